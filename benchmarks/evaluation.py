@@ -1,0 +1,158 @@
+"""Time the evaluator against a plain NumPy evaluation: one `argsort` per query.
+
+Both get the same random codes and labels, in one process:
+
+    python benchmarks/evaluation.py
+
+The plain one does what evaluation scripts of this field commonly do: one function for mAP and one for the
+curve, each of which ranks the whole database anew for every query.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashbench.evaluation import Evaluation, count_pairs, evaluate
+from hashbench.evaluation.inputs import read_codes, read_labels
+
+K = 5000
+RANKS = [1, *range(500, 10_001, 500)]
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Codes of ±1 [n, bits] and multi-hot labels [n, labels], in float32 as scripts hold them."""
+
+    query_codes: NDArray[np.float32]
+    database_codes: NDArray[np.float32]
+    query_labels: NDArray[np.float32]
+    database_labels: NDArray[np.float32]
+
+    @classmethod
+    def draw(cls, queries: int, items: int, bits: int, labels: int) -> Data:
+        """Labels at random, and codes that know a little about them."""
+        rng = np.random.default_rng(0)
+        projection = rng.standard_normal((labels, bits), dtype=np.float32)
+
+        def side(n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            hot = (rng.random((n, labels), dtype=np.float32) < 0.1).astype(np.float32)
+            noise = rng.standard_normal((n, bits), dtype=np.float32)
+            return np.where(hot @ projection + 2 * noise < 0, np.float32(-1), np.float32(1)), hot
+
+        (query_codes, query_labels), (database_codes, database_labels) = side(queries), side(items)
+        return cls(query_codes, database_codes, query_labels, database_labels)
+
+
+def ranked_relevance(data: Data, query: int) -> NDArray[np.float32]:
+    """Whether the item at each rank is relevant: float32 [items] of 0 and 1."""
+    similarity = data.database_codes @ data.query_codes[query]
+    distance = (data.query_codes.shape[1] - similarity) / 2
+    relevant = data.database_labels @ data.query_labels[query] > 0
+    ranked: NDArray[np.float32] = relevant[np.argsort(distance)].astype(np.float32)
+    return ranked
+
+
+def plain_map(data: Data) -> float:
+    """mAP@K by sorting."""
+    total = 0.0
+    for query in range(len(data.query_codes)):
+        places = np.flatnonzero(ranked_relevance(data, query)[:K]) + 1
+        if len(places):
+            total += float(np.mean(np.arange(1, len(places) + 1) / places))
+    return total / len(data.query_codes)
+
+
+def plain_curve(data: Data) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean precision and recall at RANKS, by sorting."""
+    hits = np.zeros((len(data.query_codes), len(RANKS)))
+    relevant = np.zeros((len(data.query_codes), 1))
+    for query in range(len(data.query_codes)):
+        ranking = ranked_relevance(data, query)
+        hits[query] = [ranking[:rank].sum() for rank in RANKS]
+        relevant[query] = ranking.sum()
+    return (hits / RANKS).mean(axis=0), (hits / np.maximum(relevant, 1)).mean(axis=0)
+
+
+def whole_evaluation(data: Data) -> Evaluation:
+    """Everything the plain functions give, from arrays to numbers."""
+    ev = evaluate(data.query_codes, data.database_codes, data.query_labels, data.database_labels)
+    ev.mean_average_precision(K)
+    ev.curve_by_rank(RANKS)
+    return ev
+
+
+def seconds(function: Callable[[], Result], repeats: int = 1) -> tuple[float, Result]:
+    """Best time of `repeats`, and the result."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = function()
+        times.append(time.perf_counter() - start)
+    return min(times), result
+
+
+def peak_memory(function: Callable[[], object]) -> float:
+    """Most memory that `function` holds at once beyond its inputs, arrays included, in MB."""
+    tracemalloc.start()
+    function()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 1e6
+
+
+def main() -> None:
+    """Run both and print what they took and whether they agree."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--queries", type=int, default=2_100)
+    parser.add_argument("--items", type=int, default=193_734)
+    parser.add_argument("--bits", type=int, default=64)
+    parser.add_argument("--labels", type=int, default=21)
+    parser.add_argument("--repeats", type=int, default=5, help="runs of hashbench; the best one counts")
+    sizes = parser.parse_args()
+    data = Data.draw(sizes.queries, sizes.items, sizes.bits, sizes.labels)
+    compile_seconds, _ = seconds(lambda: whole_evaluation(Data.draw(2, 100, sizes.bits, sizes.labels)))
+
+    memory = peak_memory(lambda: whole_evaluation(data))
+    query, database = read_codes(data.query_codes, data.database_codes)
+    query_labels = read_labels(data.query_labels, "query", query)
+    database_labels = read_labels(data.database_labels, "database", database)
+    count_seconds, _ = seconds(
+        lambda: count_pairs(query, database, query_labels, database_labels), sizes.repeats
+    )
+    whole_seconds, ev = seconds(lambda: whole_evaluation(data), sizes.repeats)
+    map_seconds, plain = seconds(lambda: plain_map(data))
+    curve_seconds, (precision, recall) = seconds(lambda: plain_curve(data))
+    plain_seconds = map_seconds + curve_seconds
+
+    print(f"{sizes.queries:,} queries x {sizes.items:,} items, {sizes.bits} bits, {sizes.labels} labels")
+    print(f"hashbench, first call (compiles or loads)   {compile_seconds:8.3f} s")
+    print(f"hashbench, counts alone                     {count_seconds:8.3f} s")
+    print(f"hashbench, arrays to mAP@{K} and curve     {whole_seconds:8.3f} s")
+    print(f"hashbench, peak memory above the inputs     {memory:8.0f} MB")
+    print(f"NumPy argsort, mAP@{K}                     {map_seconds:8.1f} s")
+    print(f"NumPy argsort, curve at {len(RANKS)} ranks            {curve_seconds:8.1f} s")
+    print(f"speed-up                                    {plain_seconds / whole_seconds:8.0f} x")
+
+    lowest, highest = ev.bounds(K)
+    expected = ev.mean_average_precision(K)
+    print(f"mAP@{K}: expected {expected:.6f}, any order {lowest:.6f} to {highest:.6f}, NumPy {plain:.6f}")
+    curve = ev.curve_by_rank(RANKS)
+    print(f"largest difference in precision {np.abs(curve['precision'] - precision).max():.6f}", end=", ")
+    print(f"in recall {np.abs(curve['recall'] - recall).max():.6f}")
+    print("agreement:", "yes" if lowest <= plain <= highest else "NO")
+
+
+if __name__ == "__main__":
+    main()

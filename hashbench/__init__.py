@@ -1,0 +1,66 @@
+"""hashbench: a benchmark suite for unsupervised image hashing.
+
+The public names. Each is imported from its module when it is first used, since a command such as `--help`
+must not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hashbench.backbones import Backbone, create_backbone
+    from hashbench.codes import BinaryCodes
+    from hashbench.dataset import ArrayImages, Dataset, DatasetPlugin, FileImages, Images, Split
+    from hashbench.errors import HashbenchError, UsageError
+    from hashbench.evaluation import Counts, Evaluation, evaluate
+    from hashbench.experiment import load_trained
+    from hashbench.method import HashMethod, straight_through_sign
+    from hashbench.registry import create_method, load_dataset
+    from hashbench.results import Record, read_record
+
+_MODULES = {
+    "backbones": ("Backbone", "create_backbone"),
+    "codes": ("BinaryCodes",),
+    "dataset": ("ArrayImages", "Dataset", "DatasetPlugin", "FileImages", "Images", "Split"),
+    "errors": ("HashbenchError", "UsageError"),
+    "evaluation": ("Counts", "Evaluation", "evaluate"),
+    "experiment": ("load_trained",),
+    "method": ("HashMethod", "straight_through_sign"),
+    "registry": ("create_method", "load_dataset"),
+    "results": ("Record", "read_record"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [  # noqa: RUF022 (by topic)
+    "evaluate",
+    "Evaluation",
+    "Counts",
+    "BinaryCodes",
+    "create_method",
+    "HashMethod",
+    "straight_through_sign",
+    "create_backbone",
+    "Backbone",
+    "load_dataset",
+    "Dataset",
+    "DatasetPlugin",
+    "Split",
+    "Images",
+    "ArrayImages",
+    "FileImages",
+    "load_trained",
+    "read_record",
+    "Record",
+    "HashbenchError",
+    "UsageError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hashbench' has no attribute {name!r}")
+    return getattr(import_module(f"hashbench.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

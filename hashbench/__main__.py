@@ -1,0 +1,5 @@
+"""`python -m hashbench`, for launchers that take a module."""
+
+from hashbench.cli import main
+
+main()

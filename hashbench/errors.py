@@ -1,0 +1,32 @@
+"""The errors that a user sees as one line, and their exit codes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HashbenchError(Exception):
+    """Something failed; the message is one line that names what and says what to do (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(HashbenchError):
+    """Something was asked for that cannot be: a wrong name, key or value (exit code 2)."""
+
+    exit_code = 2
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that does not exist, with the nearest one that does.
+
+    Args:
+        kind: What the name stands for, as in "method" or "key".
+        name: What was asked for.
+        known: The names that exist.
+    """
+    known = sorted(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known) or 'none'}"
+    return UsageError(f"unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,68 @@
+"""The evaluator: exact retrieval metrics from codes and labels, ties included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from numpy.typing import ArrayLike
+
+from hashbench.codes import BinaryCodes
+from hashbench.errors import UsageError
+from hashbench.evaluation.counts import Counts, count_pairs
+from hashbench.evaluation.health import CodeHealth, code_health
+from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels
+from hashbench.evaluation.labels import Labels
+from hashbench.evaluation.result import Cutoff, Denominator, Evaluation, NoRelevant
+
+__all__ = ["CodeHealth", "Counts", "Evaluation", "Labels", "code_health", "count_pairs", "evaluate"]
+
+
+def evaluate(
+    query_codes: BinaryCodes | ArrayLike,
+    database_codes: BinaryCodes | ArrayLike,
+    query_labels: ArrayLike,
+    database_labels: ArrayLike,
+    k: Sequence[Cutoff] = (1000, "all"),
+    radius: int = 2,
+    denominator: Denominator = "hits",
+    no_relevant: NoRelevant = "zero",
+    device: str = "cpu",
+) -> Evaluation:
+    """Rank the database by Hamming distance from each query and measure the rankings.
+
+    An item is relevant to a query if they share at least one label. Items at the same distance have no order
+    of their own, so a metric is its exact expectation over all orders of them; its bounds come along.
+
+    Args:
+        query_codes: Codes of the queries: BinaryCodes, or an array or tensor [queries, bits] of ±1, {0, 1} or
+            bool.
+        database_codes: Codes of the database, in the same domain.
+        query_labels: Labels of the queries: class ids [queries], or multi-hot [queries, classes].
+        database_labels: Labels of the database, in the same form.
+        k: The cut-offs to report: numbers of items retrieved, or "all".
+        radius: Hamming radius, in bits, of the precision within a radius.
+        denominator: What AP@k divides by: "hits", the relevant items in the top k, or "relevant",
+            min(k, all relevant items).
+        no_relevant: Queries without a relevant item in the database score 0 ("zero") or are left out of every
+            mean ("skip").
+        device: Only "cpu".
+
+    Returns:
+        The metrics; see `Evaluation`.
+
+    Raises:
+        UsageError: An argument cannot be read, does not fit another one, or has no such value.
+
+    Example:
+        >>> codes = [[1, 1, 1, 1], [1, 1, 1, -1], [-1, -1, -1, -1]]
+        >>> evaluate(codes[:1], codes[1:], [0], [0, 1]).mean_average_precision("all")
+        1.0
+    """
+    if device != "cpu":
+        raise UsageError(f"device: evaluation runs on the CPU, found {device!r}; leave `device` out")
+    query, database = read_codes(query_codes, database_codes)
+    query_classes = read_labels(query_labels, "query", query)
+    database_classes = read_labels(database_labels, "database", database)
+    check_comparable(query_classes, database_classes)
+    counts = count_pairs(query, database, query_classes, database_classes)
+    return Evaluation(counts, k, radius, denominator, no_relevant)

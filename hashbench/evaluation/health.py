@@ -1,0 +1,104 @@
+"""Whether codes carry information at all: signs of collapse that a single metric can hide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from hashbench.codes import BinaryCodes
+from hashbench.evaluation.counts import Counts
+from hashbench.evaluation.result import Cutoff, Denominator, Evaluation, NoRelevant
+
+# Codes count as collapsed from these shares on.
+_COLLAPSED_TIES = 0.5
+_COLLAPSED_BITS = 0.5
+
+# In blocks of this many codes, the products of ±1 sum exactly in float32.
+_BLOCK = 16384
+
+
+class CodeHealth(BaseModel):
+    """How well codes use their bits.
+
+    Codes are *collapsed* if, in the mean over the queries, at least half of the database lies at one and the
+    same distance from the query, or if at least half of the bits are dead.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unique_code_ratio: float = Field(description="distinct codes in the database / items in the database")
+    dead_bits: int = Field(description="bits with the same value in every code of the database")
+    bit_balance: float = Field(
+        description="mean over bits of |mean sign|; 0: both values equally often, 1: dead"
+    )
+    mean_bit_correlation: float = Field(
+        description="mean |Pearson correlation| over pairs of bits that are not dead; 0 if there is no pair"
+    )
+    largest_tie_block_mean: float = Field(
+        description="largest share of the database at one distance from a query, mean over the queries"
+    )
+    largest_tie_block_max: float = Field(description="the same, for the query where it is largest")
+    chance_map: dict[str, float] = Field(description="expected mAP of a random ranking, for each asked k")
+    collapsed: bool
+    reasons: tuple[str, ...] = Field(description="why the codes count as collapsed, in words")
+
+
+def code_health(
+    database_codes: BinaryCodes,
+    counts: Counts,
+    k: Sequence[Cutoff] = (1000, "all"),
+    denominator: Denominator = "hits",
+    no_relevant: NoRelevant = "zero",
+) -> CodeHealth:
+    """Look at codes for signs of collapse.
+
+    Args:
+        database_codes: Codes of the database.
+        counts: Counts of the queries against this database.
+        k: Cut-offs of `chance_map`; `denominator` and `no_relevant` apply to it as in `Evaluation`.
+        denominator: What AP@k divides by.
+        no_relevant: What becomes of queries without a relevant item.
+    """
+    evaluation = Evaluation(counts, k, denominator=denominator, no_relevant=no_relevant)
+    means, products = _moments(database_codes)
+    dead = np.abs(means) == 1
+    tie_blocks = counts.items.max(axis=1) / counts.database
+    reasons = []
+    if tie_blocks.mean() >= _COLLAPSED_TIES:
+        reasons.append(
+            f"on average {tie_blocks.mean():.0%} of the database lies at one distance from a query"
+        )
+    if dead.mean() >= _COLLAPSED_BITS:
+        reasons.append(f"{dead.sum()} of {database_codes.bits} bits have the same value in every code")
+    return CodeHealth(
+        unique_code_ratio=len(np.unique(database_codes.packed, axis=0)) / len(database_codes),
+        dead_bits=int(dead.sum()),
+        bit_balance=float(np.abs(means).mean()),
+        mean_bit_correlation=_mean_correlation(means[~dead], products[np.ix_(~dead, ~dead)]),
+        largest_tie_block_mean=float(tie_blocks.mean()),
+        largest_tie_block_max=float(tie_blocks.max()),
+        chance_map={f"mAP@{cutoff}": evaluation.chance(cutoff) for cutoff in k},
+        collapsed=bool(reasons),
+        reasons=tuple(reasons),
+    )
+
+
+def _moments(codes: BinaryCodes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means of the signs [bits], and means of the products of two signs [bits, bits]."""
+    sums, products = np.zeros(codes.bits), np.zeros((codes.bits, codes.bits))
+    for start in range(0, len(codes), _BLOCK):
+        signs = codes[start : start + _BLOCK].to_signs().astype(np.float32)
+        sums += signs.sum(axis=0)
+        products += signs.T @ signs
+    return sums / len(codes), products / len(codes)
+
+
+def _mean_correlation(means: NDArray[np.float64], products: NDArray[np.float64]) -> float:
+    if len(means) < 2:
+        return 0.0
+    deviations = np.sqrt(1 - means**2)
+    correlations = (products - np.outer(means, means)) / np.outer(deviations, deviations)
+    return float(np.abs(correlations[~np.eye(len(means), dtype=bool)]).mean())

@@ -1,0 +1,75 @@
+"""Labels in the form that the counting kernel reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hashbench.codes import as_array, pack_bits
+from hashbench.errors import UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Labels of n items; two items are relevant to each other if they share at least one label.
+
+    Attributes:
+        packed: uint64 [n, words]. Multi-hot labels: one bit a label. Class ids: the id itself, in one word.
+        columns: Number of labels of a multi-hot matrix; None for class ids.
+    """
+
+    packed: NDArray[np.uint64]
+    columns: int | None
+
+    @classmethod
+    def from_array(cls, labels: ArrayLike, name: str = "labels") -> Labels:
+        """Labels from a multi-hot matrix or from class ids.
+
+        Args:
+            labels: Array or tensor: [n, classes] of 0 and 1 (multi-hot), or [n] of class ids >= 0.
+            name: What an error message calls `labels`.
+
+        Raises:
+            UsageError: Another shape, another value, or a class id that is negative or no whole number.
+        """
+        array = as_array(labels)
+        if array.dtype.kind not in "biuf":
+            raise UsageError(f"{name}: expected numbers, found {array.dtype}")
+        if array.ndim == 1:
+            return cls(_ids(array, name)[:, None], None)
+        if array.ndim == 2 and array.shape[1] > 0:
+            return cls(pack_bits(_multi_hot(array, name)), array.shape[1])
+        raise UsageError(
+            f"{name}: expected class ids [n] or a multi-hot matrix [n, classes], found {list(array.shape)}"
+        )
+
+    @property
+    def by_class(self) -> bool:
+        """Whether these are class ids."""
+        return self.columns is None
+
+    def __str__(self) -> str:
+        return "class ids [n]" if self.by_class else f"a multi-hot matrix [n, {self.columns}]"
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+
+def _ids(array: NDArray[Any], name: str) -> NDArray[np.uint64]:
+    if array.dtype.kind == "f" and not (whole := array == np.floor(array)).all():
+        raise UsageError(f"{name}: class ids must be whole numbers, found {array[~whole][0]}")
+    if array.dtype.kind != "b" and (array < 0).any():
+        raise UsageError(f"{name}: class ids must be 0 or more, found {array.min()}; leave unlabelled out")
+    return array.astype(np.uint64)
+
+
+def _multi_hot(array: NDArray[Any], name: str) -> NDArray[np.bool_]:
+    ones: NDArray[np.bool_] = array == 1
+    if not (valid := ones | (array == 0)).all():
+        one_column = array.shape[1] == 1
+        advice = "pass class ids as a 1-d array [n]" if one_column else "give 1 for each label of an item"
+        raise UsageError(f"{name}: a multi-hot matrix holds 0 and 1, found {array[~valid][0]}; {advice}")
+    return ones

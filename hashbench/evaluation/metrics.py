@@ -1,0 +1,221 @@
+"""From counts per distance to numbers: exact over all orders of equal distances.
+
+Notation, for one query: a *bucket* holds the items at one distance, `items` in all, `relevant` of them
+relevant. Before it come `rank` items in nearer buckets, `hits` of them relevant. Buckets that the top k holds
+whole contribute in closed form. Of the bucket that k cuts, `taken` items make it into the top k. How many of
+those are relevant depends on the order, between `fewest` and `most`; if every order is equally likely, it
+follows the hypergeometric distribution.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from hashbench.evaluation.counts import Counts
+
+EXPECTED, LOWEST, HIGHEST = 0, 1, 2
+
+_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+# From here on the asymptotic series of the harmonic numbers is exact to the last digit.
+_SERIES_FROM = 64
+# Weights below this share of the largest one cannot change a double.
+_NEGLIGIBLE = 1e-20
+
+
+def average_precisions(counts: Counts, k: int, over_relevant: bool) -> NDArray[np.float64]:
+    """Average precision of the top k: expected, lowest and highest over all orders of equal distances.
+
+    AP@k = (1 / divisor) · Σ over the relevant items in the top k of the precision at their rank. The divisor
+    is the number of hits in the top k or, with `over_relevant`, min(k, all relevant items). A divisor of 0
+    gives 0.
+
+    Args:
+        counts: Counts per distance.
+        k: Number of items retrieved, 1 <= k <= size of the database.
+        over_relevant: Which divisor.
+
+    Returns:
+        float64 [3, queries]; rows EXPECTED, LOWEST, HIGHEST.
+    """
+    result = np.empty((3, counts.queries))
+    _average_precisions(counts.items, counts.relevant, k, over_relevant, result)
+    return result
+
+
+def hits_at(counts: Counts, k: int) -> NDArray[np.float64]:
+    """Relevant items in the top k: expected, lowest and highest over all orders of equal distances.
+
+    Args:
+        counts: Counts per distance.
+        k: Number of items retrieved, 1 <= k <= size of the database.
+
+    Returns:
+        float64 [3, queries]; rows EXPECTED, LOWEST, HIGHEST.
+    """
+    result = np.empty((3, counts.queries))
+    _hits_at(counts.items, counts.relevant, k, result)
+    return result
+
+
+@_compiled
+def _average_precisions(
+    items: NDArray[np.int64],
+    relevant: NDArray[np.int64],
+    k: int,
+    over_relevant: bool,
+    result: NDArray[np.float64],
+) -> None:
+    for query in range(len(items)):
+        bucket, rank, hits, n, r = _cut(items[query], relevant[query], k)
+        divisor = min(k, relevant[query].sum()) if over_relevant else 0
+        expected, lowest, highest = _sums_before(items[query, :bucket], relevant[query, :bucket])
+        expected = _expected_over_cut(rank, hits, n, r, k - rank, expected, divisor)
+        lowest, highest = _bounds_over_cut(rank, hits, n, r, k - rank, lowest, highest, divisor)
+        result[EXPECTED, query] = expected
+        # Without ties all three are equal up to rounding, which must not put them out of order.
+        result[LOWEST, query] = min(lowest, expected)
+        result[HIGHEST, query] = max(highest, expected)
+
+
+@_compiled
+def _hits_at(
+    items: NDArray[np.int64], relevant: NDArray[np.int64], k: int, result: NDArray[np.float64]
+) -> None:
+    for query in range(len(items)):
+        _, rank, hits, n, r = _cut(items[query], relevant[query], k)
+        fewest, most = _feasible(n, r, k - rank)
+        result[EXPECTED, query] = hits + (k - rank) * (r / max(n, 1))
+        result[LOWEST, query] = hits + fewest
+        result[HIGHEST, query] = hits + most
+
+
+@_compiled
+def _cut(items: NDArray[np.int64], relevant: NDArray[np.int64], k: int) -> tuple[int, int, int, int, int]:
+    """The bucket that k cuts: its number, rank, hits, items and relevant items (0 and 0 if k cuts none)."""
+    bucket = rank = hits = 0
+    while bucket < len(items) and rank + items[bucket] <= k:
+        rank += items[bucket]
+        hits += relevant[bucket]
+        bucket += 1
+    if rank == k:
+        return bucket, rank, hits, 0, 0
+    return bucket, rank, hits, items[bucket], relevant[bucket]
+
+
+@_compiled
+def _feasible(items: int, relevant: int, taken: int) -> tuple[int, int]:
+    """The fewest and the most relevant items among those taken of a bucket."""
+    return max(0, taken - (items - relevant)), min(relevant, taken)
+
+
+@_compiled
+def _sums_before(items: NDArray[np.int64], relevant: NDArray[np.int64]) -> tuple[float, float, float]:
+    """Expected, lowest and highest Σ of the precisions at the relevant items of whole buckets."""
+    rank = hits = 0
+    expected = lowest = highest = 0.0
+    for bucket in range(len(items)):
+        n, r = items[bucket], relevant[bucket]
+        expected += _expected_sum(rank, hits, n, r)
+        lowest += _run_sum(rank + n - r, hits, r)
+        highest += _run_sum(rank, hits, r)
+        rank += n
+        hits += r
+    return expected, lowest, highest
+
+
+@_compiled
+def _expected_over_cut(
+    rank: int, hits: int, items: int, relevant: int, taken: int, nearer: float, divisor: int
+) -> float:
+    """The mean of AP over x, the relevant items among those taken of the cut bucket.
+
+    The hypergeometric weights follow by recurrence outward from the mode, where they are largest, until they
+    no longer count; their sum normalises them. So there are no factorials, and only a few standard deviations
+    to walk.
+    """
+    others = items - relevant - taken
+    mode = (taken + 1) * (relevant + 1) // (items + 2)
+    total = weighted = 0.0
+    x, weight = mode, 1.0
+    while weight > _NEGLIGIBLE:
+        total += weight
+        weighted += weight * _ratio(nearer + _expected_sum(rank, hits, taken, x), hits + x, divisor)
+        weight *= float(relevant - x) * (taken - x) / (float(x + 1) * (others + x + 1))
+        x += 1
+    x, weight = mode, 1.0
+    while True:
+        weight *= float(x) * (others + x) / (float(relevant - x + 1) * (taken - x + 1))
+        x -= 1
+        if weight <= _NEGLIGIBLE:
+            return weighted / total
+        total += weight
+        weighted += weight * _ratio(nearer + _expected_sum(rank, hits, taken, x), hits + x, divisor)
+
+
+@_compiled
+def _bounds_over_cut(
+    rank: int, hits: int, items: int, relevant: int, taken: int, low: float, high: float, divisor: int
+) -> tuple[float, float]:
+    """The lowest and highest AP over every feasible x; fewer hits can score higher, divided by less."""
+    fewest, most = _feasible(items, relevant, taken)
+    lowest, highest = math.inf, -math.inf
+    end = rank + taken
+    last, first = _harmonic(end - fewest, fewest), _harmonic(rank, fewest)
+    for x in range(fewest, most + 1):
+        # The sums of `_run_sum` over x items at the end and at the start of those taken.
+        lowest = min(lowest, _ratio(low + x - (end - x - hits) * last, hits + x, divisor))
+        highest = max(highest, _ratio(high + x - (rank - hits) * first, hits + x, divisor))
+        last += 1.0 / (end - x)
+        first += 1.0 / (rank + x + 1)
+    return lowest, highest
+
+
+@_compiled
+def _ratio(total: float, hits: int, divisor: int) -> float:
+    """AP from the sum of precisions; a divisor of 0 stands for the hits themselves."""
+    divisor = divisor or hits
+    return total / divisor if divisor else 0.0
+
+
+@_compiled
+def _expected_sum(rank: int, hits: int, items: int, relevant: int) -> float:
+    """Expected Σ of the precisions at the relevant items of a bucket.
+
+    (r/n) Σ_{i=1..n} (hits + 1 + (i − 1)(r − 1)/(n − 1)) / (rank + i): place i holds a relevant item with
+    probability r/n, and then (i − 1)(r − 1)/(n − 1) of the others are expected before it.
+    """
+    if relevant == 0:
+        return 0.0
+    harmonic = _harmonic(rank, items)
+    slope = (relevant - 1) / max(items - 1, 1)
+    return relevant / items * ((hits + 1) * harmonic + slope * (items - (rank + 1) * harmonic))
+
+
+@_compiled
+def _run_sum(rank: int, hits: int, relevant: int) -> float:
+    """Σ_{j=1..relevant} (hits + j) / (rank + j): relevant items side by side after `rank` items."""
+    return relevant - (rank - hits) * _harmonic(rank, relevant)
+
+
+@_compiled
+def _harmonic(start: int, count: int) -> float:
+    """Σ_{i=1..count} 1 / (start + i)."""
+    end, total = start + count, 0.0
+    while start < min(end, _SERIES_FROM):
+        start += 1
+        total += 1.0 / start
+    if start < end:
+        total += math.log1p((end - start) / start) + _harmonic_rest(end) - _harmonic_rest(start)
+    return total
+
+
+@_compiled
+def _harmonic_rest(n: int) -> float:
+    """H(n) − ln n − γ by its asymptotic series."""
+    square = 1.0 / (float(n) * n)
+    return 0.5 / n - square * (1 / 12 - square * (1 / 120 - square / 252))

@@ -1,0 +1,225 @@
+"""One run: data -> train -> encode -> evaluate -> record."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from accelerate.utils import set_seed
+from safetensors.torch import load_model, save_model
+
+from hashbench import environment, registry
+from hashbench.backbones import create_backbone
+from hashbench.codes import BinaryCodes
+from hashbench.config import RunConfig, load_recipe, resolve
+from hashbench.dataset import Dataset
+from hashbench.encoding import encode
+from hashbench.evaluation import Evaluation, code_health, evaluate
+from hashbench.method import HashMethod
+from hashbench.results import (
+    Metric,
+    Overlap,
+    Record,
+    SplitRecord,
+    Timing,
+    new_run_folder,
+    read_record,
+    run_folder,
+    write_record,
+)
+from hashbench.training import resolve_precision, train
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is done: its record, where it is, and whether it was there before."""
+
+    record: Record
+    folder: Path
+    existed: bool
+
+
+def configure(
+    method: str,
+    dataset: Dataset,
+    *,
+    bits: int,
+    seed: int,
+    device: str,
+    settings: tuple[str, ...] = (),
+) -> RunConfig:
+    """Resolve the configuration of a run from the method's recipe and what the user set.
+
+    Args:
+        method: A registered method.
+        dataset: The loaded dataset.
+        bits: Length of the codes.
+        seed: Of everything random.
+        device: "cpu" or "cuda".
+        settings: `KEY=VALUE` texts.
+    """
+    entry = registry.find("method", method)
+    cls: type[HashMethod] = entry.load()
+    path = entry.recipe()
+    recipe = load_recipe(path, dataset.name) if path else {}
+    config = resolve(
+        recipe,
+        settings,
+        cls.Hyperparameters,
+        method=method,
+        dataset=dataset.name,
+        protocol=dataset.protocol,
+        bits=bits,
+        seed=seed,
+        device=device,
+    )
+    precision = resolve_precision(config.training.precision, device)
+    return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
+
+
+def run_id(config: RunConfig, dataset: Dataset) -> str:
+    """A readable stem and a hash of all that can change the numbers: configuration, split and code."""
+    entries = (registry.find("method", config.method), registry.find("dataset", config.dataset))
+    parts = {
+        "config": config.model_dump(mode="json"),
+        "split": dataset.fingerprint,
+        "code": registry.source_digest(*entries),
+        "libraries": environment.library_versions(),
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
+    return f"{config.method}-{config.dataset}-{config.bits}bit-seed{config.seed}-{digest}"
+
+
+def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = False, workers: int = 0) -> Run:
+    """Train, encode, evaluate and leave a record; do nothing if the record is there.
+
+    Args:
+        config: From `configure`.
+        dataset: The dataset that the configuration names.
+        results: Folder of all records.
+        force: Run even if the record is there, and replace it.
+        workers: Processes that load images; changes no number.
+
+    Raises:
+        HashbenchError: Training diverged, an image cannot be read, or the record cannot be written.
+    """
+    identifier = run_id(config, dataset)
+    folder = run_folder(results, config.dataset, config.protocol, config.method, config.bits, identifier)
+    if folder.exists() and not force:
+        return Run(read_record(folder), folder, existed=True)
+    with new_run_folder(folder) as partial:
+        started = time.monotonic()
+        method = build_method(config)
+        train(method, dataset.train, config, workers=workers, log=partial / "log.jsonl")
+        trained = time.monotonic()
+        query = encode(method, dataset.query.images, config, workers=workers, task="queries")
+        database = encode(method, dataset.database.images, config, workers=workers, task="database")
+        encoded = time.monotonic()
+        evaluation = evaluate(
+            query, database, dataset.query.labels, dataset.database.labels, **config.evaluation.model_dump()
+        )
+        metrics = evaluation.to_dict()["metrics"]
+        evaluated = time.monotonic()
+        record = Record(
+            run_id=identifier,
+            method=config.method,
+            dataset=config.dataset,
+            protocol=config.protocol,
+            bits=config.bits,
+            seed=config.seed,
+            config=config.model_dump(mode="json"),
+            split=_describe_split(dataset),
+            metrics={name: Metric(**values) for name, values in metrics.items()},
+            health=code_health(
+                database, evaluation.counts, evaluation.k, evaluation.denominator, evaluation.no_relevant
+            ),
+            timing=Timing(
+                train=round(trained - started, 2),
+                encode=round(encoded - trained, 2),
+                evaluate=round(evaluated - encoded, 2),
+            ),
+            environment=environment.describe(config.device),
+            created=datetime.now(timezone.utc),
+        )
+        save_model(method, str(partial / "model.safetensors"))
+        _save_codes(partial / "codes.npz", query, database, dataset)
+        curves(evaluation).to_csv(partial / "curves.csv", index=False)
+        write_record(record, partial)
+    return Run(record, folder, existed=False)
+
+
+def build_method(config: RunConfig, *, pretrained: bool | None = None) -> HashMethod:
+    """Build the untrained method of a run; the seed fixes its weights.
+
+    Args:
+        config: The run.
+        pretrained: Overrides whether the backbone's pretrained weights are loaded.
+    """
+    set_seed(config.seed)
+    chosen = config.backbone.model_dump()
+    options = chosen.pop("options")
+    if pretrained is not None:
+        chosen["pretrained"] = pretrained
+    backbone = create_backbone(**chosen, image_size=config.images.size, **options)
+    return registry.create_method(config.method, backbone, config.bits, **config.hyperparameters)
+
+
+def load_trained(folder: Path) -> HashMethod:
+    """The trained method of a run, in evaluation mode on the CPU, from the run's folder.
+
+    Raises:
+        HashbenchError: The folder is not that of a run.
+    """
+    config = RunConfig(**read_record(folder).config)
+    method = build_method(config, pretrained=False)
+    load_model(method, str(folder / "model.safetensors"))
+    return method.eval()
+
+
+def curves(evaluation: Evaluation) -> pd.DataFrame:
+    """All precision–recall curves of an evaluation, one below the other.
+
+    Returns:
+        Columns curve ("rank", "radius-macro", "radius-micro"), at (the rank or radius), precision, recall.
+    """
+    tables = {
+        "rank": evaluation.curve_by_rank(),
+        "radius-macro": evaluation.curve_by_radius("macro"),
+        "radius-micro": evaluation.curve_by_radius("micro"),
+    }
+    columns = {"rank": "at", "radius": "at"}
+    return pd.concat([table.rename(columns=columns).assign(curve=name) for name, table in tables.items()])[
+        ["curve", "at", "precision", "recall"]
+    ]
+
+
+def _describe_split(dataset: Dataset) -> SplitRecord:
+    return SplitRecord(
+        query=len(dataset.query.images),
+        train=len(dataset.train),
+        database=len(dataset.database.images),
+        sha256=dataset.fingerprint,
+        overlaps=Overlap(**dataclasses.asdict(dataset.overlaps)),
+        warnings=dataset.warnings,
+    )
+
+
+def _save_codes(path: Path, query: BinaryCodes, database: BinaryCodes, dataset: Dataset) -> None:
+    arrays: dict[str, Any] = {
+        "bits": np.int64(query.bits),
+        "query_codes": query.packed,
+        "database_codes": database.packed,
+        "query_labels": dataset.query.labels,
+        "database_labels": dataset.database.labels,
+        "query_ids": np.array(dataset.query.images.ids),
+        "database_ids": np.array(dataset.database.images.ids),
+    }
+    np.savez_compressed(path, **arrays)

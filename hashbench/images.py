@@ -1,0 +1,92 @@
+"""Images: decoding, augmented views for training, the test transform."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageFilter, UnidentifiedImageError
+from torchvision.transforms import v2
+
+from hashbench.config import ImageConfig, ViewConfig
+from hashbench.errors import HashbenchError
+
+
+def decode(path: Path) -> Image.Image:
+    """Read an image file as RGB, going by its content and not by its suffix.
+
+    Raises:
+        HashbenchError: The file cannot be read, or is not a whole image.
+    """
+    try:
+        with Image.open(path) as image:
+            rgb: Image.Image = image.convert("RGB")
+            return rgb
+    except UnidentifiedImageError:
+        raise HashbenchError(
+            f"{path} is not an image; download it again or take it out of the lists"
+        ) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise HashbenchError(
+            f"{path} cannot be decoded ({error}); replace it or take it out of the lists"
+        ) from None
+
+
+class GaussianBlur(v2.Transform):  # type: ignore[misc]  # torchvision has no types
+    """Pillow's Gaussian blur with a random radius, the one that the published code of the field uses."""
+
+    def __init__(self, sigma: tuple[float, float]) -> None:
+        super().__init__()
+        self.sigma = sigma
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        """Blur one image; the radius is drawn from torch's generator."""
+        radius = torch.empty(1).uniform_(*self.sigma).item()
+        return image.filter(ImageFilter.GaussianBlur(radius))
+
+
+def test_transform(images: ImageConfig) -> v2.Transform:
+    """Pillow image -> float32 [3, size, size]: shorter side to `size`, centre crop, normalize."""
+    return v2.Compose([*_square(images), *_to_tensor(images)])
+
+
+def view_transform(images: ImageConfig, views: ViewConfig) -> v2.Transform:
+    """Pillow image -> one augmented view, float32 [3, size, size]; draws from torch's generator.
+
+    As in the published code of WCH the image is first cut to the test transform's square, so a view never
+    shows what the test transform would not.
+    """
+    steps: list[v2.Transform] = [*_square(images)]
+    if views.affine is not None:
+        steps.append(
+            v2.RandomAffine(
+                views.affine.degrees,
+                translate=(views.affine.translate, views.affine.translate),
+                scale=views.affine.scale,
+                shear=views.affine.shear or None,
+                interpolation=v2.InterpolationMode.BILINEAR,
+            )
+        )
+    if views.crop_scale != (1.0, 1.0):
+        steps.append(v2.RandomResizedCrop(images.size, scale=views.crop_scale))
+    if views.color_jitter is not None:
+        steps.append(v2.RandomApply([v2.ColorJitter(*views.color_jitter)], p=views.color_jitter_probability))
+    if views.grayscale:
+        steps.append(v2.RandomGrayscale(p=views.grayscale))
+    if views.blur:
+        steps.append(v2.RandomApply([GaussianBlur(views.blur_sigma)], p=views.blur))
+    if views.horizontal_flip:
+        steps.append(v2.RandomHorizontalFlip(p=views.horizontal_flip))
+    return v2.Compose([*steps, *_to_tensor(images)])
+
+
+def _square(images: ImageConfig) -> list[v2.Transform]:
+    return [v2.Resize(images.size), v2.CenterCrop(images.size)]
+
+
+def _to_tensor(images: ImageConfig) -> list[v2.Transform]:
+    return [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(mean=list(images.mean), std=list(images.std)),
+    ]

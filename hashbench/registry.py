@@ -1,0 +1,306 @@
+"""Names of methods and datasets, and what they stand for.
+
+Three sources: the tables of the packages that come with hashbench, the entry-point groups `hashbench.methods`
+and `hashbench.datasets` of installed packages, and plugin files. Listing reads names and source text only; a
+plugin is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hashbench.errors import HashbenchError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from hashbench.backbones import Backbone
+    from hashbench.dataset import Dataset, DatasetPlugin
+    from hashbench.method import HashMethod
+
+Kind = Literal["method", "dataset"]
+BUILT_IN = "built-in"
+_TABLES = {"method": ("hashbench_methods", "METHODS"), "dataset": ("hashbench_datasets", "DATASETS")}
+_plugin_files: list[Path] = []
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name and what it stands for.
+
+    Attributes:
+        kind: "method" or "dataset".
+        name: What the user types.
+        target: `module:Class`, or `path/to/file.py:Class`.
+        origin: Who says so: "built-in", "package NAME VERSION" or "file".
+    """
+
+    kind: Kind
+    name: str
+    target: str
+    origin: str
+
+    def load(self) -> type[Any]:
+        """Import the class.
+
+        Raises:
+            HashbenchError: The import fails; the message names the plugin and the reason.
+        """
+        module, _, attribute = self.target.rpartition(":")
+        base = importlib.import_module(f"hashbench.{self.kind}")
+        base = base.HashMethod if self.kind == "method" else base.DatasetPlugin
+        try:
+            imported = (
+                _import_file(Path(module)) if self.origin == "file" else importlib.import_module(module)
+            )
+            plugin = getattr(imported, attribute)
+        except Exception as error:  # whatever a plugin raises is its fault, and is said so
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise HashbenchError(f"{self} cannot be loaded: {reason}") from error
+        if not (isinstance(plugin, type) and issubclass(plugin, base)):
+            raise HashbenchError(f"{self} is not a class derived from {base.__module__}.{base.__name__}")
+        return plugin
+
+    def sources(self) -> list[Path]:
+        """The Python files of the plugin: its package, `__init__` first, or its file."""
+        if self.origin == "file":
+            return [Path(self.target.rpartition(":")[0])]
+        spec = _find_spec(self.target.partition(":")[0])
+        if spec is None or spec.origin is None:
+            return []
+        if spec.submodule_search_locations:
+            files = {
+                file for folder in spec.submodule_search_locations for file in Path(folder).rglob("*.py")
+            }
+            return [Path(spec.origin), *sorted(files - {Path(spec.origin)})]
+        return [Path(spec.origin)]
+
+    def recipe(self) -> Path | None:
+        """The method's recipe: `recipe.yaml` in its package, or FILE.yaml beside a plugin FILE.py."""
+        files = self.sources()
+        if not files:
+            return None
+        path = files[0].with_suffix(".yaml") if self.origin == "file" else files[0].with_name("recipe.yaml")
+        return path if path.is_file() else None
+
+    def summary(self) -> str:
+        """First line of the docstring of the target's module, read without importing it."""
+        for file in self.sources()[:1]:
+            docstring = ast.get_docstring(ast.parse(file.read_bytes()))
+            if docstring:
+                return docstring.splitlines()[0]
+        return ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r} ({self.target}, {self.origin})"
+
+
+def entries(kind: Kind) -> dict[str, Entry]:
+    """All that is registered, by name; imports no plugin.
+
+    Raises:
+        UsageError: A name is claimed twice.
+    """
+    found: dict[str, Entry] = {}
+    for entry in _all_entries(kind):
+        other = found.setdefault(entry.name, entry)
+        if other != entry:
+            raise UsageError(f"two plugins claim one name: {other} and {entry}; rename or remove one")
+    return found
+
+
+def find(kind: Kind, name: str) -> Entry:
+    """The entry of a name.
+
+    Raises:
+        UsageError: There is none; the message suggests the nearest.
+    """
+    known = entries(kind)
+    if name not in known:
+        raise unknown_name(kind, name, known)
+    return known[name]
+
+
+def add_plugin_file(path: Path) -> None:
+    """Register the plugins of one file, without importing it.
+
+    The file says what it holds: `METHODS = {"name": Class}` or `DATASETS = {"name": Class}`.
+
+    Raises:
+        UsageError: There is no such file, it is not Python, or it registers nothing.
+    """
+    path = path.resolve()
+    if not any(_names_in_file(path, kind) for kind in _TABLES):
+        raise UsageError(
+            f'{path} registers nothing; add METHODS = {{"name": Class}} or DATASETS = {{"name": Class}}'
+        )
+    if path not in _plugin_files:
+        _plugin_files.append(path)
+
+
+def broken(kind: Kind) -> dict[str, str]:
+    """Plugins from outside that cannot be loaded, and why; they are imported in another process."""
+    foreign = [entry for entry in entries(kind).values() if entry.origin != BUILT_IN]
+    if not foreign:
+        return {}
+    request = json.dumps([[entry.kind, entry.name, entry.target, entry.origin] for entry in foreign])
+    code = "from hashbench.registry import _report_broken; _report_broken()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=request, capture_output=True, text=True, check=False
+    )
+    if done.returncode:  # a plugin took the whole process down
+        return {entry.name: f"importing it ended Python: {done.stderr[-200:]}" for entry in foreign}
+    reasons: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return reasons
+
+
+def create_method(name: str, backbone: Backbone, bits: int, **hyperparameters: Any) -> HashMethod:
+    """Build a method by name, untrained.
+
+    Args:
+        name: A registered method.
+        backbone: From `create_backbone`, or any `Backbone`.
+        bits: Length of the codes.
+        **hyperparameters: The method's own settings.
+
+    Raises:
+        UsageError: No such method, or a hyperparameter that does not fit.
+    """
+    from pydantic import ValidationError
+
+    cls: type[HashMethod] = find("method", name).load()
+    try:
+        settings = cls.Hyperparameters(**hyperparameters)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return cls(backbone, bits, settings)
+
+
+def load_dataset(name: str, protocol: str | None = None, root: Path | str | None = None) -> Dataset:
+    """Load a dataset by name.
+
+    Args:
+        name: A registered dataset.
+        protocol: How it is split; None: the dataset's default.
+        root: Folder of the data; None: `$HASHBENCH_DATA`, else `~/.cache/hashbench/data`.
+
+    Raises:
+        UsageError: No such dataset or protocol.
+        HashbenchError: The data is not there, or not sound.
+    """
+    from hashbench.dataset import default_root
+
+    plugin: DatasetPlugin = find("dataset", name).load()()
+    if protocol is None:
+        protocol = next(iter(plugin.protocols))
+    if protocol not in plugin.protocols:
+        raise unknown_name(f"protocol of {name}", protocol, plugin.protocols)
+    return plugin.load(default_root() if root is None else Path(root), protocol)
+
+
+def source_digest(*entries: Entry) -> str:
+    """Hash of the code that numbers depend on: hashbench, reports and commands apart, and the plugins."""
+    package = Path(__file__).parent
+    core = [
+        file
+        for file in package.rglob("*.py")
+        if file.relative_to(package).parts[0] not in ("cli.py", "report")
+    ]
+    digest = hashlib.sha256()
+    for files in (core, *(entry.sources() for entry in entries)):
+        for file in sorted(files):
+            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _all_entries(kind: Kind) -> Iterator[Entry]:
+    package, table = _TABLES[kind]
+    for name, target in getattr(importlib.import_module(package), table).items():
+        yield Entry(kind, name, target, BUILT_IN)
+    for point in entry_points(group=f"hashbench.{kind}s"):
+        origin = f"package {point.dist.name} {point.dist.version}" if point.dist else "package"
+        yield Entry(kind, point.name, point.value, origin)
+    for path in _plugin_files:
+        for name, attribute in _names_in_file(path, kind).items():
+            yield Entry(kind, name, f"{path}:{attribute}", "file")
+
+
+def _names_in_file(path: Path, kind: str) -> dict[str, str]:
+    """The table of a plugin file, from its source: name -> class name."""
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except OSError as error:
+        raise UsageError(f"the plugin file {path} cannot be read: {error.strerror}") from None
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(f"the plugin file {path} is not Python: {error}") from None
+    table = _TABLES[kind][1]
+    for statement in tree.body:
+        if not isinstance(statement, ast.Assign) or [ast.unparse(t) for t in statement.targets] != [table]:
+            continue
+        pairs = (
+            zip(statement.value.keys, statement.value.values, strict=True)
+            if isinstance(statement.value, ast.Dict)
+            else ()
+        )
+        names = {
+            key.value: value.id
+            for key, value in pairs
+            if isinstance(key, ast.Constant) and isinstance(key.value, str) and isinstance(value, ast.Name)
+        }
+        if not names:
+            raise UsageError(f'{path}, line {statement.lineno}: write {table} = {{"name": Class}}')
+        return names
+    return {}
+
+
+def _import_file(path: Path) -> Any:
+    name = f"hashbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _find_spec(module: str) -> ModuleSpec | None:
+    """Where a module is; unlike `importlib.util.find_spec`, this imports no parent package."""
+    path: Iterable[str] | None = None
+    spec = None
+    parts = module.split(".")
+    for depth in range(1, len(parts) + 1):
+        spec = PathFinder.find_spec(".".join(parts[:depth]), list(path) if path is not None else None)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations or []
+    return spec
+
+
+def _report_broken() -> None:
+    """The other side of `broken`: reads entries from standard input, prints the reasons."""
+    reasons = {}
+    for fields in json.load(sys.stdin):
+        entry = Entry(*fields)
+        try:
+            entry.load()
+        except HashbenchError as error:
+            reasons[entry.name] = str(error.__cause__ or error)
+    sys.stdout.write("\n" + json.dumps(reasons) + "\n")

@@ -1,0 +1,5 @@
+"""WCH: Weighted Contrastive Hashing (ACCV 2022), patch tokens compared across two views."""
+
+from hashbench_methods.wch.method import WCH, mutual_attention, patch_weights, weighted_contrastive_loss
+
+__all__ = ["WCH", "mutual_attention", "patch_weights", "weighted_contrastive_loss"]

@@ -1,0 +1,178 @@
+"""WCH: Weighted Contrastive Hashing for unsupervised image retrieval, Yu et al., ACCV 2022.
+
+Follows the released code, https://github.com/RosieYuu/WCH at commit d93c756 (MIT):
+`TransformerModel/modeling.py` for the network, `train.py` for the loss. This folder's README lists where
+paper, code and this file differ.
+
+Shapes: B images, T tokens, D channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.utils.checkpoint import checkpoint
+
+from hashbench.backbones import Backbone
+from hashbench.method import HashMethod, straight_through_sign
+
+# Similarities of patch pairs held at once: 2**25 float32, 128 MiB. The whole of them is B·B·T·T, 10 GB for a
+# batch of 256 images of 196 patches.
+MAX_PAIRS = 2**25
+
+
+def mutual_attention(tokens1: Tensor, tokens2: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Let the two views of an image attend to each other's tokens.
+
+    Each token of one view asks for its like in the other, so that what only one view shows loses weight:
+    `attended1[j]` is the mean of view 1's tokens, weighted by how alike (cosine) they are to token j of
+    view 2.
+
+    Args:
+        tokens1: Tokens [B, T, D] of the first view.
+        tokens2: Tokens [B, T, D] of the second view.
+        temperature: Divides the cosine similarities before the softmax.
+
+    Returns:
+        `attended1`, `attended2`, both [B, T, D].
+    """
+    similarity = F.normalize(tokens1, dim=-1) @ F.normalize(tokens2, dim=-1).transpose(1, 2)  # [B, T1, T2]
+    attended1 = torch.softmax(similarity.transpose(1, 2) / temperature, dim=-1) @ tokens1
+    attended2 = torch.softmax(similarity / temperature, dim=-1) @ tokens2
+    return attended1, attended2
+
+
+def patch_weights(tokens1: Tensor, tokens2: Tensor, temperature: float = 0.2) -> Tensor:
+    """How much image j of the batch should count as a positive of image i.
+
+    The similarity of two images is the mean over the first one's patches of the cosine to the nearest patch
+    of the second. A softmax makes each row a distribution; then **column** j is divided by element (j, j).
+    (The released code divides a matrix by the vector of its diagonal, which broadcasts along the columns.
+    Dividing each row by its own diagonal looks alike and differs by up to 30 %.)
+
+    Memory is bounded: beyond `MAX_PAIRS` pairs of patches, rows are done in pieces and recomputed in the
+    backward pass; values and gradients are the same.
+
+    Args:
+        tokens1: Tokens [B, T, D] of the first view.
+        tokens2: Tokens [B, T, D] of the second view.
+        temperature: Divides the similarities before the softmax.
+
+    Returns:
+        Weights [B, B]; the diagonal is 1, rows do not sum to 1.
+    """
+    patches1, patches2 = F.normalize(tokens1, dim=-1), F.normalize(tokens2, dim=-1)
+    pairs_per_row = tokens1.shape[1] * tokens2.shape[0] * tokens2.shape[1]
+    rows = max(1, MAX_PAIRS // pairs_per_row)
+    if rows >= len(tokens1):
+        similarity = _image_similarity(patches1, patches2)
+    else:
+        pieces = [patches1[start : start + rows] for start in range(0, len(patches1), rows)]
+        similarity = torch.cat(
+            [checkpoint(_image_similarity, piece, patches2, use_reentrant=False) for piece in pieces]
+        )
+    weights = torch.softmax(similarity / temperature, dim=-1)
+    return weights / weights.diagonal()
+
+
+def _image_similarity(patches1: Tensor, patches2: Tensor) -> Tensor:
+    """Mean over patches of the largest cosine: unit patches [B1, T1, D], [B2, T2, D] -> [B1, B2]."""
+    cosine = patches1.flatten(0, 1) @ patches2.flatten(0, 1).T  # [B1·T1, B2·T2]
+    cosine = cosine.view(*patches1.shape[:2], *patches2.shape[:2])
+    return cosine.max(-1).values.mean(1)
+
+
+def weighted_contrastive_loss(
+    codes1: Tensor, codes2: Tensor, weights: Tensor, temperature: float = 0.3
+) -> Tensor:
+    """Cross-entropy of the code similarities against the patch weights, plus the balance of the first codes.
+
+    Args:
+        codes1: Codes [B, bits] of the first view, ±1.
+        codes2: Codes [B, bits] of the second view.
+        weights: Soft targets [B, B], row i for image i of the first view; gradients flow into them, too.
+        temperature: Divides the similarities, which are inner products over bits and so in −1..1.
+
+    Returns:
+        A scalar.
+    """
+    similarity = codes1 @ codes2.T / codes1.shape[1]
+    return F.cross_entropy(similarity / temperature, weights) + bit_balance(codes1)
+
+
+def bit_balance(codes: Tensor) -> Tensor:
+    """Mean over bits of the squared batch mean, minus the mean square of the codes [B, bits]; a scalar.
+
+    The second term is 1 for codes of ±1, but its gradient drives the values behind the signs away from 0.
+    """
+    return codes.mean(0).square().mean() - codes.square().mean()
+
+
+class HashHead(nn.Module):
+    """Mean token -> layer norm -> 1024 -> ReLU -> bits -> tanh."""
+
+    def __init__(self, dim: int, bits: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.fc1 = nn.Linear(dim, 1024)
+        self.fc2 = nn.Linear(1024, bits)
+        for layer in (self.fc1, self.fc2):  # as released, the unusual biases included
+            nn.init.kaiming_uniform_(layer.weight, mode="fan_out")
+            nn.init.normal_(layer.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, T, D] -> values in −1..1 [B, bits]."""
+        hidden = F.relu(self.fc1(self.norm(tokens.mean(1))))
+        return torch.tanh(self.fc2(hidden))
+
+
+class WCH(HashMethod):
+    """Weighted Contrastive Hashing: similarities of patches, distilled into the codes."""
+
+    class Hyperparameters(HashMethod.Hyperparameters):
+        """Defaults are those of the released code."""
+
+        mutual_attention: bool = Field(
+            default=True, description="Views attend to each other's tokens in training; off: raw tokens."
+        )
+        patch_weighting: bool = Field(
+            default=True,
+            description="Patch similarities as soft targets; off: each image is its only positive.",
+        )
+        attention_temperature: float = Field(
+            default=1.0, gt=0, description="Softmax of the mutual attention."
+        )
+        weight_temperature: float = Field(default=0.2, gt=0, description="Softmax of the patch weights.")
+        similarity_temperature: float = Field(
+            default=0.3, gt=0, description="Softmax of the code similarities."
+        )
+
+    def __init__(self, backbone: Backbone, bits: int, hyperparameters: Hyperparameters) -> None:
+        super().__init__(backbone, bits, hyperparameters)
+        self.hyperparameters = hyperparameters
+        self.head = HashHead(backbone.dim, bits)
+
+    def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
+        """Losses of two views, each [B, 3, H, W]: `loss`, `contrastive`, `balance`."""
+        settings = self.hyperparameters
+        tokens1, tokens2 = (self.backbone.tokens(view) for view in views)
+        # Softmaxes at low temperatures and a loss on signs do not bear half precision.
+        with torch.autocast(tokens1.device.type, enabled=False):
+            tokens1, tokens2 = tokens1.float(), tokens2.float()
+            if settings.mutual_attention:
+                tokens1, tokens2 = mutual_attention(tokens1, tokens2, settings.attention_temperature)
+            if settings.patch_weighting:
+                weights = patch_weights(tokens1, tokens2, settings.weight_temperature)
+            else:
+                weights = torch.eye(len(tokens1), device=tokens1.device)
+            codes1, codes2 = (straight_through_sign(self.head(tokens)) for tokens in (tokens1, tokens2))
+            loss = weighted_contrastive_loss(codes1, codes2, weights, settings.similarity_temperature)
+            balance = bit_balance(codes1).detach()
+            return {"loss": loss, "contrastive": loss.detach() - balance, "balance": balance}
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Values in −1..1 [B, bits] from the raw tokens: a single image has no partner to attend to."""
+        values: Tensor = self.head(self.backbone.tokens(images))
+        return values

@@ -1,0 +1,61 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def nuswide_tree(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a small NUS-WIDE in its real layout and returns the data root.
+
+    Image i shows the colour of its first class, i % 21, so that there is something to learn. The training
+    images are the first of the database.
+    """
+
+    def write(
+        *,
+        query: int = 21,
+        train: int = 42,
+        database: int = 84,
+        folder: str = "nuswide",
+        stored: str = "images",
+        listed: str = "images",
+    ) -> Path:
+        """Write the tree.
+
+        Args:
+            query: Number of queries.
+            train: Number of training images, at most `database`.
+            database: Number of database images.
+            folder: Folder of the lists, below the root.
+            stored: Folder of the images, below that of the lists.
+            listed: Folder of the images as the lists have it.
+        """
+        root = tmp_path / "data"
+        images = root / folder / stored
+        images.mkdir(parents=True)
+        random = np.random.RandomState(0)
+        colours = random.randint(0, 256, (21, 3))
+        lines = []
+        for index in range(query + database):
+            first, second = index % 21, (index * index) % 21
+            name = f"{index:04d}_{1544502940 + index}.jpg"
+            pixels = colours[first] + random.randint(-20, 21, (32, 40, 3))
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(images / name)
+            labels = ("1" if column in (first, second) else "0" for column in range(21))
+            lines.append(f"{listed}/{name} {' '.join(labels)}\n")
+        for name, part in (
+            ("test", lines[:query]),
+            ("train", lines[query : query + train]),
+            ("database", lines[query:]),
+        ):
+            (root / folder / f"{name}.txt").write_text("".join(part), encoding="utf-8")
+        return root
+
+    return write

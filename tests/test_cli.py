@@ -1,0 +1,352 @@
+"""The commands, as a user calls them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hashbench
+from hashbench import encoding, registry
+from hashbench.cli import main
+from hashbench.config import RunConfig
+
+# A run of seconds: a tiny network, few pixels, one epoch.
+FAST = "--set backbone=test_resnet --set pretrained=false --set images.size=32 --set epochs=1".split()
+
+
+class Result:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """Calls the program in a temporary folder, in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_plugin_files", [])
+    monkeypatch.delenv("HASHBENCH_DATA", raising=False)
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["hashbench", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+            raise SystemExit(0)
+        captured = capsys.readouterr()
+        return Result(int(exit_.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+def records(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("record.json"))
+
+
+def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Result], tmp_path: Path) -> None:
+    command = ["run", "--method", "wch", "--dataset", "digits", "--bits", "16", *FAST]
+    first = cli(*command)
+    assert first.code == 0, first.err
+    assert re.search(r"mAP@1000.*0\.\d{4}", first.out, re.DOTALL)
+    (path,) = records(tmp_path)
+    assert path.parent.parent == tmp_path / "results" / "runs" / "digits@default" / "wch" / "16bit"
+    assert str(path.parent.relative_to(tmp_path)) in first.out
+    assert {file.name for file in path.parent.iterdir()} == {
+        "record.json", "codes.npz", "curves.csv", "log.jsonl", "model.safetensors",
+    }  # fmt: skip
+
+    record = hashbench.read_record(path.parent)
+    assert (record.split.query, record.split.train, record.split.database) == (200, 1597, 1597)
+    assert record.split.overlaps.train_database == 1597
+    assert record.config["training"] == {
+        "epochs": 1, "batch_size": 32, "gradient_clip": None, "precision": "float32",
+    }  # fmt: skip
+    metric = record.metrics["mAP@all"]
+    assert metric.lowest <= metric.expected <= metric.highest
+    assert record.environment["torch"]
+
+    stamp = path.stat().st_mtime_ns
+    second = cli(*command)
+    assert second.code == 0
+    assert "a record exists, nothing was trained" in second.err
+    assert path.stat().st_mtime_ns == stamp
+    assert cli(*command, "--force").code == 0
+    assert path.stat().st_mtime_ns != stamp
+    assert hashbench.read_record(path.parent).metrics == record.metrics
+
+
+def test_what_a_run_stores_gives_its_numbers_again(cli: Callable[..., Result], tmp_path: Path) -> None:
+    done = cli("run", "--method", "wch", "--dataset", "digits", "--bits", "12", "--json", *FAST)
+    (shown,) = json.loads(done.out)
+    folder = Path(shown["folder"])
+    evaluated = cli("evaluate", folder / "codes.npz", "--json")
+    assert json.loads(evaluated.out)["metrics"] == shown["metrics"]
+
+    method = hashbench.load_trained(folder)
+    data = hashbench.load_dataset("digits")
+    config = RunConfig(**shown["config"])
+    codes = encoding.encode(method, data.query.images, config, workers=0, task="t")
+    with np.load(folder / "codes.npz", allow_pickle=False) as stored:
+        np.testing.assert_array_equal(codes.packed, stored["query_codes"])
+        assert stored["query_ids"][0] == data.query.images.ids[0]
+
+
+def test_commas_make_a_grid(cli: Callable[..., Result], tmp_path: Path) -> None:
+    done = cli(
+        "run", "--method", "wch", "--dataset", "digits", "--bits", "12,16", "--seed", "0,1", "--json", *FAST
+    )
+    assert done.code == 0, done.err
+    shown = json.loads(done.out)
+    assert [(run["bits"], run["seed"]) for run in shown] == [(12, 0), (12, 1), (16, 0), (16, 1)]
+    assert len({run["run_id"] for run in shown}) == len(records(tmp_path)) == 4
+
+
+def test_each_setting_has_a_record_of_its_own(cli: Callable[..., Result], tmp_path: Path) -> None:
+    command = ["run", "--method", "wch", "--dataset", "digits", "--bits", "12", *FAST]
+    cli(*command)
+    cli(*command, "--set", "patch_weighting=false")
+    one, other = (hashbench.read_record(path.parent) for path in records(tmp_path))
+    assert one.run_id != other.run_id
+    assert {
+        one.config["hyperparameters"]["patch_weighting"],
+        other.config["hyperparameters"]["patch_weighting"],
+    } == {
+        True,
+        False,
+    }
+
+
+def test_nuswide_in_its_real_layout(
+    cli: Callable[..., Result], tmp_path: Path, nuswide_tree: Callable[..., Path]
+) -> None:
+    root = nuswide_tree()
+    done = cli(
+        "run", "--method", "wch", "--dataset", "nuswide", "--data-root", root, "--bits", "16", "--json", *FAST
+    )
+    assert done.code == 0, done.err
+    (shown,) = json.loads(done.out)
+    assert (shown["dataset"], shown["protocol"]) == ("nuswide", "21")
+    assert (shown["split"]["query"], shown["split"]["train"], shown["split"]["database"]) == (21, 42, 84)
+    assert "mAP@5000" in shown["metrics"]
+    assert "warning: nuswide@21: the lists have 21 queries" in done.err
+
+
+def damage_nothing(root: Path) -> None:
+    for file in root.rglob("*.txt"):
+        file.unlink()
+
+
+def damage_list(root: Path) -> None:
+    (root / "nuswide" / "train.txt").unlink()
+
+
+def damage_row(root: Path) -> None:
+    path = root / "nuswide" / "test.txt"
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2].rsplit(" ", 2)[0]
+    path.write_text("\n".join(lines))
+
+
+def damage_image(root: Path) -> None:
+    sorted(root.rglob("*.jpg"))[3].unlink()
+
+
+def damage_content(root: Path) -> None:
+    sorted(root.rglob("*.jpg"))[30].write_bytes(b"<html>404</html>")
+
+
+def damage_split(root: Path) -> None:
+    queries = (root / "nuswide" / "test.txt").read_text()
+    with (root / "nuswide" / "database.txt").open("a") as file:
+        file.write(queries)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_nothing, r"agreement form .*Put the lists into .*nuswide"),
+        (damage_list, r"nuswide lacks train\.txt"),
+        (damage_row, r"test\.txt, line 3: expected a path and 21 labels, found 19 labels"),
+        (damage_image, r"1 of 147 listed images are not below .*0003_1544502943\.jpg.*test\.txt, line 4"),
+        (damage_content, r"0030_1544502970\.jpg is not an image; download it again"),
+        (damage_split, r"21 of 21 queries are also in the database, such as .*--allow-overlap"),
+    ],
+)
+def test_damaged_data_gives_one_line_and_no_record(
+    cli: Callable[..., Result],
+    tmp_path: Path,
+    nuswide_tree: Callable[..., Path],
+    damage: Callable[[Path], None],
+    message: str,
+) -> None:
+    root = nuswide_tree()
+    damage(root)
+    done = cli("run", "--method", "wch", "--dataset", "nuswide", "--data-root", root, *FAST)
+    assert done.code == 1
+    (line,) = [line for line in done.err.splitlines() if line.startswith("hashbench: error: ")]
+    assert re.search(message, line), line
+    assert "Traceback" not in done.err
+    assert records(tmp_path) == []
+
+
+def test_an_overlap_can_be_allowed_and_is_recorded(
+    cli: Callable[..., Result], nuswide_tree: Callable[..., Path]
+) -> None:
+    root = nuswide_tree()
+    damage_split(root)
+    done = cli(
+        "run", "--method", "wch", "--dataset", "nuswide", "--data-root", root, "--allow-overlap", "--json", *FAST
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert json.loads(done.out)[0]["split"]["overlaps"]["query_database"] == 21
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "whc", "--dataset", "digits"], "unknown method 'whc'; did you mean 'wch'?"),
+        (["--method", "wch", "--dataset", "digit"], "unknown dataset 'digit'; did you mean 'digits'?"),
+        (["--method", "wch", "--dataset", "digits", "--bits", "16,x"], "--bits takes whole numbers from 1"),
+        (["--method", "wch", "--dataset", "digits", "--bits", "0"], "--bits takes whole numbers from 1"),
+        (["--method", "wch", "--dataset", "digits", "--seed", ","], "--seed is empty"),
+        (
+            ["--method", "wch", "--dataset", "digits", "--set", "epoch=1"],
+            "unknown key 'epoch'; did you mean 'epochs'?",
+        ),
+        (["--method", "wch", "--dataset", "digits", "--protocol", "x"], "unknown protocol of digits 'x'"),
+        (["--method", "wch", "--dataset", "digits", "--plugin", "no.py"], "no.py cannot be read"),
+        (["--method", "wch"], "Missing option '--dataset'"),
+    ],
+)
+def test_wrong_use_is_exit_code_2(cli: Callable[..., Result], arguments: list[str], message: str) -> None:
+    done = cli("run", *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_plugin_file_runs(cli: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from hashbench import HashMethod\n"
+        "class Mean(HashMethod):\n"
+        "    def training_losses(self, *views):\n"
+        "        return {'loss': (self.encode(views[0]) - self.encode(views[1])).square().mean()}\n"
+        "    def encode(self, images):\n"
+        "        return self.backbone.pooled(images)[:, : self.bits]\n"
+        "METHODS = {'mean': Mean}\n"
+    )
+    done = cli("run", "--plugin", "mine.py", "--method", "mean,wch", "--dataset", "digits", "--json", *FAST)
+    assert done.code == 0, done.err
+    assert [run["method"] for run in json.loads(done.out)] == ["mean", "wch"]
+
+
+def test_a_collapsed_run_says_so_loudly(cli: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "flat.py").write_text(
+        "from hashbench import HashMethod\n"
+        "class Flat(HashMethod):\n"
+        "    def training_losses(self, *views):\n"
+        "        return {'loss': self.encode(views[0]).mean()}\n"
+        "    def encode(self, images):\n"
+        "        return self.backbone.pooled(images)[:, : self.bits] * 0 + 1\n"
+        "METHODS = {'flat': Flat}\n"
+    )
+    done = cli("run", "--plugin", "flat.py", "--method", "flat", "--dataset", "digits", *FAST)
+    assert done.code == 0, done.err
+    assert "COLLAPSED" in done.out
+    assert "COLLAPSED: on average 100% of the database lies at one distance" in done.err
+    (path,) = records(tmp_path)
+    record = hashbench.read_record(path.parent)
+    assert record.health.collapsed
+    assert record.metrics["mAP@all"].expected == pytest.approx(record.health.chance_map["mAP@all"])
+
+
+def test_a_plugin_that_raises_in_training_is_no_finished_run(
+    cli: Callable[..., Result], tmp_path: Path
+) -> None:
+    done = cli(
+        "run", "--method", "wch", "--dataset", "digits", *FAST, "--set", "optimizer={name: sgd, lr: 1e+30}"
+    )
+    assert done.code == 1
+    assert "the loss is not finite at step" in done.err
+    assert records(tmp_path) == []
+
+
+def test_listings(cli: Callable[..., Result]) -> None:
+    assert "wch" in cli("methods").out
+    listed = {row["dataset"] for row in json.loads(cli("datasets", "--json").out)}
+    assert {"digits", "fashionmnist", "nuswide"} <= listed
+
+
+def test_evaluate_codes_of_another_program(cli: Callable[..., Result], tmp_path: Path) -> None:
+    random = np.random.RandomState(0)
+    arrays: dict[str, Any] = {
+        "query_codes": random.choice([-1, 1], (5, 20)),
+        "database_codes": random.choice([-1, 1], (30, 20)),
+        "query_labels": random.randint(0, 3, 5),
+        "database_labels": random.randint(0, 3, 30),
+    }
+    np.savez("codes.npz", **arrays)
+    done = cli("evaluate", "codes.npz", "--k", "10,all", "--json")
+    expected = hashbench.evaluate(**arrays, k=(10, "all"))
+    assert json.loads(done.out) == expected.to_dict()
+    assert f"{expected.mean_average_precision(10):.4f}" in cli("evaluate", "codes.npz", "--k", "10").out
+
+    np.savez("ids.npz", **{**arrays, "query_codes": (arrays["query_codes"] + 1) // 2})
+    np.savez("three.npz", **{name: arrays[name] for name in list(arrays)[:3]})
+    np.savez("pickled.npz", **{**arrays, "query_labels": np.array([{}] * 5)})
+    Path("text.npz").write_text("no archive")
+    for file, code, message in (
+        ("ids.npz", 2, "query_codes hold {0, 1} and database_codes ±1"),
+        ("three.npz", 2, "three.npz lacks database_labels"),
+        ("pickled.npz", 2, "save plain arrays"),
+        ("text.npz", 1, "text.npz cannot be read as an .npz file"),
+        ("absent.npz", 1, "absent.npz cannot be read"),
+    ):
+        done = cli("evaluate", file)
+        assert (done.code, message in done.err) == (code, True), done.err
+        assert "Traceback" not in done.err
+    assert cli("evaluate", "codes.npz", "--k", "0").code == 2
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; sys.argv = ['hashbench', '--help']\nfrom hashbench.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += (
+        "heavy = [m for m in ('torch', 'numpy', 'numba', 'pandas', 'timm') if m in sys.modules]; print(heavy)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+    assert "evaluate" in done.stdout
+
+
+def test_a_killed_run_leaves_no_record(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hashbench", "run", "--method", "wch", "--dataset", "digits", *FAST]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("train: "):
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert records(tmp_path) == []
+    (partial,) = (tmp_path / "results/runs/digits@default/wch/32bit").iterdir()
+    assert partial.name.startswith(".")
+
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("train: "):
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait() == 130
+    assert "Traceback" not in rest
+    assert records(tmp_path) == []

@@ -1,0 +1,86 @@
+"""Decoding and transforms."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hashbench import HashbenchError
+from hashbench.config import AffineConfig, ImageConfig, ViewConfig
+from hashbench.images import decode, view_transform
+from hashbench.images import test_transform as transform_of
+
+PHOTO = Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 60, 3), dtype=np.uint8))
+PLAIN = ImageConfig(size=32, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def test_decode_goes_by_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.JPEG"
+    PHOTO.convert("L").save(path, format="PNG")
+    image = decode(path)
+    assert (image.mode, image.size) == ("RGB", (60, 40))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>gone</html>", b"\xff\xd8\xff\xe0 cut"])
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(HashbenchError, match=r"a\.jpg (is not an image|cannot be decoded)"):
+        decode(path)
+
+
+def test_a_truncated_file_is_no_image(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    PHOTO.save(path)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(HashbenchError, match=r"a\.jpg cannot be decoded \(.*truncated"):
+        decode(path)
+    with pytest.raises(HashbenchError, match="cannot be decoded"):
+        decode(tmp_path / "absent.jpg")
+
+
+def test_the_test_transform_is_a_centre_square_normalized() -> None:
+    tensor = transform_of(PLAIN)(PHOTO)
+    assert (tensor.shape, tensor.dtype) == ((3, 32, 32), torch.float32)
+    small = np.asarray(PHOTO.resize((48, 32), Image.Resampling.BILINEAR))[:, 8:40]
+    np.testing.assert_allclose(tensor.permute(1, 2, 0).numpy(), small / 255, atol=1e-6)
+
+    normalized = transform_of(ImageConfig(size=32, mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.3)))(PHOTO)
+    expected = (tensor - torch.tensor([0.5, 0.4, 0.3])[:, None, None]) / torch.tensor([0.1, 0.2, 0.3])[
+        :, None, None
+    ]
+    torch.testing.assert_close(normalized, expected)
+
+
+def test_views_without_augmentation_are_the_test_image() -> None:
+    torch.testing.assert_close(view_transform(PLAIN, ViewConfig())(PHOTO), transform_of(PLAIN)(PHOTO))
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        ViewConfig(affine=AffineConfig(degrees=20)),
+        ViewConfig(affine=AffineConfig(translate=0.2, scale=(0.8, 1.2), shear=5)),
+        ViewConfig(crop_scale=(0.2, 1.0)),
+        ViewConfig(color_jitter=(0.4, 0.4, 0.4, 0.1), color_jitter_probability=1),
+        ViewConfig(grayscale=1),
+        ViewConfig(blur=1),
+        ViewConfig(horizontal_flip=1),
+    ],
+)
+def test_each_augmentation_does_something_and_follows_torchs_seed(views: ViewConfig) -> None:
+    transform = view_transform(PLAIN, views)
+    first, again = (torch.manual_seed(3) and transform(PHOTO) for _ in range(2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert first.shape == (3, 32, 32)
+    assert not torch.allclose(first, transform_of(PLAIN)(PHOTO), atol=1e-3)
+
+
+def test_flip_and_grayscale_are_exact() -> None:
+    plain = transform_of(PLAIN)(PHOTO)
+    torch.testing.assert_close(view_transform(PLAIN, ViewConfig(horizontal_flip=1))(PHOTO), plain.flip(-1))
+    grey = view_transform(PLAIN, ViewConfig(grayscale=1))(PHOTO)
+    assert torch.equal(grey[0], grey[1])
+    assert torch.equal(grey[1], grey[2])

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as stn
+from numpy.typing import NDArray
+
+from hashbench.errors import HashbenchError
+from hashbench.protocol import Overlaps, draw_per_class, fingerprint, overlaps
+
+Part = tuple[list[str], NDArray[Any]]
+
+
+def named(labels: NDArray[Any], prefix: str = "") -> Part:
+    return [f"{prefix}{index}" for index in range(len(labels))], labels
+
+
+def test_fingerprint_is_the_documented_bytes() -> None:
+    train = ["a/1.jpg", "ü"], np.array([[1, 0, 1], [0, 0, 0]])
+    query = ['q"'], np.array([[0, 1, 0]])
+    database = ["d"], np.array([[0, 0, 1]])
+    expected = (
+        b'["train",[["a/1.jpg",[0,2]],["\\u00fc",[]]]]\n["query",[["q\\"",[1]]]]\n["database",[["d",[2]]]]\n'
+    )
+    assert fingerprint(train, query, database) == hashlib.sha256(expected).hexdigest()
+
+
+@given(stn.arrays(np.int64, st.integers(1, 30), elements=st.integers(0, 6)))
+def test_fingerprint_ignores_how_labels_are_written(class_ids: NDArray[np.int64]) -> None:
+    digests = {
+        fingerprint(named(labels, "t"), named(labels, "q"), named(labels, "d"))
+        for labels in (
+            class_ids,
+            class_ids.astype(np.uint8),
+            np.eye(7)[class_ids],
+            np.eye(7, dtype=bool)[class_ids],
+        )
+    }
+    assert len(digests) == 1
+
+
+def test_fingerprint_sees_ids_labels_order_and_part() -> None:
+    one, two = (["a", "b"], np.array([0, 1])), (["c", "d"], np.array([1, 1]))
+    variants = [
+        fingerprint(one, two, two),
+        fingerprint(two, one, two),
+        fingerprint((["b", "a"], np.array([1, 0])), two, two),
+        fingerprint((["a", "b"], np.array([0, 0])), two, two),
+        fingerprint((["a", "e"], np.array([0, 1])), two, two),
+    ]
+    assert len(set(variants)) == len(variants)
+
+
+def test_overlaps_count_by_id() -> None:
+    assert overlaps(["a", "b", "c"], ["c", "d"], ["b", "c", "e"]) == Overlaps(
+        query_database=1, query_train=1, train_database=2
+    )
+
+
+@given(
+    class_ids=stn.arrays(np.int64, st.integers(50, 120), elements=st.integers(0, 2)),
+    counts=st.lists(st.integers(0, 4), max_size=3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_drawn_groups_are_disjoint_balanced_and_complete(
+    class_ids: NDArray[np.int64], counts: list[int], seed: int
+) -> None:
+    classes = [c for c in range(3) if (class_ids == c).sum() >= sum(counts)]
+    kept = class_ids[np.isin(class_ids, classes)]
+    *groups, rest = draw_per_class(kept, counts, seed)
+    assert sorted(np.concatenate([*groups, rest])) == list(range(len(kept)))
+    for group, count in zip(groups, counts, strict=True):
+        assert [(kept[group] == c).sum() for c in classes] == [count] * len(classes)
+        assert (np.diff(group) > 0).all()
+
+
+def test_a_draw_never_changes() -> None:
+    query, train, rest = draw_per_class(np.arange(40) % 4, [1, 2], seed=0)
+    assert query.tolist() == [8, 10, 13, 27]
+    assert train.tolist() == [5, 7, 14, 16, 21, 32, 34, 39]
+    assert len(rest) == 28
+    assert draw_per_class(np.arange(40) % 4, [1, 2], seed=1)[0].tolist() != query.tolist()
+
+
+def test_a_class_that_is_too_small_is_an_error() -> None:
+    with pytest.raises(HashbenchError, match=r"class 1 has 2 images, the protocol draws 3 of each"):
+        draw_per_class(np.array([0, 0, 0, 1, 1]), [1, 2], seed=0)

@@ -1,0 +1,191 @@
+"""Names and what they stand for: built in, from packages, from files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import hashbench_datasets
+import hashbench_methods
+import pytest
+
+import hashbench
+from hashbench import HashbenchError, HashMethod, UsageError, create_method, registry
+from hashbench.dataset import DatasetPlugin
+from hashbench.registry import Entry
+
+PLUGIN = '''
+"""A method that takes colours at face value."""
+
+import torch
+from hashbench import HashMethod
+
+class Mean(HashMethod):
+    def training_losses(self, *views):
+        return {"loss": self.backbone.pooled(views[0]).square().mean()}
+
+    def encode(self, images):
+        return self.backbone.pooled(images)[:, : self.bits]
+
+METHODS = {"mean": Mean}
+'''
+
+
+@pytest.fixture(autouse=True)
+def no_plugin_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_plugin_files", [])
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that works like site-packages: it holds packages, and their metadata."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+def install(site: Path, package: str, source: str, entry_points: str) -> None:
+    (site / package).mkdir()
+    (site / package / "__init__.py").write_text(source)
+    metadata = site / f"{package}-1.2.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
+    (metadata / "entry_points.txt").write_text(entry_points)
+
+
+@pytest.mark.parametrize("kind", ["method", "dataset"])
+def test_every_built_in_loads_and_is_described(kind: registry.Kind) -> None:
+    base = HashMethod if kind == "method" else DatasetPlugin
+    for entry in registry.entries(kind).values():
+        assert issubclass(entry.load(), base)
+        assert entry.summary()
+        assert entry.sources()
+
+
+def test_every_folder_and_module_is_in_a_table() -> None:
+    for package, table in ((hashbench_methods, "METHODS"), (hashbench_datasets, "DATASETS")):
+        names = {path.stem for path in Path(package.__path__[0]).iterdir() if path.stem[0] not in "._"}
+        names -= {"py"}  # py.typed
+        registered = {
+            target.partition(":")[0].rpartition(".")[2] for target in getattr(package, table).values()
+        }
+        assert names == registered
+
+
+def test_every_method_has_a_recipe_and_a_card() -> None:
+    for entry in registry.entries("method").values():
+        recipe = entry.recipe()
+        assert recipe is not None
+        assert (recipe.parent / "README.md").is_file()
+
+
+def test_listing_imports_neither_torch_nor_a_plugin() -> None:
+    code = (
+        "import sys; from hashbench import registry\n"
+        "for kind in ('method', 'dataset'): [e.summary() for e in registry.entries(kind).values()]\n"
+        "print([m for m in sys.modules if m in ('torch', 'numpy') or m.startswith(('hashbench_methods.', 'hashbench_datasets.'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_core_imports_no_plugin() -> None:
+    for file in Path(hashbench.__file__).parent.rglob("*.py"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        imports = [
+            line for line in lines if line.lstrip().startswith(("import hashbench_", "from hashbench_"))
+        ]
+        assert imports == [], file
+
+
+def test_unknown_names_get_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="unknown method 'whc'; did you mean 'wch'"):
+        registry.find("method", "whc")
+    with pytest.raises(UsageError, match="unknown dataset 'zzz'; known: digits, fashionmnist, nuswide"):
+        hashbench.load_dataset("zzz")
+    with pytest.raises(UsageError, match="unknown protocol of digits 'offical'"):
+        hashbench.load_dataset("digits", "offical")
+
+
+def test_a_plugin_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    (tmp_path / "mine.yaml").write_text("defaults: {}\n")
+    registry.add_plugin_file(path)
+    entry = registry.find("method", "mean")
+    assert entry.origin == "file"
+    assert entry.summary() == "A method that takes colours at face value."
+    assert entry.recipe() == tmp_path / "mine.yaml"
+    assert entry.load() is entry.load()
+    assert issubclass(entry.load(), HashMethod)
+    assert registry.broken("method") == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        ("def", "is not Python"),
+        ("x = 1", "registers nothing; add METHODS"),
+        ('METHODS = {"a": "b"}', r'line 1: write METHODS = {"name": Class}'),
+        ("METHODS = make()", r'line 1: write METHODS = {"name": Class}'),
+    ],
+)
+def test_files_that_are_no_plugins(tmp_path: Path, source: str | None, message: str) -> None:
+    path = tmp_path / "mine.py"
+    if source is not None:
+        path.write_text(source)
+    with pytest.raises(UsageError, match=message):
+        registry.add_plugin_file(path)
+
+
+def test_installed_packages_register_by_entry_point(installed: Path) -> None:
+    install(installed, "theirs", PLUGIN, "[hashbench.methods]\nmean = theirs:Mean\n")
+    entry = registry.find("method", "mean")
+    assert entry == Entry("method", "mean", "theirs:Mean", "package theirs 1.2")
+    assert "theirs" not in sys.modules
+    assert issubclass(entry.load(), HashMethod)
+    assert [file.name for file in entry.sources()] == ["__init__.py"]
+
+
+def test_a_name_seen_twice_names_both(installed: Path) -> None:
+    install(installed, "rival", PLUGIN, "[hashbench.methods]\nwch = rival:Mean\n")
+    with pytest.raises(UsageError) as error:
+        registry.entries("method")
+    assert "hashbench_methods.wch:WCH" in str(error.value)
+    assert "rival:Mean" in str(error.value)
+
+
+def test_a_broken_plugin_is_listed_and_fails_when_used(installed: Path) -> None:
+    install(installed, "torn", "import no_such_thing", "[hashbench.methods]\ntorn = torn:Torn\n")
+    assert registry.broken("method") == {"torn": "No module named 'no_such_thing'"}
+    assert registry.find("method", "wch").load()
+    with pytest.raises(
+        HashbenchError, match=r"method 'torn' \(torn:Torn, package torn 1.2\) cannot be loaded: .*no_such"
+    ):
+        registry.find("method", "torn").load()
+
+
+def test_a_plugin_of_the_wrong_kind(installed: Path) -> None:
+    install(installed, "odd", "class Odd: ...", "[hashbench.datasets]\nodd = odd:Odd\n")
+    with pytest.raises(HashbenchError, match="is not a class derived from hashbench.dataset.DatasetPlugin"):
+        hashbench.load_dataset("odd")
+    assert "is not a class" in registry.broken("dataset")["odd"]
+
+
+def test_create_method_checks_hyperparameters() -> None:
+    backbone = hashbench.create_backbone("test_resnet", image_size=32, pretrained=False)
+    method = create_method("wch", backbone, 16, patch_weighting=False)
+    assert method.bits == 16
+    with pytest.raises(UsageError, match="wch: patch_weights: Extra inputs"):
+        create_method("wch", backbone, 16, patch_weights=False)
+
+
+def test_the_digest_covers_plugin_sources(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    registry.add_plugin_file(path)
+    entry = registry.find("method", "mean")
+    before = registry.source_digest(entry)
+    assert registry.source_digest(entry) == before
+    path.write_text(PLUGIN + "# another line\n")
+    assert registry.source_digest(entry) != before

@@ -1,0 +1,122 @@
+"""Records: whole or not at all, and validated when read."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from hashbench import HashbenchError, Record, read_record
+from hashbench.evaluation import CodeHealth
+from hashbench.results import Metric, Overlap, SplitRecord, Timing, new_run_folder, run_folder, write_record
+
+RECORD = Record(
+    run_id="wch-x",
+    method="wch",
+    dataset="digits",
+    protocol="default",
+    bits=16,
+    seed=0,
+    config={"a": 1},
+    split=SplitRecord(
+        query=1, train=2, database=3, sha256="00", overlaps=Overlap(query_database=0, query_train=0, train_database=2),
+        warnings=("one",),
+    ),
+    metrics={"mAP@all": Metric(expected=0.5, lowest=0.4, highest=0.6)},
+    health=CodeHealth(
+        unique_code_ratio=1, dead_bits=0, bit_balance=0, mean_bit_correlation=0, largest_tie_block_mean=0.1,
+        largest_tie_block_max=0.1, chance_map={"mAP@all": 0.1}, collapsed=False, reasons=(),
+    ),
+    timing=Timing(train=1, encode=1, evaluate=1),
+    environment={"torch": "2"},
+    created=datetime(2026, 1, 1, tzinfo=timezone.utc),
+)  # fmt: skip
+
+
+def test_a_record_reads_back_as_written(tmp_path: Path) -> None:
+    write_record(RECORD, tmp_path)
+    assert read_record(tmp_path) == RECORD
+    assert json.loads((tmp_path / "record.json").read_text())["schema_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is not a record"),
+        ("{}", "is not a record .*Field required"),
+    ],
+)
+def test_what_is_no_record_is_named(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "record.json").write_text(text)
+    with pytest.raises(HashbenchError, match=rf"record\.json {message}"):
+        read_record(tmp_path)
+
+
+def test_another_schema_is_refused(tmp_path: Path) -> None:
+    write_record(RECORD, tmp_path)
+    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": 2}
+    (tmp_path / "record.json").write_text(json.dumps(changed))
+    with pytest.raises(HashbenchError, match="schema_version"):
+        read_record(tmp_path)
+
+
+def test_the_place_of_a_record(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, "digits", "default", "wch", 16, "id")
+    assert folder == tmp_path / "digits@default" / "wch" / "16bit" / "id"
+
+
+def test_a_folder_appears_when_its_block_ends(tmp_path: Path) -> None:
+    final = tmp_path / "a" / "run"
+    with new_run_folder(final) as partial:
+        (partial / "x").write_text("1")
+        assert not final.exists()
+    assert (final / "x").read_text() == "1"
+    with new_run_folder(final) as partial:
+        (partial / "x").write_text("2")
+    assert (final / "x").read_text() == "2"
+    assert [path.name for path in final.parent.iterdir()] == ["run"]
+
+
+def test_a_failure_leaves_the_old_run_and_the_new_log(tmp_path: Path) -> None:
+    final = tmp_path / "run"
+    with new_run_folder(final) as partial:
+        (partial / "x").write_text("old")
+    with pytest.raises(ZeroDivisionError), new_run_folder(final) as partial:
+        (partial / "log.jsonl").write_text("so far")
+        raise ZeroDivisionError
+    assert (final / "x").read_text() == "old"
+    assert (partial / "log.jsonl").read_text() == "so far"
+    with new_run_folder(final) as again:
+        assert list(again.iterdir()) == []
+
+
+def test_what_dead_processes_left_is_removed_and_what_live_ones_write_is_not(tmp_path: Path) -> None:
+    final = tmp_path / "run"
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    host = socket.gethostname()
+    dead = tmp_path / f".run.{host}-{done.pid}"
+    alive = tmp_path / f".run.{host}-{os.getppid()}"
+    elsewhere = tmp_path / ".run.other-1"
+    for folder in (dead, alive, elsewhere):
+        folder.mkdir()
+    with new_run_folder(final):
+        pass
+    assert not dead.exists()
+    assert alive.exists()
+    assert elsewhere.exists()
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(HashbenchError, match="cannot be written: .*choose --results"),
+        new_run_folder(tmp_path / "file" / "run"),
+    ):
+        pass

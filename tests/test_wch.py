@@ -1,0 +1,167 @@
+"""WCH against the values of its published code."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hashbench_methods import wch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from hashbench import Backbone, create_method
+from hashbench.method import straight_through_sign
+
+GOLDEN = Path(__file__).parent / "golden"
+FORWARD = {"rtol": 1e-4, "atol": 1e-5}
+BACKWARD = {"rtol": 1e-3, "atol": 1e-5}
+
+
+def golden(name: str) -> dict[str, Tensor]:
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
+        return {key: torch.from_numpy(file[key]) for key in file.files}
+
+
+@pytest.fixture(scope="module")
+def module() -> dict[str, Tensor]:
+    return golden("wch_module")
+
+
+def head_of(values: dict[str, Tensor], prefix: str = "fc_norm_", join: str = "_") -> torch.nn.Module:
+    norm, fc1, fc2 = prefix.rstrip("_."), "fc1", "fc2"
+    head = wch.method.HashHead(values[f"{fc1}{join}weight"].shape[1], values[f"{fc2}{join}weight"].shape[0])
+    head.load_state_dict(
+        {
+            f"{ours}.{part}": values[f"{theirs}{join}{part}"]
+            for ours, theirs in (("norm", norm), ("fc1", fc1), ("fc2", fc2))
+            for part in ("weight", "bias")
+        }
+    )
+    return head
+
+
+def test_mutual_attention(module: dict[str, Tensor]) -> None:
+    attended = wch.mutual_attention(module["tokens1"], module["tokens2"])
+    torch.testing.assert_close(attended, (module["attended1"], module["attended2"]), **FORWARD)
+
+
+def test_patch_weights(module: dict[str, Tensor]) -> None:
+    weights = wch.patch_weights(module["attended1"], module["attended2"])
+    torch.testing.assert_close(weights, module["weights"], **FORWARD)
+    raw = wch.patch_weights(module["tokens1"], module["tokens2"])
+    torch.testing.assert_close(raw, module["weights_without_attention"], **FORWARD)
+
+
+def test_patch_weights_divide_columns_not_rows(module: dict[str, Tensor]) -> None:
+    softmax = wch.patch_weights(module["tokens1"], module["tokens2"])
+    softmax = softmax / softmax.sum(1, keepdim=True)  # any column scaling changes the row sums: not a softmax
+    assert not torch.allclose(softmax, module["weights_without_attention"], atol=1e-3)
+
+
+def test_training_step_forward_and_backward(module: dict[str, Tensor]) -> None:
+    tokens1 = module["tokens1"].clone().requires_grad_()
+    tokens2 = module["tokens2"].clone().requires_grad_()
+    head = head_of(module)
+    attended1, attended2 = wch.mutual_attention(tokens1, tokens2)
+    weights = wch.patch_weights(attended1, attended2)
+    tanh1, tanh2 = head(attended1), head(attended2)
+    codes1, codes2 = straight_through_sign(tanh1), straight_through_sign(tanh2)
+    loss = wch.weighted_contrastive_loss(codes1, codes2, weights)
+    loss.backward()
+
+    torch.testing.assert_close((tanh1, tanh2), (module["tanh1"], module["tanh2"]), **FORWARD)
+    torch.testing.assert_close((codes1, codes2), (module["hash1"], module["hash2"]), **FORWARD)
+    torch.testing.assert_close(loss, module["loss"], **FORWARD)
+    torch.testing.assert_close(tokens1.grad, module["grad_tokens1"], **BACKWARD)
+    torch.testing.assert_close(tokens2.grad, module["grad_tokens2"], **BACKWARD)
+    torch.testing.assert_close(head.fc1.weight.grad, module["grad_fc1_weight"], **BACKWARD)
+    torch.testing.assert_close(head.fc2.weight.grad, module["grad_fc2_weight"], **BACKWARD)
+    torch.testing.assert_close(head.norm.weight.grad, module["grad_fc_norm_weight"], **BACKWARD)
+
+
+def test_loss_alone() -> None:
+    values = golden("wch_loss")
+    codes1, codes2 = values["hash1"].requires_grad_(), values["hash2"].requires_grad_()
+    loss = wch.weighted_contrastive_loss(codes1, codes2, values["weights"])
+    loss.backward()
+    torch.testing.assert_close(loss, values["loss"], **FORWARD)
+    torch.testing.assert_close(codes1.grad, values["grad_hash1"], **BACKWARD)
+    torch.testing.assert_close(codes2.grad, values["grad_hash2"], **BACKWARD)
+
+
+@pytest.fixture(scope="module")
+def network() -> tuple[wch.WCH, dict[str, Tensor]]:
+    values = golden("wch_network")
+    vit = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=4, mlp_ratio=2, num_classes=0
+    )
+    vit.load_state_dict({key.removeprefix("vit."): v for key, v in values.items() if key.startswith("vit.")})
+    method = create_method("wch", Backbone(vit, image_size=32), bits=16)
+    assert isinstance(method, wch.WCH)
+    method.head = head_of(values, "fc_norm.", ".")
+    return method.eval(), values
+
+
+def test_whole_network(network: tuple[wch.WCH, dict[str, Tensor]]) -> None:
+    method, values = network
+    losses = method.training_losses(values["images1"], values["images2"])
+    torch.testing.assert_close(losses["loss"].detach(), values["loss"], **FORWARD)
+    parts = losses["contrastive"] + losses["balance"]
+    torch.testing.assert_close(parts, values["loss"], **FORWARD)
+
+
+def test_code_of_an_image_alone(network: tuple[wch.WCH, dict[str, Tensor]]) -> None:
+    method, values = network
+    with torch.no_grad():
+        codes = method.codes(values["images1"]).to_signs()
+    np.testing.assert_array_equal(codes, values["codes1"].numpy())
+
+
+def test_switches(network: tuple[wch.WCH, dict[str, Tensor]]) -> None:
+    method, values = network
+    views = values["images1"], values["images2"]
+    tokens = [method.backbone.tokens(view) for view in views]
+
+    def loss(**switches: bool) -> Tensor:
+        changed = create_method("wch", method.backbone, bits=16, **switches)
+        changed.head = method.head
+        return changed.eval().training_losses(*views)["loss"]
+
+    codes = [straight_through_sign(method.head(t)) for t in tokens]
+    unattended = wch.weighted_contrastive_loss(*codes, wch.patch_weights(*tokens))
+    torch.testing.assert_close(loss(mutual_attention=False), unattended)
+
+    codes = [straight_through_sign(method.head(t)) for t in wch.mutual_attention(*tokens)]
+    unweighted = wch.weighted_contrastive_loss(*codes, torch.eye(6))
+    torch.testing.assert_close(loss(patch_weighting=False), unweighted)
+
+
+def test_patch_weights_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = [torch.randn(7, 5, 8, generator=generator) for _ in range(2)]
+    target = torch.randn(7, 7, generator=generator)
+
+    def run() -> list[Tensor]:
+        leaves = [t.clone().requires_grad_() for t in tokens]
+        weights = wch.patch_weights(*leaves)
+        (weights * target).sum().backward()
+        return [weights.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+    whole = run()
+    sizes = []
+    original = wch.method._image_similarity
+
+    def spy(patches1: Tensor, patches2: Tensor) -> Tensor:
+        sizes.append(len(patches1))
+        return original(patches1, patches2)
+
+    monkeypatch.setattr(wch.method, "_image_similarity", spy)
+    monkeypatch.setattr(wch.method, "MAX_PAIRS", 2 * 7 * 5 * 5)  # two rows at a time
+    torch.testing.assert_close(run(), whole)
+    assert max(sizes) == 2
+
+
+def test_the_papers_backbone_has_patch_tokens_only() -> None:
+    backbone = Backbone(timm.create_model("test_vit", num_classes=0, img_size=64), image_size=64)
+    assert backbone.tokens(torch.zeros(2, 3, 64, 64)).shape == (2, 16, 64)
