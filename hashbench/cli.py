@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from hashbench.experiment import Run
     from hashbench.registry import Kind
 
+RUNS_ABREAST = 3  # in a table, so that it fits a terminal of 80 columns
+
 app = typer.Typer(
     help="A benchmark suite for unsupervised image hashing.",
     no_args_is_help=True,
@@ -54,7 +56,8 @@ def run(
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU if there is one.")
     ] = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that load images (default: up to 8 for a GPU, else 0).")
+        int | None,
+        typer.Option(min=0, help="Processes that load images (default: up to 8 for a GPU, else 0)."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Run again what has a record, and replace it.")
@@ -67,16 +70,12 @@ def run(
 ) -> None:
     """Train, encode, evaluate, and leave a record; commas make a grid."""
     _add_plugins(plugin)
-    numbers = [
-        (length, start)
-        for length in _integers("--bits", bits, least=1)
-        for start in _integers("--seed", seed, least=0)
-    ]
+    lengths, seeds = _integers("--bits", bits, least=1), _integers("--seed", seed, least=0)
     from hashbench import registry
 
-    methods, datasets = _names(method), _names(dataset)
+    methods, datasets = _names("--method", method), _names("--dataset", dataset)
     for name in methods:
-        registry.find("method", name)  # a wrong name is said before any work
+        registry.find("method", name)  # a wrong name is said at once, before torch is imported
     for name in datasets:
         registry.find("dataset", name)
 
@@ -84,27 +83,27 @@ def run(
     from hashbench.training import resolve_device, resolve_workers
 
     chosen = resolve_device(device)
-    runs = []
+    planned = []  # all of it, before hours of training end in a wrong key
     for name in datasets:
         data = registry.load_dataset(name, protocol, data_root)
         if not allow_overlap:
             data.require_disjoint_queries()
         for warning in data.warnings:
             _say(f"warning: {data.name}@{data.protocol}: {warning}")
-        configs = [
-            experiment.configure(
-                m, data, bits=length, seed=start, device=chosen, settings=tuple(settings or ())
-            )
+        planned += [
+            (experiment.configure(m, data, bits=b, seed=s, device=chosen, settings=settings or ()), data)
             for m in methods
-            for length, start in numbers
+            for b in lengths
+            for s in seeds
         ]
-        for config in configs:
-            what = f"{config.method} on {data.name}@{data.protocol}"
-            _say(f"{what}, {config.bits} bits, seed {config.seed}, {chosen}")
-            done = experiment.run(config, data, results, force=force, workers=resolve_workers(workers, chosen))
-            if done.existed:
-                _say("a record exists, nothing was trained; --force runs it again")
-            runs.append(done)
+    runs = []
+    for config, data in planned:
+        what = f"{config.method} on {data.name}@{data.protocol}"
+        _say(f"{what}, {config.bits} bits, seed {config.seed}, {chosen}")
+        done = experiment.run(config, data, results, force=force, workers=resolve_workers(workers, chosen))
+        if done.existed:
+            _say("a record exists, nothing was trained; --force runs it again")
+        runs.append(done)
     if as_json:
         _print_json([{**done.record.model_dump(mode="json"), "folder": str(done.folder)} for done in runs])
     else:
@@ -143,7 +142,7 @@ def evaluate(
 ) -> None:
     """Evaluate the codes of any program, exactly."""
     ranks: list[int | Literal["all"]] = [
-        "all" if name == "all" else _integers("--k", name, least=1)[0] for name in _names(k)
+        "all" if name == "all" else _integers("--k", name, least=1)[0] for name in _names("--k", k)
     ]
 
     from hashbench.evaluation import evaluate as evaluate_codes
@@ -209,48 +208,45 @@ def _list(kind: Kind, plugin: list[Path], as_json: bool) -> None:
 def _print_runs(runs: list[Run]) -> None:
     from rich.table import Table
 
-    names = list(
-        dict.fromkeys(name for run in runs for name in run.record.metrics if not name.startswith("R@"))
-    )
-    table = Table("run", *names, "health", "train", "encode", "evaluate")
-    for run in runs:
-        record = run.record
-        cells = []
-        for name in names:
-            metric = record.metrics.get(name)
-            if metric is None:
-                cells.append("")
-            elif name.startswith("mAP"):
-                cells.append(f"{metric.expected:.4f}\n{metric.lowest:.4f}-{metric.highest:.4f}")
-            else:
-                cells.append(f"{metric.expected:.4f}")
-        health = "COLLAPSED" if record.health.collapsed else "ok"
-        seconds = (record.timing.train, record.timing.encode, record.timing.evaluate)
-        table.add_row(
-            f"{record.method}, {record.dataset}@{record.protocol}\n{record.bits} bits, seed {record.seed}",
-            *cells,
-            health,
-            *(f"{value:.1f} s" for value in seconds),
-        )
-    _print(table)
+    for start in range(0, len(runs), RUNS_ABREAST):
+        shown = [run.record for run in runs[start : start + RUNS_ABREAST]]
+        table = Table("")
+        for record in shown:
+            table.add_column(
+                f"{record.method}\n{record.dataset}@{record.protocol}\n{record.bits} bits, seed {record.seed}"
+            )
+        for name in dict.fromkeys(name for record in shown for name in record.metrics):
+            if name.startswith("R@") or name == "P@all":
+                continue
+            metrics = [record.metrics.get(name) for record in shown]
+            table.add_row(name, *(f"{m.expected:.4f}" if m else "" for m in metrics))
+            if name.startswith("mAP"):
+                table.add_row(
+                    "  any tie order", *(f"{m.lowest:.4f} to {m.highest:.4f}" if m else "" for m in metrics)
+                )
+        table.add_row("codes", *("COLLAPSED" if record.health.collapsed else "healthy" for record in shown))
+        for step in ("train", "encode", "evaluate"):
+            table.add_row(step, *(f"{getattr(record.timing, step):.1f} s" for record in shown))
+        _print(table)
     for run in runs:
         for reason in run.record.health.reasons:
             _say(f"{run.record.run_id} COLLAPSED: {reason}")
         _print(str(run.folder))
 
 
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+def _names(option: str, text: str) -> list[str]:
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise UsageError(f"{option} is empty")
+    return names
 
 
 def _integers(option: str, text: str, least: int) -> list[int]:
     values = []
-    for part in _names(text):
+    for part in _names(option, text):
         if not part.isdecimal() or int(part) < least:
             raise UsageError(f"{option} takes whole numbers from {least}, with commas between, not {part!r}")
         values.append(int(part))
-    if not values:
-        raise UsageError(f"{option} is empty")
     return values
 
 

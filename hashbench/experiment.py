@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -54,7 +55,7 @@ def configure(
     bits: int,
     seed: int,
     device: str,
-    settings: tuple[str, ...] = (),
+    settings: Sequence[str] = (),
 ) -> RunConfig:
     """Resolve the configuration of a run from the method's recipe and what the user set.
 

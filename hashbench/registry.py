@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -109,10 +110,14 @@ def entries(kind: Kind) -> dict[str, Entry]:
     """All that is registered, by name; imports no plugin.
 
     Raises:
-        UsageError: A name is claimed twice.
+        UsageError: A name is claimed twice, or cannot be a folder's.
     """
     found: dict[str, Entry] = {}
     for entry in _all_entries(kind):
+        if not re.fullmatch(r"[\w.+-]+", entry.name):
+            raise UsageError(
+                f"{entry}: a name has letters, digits and . + - _ only; it becomes a folder's name"
+            )
         other = found.setdefault(entry.name, entry)
         if other != entry:
             raise UsageError(f"two plugins claim one name: {other} and {entry}; rename or remove one")

@@ -45,7 +45,8 @@ def resolve_device(device: str) -> str:
 def resolve_precision(precision: str, device: str) -> str:
     """`auto` -> `bfloat16` on a GPU that computes in it, else `float32`."""
     if precision == "auto":
-        return "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        computes = device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)  # from Ampere on
+        return "bfloat16" if computes else "float32"
     return precision
 
 
@@ -74,7 +75,7 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
     """
     set_seed(config.seed)
     training = config.training
-    # Accelerate keeps the first run's device and precision for the process; runs of a grid may differ in both.
+    # Accelerate keeps device and precision of the first run for the process; the runs of a grid may differ.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=config.device == "cpu", mixed_precision="bf16" if training.precision == "bfloat16" else "no"
@@ -85,6 +86,7 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
         views,
         batch_size=training.batch_size,
         sampler=sampler,
+        generator=torch.Generator().manual_seed(config.seed),  # else it draws from the generator of dropout
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=config.device == "cuda",
@@ -104,7 +106,9 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
             sampler.epoch = epoch
             for batch in loader:
                 rate = optimizer.param_groups[-1]["lr"]
-                losses: dict[str, Tensor] = model(*(view.to(memory_format=torch.channels_last) for view in batch))
+                losses: dict[str, Tensor] = model(
+                    *(view.to(memory_format=torch.channels_last) for view in batch)
+                )
                 values = {name: float(loss.detach()) for name, loss in losses.items()}
                 entry = {
                     "epoch": epoch,
@@ -118,7 +122,8 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
                     parts = ", ".join(f"{name} {value}" for name, value in values.items())
                     raise HashbenchError(
                         f"the loss is not finite at step {step} (epoch {epoch}): {parts}; "
-                        "try a lower --set lr=…, --set gradient_clip=1 or --set precision=float32"
+                        "try a lower --set lr=…, --set gradient_clip=1 or --set precision=float32; "
+                        f"the log is {log}"
                     )
                 accelerator.backward(losses["loss"])
                 if training.gradient_clip is not None:
@@ -151,7 +156,8 @@ def _schedule(
         return CosineAnnealingLR(optimizer, T_max=epochs), False
     if config.schedule.name == "one_cycle":
         rates = [group["lr"] for group in optimizer.param_groups]
-        return OneCycleLR(optimizer, max_lr=rates, total_steps=epochs * steps_per_epoch), True
+        steps = epochs * steps_per_epoch
+        return OneCycleLR(optimizer, max_lr=rates, total_steps=steps, cycle_momentum=False), True
     return LambdaLR(optimizer, lambda epoch: 1.0), False
 
 

@@ -19,7 +19,10 @@ from hashbench.cli import main
 from hashbench.config import RunConfig
 
 # A run of seconds: a tiny network, few pixels, one epoch.
-FAST = "--set backbone=test_resnet --set pretrained=false --set images.size=32 --set epochs=1".split()
+FAST = [
+    f"--set={setting}"
+    for setting in ("backbone=test_resnet", "pretrained=false", "images.size=32", "epochs=1")
+]
 
 
 class Result:
@@ -203,9 +206,8 @@ def test_an_overlap_can_be_allowed_and_is_recorded(
 ) -> None:
     root = nuswide_tree()
     damage_split(root)
-    done = cli(
-        "run", "--method", "wch", "--dataset", "nuswide", "--data-root", root, "--allow-overlap", "--json", *FAST
-    )  # fmt: skip
+    command = ["run", "--method", "wch", "--dataset", "nuswide", "--data-root", root, "--json", *FAST]
+    done = cli(*command, "--allow-overlap")
     assert done.code == 0, done.err
     assert json.loads(done.out)[0]["split"]["overlaps"]["query_database"] == 21
 
@@ -308,7 +310,7 @@ def test_evaluate_codes_of_another_program(cli: Callable[..., Result], tmp_path:
         ("ids.npz", 2, "query_codes hold {0, 1} and database_codes ±1"),
         ("three.npz", 2, "three.npz lacks database_labels"),
         ("pickled.npz", 2, "save plain arrays"),
-        ("text.npz", 1, "text.npz cannot be read as an .npz file"),
+        ("text.npz", 1, "text.npz is not an .npz file"),
         ("absent.npz", 1, "absent.npz cannot be read"),
     ):
         done = cli("evaluate", file)
@@ -318,9 +320,12 @@ def test_evaluate_codes_of_another_program(cli: Callable[..., Result], tmp_path:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; sys.argv = ['hashbench', '--help']\nfrom hashbench.cli import main\ntry: main()\nexcept SystemExit: pass\n"
-    code += (
-        "heavy = [m for m in ('torch', 'numpy', 'numba', 'pandas', 'timm') if m in sys.modules]; print(heavy)"
+    code = (
+        "import sys; sys.argv = ['hashbench', '--help']\n"
+        "from hashbench.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'numpy', 'numba', 'pandas', 'timm') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]")

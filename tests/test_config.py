@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hashbench_methods.wch import WCH
 from pydantic import ValidationError
 
 from hashbench import HashbenchError, UsageError
 from hashbench.config import RunConfig, load_recipe, merge, resolve
+from hashbench_methods.wch import WCH
 
 FLAGS: dict[str, Any] = {
     "method": "wch", "dataset": "digits", "protocol": "default", "bits": 16, "seed": 0, "device": "cpu",

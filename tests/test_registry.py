@@ -4,11 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hashbench_datasets
-import hashbench_methods
 import pytest
 
 import hashbench
+import hashbench_datasets
+import hashbench_methods
 from hashbench import HashbenchError, HashMethod, UsageError, create_method, registry
 from hashbench.dataset import DatasetPlugin
 from hashbench.registry import Entry
@@ -82,7 +82,8 @@ def test_listing_imports_neither_torch_nor_a_plugin() -> None:
     code = (
         "import sys; from hashbench import registry\n"
         "for kind in ('method', 'dataset'): [e.summary() for e in registry.entries(kind).values()]\n"
-        "print([m for m in sys.modules if m in ('torch', 'numpy') or m.startswith(('hashbench_methods.', 'hashbench_datasets.'))])"
+        "heavy = ('torch', 'numpy', 'hashbench_methods.', 'hashbench_datasets.')\n"
+        "print([m for m in sys.modules if m.startswith(heavy)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -153,6 +154,14 @@ def test_a_name_seen_twice_names_both(installed: Path) -> None:
         registry.entries("method")
     assert "hashbench_methods.wch:WCH" in str(error.value)
     assert "rival:Mean" in str(error.value)
+
+
+def test_a_name_that_cannot_be_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN.replace('"mean"', '"../mean"'))
+    registry.add_plugin_file(path)
+    with pytest.raises(UsageError, match=r"method '\.\./mean' .*letters, digits"):
+        registry.entries("method")
 
 
 def test_a_broken_plugin_is_listed_and_fails_when_used(installed: Path) -> None:

@@ -23,8 +23,8 @@ RECORD = Record(
     seed=0,
     config={"a": 1},
     split=SplitRecord(
-        query=1, train=2, database=3, sha256="00", overlaps=Overlap(query_database=0, query_train=0, train_database=2),
-        warnings=("one",),
+        query=1, train=2, database=3, sha256="00", warnings=("one",),
+        overlaps=Overlap(query_database=0, query_train=0, train_database=2),
     ),
     metrics={"mAP@all": Metric(expected=0.5, lowest=0.4, highest=0.6)},
     health=CodeHealth(

@@ -50,6 +50,8 @@ def test_same_seed_same_weights_whatever_the_workers(tmp_path: Path) -> None:
     assert same(first, trained(tmp_path)[0])
     assert same(first, trained(tmp_path, workers=2)[0])
     assert not same(first, trained(tmp_path, seed=1)[0])
+    vit = {"name": "test_vit", "options": {"proj_drop_rate": 0.5}}
+    assert same(trained(tmp_path, backbone=vit)[0], trained(tmp_path, backbone=vit, workers=2)[0])
     assert [entry["step"] for entry in log] == list(range(6))  # 3 batches of 12 images, 2 epochs
     assert [entry["epoch"] for entry in log] == [0, 0, 0, 1, 1, 1]
     for entry in log:

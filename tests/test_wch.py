@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hashbench_methods import wch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from hashbench import Backbone, create_method
 from hashbench.method import straight_through_sign
+from hashbench_methods import wch
 
 GOLDEN = Path(__file__).parent / "golden"
 FORWARD = {"rtol": 1e-4, "atol": 1e-5}

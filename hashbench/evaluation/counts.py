@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hashbench.codes import BinaryCodes
 from hashbench.errors import UsageError
+from hashbench.evaluation.compiled import compiled
 from hashbench.evaluation.labels import Labels
 
 # A block of this many items stays in the cache while a block of queries passes over it.
@@ -22,7 +23,6 @@ _ITEMS_PER_BLOCK = 4096
 _QUERIES_PER_BLOCK = 64
 
 _Kernel = Callable[..., None]
-_compiled: Callable[[_Kernel], _Kernel] = numba.njit(nogil=True, cache=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ def _kernel(code_words: int, label_words: int, by_class: bool) -> _Kernel:
     zero, two, block_size = np.uint64(0), np.uint64(2), np.uint64(_ITEMS_PER_BLOCK)
     code_size, label_size = np.uint64(code_words), np.uint64(label_words)
 
-    @_compiled
+    @compiled
     def count(
         query_codes: NDArray[np.uint64],  # [queries, code words]
         query_labels: NDArray[np.uint64],  # [queries, label words]
@@ -162,4 +162,5 @@ def _kernel(code_words: int, label_words: int, by_class: bool) -> _Kernel:
                         relevant = shared != zero
                     row[two * distance + unsigned(relevant)] += 1
 
-    return count
+    kernel: _Kernel = count
+    return kernel

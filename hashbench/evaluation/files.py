@@ -32,12 +32,15 @@ def load_codes(
         UsageError: It lacks an array, or holds pickled objects.
     """
     try:
+        with path.open("rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                raise HashbenchError(f"{path} is not an .npz file; write one with numpy.savez")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*NAMES, "bits") if name in file}
     except ValueError as error:  # an array of objects
         raise UsageError(f"{path}: {error}; save plain arrays of numbers with numpy.savez") from None
-    except (OSError, zipfile.BadZipFile, EOFError, TypeError) as error:
-        raise HashbenchError(f"{path} cannot be read as an .npz file: {error}") from None
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        raise HashbenchError(f"{path} cannot be read: {error}") from None
     lacking = [name for name in NAMES if name not in arrays]
     if lacking:
         raise UsageError(f"{path} lacks {', '.join(lacking)}; save them with numpy.savez")

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from hashbench.evaluation.compiled import compiled
 from hashbench.evaluation.counts import Counts
 
 EXPECTED, LOWEST, HIGHEST = 0, 1, 2
-
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 # From here on the asymptotic series of the harmonic numbers is exact to the last digit.
 _SERIES_FROM = 64
@@ -62,7 +60,7 @@ def hits_at(counts: Counts, k: int) -> NDArray[np.float64]:
     return result
 
 
-@_compiled
+@compiled
 def _average_precisions(
     items: NDArray[np.int64],
     relevant: NDArray[np.int64],
@@ -82,7 +80,7 @@ def _average_precisions(
         result[HIGHEST, query] = max(highest, expected)
 
 
-@_compiled
+@compiled
 def _hits_at(
     items: NDArray[np.int64], relevant: NDArray[np.int64], k: int, result: NDArray[np.float64]
 ) -> None:
@@ -94,7 +92,7 @@ def _hits_at(
         result[HIGHEST, query] = hits + most
 
 
-@_compiled
+@compiled
 def _cut(items: NDArray[np.int64], relevant: NDArray[np.int64], k: int) -> tuple[int, int, int, int, int]:
     """The bucket that k cuts: its number, rank, hits, items and relevant items (0 and 0 if k cuts none)."""
     bucket = rank = hits = 0
@@ -107,13 +105,13 @@ def _cut(items: NDArray[np.int64], relevant: NDArray[np.int64], k: int) -> tuple
     return bucket, rank, hits, items[bucket], relevant[bucket]
 
 
-@_compiled
+@compiled
 def _feasible(items: int, relevant: int, taken: int) -> tuple[int, int]:
     """The fewest and the most relevant items among those taken of a bucket."""
     return max(0, taken - (items - relevant)), min(relevant, taken)
 
 
-@_compiled
+@compiled
 def _sums_before(items: NDArray[np.int64], relevant: NDArray[np.int64]) -> tuple[float, float, float]:
     """Expected, lowest and highest Σ of the precisions at the relevant items of whole buckets."""
     rank = hits = 0
@@ -128,7 +126,7 @@ def _sums_before(items: NDArray[np.int64], relevant: NDArray[np.int64]) -> tuple
     return expected, lowest, highest
 
 
-@_compiled
+@compiled
 def _expected_over_cut(
     rank: int, hits: int, items: int, relevant: int, taken: int, nearer: float, divisor: int
 ) -> float:
@@ -157,7 +155,7 @@ def _expected_over_cut(
         weighted += weight * _ratio(nearer + _expected_sum(rank, hits, taken, x), hits + x, divisor)
 
 
-@_compiled
+@compiled
 def _bounds_over_cut(
     rank: int, hits: int, items: int, relevant: int, taken: int, low: float, high: float, divisor: int
 ) -> tuple[float, float]:
@@ -175,14 +173,14 @@ def _bounds_over_cut(
     return lowest, highest
 
 
-@_compiled
+@compiled
 def _ratio(total: float, hits: int, divisor: int) -> float:
     """AP from the sum of precisions; a divisor of 0 stands for the hits themselves."""
     divisor = divisor or hits
     return total / divisor if divisor else 0.0
 
 
-@_compiled
+@compiled
 def _expected_sum(rank: int, hits: int, items: int, relevant: int) -> float:
     """Expected Σ of the precisions at the relevant items of a bucket.
 
@@ -196,13 +194,13 @@ def _expected_sum(rank: int, hits: int, items: int, relevant: int) -> float:
     return relevant / items * ((hits + 1) * harmonic + slope * (items - (rank + 1) * harmonic))
 
 
-@_compiled
+@compiled
 def _run_sum(rank: int, hits: int, relevant: int) -> float:
     """Σ_{j=1..relevant} (hits + j) / (rank + j): relevant items side by side after `rank` items."""
     return relevant - (rank - hits) * _harmonic(rank, relevant)
 
 
-@_compiled
+@compiled
 def _harmonic(start: int, count: int) -> float:
     """Σ_{i=1..count} 1 / (start + i)."""
     end, total = start + count, 0.0
@@ -214,7 +212,7 @@ def _harmonic(start: int, count: int) -> float:
     return total
 
 
-@_compiled
+@compiled
 def _harmonic_rest(n: int) -> float:
     """H(n) − ln n − γ by its asymptotic series."""
     square = 1.0 / (float(n) * n)
