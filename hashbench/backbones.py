@@ -49,7 +49,8 @@ class Backbone(nn.Module):
             if prune is None:
                 raise UsageError(f"{type(network).__name__} has no stages to choose from; leave out `stage`")
             try:
-                prune([stage], prune_head=True)  # what would never train
+                # Drops what would never train, and with it what negative numbers count from.
+                (stage,) = prune([stage], prune_head=True)
             except (AssertionError, IndexError):
                 raise UsageError(f"the backbone has no stage {stage}") from None
         self.stage = stage

@@ -97,17 +97,23 @@ def run(
             for s in seeds
         ]
     runs = []
-    for config, data in planned:
-        what = f"{config.method} on {data.name}@{data.protocol}"
-        _say(f"{what}, {config.bits} bits, seed {config.seed}, {chosen}")
-        done = experiment.run(config, data, results, force=force, workers=resolve_workers(workers, chosen))
-        if done.existed:
-            _say("a record exists, nothing was trained; --force runs it again")
-        runs.append(done)
-    if as_json:
-        _print_json([{**done.record.model_dump(mode="json"), "folder": str(done.folder)} for done in runs])
-    else:
-        _print_runs(runs)
+    try:
+        for config, data in planned:
+            what = f"{config.method} on {data.name}@{data.protocol}"
+            _say(f"{what}, {config.bits} bits, seed {config.seed}, {chosen}")
+            done = experiment.run(
+                config, data, results, force=force, workers=resolve_workers(workers, chosen)
+            )
+            if done.existed:
+                _say("a record exists, nothing was trained; --force runs it again")
+            runs.append(done)
+    finally:  # those that are done, too, if one fails
+        if as_json:
+            _print_json(
+                [{**done.record.model_dump(mode="json"), "folder": str(done.folder)} for done in runs]
+            )
+        else:
+            _print_runs(runs)
 
 
 @app.command()
@@ -263,8 +269,5 @@ def _print_json(value: Any) -> None:
 def _print(what: Any) -> None:
     from rich.console import Console
 
-    Console(soft_wrap=isinstance(what, str), highlight=False).print(what)
-
-
-if __name__ == "__main__":
-    main()
+    # Names and paths may have brackets, which rich would take for markup.
+    Console(soft_wrap=isinstance(what, str), highlight=False, markup=False, emoji=False).print(what)

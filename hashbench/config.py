@@ -1,18 +1,31 @@
-"""What a run is made of: a recipe and the flags, resolved into one frozen RunConfig."""
+"""What a run is made of, in one frozen value; `hashbench.recipe` makes it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
-from hashbench.errors import HashbenchError, UsageError, unknown_name
 
+def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < limits[0] <= limits[1]:
+        raise ValueError("the limits of a range must be positive and ascending")
+    return limits
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Rank = Annotated[int, Field(gt=0)] | Literal["all"]
+
+
+def _no_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a timm model that do not collide with what the other settings pass on."""
+    taken = {*BackboneConfig.model_fields, "image_size", "img_size", "num_classes"} & options.keys()
+    if taken:
+        raise ValueError(
+            f"{', '.join(sorted(taken))} cannot be among the options; it is a setting of its own"
+        )
+    return options
 
 
 class Section(BaseModel):
@@ -32,7 +45,7 @@ class BackboneConfig(Section):
     """Intermediate feature map that gives the tokens; None: the output."""
     freeze_batch_norm: bool = False
     """Keep batch norm on its stored statistics."""
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], AfterValidator(_no_settings)] = {}
     """Further arguments of the timm model."""
 
 
@@ -43,7 +56,7 @@ class ImageConfig(Section):
     """Height and width in pixels: shorter side resized to it, then a centre crop."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Subtracted from the channels, which are in 0..1."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
     """Divides the channels."""
 
 
@@ -54,7 +67,7 @@ class AffineConfig(Section):
     """Largest rotation."""
     translate: Probability = 0.0
     """Largest shift, as a share of the image."""
-    scale: tuple[float, float] = (1.0, 1.0)
+    scale: Range = (1.0, 1.0)
     """Range of the scale."""
     shear: float = Field(default=0.0, ge=0)
     """Largest shear, in degrees."""
@@ -65,17 +78,20 @@ class ViewConfig(Section):
 
     affine: AffineConfig | None = None
     """Rotation, shift, scale and shear."""
-    crop_scale: tuple[float, float] = (1.0, 1.0)
+    crop_scale: Range = (1.0, 1.0)
     """Range of the area of a random resized crop."""
-    color_jitter: tuple[float, float, float, float] | None = None
-    """Strength of brightness, contrast, saturation, hue."""
+    color_jitter: (
+        tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, Annotated[float, Field(ge=0, le=0.5)]]
+        | None
+    ) = None
+    """Strength of brightness, contrast, saturation, hue (at most 0.5)."""
     color_jitter_probability: Probability = 0.8
     """Share of views with colour jitter."""
     grayscale: Probability = 0.0
     """Share of views without colour."""
     blur: Probability = 0.0
     """Share of views with a Gaussian blur."""
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_sigma: Range = (0.1, 2.0)
     """Range of the blur's standard deviation in pixels."""
     horizontal_flip: Probability = 0.0
     """Share of views that are mirrored."""
@@ -108,8 +124,8 @@ class TrainingConfig(Section):
 
     epochs: int = Field(default=50, gt=0)
     """Passes over the training images."""
-    batch_size: int = Field(default=32, gt=0)
-    """Images a step; each gives all its views."""
+    batch_size: int = Field(default=32, ge=2)
+    """Images a step; each gives all its views. A single one left over by an epoch is left out."""
     gradient_clip: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient; None: no limit."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -136,7 +152,7 @@ class RunConfig(Section):
     dataset: str
     protocol: str
     bits: int = Field(gt=0)
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     device: Literal["cpu", "cuda"]
     backbone: BackboneConfig
     images: ImageConfig = ImageConfig()
@@ -146,123 +162,3 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     hyperparameters: dict[str, Any] = {}
-
-
-# What has a flag of its own, or comes from the machine, is not for recipes and --set.
-FLAGS = {"method", "dataset", "protocol", "bits", "seed", "device"}
-
-
-def load_recipe(path: Path, dataset: str) -> dict[str, Any]:
-    """Read the settings that a method's recipe has for one dataset.
-
-    A recipe is a YAML file with `defaults` and, under `datasets`, what differs for each.
-
-    Raises:
-        HashbenchError: The file is not a recipe.
-    """
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise HashbenchError(f"the recipe {path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(recipe, dict) or not recipe.keys() <= {"defaults", "datasets"}:
-        raise HashbenchError(f"the recipe {path} must have the keys defaults and datasets, and no other")
-    return merge(recipe.get("defaults") or {}, (recipe.get("datasets") or {}).get(dataset) or {})
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `changes` over `base`, section by section.
-
-    A section that names another thing than the base does (`backbone: {name: …}`) replaces the base's section:
-    the settings of one backbone mean nothing to another.
-    """
-    merged = dict(base)
-    for key, value in changes.items():
-        old = merged.get(key)
-        if (
-            isinstance(old, Mapping)
-            and isinstance(value, Mapping)
-            and old.get("name") == value.get("name", old.get("name"))
-        ):
-            merged[key] = merge(old, value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def resolve(
-    recipe: Mapping[str, Any],
-    settings: Sequence[str],
-    hyperparameters: type[BaseModel],
-    **flags: Any,
-) -> RunConfig:
-    """Make the configuration of one run.
-
-    Args:
-        recipe: What `load_recipe` gave.
-        settings: `KEY=VALUE` texts, the values in YAML. A key is a path (`training.epochs`), its last part
-            where that is unique (`epochs`), or a section with a name (`backbone=resnet50`).
-        hyperparameters: The method's model of its own settings.
-        **flags: `method`, `dataset`, `protocol`, `bits`, `seed`, `device`.
-
-    Raises:
-        UsageError: A key is unknown or a value does not fit; the message names it.
-    """
-    for setting in settings:
-        recipe = merge(recipe, _parse_setting(setting, hyperparameters))
-    try:
-        config = RunConfig(**{**recipe, **flags})
-        own = hyperparameters(**config.hyperparameters)
-    except ValidationError as error:
-        raise UsageError(_in_one_line(error, hyperparameters)) from None
-    return config.model_copy(update={"hyperparameters": own.model_dump(mode="json")})
-
-
-def _parse_setting(setting: str, hyperparameters: type[BaseModel]) -> dict[str, Any]:
-    key, equals, text = setting.partition("=")
-    if not equals:
-        raise UsageError(f"--set takes KEY=VALUE, not {setting!r}")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {key}: {text!r} is not a YAML value") from None
-    paths = dict(_paths(hyperparameters))
-    matches = [path for path in paths if path == key or path.endswith(f".{key}")]
-    if key in paths:
-        matches = [key]
-    if key in FLAGS:
-        raise UsageError(f"--set {key}: use the flag --{key}")
-    if len(matches) > 1:
-        raise UsageError(f"--set {key}: which one, {' or '.join(matches)}?")
-    if not matches:
-        raise unknown_name("key", key, {*paths, *(path.rpartition(".")[2] for path in paths)})
-    (path,) = matches
-    if paths[path] and isinstance(value, str):
-        value = {"name": value}
-    for part in reversed(path.split(".")):
-        value = {part: value}
-    return dict(value)
-
-
-def _paths(hyperparameters: type[BaseModel]) -> Iterator[tuple[str, bool]]:
-    """Every key that a recipe may have, as a dotted path, and whether it is a section with a name."""
-    for section, field in RunConfig.model_fields.items():
-        if section in FLAGS:
-            continue
-        model = hyperparameters if section == "hyperparameters" else field.annotation
-        assert isinstance(model, type)
-        assert issubclass(model, BaseModel)
-        yield section, "name" in model.model_fields
-        for name in model.model_fields:
-            yield f"{section}.{name}", False
-
-
-def _in_one_line(error: ValidationError, hyperparameters: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if error.title == hyperparameters.__name__:
-        key = f"hyperparameters.{key}"
-    if first["type"] == "extra_forbidden":
-        return str(unknown_name("key", key, (path for path, _ in _paths(hyperparameters))))
-    if first["type"] == "missing":
-        return f"the recipe lacks {key}; give it with --set {key}=…"
-    return f"{key}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
 from hashbench.codes import BinaryCodes
 from hashbench.config import RunConfig
 from hashbench.dataset import Images
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, UsageError
 from hashbench.images import test_transform
 from hashbench.method import HashMethod
 from hashbench.progress import progress
 
 BATCH_SIZE = 128
-PROBE = 8  # images on which a method's independence of the batch is checked
+PROBE = 8  # images on which a method's contract is checked
 
 
 def encode(method: HashMethod, images: Images, config: RunConfig, *, workers: int, task: str) -> BinaryCodes:
@@ -33,51 +35,70 @@ def encode(method: HashMethod, images: Images, config: RunConfig, *, workers: in
         Codes in the order of the images.
 
     Raises:
-        HashbenchError: The code of an image depends on the other images of its batch.
+        HashbenchError: The method breaks its contract; see `check_encoder`.
     """
-    device = torch.device(config.device)
-    method.to(device, memory_format=torch.channels_last).eval()
-    loader = DataLoader(
-        _TestImages(images, test_transform(config.images)), batch_size=BATCH_SIZE, num_workers=workers
-    )
-    codes: list[BinaryCodes] = []
-    with torch.inference_mode(), progress(task, len(images)) as advance:
+    check_encoder(method, images, config)
+    loader = DataLoader(_TestImages(images, config), batch_size=BATCH_SIZE, num_workers=workers)
+    with _encoding(method, config), progress(task, len(images)) as advance:
+        codes = []
         for batch in loader:
-            batch = batch.to(device, memory_format=torch.channels_last)
-            if not codes:
-                check_codes_are_per_image(method, batch[:PROBE])
-            codes.append(method.codes(batch))
+            codes.append(_codes(method, batch.to(config.device, memory_format=torch.channels_last)))
             advance(len(batch))
     return BinaryCodes.concatenate(codes)
 
 
-def check_codes_are_per_image(method: HashMethod, images: Tensor) -> None:
-    """Check that images [n, 3, H, W] get the same values in a batch, in another order and alone.
+def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None:
+    """Check on a few images that a method gives codes of the right length, each from its image alone.
 
-    Values are compared and not signs, since rounding, which does depend on the batch, can turn the sign of a
-    value at 0.
+    In another batch an image must get the same values. Signs are not compared, since rounding, which does
+    depend on the batch, can turn the sign of a value at 0.
 
     Raises:
-        HashbenchError: They do not.
+        HashbenchError: It does not.
     """
-    together = method.encode(images)
-    others = {
-        "order": method.encode(images.flip(0)).flip(0),
-        "size": torch.cat([method.encode(images[i : i + 1]) for i in range(len(images))]),
-    }
-    tolerance = 1e-3 * together.abs().max().item()
-    for what, values in others.items():
-        difference = (values - together).abs().max().item()
-        if difference > tolerance:
+    probe = _TestImages(images, config)
+    batch = torch.stack([probe[index] for index in range(min(PROBE, len(images)))])
+    with _encoding(method, config):
+        batch = batch.to(config.device, memory_format=torch.channels_last)
+        bits = _codes(method, batch).bits
+        if bits != config.bits:
+            raise HashbenchError(f"{_name(method)} gives codes of {bits} bits, not of {config.bits}")
+        values = method.encode(batch)
+        others = {
+            "order": method.encode(batch.flip(0)).flip(0),
+            "size": torch.cat([method.encode(batch[i : i + 1]) for i in range(len(batch))]),
+        }
+    for what, other in others.items():
+        difference = (other - values).abs().max().item()
+        if difference > 1e-3 * values.abs().max().item():
             raise HashbenchError(
-                f"{type(method).__name__}.encode depends on the {what} of the batch (values differ by "
-                f"{difference:.2g}): a code must be a function of its image alone"
+                f"{_name(method)}.encode depends on the {what} of the batch (values differ by "
+                f"{difference:.2g}); a code must be a function of its image alone"
             )
 
 
+@contextmanager
+def _encoding(method: HashMethod, config: RunConfig) -> Iterator[None]:
+    method.to(config.device).to(memory_format=torch.channels_last).eval()
+    # TensorFloat-32, a GPU's default for convolutions, rounds by batch size.
+    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False, deterministic=True):
+        yield
+
+
+def _codes(method: HashMethod, batch: Tensor) -> BinaryCodes:
+    try:
+        return method.codes(batch)
+    except UsageError as error:  # not the user's: the method's values are no codes
+        raise HashbenchError(f"{_name(method)}: {error}") from error
+
+
+def _name(method: HashMethod) -> str:
+    return type(method).__name__
+
+
 class _TestImages(Dataset[Tensor]):
-    def __init__(self, images: Images, transform: v2.Transform) -> None:
-        self.images, self.transform = images, transform
+    def __init__(self, images: Images, config: RunConfig) -> None:
+        self.images, self.transform = images, test_transform(config.images)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 # Libraries whose version can change a number: the run id covers them.
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 
 
 def library_versions() -> dict[str, str]:

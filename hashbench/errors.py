@@ -5,11 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SHOWN = 12  # of the names that exist, when none is near
+
 
 class HashbenchError(Exception):
     """Something failed; the message is one line that names what and says what to do (exit code 1)."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        # A loader's worker process hands on its error with the whole traceback as the message.
+        if message.startswith("Caught "):
+            message = message.strip().partition(f"{type(self).__module__}.{type(self).__name__}: ")[2]
+        super().__init__(" ".join(message.split()))  # other libraries' messages may have several lines
 
 
 class UsageError(HashbenchError):
@@ -28,5 +36,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """
     known = sorted(known)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known) or 'none'}"
+    some = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {some or 'none'}"
     return UsageError(f"unknown {kind} {name!r}; {hint}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import time
@@ -15,19 +14,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from accelerate.utils import set_seed
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from hashbench import environment, registry
 from hashbench.backbones import create_backbone
 from hashbench.codes import BinaryCodes
-from hashbench.config import RunConfig, load_recipe, resolve
+from hashbench.config import RunConfig
 from hashbench.dataset import Dataset
-from hashbench.encoding import encode
+from hashbench.encoding import check_encoder, encode
+from hashbench.errors import HashbenchError
 from hashbench.evaluation import Evaluation, code_health, evaluate
 from hashbench.method import HashMethod
+from hashbench.recipe import load_recipe, resolve
 from hashbench.results import (
     Metric,
-    Overlap,
     Record,
     SplitRecord,
     Timing,
@@ -37,6 +39,8 @@ from hashbench.results import (
     write_record,
 )
 from hashbench.training import resolve_precision, train
+
+MODEL = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -110,15 +114,18 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
         workers: Processes that load images; changes no number.
 
     Raises:
-        HashbenchError: Training diverged, an image cannot be read, or the record cannot be written.
+        UsageError: The backbone does not exist or fit.
+        HashbenchError: Training diverged, the method breaks its contract, an image cannot be read, or the
+            record cannot be written.
     """
     identifier = run_id(config, dataset)
     folder = run_folder(results, config.dataset, config.protocol, config.method, config.bits, identifier)
     if folder.exists() and not force:
         return Run(read_record(folder), folder, existed=True)
+    method = build_method(config)
+    check_encoder(method, dataset.train, config)  # a fault should not wait for the end of the training
     with new_run_folder(folder) as partial:
         started = time.monotonic()
-        method = build_method(config)
         train(method, dataset.train, config, workers=workers, log=partial / "log.jsonl")
         trained = time.monotonic()
         query = encode(method, dataset.query.images, config, workers=workers, task="queries")
@@ -137,11 +144,16 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
             bits=config.bits,
             seed=config.seed,
             config=config.model_dump(mode="json"),
-            split=_describe_split(dataset),
-            metrics={name: Metric(**values) for name, values in metrics.items()},
-            health=code_health(
-                database, evaluation.counts, evaluation.k, evaluation.denominator, evaluation.no_relevant
+            split=SplitRecord(
+                query=len(dataset.query.images),
+                train=len(dataset.train),
+                database=len(dataset.database.images),
+                sha256=dataset.fingerprint,
+                overlaps=dataset.overlaps,
+                warnings=dataset.warnings,
             ),
+            metrics={name: Metric(**values) for name, values in metrics.items()},
+            health=code_health(database, evaluation),
             timing=Timing(
                 train=round(trained - started, 2),
                 encode=round(encoded - trained, 2),
@@ -150,7 +162,7 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
             environment=environment.describe(config.device),
             created=datetime.now(timezone.utc),
         )
-        save_model(method, str(partial / "model.safetensors"))
+        _save_model(partial / MODEL, method)
         _save_codes(partial / "codes.npz", query, database, dataset)
         curves(evaluation).to_csv(partial / "curves.csv", index=False)
         write_record(record, partial)
@@ -173,15 +185,21 @@ def build_method(config: RunConfig, *, pretrained: bool | None = None) -> HashMe
     return registry.create_method(config.method, backbone, config.bits, **config.hyperparameters)
 
 
-def load_trained(folder: Path) -> HashMethod:
+def load_trained(folder: Path | str) -> HashMethod:
     """The trained method of a run, in evaluation mode on the CPU, from the run's folder.
 
     Raises:
-        HashbenchError: The folder is not that of a run.
+        HashbenchError: The folder is not that of a run, or its method has changed since.
     """
-    config = RunConfig(**read_record(folder).config)
-    method = build_method(config, pretrained=False)
-    load_model(method, str(folder / "model.safetensors"))
+    folder = Path(folder)
+    record = read_record(folder)
+    try:
+        method = build_method(RunConfig(**record.config), pretrained=False)
+        load_model(method, str(folder / MODEL))
+    except (ValidationError, RuntimeError, OSError, SafetensorError) as error:
+        raise HashbenchError(
+            f"{folder / MODEL} does not fit the {record.method} that is installed ({error}); run it again"
+        ) from error
     return method.eval()
 
 
@@ -202,15 +220,11 @@ def curves(evaluation: Evaluation) -> pd.DataFrame:
     ]
 
 
-def _describe_split(dataset: Dataset) -> SplitRecord:
-    return SplitRecord(
-        query=len(dataset.query.images),
-        train=len(dataset.train),
-        database=len(dataset.database.images),
-        sha256=dataset.fingerprint,
-        overlaps=Overlap(**dataclasses.asdict(dataset.overlaps)),
-        warnings=dataset.warnings,
-    )
+def _save_model(path: Path, method: HashMethod) -> None:
+    try:
+        save_model(method, str(path))
+    except SafetensorError as error:  # as when the disk is full
+        raise OSError(str(error)) from error
 
 
 def _save_codes(path: Path, query: BinaryCodes, database: BinaryCodes, dataset: Dataset) -> None:

@@ -50,15 +50,21 @@ def read_list(file: Path, classes: int) -> ImageList:
     for number, line in enumerate(text.split("\n"), start=1):
         path, *labels = line.split() or [""]
         if not path:
-            raise HashbenchError(f"{file}, line {number}: {expected}, found an empty line")
+            raise HashbenchError(f"{file}, line {number}: {expected}, found an empty line; take it out")
         if not labels:
             raise HashbenchError(
                 f"{file}, line {number}: {expected}, found a path only; there is no evaluation without labels"
             )
         if len(labels) != classes:
-            raise HashbenchError(f"{file}, line {number}: {expected}, found {len(labels)} labels")
+            raise HashbenchError(
+                f"{file}, line {number}: {expected}, found {len(labels)} labels; "
+                "mend the line or get the list again"
+            )
         if wrong := set(labels) - {"0", "1"}:
-            raise HashbenchError(f"{file}, line {number}: expected labels 0 or 1, found {min(wrong)!r}")
+            raise HashbenchError(
+                f"{file}, line {number}: expected labels 0 or 1, found {min(wrong)!r}; "
+                "mend the line or get the list again"
+            )
         paths.append(posixpath.normpath(path.replace("\\", "/")))
         rows.append("".join(labels))
     digits = np.frombuffer("".join(rows).encode("ascii"), dtype=np.uint8)

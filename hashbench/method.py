@@ -35,6 +35,7 @@ class HashMethod(nn.Module, ABC):
         super().__init__()
         self.backbone = backbone
         self.bits = bits
+        self.hyperparameters = hyperparameters
 
     @abstractmethod
     def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
@@ -82,4 +83,4 @@ class HashMethod(nn.Module, ABC):
 def straight_through_sign(values: Tensor) -> Tensor:
     """The sign (0 counts as +1) going forward, the identity going backward."""
     signs = torch.where(values >= 0, 1.0, -1.0).to(values.dtype)
-    return values + (signs - values).detach()
+    return signs + (values - values.detach())  # in this order exactly ±1

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-LINES = 10  # of a whole task, where there is no terminal
+EVERY_S = 15.0  # between the lines, where there is no terminal
 
 
 class Advance(Protocol):
@@ -55,13 +55,16 @@ def progress(task: str, total: int) -> Iterator[Advance]:
 
 class _Lines:
     def __init__(self, task: str, total: int) -> None:
-        self.task, self.total, self.done, self.start = task, total, 0, time.monotonic()
+        self.task, self.total, self.done = task, total, 0
+        self.start = self.last = time.monotonic()
 
     def advance(self, steps: int, note: str = "") -> None:
-        before, self.done = self.done, self.done + steps
-        if self.done * LINES // self.total == before * LINES // self.total:
+        self.done += steps
+        now = time.monotonic()
+        if now < self.last + EVERY_S and self.done < self.total:
             return
-        elapsed = time.monotonic() - self.start
+        self.last = now
+        elapsed = now - self.start
         left = elapsed * (self.total - self.done) / self.done
         line = f"{self.task}: {self.done}/{self.total}, {elapsed:.0f} s, {left:.0f} s left"
         sys.stderr.write(f"{line}, {note}\n" if note else f"{line}\n")

@@ -15,9 +15,9 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -65,26 +65,28 @@ class Entry:
                 _import_file(Path(module)) if self.origin == "file" else importlib.import_module(module)
             )
             plugin = getattr(imported, attribute)
-        except Exception as error:  # whatever a plugin raises is its fault, and is said so
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise HashbenchError(f"{self} cannot be loaded: {reason}") from error
+        except (Exception, SystemExit) as error:  # whatever a plugin raises is its fault, and is said so
+            raise HashbenchError(f"{self} cannot be loaded: {type(error).__name__}: {error}") from error
         if not (isinstance(plugin, type) and issubclass(plugin, base)):
             raise HashbenchError(f"{self} is not a class derived from {base.__module__}.{base.__name__}")
         return plugin
 
     def sources(self) -> list[Path]:
-        """The Python files of the plugin: its package, `__init__` first, or its file."""
+        """The Python files that the plugin consists of, that of its class or package first.
+
+        For a target outside hashbench that is one module of a package, they are all of the package, which the
+        module may import; our own modules import nothing but the core.
+        """
+        module, _, _ = self.target.rpartition(":")
         if self.origin == "file":
-            return [Path(self.target.rpartition(":")[0])]
-        spec = _find_spec(self.target.partition(":")[0])
+            return [Path(module)]
+        spec = _find_spec(module)
         if spec is None or spec.origin is None:
             return []
-        if spec.submodule_search_locations:
-            files = {
-                file for folder in spec.submodule_search_locations for file in Path(folder).rglob("*.py")
-            }
-            return [Path(spec.origin), *sorted(files - {Path(spec.origin)})]
-        return [Path(spec.origin)]
+        own = Path(spec.origin)
+        if spec.submodule_search_locations is None and (self.origin == BUILT_IN or "." not in module):
+            return [own]
+        return [own, *sorted(set(own.parent.rglob("*.py")) - {own})]
 
     def recipe(self) -> Path | None:
         """The method's recipe: `recipe.yaml` in its package, or FILE.yaml beside a plugin FILE.py."""
@@ -96,11 +98,11 @@ class Entry:
 
     def summary(self) -> str:
         """First line of the docstring of the target's module, read without importing it."""
-        for file in self.sources()[:1]:
-            docstring = ast.get_docstring(ast.parse(file.read_bytes()))
-            if docstring:
-                return docstring.splitlines()[0]
-        return ""
+        try:
+            docstring = ast.get_docstring(ast.parse(self.sources()[0].read_bytes()))
+        except (IndexError, OSError, SyntaxError, ValueError):  # no source, or none that can be read
+            return ""
+        return docstring.splitlines()[0] if docstring else ""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r} ({self.target}, {self.origin})"
@@ -114,9 +116,9 @@ def entries(kind: Kind) -> dict[str, Entry]:
     """
     found: dict[str, Entry] = {}
     for entry in _all_entries(kind):
-        if not re.fullmatch(r"[\w.+-]+", entry.name):
+        if not re.fullmatch(r"\w[\w.+-]*", entry.name):
             raise UsageError(
-                f"{entry}: a name has letters, digits and . + - _ only; it becomes a folder's name"
+                f"{entry}: a name has letters, digits, _ and then . + -, since it becomes a folder's"
             )
         other = found.setdefault(entry.name, entry)
         if other != entry:
@@ -158,7 +160,7 @@ def broken(kind: Kind) -> dict[str, str]:
     foreign = [entry for entry in entries(kind).values() if entry.origin != BUILT_IN]
     if not foreign:
         return {}
-    request = json.dumps([[entry.kind, entry.name, entry.target, entry.origin] for entry in foreign])
+    request = json.dumps([astuple(entry) for entry in foreign])
     code = "from hashbench.registry import _report_broken; _report_broken()"
     done = subprocess.run(
         [sys.executable, "-c", code], input=request, capture_output=True, text=True, check=False
@@ -181,15 +183,10 @@ def create_method(name: str, backbone: Backbone, bits: int, **hyperparameters: A
     Raises:
         UsageError: No such method, or a hyperparameter that does not fit.
     """
-    from pydantic import ValidationError
+    from hashbench.recipe import check_hyperparameters
 
     cls: type[HashMethod] = find("method", name).load()
-    try:
-        settings = cls.Hyperparameters(**hyperparameters)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    return cls(backbone, bits, settings)
+    return cls(backbone, bits, check_hyperparameters(cls.Hyperparameters, hyperparameters))
 
 
 def load_dataset(name: str, protocol: str | None = None, root: Path | str | None = None) -> Dataset:
@@ -206,12 +203,19 @@ def load_dataset(name: str, protocol: str | None = None, root: Path | str | None
     """
     from hashbench.dataset import default_root
 
-    plugin: DatasetPlugin = find("dataset", name).load()()
+    entry = find("dataset", name)
+    plugin: DatasetPlugin = entry.load()()
     if protocol is None:
         protocol = next(iter(plugin.protocols))
     if protocol not in plugin.protocols:
         raise unknown_name(f"protocol of {name}", protocol, plugin.protocols)
-    return plugin.load(default_root() if root is None else Path(root), protocol)
+    dataset = plugin.load(default_root() if root is None else Path(root), protocol)
+    if (dataset.name, dataset.protocol) != (name, protocol):
+        raise HashbenchError(
+            f"{entry} gives a dataset that calls itself {dataset.name}@{dataset.protocol}, "
+            f"not {name}@{protocol}"
+        )
+    return dataset
 
 
 def source_digest(*entries: Entry) -> str:
@@ -251,22 +255,30 @@ def _names_in_file(path: Path, kind: str) -> dict[str, str]:
         raise UsageError(f"the plugin file {path} is not Python: {error}") from None
     table = _TABLES[kind][1]
     for statement in tree.body:
-        if not isinstance(statement, ast.Assign) or [ast.unparse(t) for t in statement.targets] != [table]:
-            continue
-        pairs = (
-            zip(statement.value.keys, statement.value.values, strict=True)
-            if isinstance(statement.value, ast.Dict)
-            else ()
-        )
-        names = {
-            key.value: value.id
-            for key, value in pairs
-            if isinstance(key, ast.Constant) and isinstance(key.value, str) and isinstance(value, ast.Name)
-        }
-        if not names:
-            raise UsageError(f'{path}, line {statement.lineno}: write {table} = {{"name": Class}}')
-        return names
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and table in _assigned(statement):
+            names = _read_table(statement.value)
+            if not names:
+                raise UsageError(
+                    f'{path}, line {statement.lineno}: write {table} = {{"name": Class}}, each name once, '
+                    "each class by its name in this file"
+                )
+            return names
     return {}
+
+
+def _assigned(statement: ast.Assign | ast.AnnAssign) -> list[str]:
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    return [ast.unparse(target) for target in targets]
+
+
+def _read_table(table: ast.expr | None) -> dict[str, str]:
+    """Name -> class name, or nothing where the table is not written out or has a name twice."""
+    names: dict[str, str] = {}
+    if isinstance(table, ast.Dict):
+        for key, value in zip(table.keys, table.values, strict=True):
+            if isinstance(key, ast.Constant) and isinstance(key.value, str) and isinstance(value, ast.Name):
+                names[key.value] = value.id
+    return names if isinstance(table, ast.Dict) and len(names) == len(table.keys) else {}
 
 
 def _import_file(path: Path) -> Any:
@@ -288,11 +300,14 @@ def _import_file(path: Path) -> Any:
 
 def _find_spec(module: str) -> ModuleSpec | None:
     """Where a module is; unlike `importlib.util.find_spec`, this imports no parent package."""
-    path: Iterable[str] | None = None
+    path: Sequence[str] | None = None
     spec = None
     parts = module.split(".")
     for depth in range(1, len(parts) + 1):
-        spec = PathFinder.find_spec(".".join(parts[:depth]), list(path) if path is not None else None)
+        name = ".".join(parts[:depth])
+        # Every finder, since an editable installation may bring one of its own.
+        specs = (finder.find_spec(name, path) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next((found for found in specs if found is not None), None)
         if spec is None:
             return None
         path = spec.submodule_search_locations or []
@@ -307,5 +322,6 @@ def _report_broken() -> None:
         try:
             entry.load()
         except HashbenchError as error:
-            reasons[entry.name] = str(error.__cause__ or error)
+            cause = error.__cause__
+            reasons[entry.name] = f"{type(cause).__name__}: {cause}" if cause else str(error)
     sys.stdout.write("\n" + json.dumps(reasons) + "\n")

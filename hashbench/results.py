@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
-import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import CodeHealth
+from hashbench.protocol import Overlaps
+
+_REPLACED = ".replaced"
+_ABANDONED_S = 7 * 24 * 3600  # no run is silent for so long
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Overlap(_Part):
-    """Images that two parts of a split share."""
-
-    query_database: int
-    query_train: int
-    train_database: int
 
 
 class SplitRecord(_Part):
@@ -36,7 +34,7 @@ class SplitRecord(_Part):
     train: int
     database: int
     sha256: str
-    overlaps: Overlap
+    overlaps: Overlaps
     warnings: tuple[str, ...]
 
 
@@ -100,53 +98,47 @@ def read_record(folder: Path) -> Record:
 
 
 def write_record(record: Record, folder: Path) -> None:
-    """Write a run's `record.json`."""
-    (folder / "record.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    """Write a run's `record.json`, through to the disk."""
+    with (folder / "record.json").open("w", encoding="utf-8") as file:
+        file.write(record.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
 def new_run_folder(final: Path) -> Iterator[Path]:
     """A folder to write a run into, which becomes `final` when the block ends well.
 
-    Until then it is hidden and named for this process; whatever happens to the process, `final` is the old
-    run or the new one. After a failure it stays, for the log's sake, until the same run starts again.
+    Until then it is hidden, beside `final`; whatever happens to the process, `final` is the old run or the
+    new one. After a failure it stays, for its log, until the same run starts again a week later.
 
     Raises:
-        HashbenchError: The folder cannot be written.
+        HashbenchError: Something could not be written.
     """
-    mine = f"{socket.gethostname()}-{os.getpid()}"
-    partial = final.with_name(f".{final.name}.{mine}")
+    partial = final.with_name(f".{final.name}.{uuid4().hex[:8]}")
     try:
-        _remove_abandoned(final)
         partial.mkdir(parents=True)
+        _tidy(final)
+        yield partial
+        try:
+            partial.rename(final)
+        except OSError:
+            if not final.exists():
+                raise
+            replaced = partial.with_name(f"{partial.name}{_REPLACED}")
+            final.rename(replaced)
+            partial.rename(final)
+            shutil.rmtree(replaced)
     except OSError as error:
         raise HashbenchError(
-            f"{final.parent} cannot be written: {error.strerror}; choose --results DIR"
+            f"{partial} cannot be written ({error}); make room, or choose --results DIR"
         ) from error
-    yield partial
-    if final.exists():
-        replaced = final.with_name(f".{final.name}.{mine}.replaced")
-        final.rename(replaced)
-        partial.rename(final)
-        shutil.rmtree(replaced)
-    else:
-        partial.rename(final)
 
 
-def _remove_abandoned(final: Path) -> None:
-    """Remove what this process, or one of this machine that is no more, left of the same run."""
-    prefix = f".{final.name}.{socket.gethostname()}-"
-    for folder in final.parent.glob(f"{prefix}*"):
-        pid = folder.name.removeprefix(prefix)
-        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_running(int(pid))):
+def _tidy(final: Path) -> None:
+    """Put back, or remove, what processes that were killed left of the same run."""
+    for folder in final.parent.glob(f".{glob.escape(final.name)}.*"):
+        if folder.name.endswith(_REPLACED) and not final.exists():
+            folder.rename(final)
+        elif folder.name.endswith(_REPLACED) or folder.stat().st_mtime < time.time() - _ABANDONED_S:
             shutil.rmtree(folder)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True

@@ -57,7 +57,8 @@ def resolve_workers(workers: int | None, device: str) -> int:
     """
     if workers is not None:
         return workers
-    return min(8, (os.cpu_count() or 1) - 1) if device == "cuda" else 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores - 1) if device == "cuda" else 0
 
 
 def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int, log: Path) -> None:
@@ -73,6 +74,8 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
     Raises:
         HashbenchError: The loss is not finite; the message gives step and parts, the log all before.
     """
+    if len(images) < 2:
+        raise HashbenchError("training needs 2 images at least")
     set_seed(config.seed)
     training = config.training
     # Accelerate keeps device and precision of the first run for the process; the runs of a grid may differ.
@@ -80,7 +83,9 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
     accelerator = Accelerator(
         cpu=config.device == "cpu", mixed_precision="bf16" if training.precision == "bfloat16" else "no"
     )
-    sampler = _Shuffle(len(images), config.seed)
+    if accelerator.num_processes > 1:
+        raise UsageError("a run takes one process; start it without torchrun or accelerate launch")
+    sampler = _Shuffle(len(images), training.batch_size, config.seed)
     views = _Views(images, view_transform(config.images, config.views), method.views, config.seed)
     loader = DataLoader(
         views,
@@ -109,13 +114,17 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
                 losses: dict[str, Tensor] = model(
                     *(view.to(memory_format=torch.channels_last) for view in batch)
                 )
-                values = {name: float(loss.detach()) for name, loss in losses.items()}
+                if "loss" not in losses:
+                    raise HashbenchError(f"{type(method).__name__}.training_losses gives no 'loss'")
+                numbers = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
+                values = dict(zip(losses, numbers, strict=True))
                 entry = {
                     "epoch": epoch,
                     "step": step,
                     "seconds": round(time.monotonic() - start, 3),
                     "lr": rate,
-                    **values,
+                    # JSON has no number for what is not finite
+                    **{name: value if math.isfinite(value) else str(value) for name, value in values.items()},
                 }
                 lines.write(json.dumps(entry) + "\n")
                 if not math.isfinite(values["loss"]):
@@ -162,17 +171,21 @@ def _schedule(
 
 
 class _Shuffle(Sampler[int]):
-    """A new order each epoch; an item is `epoch * size + index`, so that views differ between epochs."""
+    """A new order each epoch; an item is `epoch * size + index`, so that views differ between epochs.
 
-    def __init__(self, size: int, seed: int) -> None:
+    If the last batch had a single image, that is left out: it has no contrast and no batch to normalize.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
         self.size, self.seed, self.epoch = size, seed, 0
+        self.used = size - (size % batch_size == 1)
 
     def __len__(self) -> int:
-        return self.size
+        return self.used
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
-        yield from (self.epoch * self.size + order).tolist()
+        yield from (self.epoch * self.size + order[: self.used]).tolist()
 
 
 class _Views(Dataset[tuple[Tensor, ...]]):

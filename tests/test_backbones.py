@@ -57,6 +57,14 @@ def test_a_stage_gives_its_map_and_nothing_untrained_remains() -> None:
     assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
 
 
+def test_a_stage_of_a_vision_transformer_is_the_block_counted() -> None:
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64).eval()
+    (expected,) = network.forward_intermediates(IMAGES, indices=[10], intermediates_only=True)
+    backbone = Backbone(network, image_size=64, stage=-2).eval()  # of 12 blocks
+    torch.testing.assert_close(backbone.tokens(IMAGES), expected.flatten(2).transpose(1, 2))
+    assert len(backbone.network.blocks) == 11
+
+
 def test_any_module_will_do() -> None:
     vectors = Backbone(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5)), image_size=64)
     assert vectors.tokens(IMAGES).shape == (2, 1, 5)

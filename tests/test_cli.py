@@ -52,7 +52,13 @@ def cli(
 
 
 def records(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("record.json"))
+    """The records that a user would find: hidden folders are not finished."""
+    return sorted(path for path in folder.rglob("record.json") if not path.parent.name.startswith("."))
+
+
+def arrays(record: Path) -> dict[str, Any]:
+    with np.load(record.with_name("codes.npz"), allow_pickle=False) as file:
+        return dict(file)
 
 
 def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Result], tmp_path: Path) -> None:
@@ -71,12 +77,13 @@ def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Resu
     assert (record.split.query, record.split.train, record.split.database) == (200, 1597, 1597)
     assert record.split.overlaps.train_database == 1597
     assert record.config["training"] == {
-        "epochs": 1, "batch_size": 32, "gradient_clip": None, "precision": "float32",
+        "epochs": 1, "batch_size": 64, "gradient_clip": None, "precision": "float32",
     }  # fmt: skip
     metric = record.metrics["mAP@all"]
     assert metric.lowest <= metric.expected <= metric.highest
     assert record.environment["torch"]
 
+    codes = arrays(path)
     stamp = path.stat().st_mtime_ns
     second = cli(*command)
     assert second.code == 0
@@ -85,6 +92,8 @@ def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Resu
     assert cli(*command, "--force").code == 0
     assert path.stat().st_mtime_ns != stamp
     assert hashbench.read_record(path.parent).metrics == record.metrics
+    for name, array in codes.items():
+        np.testing.assert_array_equal(arrays(path)[name], array, err_msg=name)
 
 
 def test_what_a_run_stores_gives_its_numbers_again(cli: Callable[..., Result], tmp_path: Path) -> None:
@@ -143,7 +152,7 @@ def test_nuswide_in_its_real_layout(
     assert "warning: nuswide@21: the lists have 21 queries" in done.err
 
 
-def damage_nothing(root: Path) -> None:
+def remove_lists(root: Path) -> None:
     for file in root.rglob("*.txt"):
         file.unlink()
 
@@ -176,7 +185,7 @@ def damage_split(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage_nothing, r"agreement form .*Put the lists into .*nuswide"),
+        (remove_lists, r"agreement form .*Put the lists into .*nuswide"),
         (damage_list, r"nuswide lacks train\.txt"),
         (damage_row, r"test\.txt, line 3: expected a path and 21 labels, found 19 labels"),
         (damage_image, r"1 of 147 listed images are not below .*0003_1544502943\.jpg.*test\.txt, line 4"),
@@ -199,6 +208,19 @@ def test_damaged_data_gives_one_line_and_no_record(
     assert re.search(message, line), line
     assert "Traceback" not in done.err
     assert records(tmp_path) == []
+
+
+def test_a_damaged_image_is_named_by_worker_processes_too(
+    cli: Callable[..., Result], nuswide_tree: Callable[..., Path]
+) -> None:
+    root = nuswide_tree()
+    damage_content(root)
+    command = ["run", "--method", "wch", "--dataset", "nuswide", "--data-root", root, "--workers", "2", *FAST]
+    done = cli(*command)
+    assert done.code == 1
+    (line,) = [line for line in done.err.splitlines() if line.startswith("hashbench: error: ")]
+    assert re.fullmatch(r"hashbench: error: \S*0030_1544502970\.jpg is not an image; download it .*", line)
+    assert "Traceback" not in done.err
 
 
 def test_an_overlap_can_be_allowed_and_is_recorded(
@@ -271,15 +293,22 @@ def test_a_collapsed_run_says_so_loudly(cli: Callable[..., Result], tmp_path: Pa
     assert record.metrics["mAP@all"].expected == pytest.approx(record.health.chance_map["mAP@all"])
 
 
-def test_a_plugin_that_raises_in_training_is_no_finished_run(
-    cli: Callable[..., Result], tmp_path: Path
-) -> None:
-    done = cli(
-        "run", "--method", "wch", "--dataset", "digits", *FAST, "--set", "optimizer={name: sgd, lr: 1e+30}"
+def test_a_run_that_diverges_is_no_finished_run(cli: Callable[..., Result], tmp_path: Path) -> None:
+    """What was finished before it is shown."""
+    (tmp_path / "mine.py").write_text(
+        "from hashbench import HashMethod\n"
+        "class Diverges(HashMethod):\n"
+        "    def training_losses(self, *views):\n"
+        "        return {'loss': self.encode(views[0]).mean() / 0}\n"
+        "    def encode(self, images):\n"
+        "        return self.backbone.pooled(images)[:, : self.bits]\n"
+        "METHODS = {'diverges': Diverges}\n"
     )
+    done = cli("run", "--plugin", "mine.py", "--method", "wch,diverges", "--dataset", "digits", *FAST)
     assert done.code == 1
-    assert "the loss is not finite at step" in done.err
-    assert records(tmp_path) == []
+    assert "the loss is not finite at step 0 (epoch 0): loss" in done.err
+    (path,) = records(tmp_path)
+    assert str(path.parent.relative_to(tmp_path)) in done.out
 
 
 def test_listings(cli: Callable[..., Result]) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hashbench import ArrayImages, Backbone, HashbenchError, HashMethod, UsageError, encoding
+from hashbench import ArrayImages, Backbone, HashbenchError, HashMethod, encoding
 from hashbench.config import RunConfig
-from hashbench.encoding import check_codes_are_per_image, encode
+from hashbench.encoding import check_encoder, encode
 from hashbench.experiment import build_method
 from hashbench.method import straight_through_sign
 
@@ -64,14 +64,28 @@ def test_a_method_that_looks_at_its_batch_is_refused(change: Any, what: str) -> 
 
 
 def test_a_method_that_does_not_passes() -> None:
-    check_codes_are_per_image(Plain(), torch.rand(4, 3, 32, 32))
+    check_encoder(Plain(), IMAGES, CONFIG)
 
 
 def test_zero_is_plus_one_and_nan_is_an_error() -> None:
     zeros = encode(Plain(torch.zeros_like), IMAGES, CONFIG, workers=0, task="t")
     assert (zeros.to_signs() == 1).all()
-    with pytest.raises(UsageError, match="NaN"):
+    with pytest.raises(HashbenchError, match="Plain: .*NaN") as error:
         encode(Plain(lambda values: values * float("nan")), IMAGES, CONFIG, workers=0, task="t")
+    assert error.value.exit_code == 1
+
+
+def test_codes_of_another_length_are_refused() -> None:
+    with pytest.raises(HashbenchError, match="Plain gives codes of 7 bits, not of 12"):
+        encode(Plain(lambda values: values[:, :7]), IMAGES, CONFIG, workers=0, task="t")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_codes_of_the_cpu() -> None:
+    cpu = encode(build_method(CONFIG), IMAGES, CONFIG, workers=0, task="t").to_signs()
+    on_gpu = CONFIG.model_copy(update={"device": "cuda"})
+    gpu = encode(build_method(on_gpu), IMAGES, on_gpu, workers=0, task="t").to_signs()
+    assert (cpu == gpu).mean() > 0.99
 
 
 def test_straight_through_sign() -> None:

@@ -1,11 +1,20 @@
 """Compiling where nothing can be kept on disk."""
 
+from typing import Any
+
+import numba
 import pytest
-from numba.core import caching
 
 from hashbench.evaluation.compiled import compiled
 
 
 def test_compiles_without_a_place_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caching._CacheImpl, "_locator_classes", [])
+    njit = numba.njit
+
+    def without_cache(*, cache: bool = False, **options: Any) -> Any:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(numba, "njit", without_cache)
     assert compiled(lambda x: x + 1)(2) == 3

@@ -29,7 +29,7 @@ def plain_counts(
     return items, hits
 
 
-@pytest.mark.parametrize(("bits", "columns"), [(12, 1), (48, 81), (64, 21), (128, 100), (200, 1000)])
+@pytest.mark.parametrize(("bits", "columns"), [(12, 2), (48, 81), (64, 21), (128, 100), (200, 1000)])
 def test_multi_hot_labels(bits: int, columns: int) -> None:
     rng = np.random.default_rng(bits)
     query, database = random_codes(rng, QUERIES, bits), random_codes(rng, ITEMS, bits)

@@ -16,8 +16,8 @@ SIGNS = RNG.choice([-1, 1], (20_000, 16))
 
 def health(database: NDArray[Any], queries: int = 10) -> tuple[CodeHealth, Evaluation]:
     ids = RNG.integers(0, 3, len(database))
-    ev = evaluate(database[:queries], database, ids[:queries], ids)
-    return code_health(BinaryCodes.from_array(database), ev.counts, k=(5, "all")), ev
+    ev = evaluate(database[:queries], database, ids[:queries], ids, k=(5, "all"))
+    return code_health(BinaryCodes.from_array(database), ev), ev
 
 
 def test_random_codes_are_healthy() -> None:

@@ -36,8 +36,8 @@ MULTI_HOT = {"query_labels": [[1, 0], [0, 1]], "database_labels": [[1, 0], [0, 1
         ({"query_labels": [0]}, "query_labels: expected 2 rows, one a code, found 1"),
         ({"database_labels": [0, 1]}, "database_labels: expected 3 rows, one a code, found 2"),
         (
-            {**MULTI_HOT, "query_labels": [[1], [1]]},
-            r"query_labels are a multi-hot matrix \[n, 1\] and database_labels are .*\[n, 2\]; give both",
+            {**MULTI_HOT, "query_labels": [[1, 0, 0], [1, 0, 0]]},
+            r"query_labels are a multi-hot matrix \[n, 3\] and database_labels are .*\[n, 2\]; give both",
         ),
         ({"query_labels": MULTI_HOT["query_labels"]}, r"multi-hot matrix \[n, 2\] .* class ids \[n\]"),
         (
@@ -47,7 +47,8 @@ MULTI_HOT = {"query_labels": [[1, 0], [0, 1]], "database_labels": [[1, 0], [0, 1
         ({**MULTI_HOT, "query_labels": [[np.nan, 0], [0, 1]]}, "holds 0 and 1, found nan"),
         ({"query_labels": [-1, 1]}, "query_labels: class ids must be 0 or more, found -1"),
         ({"query_labels": [0.5, 1]}, "query_labels: class ids must be whole numbers, found 0.5"),
-        ({"query_labels": [[0], [7]]}, r"query_labels: .*found 7; pass class ids as a 1-d array \[n\]"),
+        ({"query_labels": [[0], [7]]}, r"query_labels: one column .*give class ids as a 1-d array \[n\]"),
+        ({"query_labels": [[0], [1]]}, "query_labels: one column may be class ids or a single label"),
         (
             {"query_labels": np.zeros((2, 2, 2))},
             r"query_labels: expected class ids \[n\] or .*found \[2, 2, 2\]",

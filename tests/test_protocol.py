@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ def test_fingerprint_is_the_documented_bytes() -> None:
     assert fingerprint(train, query, database) == hashlib.sha256(expected).hexdigest()
 
 
+@settings(deadline=None)
 @given(stn.arrays(np.int64, st.integers(1, 30), elements=st.integers(0, 6)))
 def test_fingerprint_ignores_how_labels_are_written(class_ids: NDArray[np.int64]) -> None:
     digests = {
@@ -62,6 +63,7 @@ def test_overlaps_count_by_id() -> None:
     )
 
 
+@settings(deadline=None)
 @given(
     class_ids=stn.arrays(np.int64, st.integers(50, 120), elements=st.integers(0, 2)),
     counts=st.lists(st.integers(0, 4), max_size=3),

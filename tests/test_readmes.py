@@ -15,24 +15,22 @@ ROOT = Path(__file__).parents[1]
 
 def blocks(file: str, language: str) -> list[str]:
     text = (ROOT / file).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for name, block in found if name == language]
 
 
 def test_the_ten_minute_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source,) = blocks("methods/README.md", "python")
     (recipe,) = blocks("methods/README.md", "yaml")
+    (command,) = blocks("methods/README.md", "")
     (tmp_path / "far_apart.py").write_text(source)
     (tmp_path / "far_apart.yaml").write_text(recipe)
-    command = next(
-        line for line in blocks("methods/README.md", "")[0].splitlines() if line.startswith("hashbench run")
-    )
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_plugin_files", [])
     fast = "--set backbone=test_resnet --set pretrained=false --set images.size=32 --set epochs=1"
     monkeypatch.setattr(sys, "argv", f"{command} {fast}".split())
-    main_exit = pytest.raises(SystemExit)
-    with main_exit as exit_:
+    with pytest.raises(SystemExit) as exit_:
         main()
     assert not exit_.value.code
     (path,) = tmp_path.rglob("record.json")

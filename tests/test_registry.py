@@ -89,15 +89,6 @@ def test_listing_imports_neither_torch_nor_a_plugin() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_core_imports_no_plugin() -> None:
-    for file in Path(hashbench.__file__).parent.rglob("*.py"):
-        lines = file.read_text(encoding="utf-8").splitlines()
-        imports = [
-            line for line in lines if line.lstrip().startswith(("import hashbench_", "from hashbench_"))
-        ]
-        assert imports == [], file
-
-
 def test_unknown_names_get_a_suggestion() -> None:
     with pytest.raises(UsageError, match="unknown method 'whc'; did you mean 'wch'"):
         registry.find("method", "whc")
@@ -128,6 +119,9 @@ def test_a_plugin_file(tmp_path: Path) -> None:
         ("def", "is not Python"),
         ("x = 1", "registers nothing; add METHODS"),
         ('METHODS = {"a": "b"}', r'line 1: write METHODS = {"name": Class}'),
+        ('METHODS = {"a": A, "a": B}', r'line 1: write METHODS = {"name": Class}, each name once'),
+        ('METHODS = {"a": A, "b": module.B}', "line 1: write METHODS"),
+        ('METHODS: dict[str, type] = {"a": "A"}', "line 1: write METHODS"),
         ("METHODS = make()", r'line 1: write METHODS = {"name": Class}'),
     ],
 )
@@ -166,12 +160,53 @@ def test_a_name_that_cannot_be_a_folder(tmp_path: Path) -> None:
 
 def test_a_broken_plugin_is_listed_and_fails_when_used(installed: Path) -> None:
     install(installed, "torn", "import no_such_thing", "[hashbench.methods]\ntorn = torn:Torn\n")
-    assert registry.broken("method") == {"torn": "No module named 'no_such_thing'"}
+    assert registry.broken("method") == {"torn": "ModuleNotFoundError: No module named 'no_such_thing'"}
     assert registry.find("method", "wch").load()
     with pytest.raises(
         HashbenchError, match=r"method 'torn' \(torn:Torn, package torn 1.2\) cannot be loaded: .*no_such"
     ):
         registry.find("method", "torn").load()
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("def", "SyntaxError: invalid syntax"),
+        ("assert False", "AssertionError: "),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("print('noise')\nraise KeyError('x')", "KeyError: 'x'"),
+    ],
+)
+def test_ways_to_be_broken(installed: Path, source: str, reason: str) -> None:
+    install(installed, "torn", source, "[hashbench.methods]\ntorn = torn:Torn\n")
+    install(installed, "whole", PLUGIN, "[hashbench.methods]\nmean = whole:Mean\n")
+    (name, found), *others = registry.broken("method").items()
+    assert (name, others) == ("torn", [])
+    assert found.startswith(reason)
+    assert isinstance(registry.find("method", "torn").summary(), str)
+    with pytest.raises(HashbenchError, match="cannot be loaded"):
+        registry.find("method", "torn").load()
+
+
+def test_a_module_of_a_package_stands_for_the_package(installed: Path) -> None:
+    install(installed, "theirs", "", "[hashbench.methods]\nmean = theirs.mean:Mean\n")
+    (installed / "theirs" / "mean.py").write_text(PLUGIN)
+    (installed / "theirs" / "losses.py").write_text("")
+    (installed / "theirs" / "recipe.yaml").write_text("defaults: {}")
+    entry = registry.find("method", "mean")
+    assert [file.name for file in entry.sources()] == ["mean.py", "__init__.py", "losses.py"]
+    assert entry.recipe() == installed / "theirs" / "recipe.yaml"
+    assert entry.summary() == "A method that takes colours at face value."
+
+
+def test_a_dataset_that_calls_itself_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        'from hashbench_datasets.digits import Digits\nclass Mine(Digits): ...\nDATASETS = {"mine": Mine}\n'
+    )
+    registry.add_plugin_file(path)
+    with pytest.raises(HashbenchError, match="calls itself digits@default, not mine@default"):
+        hashbench.load_dataset("mine")
 
 
 def test_a_plugin_of_the_wrong_kind(installed: Path) -> None:
@@ -185,7 +220,9 @@ def test_create_method_checks_hyperparameters() -> None:
     backbone = hashbench.create_backbone("test_resnet", image_size=32, pretrained=False)
     method = create_method("wch", backbone, 16, patch_weighting=False)
     assert method.bits == 16
-    with pytest.raises(UsageError, match="wch: patch_weights: Extra inputs"):
+    with pytest.raises(
+        UsageError, match="unknown hyperparameter 'patch_weights'; did you mean 'patch_weighting'"
+    ):
         create_method("wch", backbone, 16, patch_weights=False)
 
 

@@ -1,10 +1,8 @@
 """Records: whole or not at all, and validated when read."""
 
+import errno
 import json
 import os
-import socket
-import subprocess
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import pytest
 
 from hashbench import HashbenchError, Record, read_record
 from hashbench.evaluation import CodeHealth
-from hashbench.results import Metric, Overlap, SplitRecord, Timing, new_run_folder, run_folder, write_record
+from hashbench.protocol import Overlaps
+from hashbench.results import Metric, SplitRecord, Timing, new_run_folder, run_folder, write_record
 
 RECORD = Record(
     run_id="wch-x",
@@ -24,7 +23,7 @@ RECORD = Record(
     config={"a": 1},
     split=SplitRecord(
         query=1, train=2, database=3, sha256="00", warnings=("one",),
-        overlaps=Overlap(query_database=0, query_train=0, train_database=2),
+        overlaps=Overlaps(query_database=0, query_train=0, train_database=2),
     ),
     metrics={"mAP@all": Metric(expected=0.5, lowest=0.4, highest=0.6)},
     health=CodeHealth(
@@ -96,27 +95,59 @@ def test_a_failure_leaves_the_old_run_and_the_new_log(tmp_path: Path) -> None:
         assert list(again.iterdir()) == []
 
 
-def test_what_dead_processes_left_is_removed_and_what_live_ones_write_is_not(tmp_path: Path) -> None:
-    final = tmp_path / "run"
-    done = subprocess.Popen([sys.executable, "-c", ""])
-    done.wait()
-    host = socket.gethostname()
-    dead = tmp_path / f".run.{host}-{done.pid}"
-    alive = tmp_path / f".run.{host}-{os.getppid()}"
-    elsewhere = tmp_path / ".run.other-1"
-    for folder in (dead, alive, elsewhere):
+def test_what_was_left_long_ago_is_removed(tmp_path: Path) -> None:
+    old, fresh, other = tmp_path / ".run.0", tmp_path / ".run.1", tmp_path / ".run2.0"
+    for folder in (old, fresh, other):
         folder.mkdir()
-    with new_run_folder(final):
+        if folder is not fresh:
+            os.utime(folder, (0, 0))
+    with new_run_folder(tmp_path / "run"):
         pass
-    assert not dead.exists()
-    assert alive.exists()
-    assert elsewhere.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"run", ".run.1", ".run2.0"}
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_kill_while_replacing_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    """Stop before the n-th rename that replaces an old run, as a kill would."""
+    final = tmp_path / "run"
+    with new_run_folder(final) as partial:
+        (partial / "x").write_text("old")
+
+    rename, done = Path.rename, []
+
+    def killed(self: Path, target: Path) -> Path:
+        if len(done) == renames + 1:  # the first one fails, since the folder exists
+            raise KeyboardInterrupt
+        done.append(self)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    if renames < 2:
+        with pytest.raises(KeyboardInterrupt), new_run_folder(final) as partial:
+            (partial / "x").write_text("new")
+    else:
+        with new_run_folder(final) as partial:
+            (partial / "x").write_text("new")
+    monkeypatch.undo()
+    with pytest.raises(ZeroDivisionError), new_run_folder(final):
+        raise ZeroDivisionError
+    assert (final / "x").read_text() == ("new" if renames == 2 else "old")
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(HashbenchError, match="No space left on device.*make room"),
+        new_run_folder(tmp_path / "run"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(HashbenchError, match="cannot be written: .*choose --results"),
+        pytest.raises(HashbenchError, match="cannot be written .*choose --results"),
         new_run_folder(tmp_path / "file" / "run"),
     ):
         pass

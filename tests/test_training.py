@@ -152,6 +152,35 @@ def test_bfloat16_on_the_cpu(tmp_path: Path) -> None:
     assert log[0]["loss"] != full[0]["loss"]
 
 
+def test_a_single_image_left_over_is_left_out(tmp_path: Path) -> None:
+    batch_norm = {"batch_size": 11, "epochs": 1}  # 12 images: batches of 11 and 1
+    _, log = trained(tmp_path, training=batch_norm)
+    assert len(log) == 1
+
+
+def test_a_method_without_a_loss(tmp_path: Path) -> None:
+    class Lossless(HashMethod):
+        def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
+            return {"lost": views[0].mean()}
+
+        def encode(self, images: Tensor) -> Tensor:
+            return images.flatten(1)[:, : self.bits]
+
+    run = config()
+    method = Lossless(build_method(run).backbone, 8, Lossless.Hyperparameters())
+    with pytest.raises(HashbenchError, match="Lossless.training_losses gives no 'loss'"):
+        train(method, IMAGES, run, workers=0, log=tmp_path / "log.jsonl")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_trains_and_the_cpu_still_does_after_it(tmp_path: Path) -> None:
+    _, cpu = trained(tmp_path)
+    method, gpu = trained(tmp_path, device="cuda", training={"precision": "bfloat16"}, workers=2)
+    assert next(method.parameters()).is_cuda
+    assert gpu[0]["loss"] == pytest.approx(cpu[0]["loss"], rel=0.1)
+    assert trained(tmp_path)[1][-1]["loss"] == cpu[-1]["loss"]
+
+
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device("auto") == "cpu"

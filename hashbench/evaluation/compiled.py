@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numba
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-def compiled(function: Callable[..., Any]) -> Any:
+
+def compiled(function: _Function) -> _Function:
     """Compile a function on its first call; it releases the interpreter's lock.
 
     The machine code is kept on disk. Where there is no place to write, as in a container without a home
     folder, which is an error to Numba, it is compiled in every process.
     """
-    options = {"nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, **options)(function)
+        loop = numba.njit(cache=True, **options)(function)
     except RuntimeError:
-        return numba.njit(**options)(function)
+        loop = numba.njit(**options)(function)
+    return cast("_Function", loop)

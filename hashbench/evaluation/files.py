@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def load_codes(
 
     Args:
         path: An .npz with `query_codes`, `database_codes` [n, bits], `query_labels` and `database_labels`.
-            If it also has the number `bits`, the codes are packed as in `BinaryCodes`.
+            If the codes are of type uint64 and there is a number `bits`, they are packed as in `BinaryCodes`.
 
     Returns:
         The four, in this order.
@@ -39,12 +40,12 @@ def load_codes(
             arrays = {name: file[name] for name in (*NAMES, "bits") if name in file}
     except ValueError as error:  # an array of objects
         raise UsageError(f"{path}: {error}; save plain arrays of numbers with numpy.savez") from None
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise HashbenchError(f"{path} cannot be read: {error}") from None
     lacking = [name for name in NAMES if name not in arrays]
     if lacking:
         raise UsageError(f"{path} lacks {', '.join(lacking)}; save them with numpy.savez")
     codes = [arrays[name] for name in NAMES[:2]]
-    if "bits" in arrays:
+    if "bits" in arrays and all(array.dtype == np.uint64 for array in codes):
         codes = [BinaryCodes(packed, int(arrays["bits"])) for packed in codes]
     return codes[0], codes[1], arrays["query_labels"], arrays["database_labels"]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from hashbench.codes import BinaryCodes
-from hashbench.evaluation.counts import Counts
-from hashbench.evaluation.result import Cutoff, Denominator, Evaluation, NoRelevant
+from hashbench.evaluation.result import Evaluation
 
 # Codes count as collapsed from these shares on.
 _COLLAPSED_TIES = 0.5
@@ -46,25 +43,16 @@ class CodeHealth(BaseModel):
     reasons: tuple[str, ...] = Field(description="why the codes count as collapsed, in words")
 
 
-def code_health(
-    database_codes: BinaryCodes,
-    counts: Counts,
-    k: Sequence[Cutoff] = (1000, "all"),
-    denominator: Denominator = "hits",
-    no_relevant: NoRelevant = "zero",
-) -> CodeHealth:
+def code_health(database_codes: BinaryCodes, evaluation: Evaluation) -> CodeHealth:
     """Look at codes for signs of collapse.
 
     Args:
         database_codes: Codes of the database.
-        counts: Counts of the queries against this database.
-        k: Cut-offs of `chance_map`; `denominator` and `no_relevant` apply to it as in `Evaluation`.
-        denominator: What AP@k divides by.
-        no_relevant: What becomes of queries without a relevant item.
+        evaluation: What came of searching this database.
     """
-    evaluation = Evaluation(counts, k, denominator=denominator, no_relevant=no_relevant)
     means, products = _moments(database_codes)
     dead = np.abs(means) == 1
+    counts = evaluation.counts
     tie_blocks = counts.items.max(axis=1) / counts.database
     reasons = []
     if tie_blocks.mean() >= _COLLAPSED_TIES:
@@ -80,7 +68,7 @@ def code_health(
         mean_bit_correlation=_mean_correlation(means[~dead], products[np.ix_(~dead, ~dead)]),
         largest_tie_block_mean=float(tie_blocks.mean()),
         largest_tie_block_max=float(tie_blocks.max()),
-        chance_map={f"mAP@{cutoff}": evaluation.chance(cutoff) for cutoff in k},
+        chance_map={f"mAP@{cutoff}": evaluation.chance(cutoff) for cutoff in evaluation.k},
         collapsed=bool(reasons),
         reasons=tuple(reasons),
     )

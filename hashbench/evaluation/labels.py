@@ -40,7 +40,12 @@ class Labels:
             raise UsageError(f"{name}: expected numbers, found {array.dtype}")
         if array.ndim == 1:
             return cls(_ids(array, name)[:, None], None)
-        if array.ndim == 2 and array.shape[1] > 0:
+        if array.ndim == 2 and array.shape[1] == 1:
+            raise UsageError(
+                f"{name}: one column may be class ids or a single label; give class ids as a 1-d array [n], "
+                "labels as a matrix [n, classes] of two columns or more"
+            )
+        if array.ndim == 2 and array.shape[1] > 1:
             return cls(pack_bits(_multi_hot(array, name)), array.shape[1])
         raise UsageError(
             f"{name}: expected class ids [n] or a multi-hot matrix [n, classes], found {list(array.shape)}"
@@ -69,7 +74,7 @@ def _ids(array: NDArray[Any], name: str) -> NDArray[np.uint64]:
 def _multi_hot(array: NDArray[Any], name: str) -> NDArray[np.bool_]:
     ones: NDArray[np.bool_] = array == 1
     if not (valid := ones | (array == 0)).all():
-        one_column = array.shape[1] == 1
-        advice = "pass class ids as a 1-d array [n]" if one_column else "give 1 for each label of an item"
-        raise UsageError(f"{name}: a multi-hot matrix holds 0 and 1, found {array[~valid][0]}; {advice}")
+        raise UsageError(
+            f"{name}: a multi-hot matrix holds 0 and 1, found {array[~valid][0]}; give 1 for each label"
+        )
     return ones

@@ -52,7 +52,7 @@ def patch_weights(tokens1: Tensor, tokens2: Tensor, temperature: float = 0.2) ->
     (The released code divides a matrix by the vector of its diagonal, which broadcasts along the columns.
     Dividing each row by its own diagonal looks alike and differs by up to 30 %.)
 
-    Memory is bounded: beyond `MAX_PAIRS` pairs of patches, rows are done in pieces and recomputed in the
+    Memory is bounded: beyond `MAX_PAIRS` pairs of patches, they are compared in pieces, and again in the
     backward pass; values and gradients are the same.
 
     Args:
@@ -63,25 +63,23 @@ def patch_weights(tokens1: Tensor, tokens2: Tensor, temperature: float = 0.2) ->
     Returns:
         Weights [B, B]; the diagonal is 1, rows do not sum to 1.
     """
-    patches1, patches2 = F.normalize(tokens1, dim=-1), F.normalize(tokens2, dim=-1)
-    pairs_per_row = tokens1.shape[1] * tokens2.shape[0] * tokens2.shape[1]
-    rows = max(1, MAX_PAIRS // pairs_per_row)
-    if rows >= len(tokens1):
-        similarity = _image_similarity(patches1, patches2)
+    patches1, patches2 = F.normalize(tokens1, dim=-1).flatten(0, 1), F.normalize(tokens2, dim=-1)
+    step = max(1, MAX_PAIRS // patches2[..., 0].numel())  # patches of the first view at a time
+    if step >= len(patches1):
+        nearest = _nearest(patches1, patches2)
     else:
-        pieces = [patches1[start : start + rows] for start in range(0, len(patches1), rows)]
-        similarity = torch.cat(
-            [checkpoint(_image_similarity, piece, patches2, use_reentrant=False) for piece in pieces]
-        )
+        pieces = [patches1[start : start + step] for start in range(0, len(patches1), step)]
+        nearest = torch.cat([checkpoint(_nearest, piece, patches2, use_reentrant=False) for piece in pieces])
+    similarity = nearest.view(*tokens1.shape[:2], -1).mean(1)  # [B, B]
     weights = torch.softmax(similarity / temperature, dim=-1)
     return weights / weights.diagonal()
 
 
-def _image_similarity(patches1: Tensor, patches2: Tensor) -> Tensor:
-    """Mean over patches of the largest cosine: unit patches [B1, T1, D], [B2, T2, D] -> [B1, B2]."""
-    cosine = patches1.flatten(0, 1) @ patches2.flatten(0, 1).T  # [B1·T1, B2·T2]
-    cosine = cosine.view(*patches1.shape[:2], *patches2.shape[:2])
-    return cosine.max(-1).values.mean(1)
+def _nearest(patches1: Tensor, patches2: Tensor) -> Tensor:
+    """Cosine of each patch to the nearest one of each image: unit patches [P, D], [B, T, D] -> [P, B]."""
+    cosine = patches1 @ patches2.flatten(0, 1).T  # [P, B·T]
+    nearest: Tensor = cosine.view(-1, *patches2.shape[:2]).max(-1).values
+    return nearest
 
 
 def weighted_contrastive_loss(
@@ -149,9 +147,10 @@ class WCH(HashMethod):
             default=0.3, gt=0, description="Softmax of the code similarities."
         )
 
+    hyperparameters: Hyperparameters
+
     def __init__(self, backbone: Backbone, bits: int, hyperparameters: Hyperparameters) -> None:
         super().__init__(backbone, bits, hyperparameters)
-        self.hyperparameters = hyperparameters
         self.head = HashHead(backbone.dim, bits)
 
     def training_losses(self, *views: Tensor) -> dict[str, Tensor]:

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+import hashbench_methods
 from hashbench import HashbenchError, UsageError
-from hashbench.config import RunConfig, load_recipe, merge, resolve
+from hashbench.config import RunConfig
+from hashbench.recipe import load_recipe, merge, resolve
 from hashbench_methods.wch import WCH
 
 FLAGS: dict[str, Any] = {
@@ -51,6 +53,8 @@ def test_resolved_values_and_defaults() -> None:
         ("views.affine={degrees: 5}", "views.affine.degrees", 5.0),
         ("optimizer.name=sgd", "optimizer.name", "sgd"),
         ("schedule=cosine", "schedule.name", "cosine"),
+        ("views.affine.degrees=5", "views.affine.degrees", 5.0),
+        ("degrees=5", "views.affine.degrees", 5.0),
     ],
 )
 def test_settings(setting: str, path: str, value: object) -> None:
@@ -63,7 +67,15 @@ def test_settings(setting: str, path: str, value: object) -> None:
 def test_another_backbone_drops_the_settings_of_the_first() -> None:
     assert set_to("backbone=vgg16").backbone.options == {}
     assert set_to("backbone=resnet18").backbone.options == {"drop_path_rate": 0.1}
-    assert set_to("backbone=vgg16", "stage=-1").backbone.stage == -1
+    for settings in (("backbone=vgg16", "stage=-1"), ("stage=-1", "backbone=vgg16")):
+        backbone = set_to(*settings).backbone
+        assert (backbone.name, backbone.stage, backbone.options) == ("vgg16", -1, {})
+
+
+def test_another_optimizer_keeps_the_learning_rate() -> None:
+    for settings in (("lr=1e-4", "optimizer=adamw"), ("optimizer=adamw", "lr=1e-4")):
+        optimizer = set_to(*settings).optimizer
+        assert (optimizer.name, optimizer.lr) == ("adamw", 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +91,18 @@ def test_another_backbone_drops_the_settings_of_the_first() -> None:
         ("weight_temperature=-1", "hyperparameters.weight_temperature=-1: input should be greater than 0"),
         ("optimizer={learning_rate: 1}", "unknown key 'optimizer.learning_rate'"),
         ("epochs=[1", "--set epochs: '[1' is not a YAML value"),
+        ("hyperparameters={tau: 1}", "unknown hyperparameter 'tau'"),
+        ("crop_scale=[1, 0.2]", "views.crop_scale=[1, 0.2]: value error, the limits of a range must be"),
+        ("images.std=[0, 0, 0]", "images.std.0=0: input should be greater than 0"),
+        (
+            "color_jitter=[0, 0, 0, 0.6]",
+            "views.color_jitter.3=0.6: input should be less than or equal to 0.5",
+        ),
+        (
+            "options={stage: 2}",
+            "backbone.options={'drop_path_rate': 0.1, 'stage': 2}: value error, stage cannot be among",
+        ),
+        ("batch_size=1", "training.batch_size=1: input should be greater than or equal to 2"),
     ],
 )
 def test_settings_that_do_not_fit(setting: str, message: str) -> None:
@@ -102,7 +126,20 @@ def test_recipes_of_datasets_lie_over_the_defaults(tmp_path: Path) -> None:
     assert load_recipe(path, "coco") == {"training": {"epochs": 3, "batch_size": 8}}
 
 
-@pytest.mark.parametrize("text", ["- a", "default: {}", "a: [", "!!python/object/apply:os.getcwd []"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- a",
+        "default: {}",
+        "a: [",
+        "!!python/object/apply:os.getcwd []",
+        "defaults: 3",
+        "datasets: {digits: 5}",
+        "3: {}",
+        "",
+        "defaults: {bits: 16}",
+    ],
+)
 def test_what_is_no_recipe_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
@@ -114,3 +151,42 @@ def test_merge_leaves_its_arguments_alone() -> None:
     base = {"a": {"b": 1, "c": 2}}
     assert merge(base, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
     assert base == {"a": {"b": 1, "c": 2}}
+
+
+def test_hyperparameters_of_a_plain_model_have_no_unknown_keys_either() -> None:
+    class Plain(BaseModel):
+        tau: float = 1.0
+
+    assert resolve(RECIPE, ["tau=2"], Plain, **FLAGS).hyperparameters == {"tau": 2.0}
+    with pytest.raises(UsageError, match="unknown hyperparameter 'taus'; did you mean 'tau'"):
+        resolve({**RECIPE, "hyperparameters": {"taus": 3}}, (), Plain, **FLAGS)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_no_generator_takes(seed: int) -> None:
+    with pytest.raises(UsageError, match="seed="):
+        resolve(RECIPE, (), WCH.Hyperparameters, **{**FLAGS, "seed": seed})
+
+
+def test_shipped_recipe_of_wch() -> None:
+    path = Path(hashbench_methods.__path__[0]) / "wch" / "recipe.yaml"
+
+    def config(dataset: str) -> RunConfig:
+        flags = {**FLAGS, "dataset": dataset}
+        return resolve(load_recipe(path, dataset), (), WCH.Hyperparameters, **flags)
+
+    for dataset, k in (("cifar10", 1000), ("nuswide", 5000), ("coco", 5000), ("any other", 1000)):
+        paper = config(dataset)
+        assert paper.backbone.name == "vit_base_patch16_224.orig_in21k"
+        assert paper.images.size == 224
+        assert (paper.optimizer.name, paper.optimizer.lr, paper.optimizer.backbone_lr) == ("adam", 1e-5, None)
+        assert (paper.schedule.name, paper.training.epochs, paper.training.batch_size) == ("cosine", 50, 32)
+        assert paper.evaluation.k == (k, "all")
+        assert paper.views.crop_scale == (0.2, 1.0)
+    for dataset in ("digits", "fashionmnist"):
+        fitted = config(dataset)
+        assert fitted.backbone.name == "efficientnet_lite0"
+        assert fitted.backbone.options == {}
+        assert fitted.backbone.freeze_batch_norm
+        assert fitted.views.color_jitter is None
+    assert config("digits").views.horizontal_flip == 0

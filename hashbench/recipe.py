@@ -1,0 +1,157 @@
+"""From a method's recipe and the user's settings to the configuration of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from hashbench.config import RunConfig, Section
+from hashbench.errors import HashbenchError, UsageError, unknown_name
+
+# What has a flag of its own, or comes from the machine, is not for recipes and --set.
+FLAGS = {"method", "dataset", "protocol", "bits", "seed", "device"}
+
+
+class Recipe(Section):
+    """The content of a `recipe.yaml`: settings for any dataset, and what differs for some."""
+
+    defaults: dict[str, Any] = Field(default={})
+    datasets: dict[str, dict[str, Any]] = Field(default={})
+
+
+def load_recipe(path: Path, dataset: str) -> dict[str, Any]:
+    """Read the settings that a method's recipe has for one dataset; without a section, they are the defaults.
+
+    Raises:
+        HashbenchError: The file is not a recipe.
+    """
+    try:
+        recipe = Recipe(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise HashbenchError(f"the recipe {path} cannot be read: {error}") from error
+    except (TypeError, ValidationError) as error:
+        raise HashbenchError(
+            f"the recipe {path} is none: it has the keys defaults (settings) and datasets (name: settings), "
+            "and no other"
+        ) from error
+    settings = merge(recipe.defaults, recipe.datasets.get(dataset, {}))
+    if flags := FLAGS & settings.keys():
+        raise HashbenchError(f"the recipe {path} sets {', '.join(sorted(flags))}, which only a flag can")
+    return settings
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `changes` over `base`, section by section.
+
+    Another backbone replaces the base's section: the settings of one mean nothing to another.
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        replaces = key == "backbone" and isinstance(value, Mapping) and _names_another(value, old)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not replaces:
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _names_another(new: Mapping[str, Any], old: Any) -> bool:
+    return isinstance(old, Mapping) and "name" in old and new.get("name", old["name"]) != old["name"]
+
+
+def resolve(
+    recipe: Mapping[str, Any],
+    settings: Sequence[str],
+    hyperparameters: type[BaseModel],
+    **flags: Any,
+) -> RunConfig:
+    """Make the configuration of one run.
+
+    Args:
+        recipe: What `load_recipe` gave.
+        settings: `KEY=VALUE` texts, the values in YAML. A key is a path (`training.epochs`), its last part
+            where that is unique (`epochs`), or a section with a name (`backbone=resnet50`). Their order does
+            not matter, but that a key given twice has its last value.
+        hyperparameters: The method's model of its own settings.
+        **flags: `method`, `dataset`, `protocol`, `bits`, `seed`, `device`.
+
+    Raises:
+        UsageError: A key is unknown or a value does not fit; the message names it.
+    """
+    chosen: dict[str, Any] = {}
+    for setting in settings:
+        chosen = merge(chosen, _parse_setting(setting, hyperparameters))
+    try:
+        config = RunConfig(**{**merge(recipe, chosen), **flags})
+    except ValidationError as error:
+        raise UsageError(_in_one_line(error, hyperparameters)) from None
+    own = check_hyperparameters(hyperparameters, config.hyperparameters)
+    return config.model_copy(update={"hyperparameters": own.model_dump(mode="json")})
+
+
+def check_hyperparameters(model: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
+    """The values of a method's own settings, which may have no key that its model lacks.
+
+    Raises:
+        UsageError: A key is unknown or a value does not fit; the message names it.
+    """
+    for key in values:
+        if key not in model.model_fields:
+            raise unknown_name("hyperparameter", key, model.model_fields)
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise UsageError(f"hyperparameters.{_in_one_line(error, model)}") from None
+
+
+def _parse_setting(setting: str, hyperparameters: type[BaseModel]) -> dict[str, Any]:
+    key, equals, text = setting.partition("=")
+    if not equals:
+        raise UsageError(f"--set takes KEY=VALUE, not {setting!r}")
+    if key in FLAGS:
+        raise UsageError(f"--set {key}: use the flag --{key}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {key}: {text!r} is not a YAML value") from None
+    paths = dict(_paths(RunConfig, hyperparameters))
+    matches = [key] if key in paths else [path for path in paths if path.endswith(f".{key}")]
+    if len(matches) > 1:
+        raise UsageError(f"--set {key}: which one, {' or '.join(matches)}?")
+    if not matches:
+        raise unknown_name("key", key, {*paths, *(path.rpartition(".")[2] for path in paths)})
+    (path,) = matches
+    if paths[path] and isinstance(value, str):
+        value = {"name": value}
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _paths(model: type[BaseModel], hyperparameters: type[BaseModel]) -> Iterator[tuple[str, bool]]:
+    """Every key that a recipe may have, as a dotted path, and whether it is a section with a name."""
+    for name, field in model.model_fields.items():
+        if model is RunConfig and name in FLAGS:
+            continue
+        types = (field.annotation, *get_args(field.annotation))
+        section = next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        if model is RunConfig and name == "hyperparameters":
+            section = hyperparameters
+        yield name, section is not None and "name" in section.model_fields
+        if section is not None:
+            yield from ((f"{name}.{path}", named) for path, named in _paths(section, hyperparameters))
+
+
+def _in_one_line(error: ValidationError, hyperparameters: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return str(unknown_name("key", key, (path for path, _ in _paths(RunConfig, hyperparameters))))
+    if first["type"] == "missing":
+        return f"the recipe lacks {key}; give it with --set {key}=…"
+    return f"{key}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
