@@ -81,7 +81,8 @@ def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None
 def _encoding(method: HashMethod, config: RunConfig) -> Iterator[None]:
     method.to(config.device).to(memory_format=torch.channels_last).eval()
     # TensorFloat-32, a GPU's default for convolutions, rounds by batch size.
-    with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False, deterministic=True):
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(), exact:
         yield
 
 

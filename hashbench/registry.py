@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
-import importlib.util
 import json
 import re
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.plugin_files import import_file, read_table
 
 if TYPE_CHECKING:
     from hashbench.backbones import Backbone
@@ -61,9 +61,7 @@ class Entry:
         base = importlib.import_module(f"hashbench.{self.kind}")
         base = base.HashMethod if self.kind == "method" else base.DatasetPlugin
         try:
-            imported = (
-                _import_file(Path(module)) if self.origin == "file" else importlib.import_module(module)
-            )
+            imported = import_file(Path(module)) if self.origin == "file" else importlib.import_module(module)
             plugin = getattr(imported, attribute)
         except (Exception, SystemExit) as error:  # whatever a plugin raises is its fault, and is said so
             raise HashbenchError(f"{self} cannot be loaded: {type(error).__name__}: {error}") from error
@@ -147,7 +145,7 @@ def add_plugin_file(path: Path) -> None:
         UsageError: There is no such file, it is not Python, or it registers nothing.
     """
     path = path.resolve()
-    if not any(_names_in_file(path, kind) for kind in _TABLES):
+    if not any(read_table(path, table) for _, table in _TABLES.values()):
         raise UsageError(
             f'{path} registers nothing; add METHODS = {{"name": Class}} or DATASETS = {{"name": Class}}'
         )
@@ -227,7 +225,8 @@ def source_digest(*entries: Entry) -> str:
         if file.relative_to(package).parts[0] not in ("cli.py", "report")
     ]
     digest = hashlib.sha256()
-    for files in (core, *(entry.sources() for entry in entries)):
+    for origin, files in (("", core), *((entry.origin, entry.sources()) for entry in entries)):
+        digest.update(origin.encode())  # has the version, if there is no source
         for file in sorted(files):
             digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
@@ -241,61 +240,8 @@ def _all_entries(kind: Kind) -> Iterator[Entry]:
         origin = f"package {point.dist.name} {point.dist.version}" if point.dist else "package"
         yield Entry(kind, point.name, point.value, origin)
     for path in _plugin_files:
-        for name, attribute in _names_in_file(path, kind).items():
+        for name, attribute in read_table(path, table).items():
             yield Entry(kind, name, f"{path}:{attribute}", "file")
-
-
-def _names_in_file(path: Path, kind: str) -> dict[str, str]:
-    """The table of a plugin file, from its source: name -> class name."""
-    try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
-    except OSError as error:
-        raise UsageError(f"the plugin file {path} cannot be read: {error.strerror}") from None
-    except (SyntaxError, ValueError) as error:
-        raise UsageError(f"the plugin file {path} is not Python: {error}") from None
-    table = _TABLES[kind][1]
-    for statement in tree.body:
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and table in _assigned(statement):
-            names = _read_table(statement.value)
-            if not names:
-                raise UsageError(
-                    f'{path}, line {statement.lineno}: write {table} = {{"name": Class}}, each name once, '
-                    "each class by its name in this file"
-                )
-            return names
-    return {}
-
-
-def _assigned(statement: ast.Assign | ast.AnnAssign) -> list[str]:
-    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-    return [ast.unparse(target) for target in targets]
-
-
-def _read_table(table: ast.expr | None) -> dict[str, str]:
-    """Name -> class name, or nothing where the table is not written out or has a name twice."""
-    names: dict[str, str] = {}
-    if isinstance(table, ast.Dict):
-        for key, value in zip(table.keys, table.values, strict=True):
-            if isinstance(key, ast.Constant) and isinstance(key.value, str) and isinstance(value, ast.Name):
-                names[key.value] = value.id
-    return names if isinstance(table, ast.Dict) and len(names) == len(table.keys) else {}
-
-
-def _import_file(path: Path) -> Any:
-    name = f"hashbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def _find_spec(module: str) -> ModuleSpec | None:

@@ -114,21 +114,11 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
                 losses: dict[str, Tensor] = model(
                     *(view.to(memory_format=torch.channels_last) for view in batch)
                 )
-                if "loss" not in losses:
-                    raise HashbenchError(f"{type(method).__name__}.training_losses gives no 'loss'")
-                numbers = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
-                values = dict(zip(losses, numbers, strict=True))
-                entry = {
-                    "epoch": epoch,
-                    "step": step,
-                    "seconds": round(time.monotonic() - start, 3),
-                    "lr": rate,
-                    # JSON has no number for what is not finite
-                    **{name: value if math.isfinite(value) else str(value) for name, value in values.items()},
-                }
-                lines.write(json.dumps(entry) + "\n")
-                if not math.isfinite(values["loss"]):
-                    parts = ", ".join(f"{name} {value}" for name, value in values.items())
+                numbers = _numbers(method, losses)
+                seconds = round(time.monotonic() - start, 3)
+                lines.write(_log_line(epoch=epoch, step=step, seconds=seconds, lr=rate, **numbers))
+                if not math.isfinite(numbers["loss"]):
+                    parts = ", ".join(f"{name} {number}" for name, number in numbers.items())
                     raise HashbenchError(
                         f"the loss is not finite at step {step} (epoch {epoch}): {parts}; "
                         "try a lower --set lr=…, --set gradient_clip=1 or --set precision=float32; "
@@ -142,10 +132,23 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
                 if per_step:
                     schedule.step()
                 step += 1
-                advance(1, f"epoch {epoch + 1}/{training.epochs}, loss {values['loss']:.4g}")
+                advance(1, f"epoch {epoch + 1}/{training.epochs}, loss {numbers['loss']:.4g}")
             if not per_step:
                 schedule.step()
     method.eval()
+
+
+def _numbers(method: HashMethod, losses: dict[str, Tensor]) -> dict[str, float]:
+    """The losses as numbers, fetched from the device at once."""
+    if "loss" not in losses:
+        raise HashbenchError(f"{type(method).__name__}.training_losses gives no 'loss'")
+    numbers = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
+    return dict(zip(losses, numbers, strict=True))
+
+
+def _log_line(**entry: float) -> str:
+    """A line of JSON, which has no number for what is not finite."""
+    return json.dumps({name: v if math.isfinite(v) else str(v) for name, v in entry.items()}) + "\n"
 
 
 def _optimizer(method: HashMethod, config: OptimizerConfig) -> torch.optim.Optimizer:
