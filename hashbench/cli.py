@@ -34,8 +34,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard out
 
 @app.command()
 def run(
-    method: Annotated[str, typer.Option(help="Method, or several: wch,cibhash.")],
-    dataset: Annotated[str, typer.Option(help="Dataset, or several.")],
+    method: Annotated[str, typer.Option(help="Method, or several with commas between.")],
+    dataset: Annotated[str, typer.Option(help="Dataset, or several with commas between.")],
     bits: Annotated[str, typer.Option(help="Code length, or several: 16,32,64.")] = "32",
     seed: Annotated[str, typer.Option(help="Seed, or several: 0,1,2.")] = "0",
     protocol: Annotated[
