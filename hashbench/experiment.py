@@ -92,11 +92,10 @@ def configure(
 
 def run_id(config: RunConfig, dataset: Dataset) -> str:
     """A readable stem and a hash of all that can change the numbers: configuration, split and code."""
-    entries = (registry.find("method", config.method), registry.find("dataset", config.dataset))
     parts = {
         "config": config.model_dump(mode="json"),
         "split": dataset.fingerprint,
-        "code": registry.source_digest(*entries),
+        "code": _source(config),
         "libraries": environment.library_versions(),
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
@@ -159,7 +158,7 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
                 encode=round(encoded - trained, 2),
                 evaluate=round(evaluated - encoded, 2),
             ),
-            environment=environment.describe(config.device),
+            environment={**environment.describe(config.device), "source": _source(config)},
             created=datetime.now(timezone.utc),
         )
         _save_model(partial / MODEL, method)
@@ -218,6 +217,11 @@ def curves(evaluation: Evaluation) -> pd.DataFrame:
     return pd.concat([table.rename(columns=columns).assign(curve=name) for name, table in tables.items()])[
         ["curve", "at", "precision", "recall"]
     ]
+
+
+def _source(config: RunConfig) -> str:
+    plugins = registry.find("method", config.method), registry.find("dataset", config.dataset)
+    return registry.source_digest(*plugins)
 
 
 def _save_model(path: Path, method: HashMethod) -> None:

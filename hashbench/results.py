@@ -128,7 +128,7 @@ def new_run_folder(final: Path) -> Iterator[Path]:
             replaced = partial.with_name(f"{partial.name}{_REPLACED}")
             final.rename(replaced)
             partial.rename(final)
-            shutil.rmtree(replaced)
+            shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         raise HashbenchError(
             f"{partial} cannot be written ({error}); make room, or choose --results DIR"
@@ -140,5 +140,9 @@ def _tidy(final: Path) -> None:
     for folder in final.parent.glob(f".{glob.escape(final.name)}.*"):
         if folder.name.endswith(_REPLACED) and not final.exists():
             folder.rename(final)
-        elif folder.name.endswith(_REPLACED) or folder.stat().st_mtime < time.time() - _ABANDONED_S:
-            shutil.rmtree(folder)
+        elif folder.name.endswith(_REPLACED) or _last_change(folder) < time.time() - _ABANDONED_S:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_change(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))

@@ -82,6 +82,7 @@ def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Resu
     metric = record.metrics["mAP@all"]
     assert metric.lowest <= metric.expected <= metric.highest
     assert record.environment["torch"]
+    assert len(record.environment["source"]) == 12
 
     codes = arrays(path)
     stamp = path.stat().st_mtime_ns

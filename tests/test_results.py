@@ -97,13 +97,16 @@ def test_a_failure_leaves_the_old_run_and_the_new_log(tmp_path: Path) -> None:
 
 def test_what_was_left_long_ago_is_removed(tmp_path: Path) -> None:
     old, fresh, other = tmp_path / ".run.0", tmp_path / ".run.1", tmp_path / ".run2.0"
-    for folder in (old, fresh, other):
+    busy = tmp_path / ".run.2"  # an old folder whose log still grows
+    for folder in (old, fresh, other, busy):
         folder.mkdir()
+    (busy / "log.jsonl").write_text("")
+    for folder in (old, fresh, other, busy):
         if folder is not fresh:
             os.utime(folder, (0, 0))
     with new_run_folder(tmp_path / "run"):
         pass
-    assert {path.name for path in tmp_path.iterdir()} == {"run", ".run.1", ".run2.0"}
+    assert {path.name for path in tmp_path.iterdir()} == {"run", ".run.1", ".run.2", ".run2.0"}
 
 
 @pytest.mark.parametrize("renames", [0, 1, 2])
