@@ -82,7 +82,8 @@ def _encoding(method: HashMethod, config: RunConfig) -> Iterator[None]:
     method.to(config.device).to(memory_format=torch.channels_last).eval()
     # TensorFloat-32, a GPU's default for convolutions, rounds by batch size.
     exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(), exact:
+    # Not inference_mode: what a network caches in it could not be trained with.
+    with torch.no_grad(), exact:
         yield
 
 
