@@ -83,6 +83,7 @@ def run(
     from hashbench.training import resolve_device, resolve_workers
 
     chosen = resolve_device(device)
+    processes = resolve_workers(workers, chosen)
     planned = []  # all of it, before hours of training end in a wrong key
     for name in datasets:
         data = registry.load_dataset(name, protocol, data_root)
@@ -101,9 +102,7 @@ def run(
         for config, data in planned:
             what = f"{config.method} on {data.name}@{data.protocol}"
             _say(f"{what}, {config.bits} bits, seed {config.seed}, {chosen}")
-            done = experiment.run(
-                config, data, results, force=force, workers=resolve_workers(workers, chosen)
-            )
+            done = experiment.run(config, data, results, force=force, workers=processes)
             if done.existed:
                 _say("a record exists, nothing was trained; --force runs it again")
             runs.append(done)

@@ -90,12 +90,18 @@ def configure(
     return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
 
 
-def run_id(config: RunConfig, dataset: Dataset) -> str:
-    """A readable stem and a hash of all that can change the numbers: configuration, split and code."""
+def run_id(config: RunConfig, dataset: Dataset, source: str) -> str:
+    """A readable stem and a hash of all that can change the numbers.
+
+    Args:
+        config: The run.
+        dataset: Whose split counts.
+        source: Hash of the code, from `registry.source_digest`.
+    """
     parts = {
         "config": config.model_dump(mode="json"),
         "split": dataset.fingerprint,
-        "code": _source(config),
+        "code": source,
         "libraries": environment.library_versions(),
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
@@ -117,7 +123,9 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
         HashbenchError: Training diverged, the method breaks its contract, an image cannot be read, or the
             record cannot be written.
     """
-    identifier = run_id(config, dataset)
+    # Once, at the start: a file that is edited during the training had no part in it.
+    source = _source(config)
+    identifier = run_id(config, dataset, source)
     folder = run_folder(results, config.dataset, config.protocol, config.method, config.bits, identifier)
     if folder.exists() and not force:
         return Run(read_record(folder), folder, existed=True)
@@ -158,7 +166,7 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
                 encode=round(encoded - trained, 2),
                 evaluate=round(evaluated - encoded, 2),
             ),
-            environment={**environment.describe(config.device), "source": _source(config)},
+            environment={**environment.describe(config.device), "source": source},
             created=datetime.now(timezone.utc),
         )
         _save_model(partial / MODEL, method)

@@ -259,30 +259,31 @@ def test_wrong_use_is_exit_code_2(cli: Callable[..., Result], arguments: list[st
     assert "Traceback" not in done.err
 
 
-def test_a_plugin_file_runs(cli: Callable[..., Result], tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
+def write_plugin(path: Path, loss: str, encode: str = "self.backbone.pooled(images)[:, : self.bits]") -> None:
+    """A plugin file with one method, of the file's name."""
+    path.write_text(
         "from hashbench import HashMethod\n"
-        "class Mean(HashMethod):\n"
+        "class Mine(HashMethod):\n"
         "    def training_losses(self, *views):\n"
-        "        return {'loss': (self.encode(views[0]) - self.encode(views[1])).square().mean()}\n"
+        f"        return {{'loss': {loss}}}\n"
         "    def encode(self, images):\n"
-        "        return self.backbone.pooled(images)[:, : self.bits]\n"
-        "METHODS = {'mean': Mean}\n"
+        f"        return {encode}\n"
+        f"METHODS = {{'{path.stem}': Mine}}\n"
     )
-    done = cli("run", "--plugin", "mine.py", "--method", "mean,wch", "--dataset", "digits", "--json", *FAST)
+
+
+def test_a_plugin_file_runs(cli: Callable[..., Result], tmp_path: Path) -> None:
+    write_plugin(tmp_path / "mean.py", loss="(self.encode(views[0]) - self.encode(views[1])).square().mean()")
+    done = cli("run", "--plugin", "mean.py", "--method", "mean,wch", "--dataset", "digits", "--json", *FAST)
     assert done.code == 0, done.err
     assert [run["method"] for run in json.loads(done.out)] == ["mean", "wch"]
 
 
 def test_a_collapsed_run_says_so_loudly(cli: Callable[..., Result], tmp_path: Path) -> None:
-    (tmp_path / "flat.py").write_text(
-        "from hashbench import HashMethod\n"
-        "class Flat(HashMethod):\n"
-        "    def training_losses(self, *views):\n"
-        "        return {'loss': self.encode(views[0]).mean()}\n"
-        "    def encode(self, images):\n"
-        "        return self.backbone.pooled(images)[:, : self.bits] * 0 + 1\n"
-        "METHODS = {'flat': Flat}\n"
+    write_plugin(
+        tmp_path / "flat.py",
+        loss="self.encode(views[0]).mean()",
+        encode="self.backbone.pooled(images)[:, : self.bits] * 0 + 1",
     )
     done = cli("run", "--plugin", "flat.py", "--method", "flat", "--dataset", "digits", *FAST)
     assert done.code == 0, done.err
@@ -296,16 +297,8 @@ def test_a_collapsed_run_says_so_loudly(cli: Callable[..., Result], tmp_path: Pa
 
 def test_a_run_that_diverges_is_no_finished_run(cli: Callable[..., Result], tmp_path: Path) -> None:
     """What was finished before it is shown."""
-    (tmp_path / "mine.py").write_text(
-        "from hashbench import HashMethod\n"
-        "class Diverges(HashMethod):\n"
-        "    def training_losses(self, *views):\n"
-        "        return {'loss': self.encode(views[0]).mean() / 0}\n"
-        "    def encode(self, images):\n"
-        "        return self.backbone.pooled(images)[:, : self.bits]\n"
-        "METHODS = {'diverges': Diverges}\n"
-    )
-    done = cli("run", "--plugin", "mine.py", "--method", "wch,diverges", "--dataset", "digits", *FAST)
+    write_plugin(tmp_path / "diverges.py", loss="self.encode(views[0]).mean() / 0")
+    done = cli("run", "--plugin", "diverges.py", "--method", "wch,diverges", "--dataset", "digits", *FAST)
     assert done.code == 1
     assert "the loss is not finite at step 0 (epoch 0): loss" in done.err
     (path,) = records(tmp_path)

@@ -153,8 +153,8 @@ def test_bfloat16_on_the_cpu(tmp_path: Path) -> None:
 
 
 def test_a_single_image_left_over_is_left_out(tmp_path: Path) -> None:
-    batch_norm = {"batch_size": 11, "epochs": 1}  # 12 images: batches of 11 and 1
-    _, log = trained(tmp_path, training=batch_norm)
+    uneven = {"batch_size": 11, "epochs": 1}  # 12 images: batches of 11 and 1
+    _, log = trained(tmp_path, training=uneven)
     assert len(log) == 1
 
 
