@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 
 BUILT_IN = "efficientnet_lite0"
+CIFAR_RESNET = "resnet18_cifar"
 
 
 class Backbone(nn.Module):
@@ -30,6 +31,7 @@ class Backbone(nn.Module):
         freeze_batch_norm: Keep batch norm on its stored statistics in training.
 
     Attributes:
+        frozen: Whether `freeze` was called.
         dim: D, the width of a token.
         feature_dim: F, the width of the pooled vector.
     """
@@ -55,6 +57,7 @@ class Backbone(nn.Module):
                 raise UsageError(f"the backbone has no stage {stage}") from None
         self.stage = stage
         self.freeze_batch_norm = freeze_batch_norm
+        self.frozen = False
         self.eval()
         try:
             with torch.no_grad():
@@ -87,9 +90,15 @@ class Backbone(nn.Module):
             return pooled
         return self.tokens(images).mean(1)
 
+    def freeze(self) -> None:
+        """Keep all weights and statistics as they are from now on; in training, too, dropout is off."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.eval()
+
     def train(self, mode: bool = True) -> Backbone:
-        """Switch between training and evaluation, batch norm apart if it is frozen."""
-        super().train(mode)
+        """Switch between training and evaluation; what is frozen stays in evaluation."""
+        super().train(mode and not self.frozen)
         if self.freeze_batch_norm:
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -119,8 +128,9 @@ def create_backbone(
     """Build a backbone by name.
 
     Args:
-        name: `"efficientnet_lite0"`, whose ImageNet weights come with the installation, or any timm model
-            with or without a weights tag (`"vit_base_patch16_224.orig_in21k"`).
+        name: `"efficientnet_lite0"`, whose ImageNet weights come with the installation; `"resnet18_cifar"`,
+            ResNet-18 for small images, without weights; or any timm model with or without a weights tag
+            (`"vit_base_patch16_224.orig_in21k"`).
         image_size: Height and width of the images, in pixels.
         pretrained: Load weights; for timm models they are downloaded once and cached.
         stage: See `Backbone`.
@@ -133,6 +143,8 @@ def create_backbone(
     """
     if name == BUILT_IN:
         network = _efficientnet_lite0(pretrained, options)
+    elif name == CIFAR_RESNET:
+        network = _resnet18_cifar(pretrained, options)
     else:
         network = _timm_model(name, image_size, pretrained, options)
     return Backbone(network, image_size, stage=stage, freeze_batch_norm=freeze_batch_norm)
@@ -140,7 +152,7 @@ def create_backbone(
 
 def _timm_model(name: str, image_size: int, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     if not timm.is_model(name):
-        raise unknown_name("backbone", name, [BUILT_IN, *timm.list_models()])
+        raise unknown_name("backbone", name, [BUILT_IN, CIFAR_RESNET, *timm.list_models()])
     try:
         pretrained_cfg = timm.get_pretrained_cfg(name)
     except RuntimeError:
@@ -188,5 +200,25 @@ def _efficientnet_lite0(pretrained: bool, options: dict[str, Any]) -> nn.Module:
         tensors = [tensor for key, tensor in weights.items() if not key.endswith(counters)]
         network.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
     network.reset_classifier(0)
+    built: nn.Module = network
+    return built
+
+
+def _resnet18_cifar(pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    """ResNet-18 for images of 32 px: a first convolution of 3 × 3 without stride, and no pooling after it.
+
+    Weights are drawn as torch's layers do by default, as in most code that trains this network from scratch.
+    """
+    if pretrained:
+        raise UsageError(f"{CIFAR_RESNET} has no pretrained weights; add --set pretrained=false")
+    try:
+        network: Any = timm.create_model("resnet18", num_classes=0, **options)
+    except TypeError as error:
+        raise UsageError(f"backbone {CIFAR_RESNET} cannot be built: {error}") from error
+    network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.reset_parameters()
     built: nn.Module = network
     return built

@@ -1,8 +1,7 @@
-"""Binary codes, packed into 64-bit words: the one form in which codes are compared, stored and passed on."""
+"""Codes in the form in which they are compared, stored and passed on: binary codes, and product codes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,18 +68,6 @@ class BinaryCodes:
         return cls._pack(_matrix(values, name) >= 0)
 
     @classmethod
-    def concatenate(cls, parts: Sequence[BinaryCodes]) -> BinaryCodes:
-        """The codes of all `parts`, in order.
-
-        Raises:
-            UsageError: There is no part, or the parts differ in bits.
-        """
-        lengths = sorted({part.bits for part in parts})
-        if len(lengths) != 1:
-            raise UsageError(f"cannot concatenate codes: expected one code length, found {lengths}")
-        return cls(np.concatenate([part.packed for part in parts]), lengths[0])
-
-    @classmethod
     def _pack(cls, bits: NDArray[np.bool_]) -> BinaryCodes:
         return cls(pack_bits(bits), bits.shape[1])
 
@@ -94,6 +81,67 @@ class BinaryCodes:
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> BinaryCodes:
         return BinaryCodes(self.packed[rows], self.bits)
+
+
+@dataclass(frozen=True, eq=False)
+class ProductCodes:
+    """Product codes of n items: a vector in pieces, each replaced by its nearest codeword.
+
+    Attributes:
+        words: Number of the codeword in each book, uint8 [n, books], or uint16 for more than 256 words.
+        codebooks: The codewords, float32 [books, words, dim]; the number of words is a power of 2.
+
+    Raises:
+        UsageError: An array has another type or shape, a value is not finite, or there is no such codeword.
+    """
+
+    words: NDArray[np.unsignedinteger[Any]]
+    codebooks: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.codebooks.ndim != 3 or self.codebooks.dtype != np.float32 or 0 in self.codebooks.shape:
+            raise UsageError(
+                "codebooks: expected float32 [books, words, dim], "
+                f"found {self.codebooks.dtype} {list(self.codebooks.shape)}"
+            )
+        books, size, _ = self.codebooks.shape
+        if size < 2 or size & (size - 1):
+            raise UsageError(f"codebooks: expected a power of 2 as the number of words, found {size}")
+        if not np.isfinite(self.codebooks).all():
+            raise UsageError("codebooks: a value is not finite; mend the encoder")
+        if self.words.dtype not in (np.uint8, np.uint16) or self.words.shape[1:] != (books,):
+            raise UsageError(
+                f"product codes: expected uint8 or uint16 [n, {books}], "
+                f"found {self.words.dtype} {list(self.words.shape)}"
+            )
+        if len(self.words) and self.words.max() >= size:
+            raise UsageError(f"product codes: {self.words.max()} is no codeword; there are 0 to {size - 1}")
+
+    @property
+    def bits(self) -> int:
+        """Length of a code, in bits: books · log2(words)."""
+        books, size, _ = self.codebooks.shape
+        return books * (size.bit_length() - 1)
+
+    def to_binary(self) -> BinaryCodes:
+        """The numbers of the codewords in binary, one book after the other: a name for each code, no more."""
+        digits = np.arange(self.codebooks.shape[1].bit_length() - 1)
+        bits = self.words[:, :, None] >> digits & 1  # [n, books, log2(words)]
+        return BinaryCodes.from_array(bits.reshape(len(self), -1))
+
+    def reconstruct(self) -> NDArray[np.float32]:
+        """The vectors that the codes stand for, float32 [n, books · dim]."""
+        books = np.arange(self.codebooks.shape[0])
+        return self.codebooks[books, self.words].reshape(len(self), -1)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> ProductCodes:
+        return ProductCodes(self.words[rows], self.codebooks)
+
+
+Codes = BinaryCodes | ProductCodes
 
 
 def pack_bits(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:

@@ -1,4 +1,8 @@
-"""What a method plugin implements: images in, one code per image out."""
+"""What a method plugin implements: images in, one code per image out.
+
+Three kinds, each narrower than the one before: a `HashMethod` is trained on images; a `FeatureMethod` is a head
+on the backbone's pooled features; a `ShallowMethod` is fitted to these features, all at once.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from hashbench.backbones import Backbone
-from hashbench.codes import BinaryCodes
+from hashbench.codes import BinaryCodes, Codes
 
 
 class HashMethod(nn.Module, ABC):
@@ -50,14 +56,22 @@ class HashMethod(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Real-valued codes [B, bits] of images [B, 3, H, W]; their sign is the code.
+        """Real values [B, bits] of images [B, 3, H, W]; their sign is the code.
 
         Each row depends on its own image only: an image has one code, alone or in any batch.
         """
 
-    def codes(self, images: Tensor) -> BinaryCodes:
-        """The codes of images [B, 3, H, W]: the sign of `encode`, where 0 counts as +1."""
-        return BinaryCodes.from_real(self.encode(images))
+    def codes(self, values: Tensor) -> Codes:
+        """Codes from the values of `encode`: their sign, where 0 counts as +1."""
+        return BinaryCodes.from_real(values)
+
+    def query_codes(self, values: Tensor) -> Codes | NDArray[np.float32]:
+        """What the database's codes are compared with, from the values of `encode` for the queries.
+
+        By default their codes. A method with product codes may keep the values as they are, [B, books · dim],
+        for asymmetric distances.
+        """
+        return self.codes(values)
 
     def parameter_groups(self, lr: float, backbone_lr: float | None) -> Sequence[dict[str, Any]]:
         """Parameter groups for the optimizer: what trains, at which rate.
@@ -75,9 +89,53 @@ class HashMethod(nn.Module, ABC):
         ]
         return [group for group in groups if group["params"]]
 
-    def forward(self, *views: Tensor) -> dict[str, Tensor]:
-        """`training_losses`, under the name that mixed precision and data parallelism wrap."""
-        return self.training_losses(*views)
+
+class FeatureMethod(HashMethod):
+    """A head on the backbone's pooled features [B, F], where F is `backbone.feature_dim`.
+
+    A subclass gives `feature_losses` and `encode_features`. If the backbone is frozen and views are not
+    augmented, features are computed once, before the training.
+    """
+
+    @abstractmethod
+    def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
+        """As `training_losses`, of the features [B, F] of each view, in float32."""
+
+    @abstractmethod
+    def encode_features(self, features: Tensor) -> Tensor:
+        """As `encode`, of the features [B, F] of images."""
+
+    def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
+        """The losses of one batch of images; see `HashMethod.training_losses`."""
+        features = [self.backbone.pooled(view) for view in views]
+        # The head costs little, and losses on codes do not bear half precision.
+        with torch.autocast(features[0].device.type, enabled=False):
+            return self.feature_losses(*(feature.float() for feature in features))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Real values of images [B, 3, H, W]; see `HashMethod.encode`."""
+        return self.encode_features(self.backbone.pooled(images))
+
+
+class ShallowMethod(FeatureMethod):
+    """Fitted in one go to the features of all training images; the backbone stays as it is.
+
+    A subclass gives `fit` and `encode_features`, and keeps what it learns in buffers, so that it is saved.
+    """
+
+    views: ClassVar[int] = 0
+
+    def __init__(self, backbone: Backbone, bits: int, hyperparameters: BaseModel) -> None:
+        super().__init__(backbone, bits, hyperparameters)
+        backbone.freeze()
+
+    @abstractmethod
+    def fit(self, features: Tensor) -> None:
+        """Learn from the features [N, F] of the training images; draws from torch's generator, if at all."""
+
+    def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
+        """There are none: the method is fitted."""
+        raise TypeError(f"{type(self).__name__} is fitted, not trained by a loss")
 
 
 def straight_through_sign(values: Tensor) -> Tensor:
