@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hashbench.backbones import Backbone, create_backbone
-    from hashbench.codes import BinaryCodes
+    from hashbench.codes import BinaryCodes, ProductCodes
     from hashbench.dataset import ArrayImages, Dataset, DatasetPlugin, FileImages, Images, Split
     from hashbench.errors import HashbenchError, UsageError
     from hashbench.evaluation import Counts, Evaluation, evaluate
     from hashbench.experiment import load_trained
-    from hashbench.method import HashMethod, straight_through_sign
+    from hashbench.method import FeatureMethod, HashMethod, ShallowMethod, straight_through_sign
     from hashbench.registry import create_method, load_dataset
     from hashbench.results import Record, read_record
 
 _MODULES = {
     "backbones": ("Backbone", "create_backbone"),
-    "codes": ("BinaryCodes",),
+    "codes": ("BinaryCodes", "ProductCodes"),
     "dataset": ("ArrayImages", "Dataset", "DatasetPlugin", "FileImages", "Images", "Split"),
     "errors": ("HashbenchError", "UsageError"),
     "evaluation": ("Counts", "Evaluation", "evaluate"),
     "experiment": ("load_trained",),
-    "method": ("HashMethod", "straight_through_sign"),
+    "method": ("FeatureMethod", "HashMethod", "ShallowMethod", "straight_through_sign"),
     "registry": ("create_method", "load_dataset"),
     "results": ("Record", "read_record"),
 }
@@ -36,8 +36,11 @@ __all__ = [  # noqa: RUF022 (by topic)
     "Evaluation",
     "Counts",
     "BinaryCodes",
+    "ProductCodes",
     "create_method",
     "HashMethod",
+    "FeatureMethod",
+    "ShallowMethod",
     "straight_through_sign",
     "create_backbone",
     "Backbone",

@@ -31,7 +31,8 @@ class Backbone(nn.Module):
         freeze_batch_norm: Keep batch norm on its stored statistics in training.
 
     Attributes:
-        frozen: Whether `freeze` was called.
+        frozen: Whether weights and statistics stay as they are; see `freeze`.
+        dropout: Whether a frozen network has dropout in training.
         dim: D, the width of a token.
         feature_dim: F, the width of the pooled vector.
     """
@@ -57,7 +58,7 @@ class Backbone(nn.Module):
                 raise UsageError(f"the backbone has no stage {stage}") from None
         self.stage = stage
         self.freeze_batch_norm = freeze_batch_norm
-        self.frozen = False
+        self.frozen = self.dropout = False
         self.eval()
         try:
             with torch.no_grad():
@@ -90,11 +91,20 @@ class Backbone(nn.Module):
             return pooled
         return self.tokens(images).mean(1)
 
-    def freeze(self) -> None:
-        """Keep all weights and statistics as they are from now on; in training, too, dropout is off."""
-        self.frozen = True
+    def freeze(self, *, dropout: bool = False) -> None:
+        """Keep all weights and statistics as they are from now on.
+
+        Args:
+            dropout: Leave dropout on in training, so that features differ from epoch to epoch.
+        """
+        self.frozen, self.dropout = True, dropout
         self.requires_grad_(False)
-        self.eval()
+        self.train(self.training)
+
+    @property
+    def constant(self) -> bool:
+        """Whether an image keeps its features throughout a training."""
+        return self.frozen and not (self.dropout and any(layer.p > 0 for layer in self._dropout_layers()))
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch between training and evaluation; what is frozen stays in evaluation."""
@@ -103,7 +113,13 @@ class Backbone(nn.Module):
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
+        if self.dropout:
+            for layer in self._dropout_layers():
+                layer.train(mode)
         return self
+
+    def _dropout_layers(self) -> list[nn.modules.dropout._DropoutNd]:
+        return [module for module in self.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
 
     def _features(self, images: Tensor) -> Tensor:
         if self.stage is not None:

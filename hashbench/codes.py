@@ -121,7 +121,7 @@ class ProductCodes:
     def bits(self) -> int:
         """Length of a code, in bits: books · log2(words)."""
         books, size, _ = self.codebooks.shape
-        return books * (size.bit_length() - 1)
+        return int(books) * (int(size).bit_length() - 1)
 
     def to_binary(self) -> BinaryCodes:
         """The numbers of the codewords in binary, one book after the other: a name for each code, no more."""
@@ -132,7 +132,8 @@ class ProductCodes:
     def reconstruct(self) -> NDArray[np.float32]:
         """The vectors that the codes stand for, float32 [n, books · dim]."""
         books = np.arange(self.codebooks.shape[0])
-        return self.codebooks[books, self.words].reshape(len(self), -1)
+        vectors: NDArray[np.float32] = self.codebooks[books, self.words].reshape(len(self), -1)
+        return vectors
 
     def __len__(self) -> int:
         return len(self.words)

@@ -13,6 +13,12 @@ def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
+def _odd(size: int) -> int:
+    if size < 1 or size % 2 == 0:
+        raise ValueError("the size of a kernel must be odd")
+    return size
+
+
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Rank = Annotated[int, Field(gt=0)] | Literal["all"]
@@ -53,7 +59,9 @@ class ImageConfig(Section):
     """How an image becomes a tensor, in training and in testing."""
 
     size: int = Field(default=224, gt=0)
-    """Height and width in pixels: shorter side resized to it, then a centre crop."""
+    """Height and width in pixels of the centre crop."""
+    resize: int | None = Field(default=None, gt=0)
+    """Shorter side in pixels before the crop; None: `size`."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Subtracted from the channels, which are in 0..1."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
@@ -76,6 +84,10 @@ class AffineConfig(Section):
 class ViewConfig(Section):
     """The random augmentation that makes a training view, in this order; the defaults change nothing."""
 
+    random_crop: bool = False
+    """Crop the resized image at random, not at its centre."""
+    whole_image: bool = False
+    """Take the random resized crop from the whole image, not from what the test transform shows."""
     affine: AffineConfig | None = None
     """Rotation, shift, scale and shear."""
     crop_scale: Range = (1.0, 1.0)
@@ -93,6 +105,8 @@ class ViewConfig(Section):
     """Share of views with a Gaussian blur."""
     blur_sigma: Range = (0.1, 2.0)
     """Range of the blur's standard deviation in pixels."""
+    blur_kernel: Annotated[int, AfterValidator(_odd)] | None = None
+    """Height and width of the blur's kernel in pixels; None: Pillow's blur, which has no bound."""
     horizontal_flip: Probability = 0.0
     """Share of views that are mirrored."""
 
@@ -115,8 +129,17 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """How the learning rate goes over training."""
 
-    name: Literal["constant", "cosine", "one_cycle"] = "constant"
-    """`cosine` falls to 0, a step an epoch; `one_cycle` rises and falls, a step a batch."""
+    name: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
+    """`step` and `cosine` move once an epoch; `one_cycle` rises and falls, a step a batch."""
+    step_epochs: int = Field(default=100, gt=0)
+    """Of `step`: epochs until the rate is multiplied by `step_factor`, again and again."""
+    step_factor: float = Field(default=0.1, gt=0)
+    """Of `step`."""
+    hold_epochs: int = Field(default=0, ge=0)
+    """Of `cosine`: epochs at the full rate before it starts to fall."""
+    cosine_epochs: Annotated[int, Field(gt=0)] | Literal["batches"] | None = None
+    """Of `cosine`: epochs from the full rate to 0, and as many back up, again and again; `batches`: as many
+    as an epoch has batches; None: all that `hold_epochs` leaves."""
 
 
 class TrainingConfig(Section):
@@ -126,6 +149,13 @@ class TrainingConfig(Section):
     """Passes over the training images."""
     batch_size: int = Field(default=32, ge=2)
     """Images a step; each gives all its views. A single one left over by an epoch is left out."""
+    drop_last: bool = False
+    """Leave out the images that do not fill a last batch."""
+    freeze_backbone: bool = False
+    """Train the rest only. A method on features then learns from features that are computed once, unless
+    views are augmented."""
+    feature_dropout: bool = False
+    """Leave the dropout of a frozen backbone on in training; features are then computed anew each epoch."""
     gradient_clip: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient; None: no limit."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

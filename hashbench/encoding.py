@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from hashbench.codes import BinaryCodes
+from hashbench.codes import Codes
 from hashbench.config import RunConfig
 from hashbench.dataset import Images
 from hashbench.errors import HashbenchError, UsageError
-from hashbench.images import test_transform
-from hashbench.method import HashMethod
-from hashbench.progress import progress
+from hashbench.features import BATCH_SIZE, TransformedImages, batches, evaluating, pooled_features
+from hashbench.method import FeatureMethod, HashMethod
 
-BATCH_SIZE = 128
 PROBE = 8  # images on which a method's contract is checked
 
 
-def encode(method: HashMethod, images: Images, config: RunConfig, *, workers: int, task: str) -> BinaryCodes:
+def encode(method: HashMethod, images: Images, config: RunConfig, *, workers: int, task: str) -> Codes:
     """Encode images in evaluation mode and full precision.
 
     Args:
@@ -37,14 +36,18 @@ def encode(method: HashMethod, images: Images, config: RunConfig, *, workers: in
     Raises:
         HashbenchError: The method breaks its contract; see `check_encoder`.
     """
-    check_encoder(method, images, config)
-    loader = DataLoader(_TestImages(images, config), batch_size=BATCH_SIZE, num_workers=workers)
-    with _encoding(method, config), progress(task, len(images)) as advance:
-        codes = []
-        for batch in loader:
-            codes.append(_codes(method, batch.to(config.device, memory_format=torch.channels_last)))
-            advance(len(batch))
-    return BinaryCodes.concatenate(codes)
+    values = _values(method, images, config, workers, task)
+    with _blamed(method):
+        return method.codes(values)
+
+
+def encode_queries(
+    method: HashMethod, images: Images, config: RunConfig, *, workers: int, task: str
+) -> Codes | NDArray[np.float32]:
+    """As `encode`, but in the form that the method gives queries; see `HashMethod.query_codes`."""
+    values = _values(method, images, config, workers, task)
+    with _blamed(method):
+        return method.query_codes(values)
 
 
 def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None:
@@ -56,18 +59,19 @@ def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None
     Raises:
         HashbenchError: It does not.
     """
-    probe = _TestImages(images, config)
+    probe = TransformedImages(images, config)
     batch = torch.stack([probe[index] for index in range(min(PROBE, len(images)))])
-    with _encoding(method, config):
+    with evaluating(method, config):
         batch = batch.to(config.device, memory_format=torch.channels_last)
-        bits = _codes(method, batch).bits
-        if bits != config.bits:
-            raise HashbenchError(f"{_name(method)} gives codes of {bits} bits, not of {config.bits}")
         values = method.encode(batch)
         others = {
             "order": method.encode(batch.flip(0)).flip(0),
             "size": torch.cat([method.encode(batch[i : i + 1]) for i in range(len(batch))]),
         }
+    with _blamed(method):
+        bits = method.codes(values).bits
+    if bits != config.bits:
+        raise HashbenchError(f"{_name(method)} gives codes of {bits} bits, not of {config.bits}")
     for what, other in others.items():
         difference = (other - values).abs().max().item()
         if difference > 1e-3 * values.abs().max().item():
@@ -77,34 +81,31 @@ def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None
             )
 
 
+def _values(method: HashMethod, images: Images, config: RunConfig, workers: int, task: str) -> Tensor:
+    """The values of `HashMethod.encode` for all images, on the CPU."""
+    check_encoder(method, images, config)
+
+    def values() -> Iterator[Tensor]:
+        if isinstance(method, FeatureMethod) and method.backbone.frozen:
+            features = pooled_features(method.backbone, images, config, workers=workers, task=task)
+            for batch in torch.split(features, BATCH_SIZE):
+                yield method.encode_features(batch.to(config.device))
+        else:
+            for batch in batches(images, config, workers=workers, task=task):
+                yield method.encode(batch)
+
+    with evaluating(method, config):
+        return torch.cat([batch.cpu() for batch in values()])
+
+
 @contextmanager
-def _encoding(method: HashMethod, config: RunConfig) -> Iterator[None]:
-    method.to(config.device).to(memory_format=torch.channels_last).eval()
-    # TensorFloat-32, a GPU's default for convolutions, rounds by batch size.
-    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    # Not inference_mode: what a network caches in it could not be trained with.
-    with torch.no_grad(), exact:
-        yield
-
-
-def _codes(method: HashMethod, batch: Tensor) -> BinaryCodes:
+def _blamed(method: HashMethod) -> Iterator[None]:
+    """Values that are no codes are the method's fault, not the user's."""
     try:
-        return method.codes(batch)
-    except UsageError as error:  # not the user's: the method's values are no codes
+        yield
+    except UsageError as error:
         raise HashbenchError(f"{_name(method)}: {error}") from error
 
 
 def _name(method: HashMethod) -> str:
     return type(method).__name__
-
-
-class _TestImages(Dataset[Tensor]):
-    def __init__(self, images: Images, config: RunConfig) -> None:
-        self.images, self.transform = images, test_transform(config.images)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        tensor: Tensor = self.transform(self.images[index])
-        return tensor

@@ -13,17 +13,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from accelerate.utils import set_seed
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
 
 from hashbench import environment, registry
 from hashbench.backbones import create_backbone
-from hashbench.codes import BinaryCodes
+from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.config import RunConfig
 from hashbench.dataset import Dataset
-from hashbench.encoding import check_encoder, encode
+from hashbench.encoding import check_encoder, encode, encode_queries
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import Evaluation, code_health, evaluate
 from hashbench.method import HashMethod
@@ -41,6 +43,7 @@ from hashbench.results import (
 from hashbench.training import resolve_precision, train
 
 MODEL = "model.safetensors"
+BACKBONE = "backbone."
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def configure(
     entry = registry.find("method", method)
     cls: type[HashMethod] = entry.load()
     path = entry.recipe()
-    recipe = load_recipe(path, dataset.name) if path else {}
+    recipe = load_recipe(path, dataset.name, bits) if path else {}
     config = resolve(
         recipe,
         settings,
@@ -135,7 +138,7 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
         started = time.monotonic()
         train(method, dataset.train, config, workers=workers, log=partial / "log.jsonl")
         trained = time.monotonic()
-        query = encode(method, dataset.query.images, config, workers=workers, task="queries")
+        query = encode_queries(method, dataset.query.images, config, workers=workers, task="queries")
         database = encode(method, dataset.database.images, config, workers=workers, task="database")
         encoded = time.monotonic()
         evaluation = evaluate(
@@ -169,26 +172,23 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
             environment={**environment.describe(config.device), "source": source},
             created=datetime.now(timezone.utc),
         )
-        _save_model(partial / MODEL, method)
+        _save_model(partial / MODEL, method, config)
         _save_codes(partial / "codes.npz", query, database, dataset)
-        curves(evaluation).to_csv(partial / "curves.csv", index=False)
+        curves(evaluation, radius=isinstance(database, BinaryCodes)).to_csv(
+            partial / "curves.csv", index=False
+        )
         write_record(record, partial)
     return Run(record, folder, existed=False)
 
 
-def build_method(config: RunConfig, *, pretrained: bool | None = None) -> HashMethod:
-    """Build the untrained method of a run; the seed fixes its weights.
-
-    Args:
-        config: The run.
-        pretrained: Overrides whether the backbone's pretrained weights are loaded.
-    """
+def build_method(config: RunConfig) -> HashMethod:
+    """Build the untrained method of a run; the seed fixes its weights."""
     set_seed(config.seed)
     chosen = config.backbone.model_dump()
     options = chosen.pop("options")
-    if pretrained is not None:
-        chosen["pretrained"] = pretrained
     backbone = create_backbone(**chosen, image_size=config.images.size, **options)
+    if config.training.freeze_backbone:
+        backbone.freeze(dropout=config.training.feature_dropout)
     return registry.create_method(config.method, backbone, config.bits, **config.hyperparameters)
 
 
@@ -201,8 +201,18 @@ def load_trained(folder: Path | str) -> HashMethod:
     folder = Path(folder)
     record = read_record(folder)
     try:
-        method = build_method(RunConfig(**record.config), pretrained=False)
-        load_model(method, str(folder / MODEL))
+        config = RunConfig(**record.config)
+        weights = load_file(folder / MODEL)
+        whole = any(name.startswith(BACKBONE) for name in weights)
+        if whole:  # nothing to download
+            unloaded = config.backbone.model_copy(update={"pretrained": False})
+            config = config.model_copy(update={"backbone": unloaded})
+        method = build_method(config)
+        if not whole:
+            weights |= {
+                name: tensor for name, tensor in method.state_dict().items() if name.startswith(BACKBONE)
+            }
+        method.load_state_dict(weights)
     except (ValidationError, RuntimeError, OSError, SafetensorError) as error:
         raise HashbenchError(
             f"{folder / MODEL} does not fit the {record.method} that is installed ({error}); run it again"
@@ -210,17 +220,20 @@ def load_trained(folder: Path | str) -> HashMethod:
     return method.eval()
 
 
-def curves(evaluation: Evaluation) -> pd.DataFrame:
+def curves(evaluation: Evaluation, *, radius: bool) -> pd.DataFrame:
     """All precision–recall curves of an evaluation, one below the other.
+
+    Args:
+        evaluation: The evaluation.
+        radius: Whether there are Hamming radii.
 
     Returns:
         Columns curve ("rank", "radius-macro", "radius-micro"), at (the rank or radius), precision, recall.
     """
-    tables = {
-        "rank": evaluation.curve_by_rank(),
-        "radius-macro": evaluation.curve_by_radius("macro"),
-        "radius-micro": evaluation.curve_by_radius("micro"),
-    }
+    tables = {"rank": evaluation.curve_by_rank()}
+    if radius:
+        tables["radius-macro"] = evaluation.curve_by_radius("macro")
+        tables["radius-micro"] = evaluation.curve_by_radius("micro")
     columns = {"rank": "at", "radius": "at"}
     return pd.concat([table.rename(columns=columns).assign(curve=name) for name, table in tables.items()])[
         ["curve", "at", "precision", "recall"]
@@ -232,21 +245,32 @@ def _source(config: RunConfig) -> str:
     return registry.source_digest(*plugins)
 
 
-def _save_model(path: Path, method: HashMethod) -> None:
+def _save_model(path: Path, method: HashMethod, config: RunConfig) -> None:
+    """Save the method; of a frozen backbone only weights that cannot be had again."""
+    known = method.backbone.frozen and config.backbone.pretrained
+    weights = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied weights, too
+        for name, tensor in method.state_dict().items()
+        if not (known and name.startswith(BACKBONE))
+    }
     try:
-        save_model(method, str(path))
+        save_file(weights, path)
     except SafetensorError as error:  # as when the disk is full
         raise OSError(str(error)) from error
 
 
-def _save_codes(path: Path, query: BinaryCodes, database: BinaryCodes, dataset: Dataset) -> None:
+def _save_codes(path: Path, query: Codes | NDArray[np.float32], database: Codes, dataset: Dataset) -> None:
     arrays: dict[str, Any] = {
-        "bits": np.int64(query.bits),
-        "query_codes": query.packed,
-        "database_codes": database.packed,
         "query_labels": dataset.query.labels,
         "database_labels": dataset.database.labels,
         "query_ids": np.array(dataset.query.images.ids),
         "database_ids": np.array(dataset.database.images.ids),
     }
+    if isinstance(database, ProductCodes):
+        arrays |= {"codebooks": database.codebooks, "database_codes": database.words}
+        arrays["query_codes"] = query.words if isinstance(query, ProductCodes) else query
+    else:
+        assert isinstance(query, BinaryCodes)
+        arrays |= {"bits": np.int64(database.bits), "database_codes": database.packed}
+        arrays["query_codes"] = query.packed
     np.savez_compressed(path, **arrays)

@@ -33,7 +33,7 @@ def decode(path: Path) -> Image.Image:
 
 
 class GaussianBlur(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """Pillow's Gaussian blur with a random radius, the one that the published code of the field uses."""
+    """Pillow's Gaussian blur with a random radius, the one that most published code of the field uses."""
 
     def __init__(self, sigma: tuple[float, float]) -> None:
         super().__init__()
@@ -46,17 +46,18 @@ class GaussianBlur(v2.Transform):  # type: ignore[misc]  # torchvision has no ty
 
 
 def test_transform(images: ImageConfig) -> v2.Transform:
-    """Pillow image -> float32 [3, size, size]: shorter side to `size`, centre crop, normalize."""
-    return v2.Compose([*_square(images), *_to_tensor(images)])
+    """Pillow image -> float32 [3, size, size]: resize the shorter side, centre crop, normalize."""
+    return v2.Compose([_resize(images), v2.CenterCrop(images.size), *_to_tensor(images)])
 
 
 def view_transform(images: ImageConfig, views: ViewConfig) -> v2.Transform:
     """Pillow image -> one augmented view, float32 [3, size, size]; draws from torch's generator.
 
-    As in the published code of WCH the image is first cut to the test transform's square, so a view never
-    shows what the test transform would not.
+    As in the published code of WCH the image is first cut to the test transform's square, so that a view
+    never shows what the test transform would not, unless `whole_image` or `random_crop` says otherwise.
     """
-    steps: list[v2.Transform] = [*_square(images)]
+    crop = v2.RandomCrop if views.random_crop else v2.CenterCrop
+    steps: list[v2.Transform] = [] if views.whole_image else [_resize(images), crop(images.size)]
     if views.affine is not None:
         steps.append(
             v2.RandomAffine(
@@ -67,21 +68,26 @@ def view_transform(images: ImageConfig, views: ViewConfig) -> v2.Transform:
                 interpolation=v2.InterpolationMode.BILINEAR,
             )
         )
-    if views.crop_scale != (1.0, 1.0):
+    if views.whole_image or views.crop_scale != (1.0, 1.0):
         steps.append(v2.RandomResizedCrop(images.size, scale=views.crop_scale))
     if views.color_jitter is not None:
         steps.append(v2.RandomApply([v2.ColorJitter(*views.color_jitter)], p=views.color_jitter_probability))
     if views.grayscale:
         steps.append(v2.RandomGrayscale(p=views.grayscale))
     if views.blur:
-        steps.append(v2.RandomApply([GaussianBlur(views.blur_sigma)], p=views.blur))
+        blur = (
+            v2.GaussianBlur(views.blur_kernel, views.blur_sigma)
+            if views.blur_kernel
+            else GaussianBlur(views.blur_sigma)
+        )
+        steps.append(v2.RandomApply([blur], p=views.blur))
     if views.horizontal_flip:
         steps.append(v2.RandomHorizontalFlip(p=views.horizontal_flip))
     return v2.Compose([*steps, *_to_tensor(images)])
 
 
-def _square(images: ImageConfig) -> list[v2.Transform]:
-    return [v2.Resize(images.size), v2.CenterCrop(images.size)]
+def _resize(images: ImageConfig) -> v2.Transform:
+    return v2.Resize(images.resize or images.size)
 
 
 def _to_tensor(images: ImageConfig) -> list[v2.Transform]:

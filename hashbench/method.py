@@ -1,7 +1,7 @@
 """What a method plugin implements: images in, one code per image out.
 
-Three kinds, each narrower than the one before: a `HashMethod` is trained on images; a `FeatureMethod` is a head
-on the backbone's pooled features; a `ShallowMethod` is fitted to these features, all at once.
+Three kinds, each narrower than the one before: a `HashMethod` is trained on images; a `FeatureMethod` is a
+head on the backbone's pooled features; a `ShallowMethod` is fitted to these features, all at once.
 """
 
 from __future__ import annotations

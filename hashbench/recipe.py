@@ -17,14 +17,17 @@ FLAGS = {"method", "dataset", "protocol", "bits", "seed", "device"}
 
 
 class Recipe(Section):
-    """The content of a `recipe.yaml`: settings for any dataset, and what differs for some."""
+    """The content of a `recipe.yaml`: settings, and what differs for some code lengths and datasets."""
 
     defaults: dict[str, Any] = Field(default={})
+    bits: dict[int, dict[str, Any]] = Field(default={})
     datasets: dict[str, dict[str, Any]] = Field(default={})
 
 
-def load_recipe(path: Path, dataset: str) -> dict[str, Any]:
-    """Read the settings that a method's recipe has for one dataset; without a section, they are the defaults.
+def load_recipe(path: Path, dataset: str, bits: int) -> dict[str, Any]:
+    """Read a method's settings for a dataset and a code length: its defaults, and over them what differs.
+
+    Where both sections have a setting, that of the dataset counts.
 
     Raises:
         HashbenchError: The file is not a recipe.
@@ -35,10 +38,10 @@ def load_recipe(path: Path, dataset: str) -> dict[str, Any]:
         raise HashbenchError(f"the recipe {path} cannot be read: {error}") from error
     except (TypeError, ValidationError) as error:
         raise HashbenchError(
-            f"the recipe {path} is none: it has the keys defaults (settings) and datasets (name: settings), "
-            "and no other"
+            f"the recipe {path} is none: it has the keys defaults (settings), bits (length: settings) and "
+            "datasets (name: settings), and no other"
         ) from error
-    settings = merge(recipe.defaults, recipe.datasets.get(dataset, {}))
+    settings = merge(merge(recipe.defaults, recipe.bits.get(bits, {})), recipe.datasets.get(dataset, {}))
     if flags := FLAGS & settings.keys():
         raise HashbenchError(f"the recipe {path} sets {', '.join(sorted(flags))}, which only a flag can")
     return settings

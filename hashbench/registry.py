@@ -87,12 +87,11 @@ class Entry:
         return [own, *sorted(set(own.parent.rglob("*.py")) - {own})]
 
     def recipe(self) -> Path | None:
-        """The method's recipe: `recipe.yaml` in its package, or FILE.yaml beside a plugin FILE.py."""
-        files = self.sources()
-        if not files:
-            return None
-        path = files[0].with_suffix(".yaml") if self.origin == "file" else files[0].with_name("recipe.yaml")
-        return path if path.is_file() else None
+        """The method's recipe: `recipe.yaml` beside its module, or FILE.yaml beside a plugin FILE.py."""
+        files = self.sources()[:1]
+        paths = [file.with_suffix(".yaml") for file in files if self.origin == "file"]
+        paths += [file.with_name("recipe.yaml") for file in files]
+        return next((path for path in paths if path.is_file()), None)
 
     def summary(self) -> str:
         """First line of the docstring of the target's module, read without importing it."""
@@ -217,13 +216,10 @@ def load_dataset(name: str, protocol: str | None = None, root: Path | str | None
 
 
 def source_digest(*entries: Entry) -> str:
-    """Hash of the code that numbers depend on: hashbench, reports and commands apart, and the plugins."""
+    """Hash of the code that numbers depend on: the plugins, and what of hashbench takes part in a run."""
     package = Path(__file__).parent
-    core = [
-        file
-        for file in package.rglob("*.py")
-        if file.relative_to(package).parts[0] not in ("cli.py", "report")
-    ]
+    beside = {"cli.py", "report", "scaffold.py", "testing.py"}
+    core = [file for file in package.rglob("*.py") if file.relative_to(package).parts[0] not in beside]
     digest = hashlib.sha256()
     for origin, files in (("", core), *((entry.origin, entry.sources()) for entry in entries)):
         digest.update(origin.encode())  # has the version, if there is no source

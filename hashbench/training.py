@@ -14,16 +14,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
-from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from hashbench.config import OptimizerConfig, RunConfig
+from hashbench.config import OptimizerConfig, RunConfig, ViewConfig
 from hashbench.dataset import Images
 from hashbench.errors import HashbenchError, UsageError
+from hashbench.features import pooled_features
 from hashbench.images import view_transform
-from hashbench.method import HashMethod
+from hashbench.method import FeatureMethod, HashMethod, ShallowMethod
 from hashbench.progress import progress
 
 
@@ -65,11 +66,12 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
     """Train a method in place; the last epoch is the result.
 
     Args:
-        method: What to train.
+        method: What to train, or to fit.
         images: The training images, without labels.
         config: The run; `seed` fixes order and augmentation whatever the number of workers.
         workers: Processes that load images.
         log: Written as JSON lines, one a step: epoch, step, seconds, learning rate, the loss and its parts.
+            For a method that is fitted, one line: images and seconds.
 
     Raises:
         HashbenchError: The loss is not finite; the message gives step and parts, the log all before.
@@ -77,18 +79,43 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
     if len(images) < 2:
         raise HashbenchError("training needs 2 images at least")
     set_seed(config.seed)
+    if isinstance(method, ShallowMethod):
+        _fit(method, images, config, workers, log)
+    else:
+        _descend(method, images, config, workers, log)
+    method.eval()
+
+
+def _fit(method: ShallowMethod, images: Images, config: RunConfig, workers: int, log: Path) -> None:
+    start = time.monotonic()
+    method.to(config.device)
+    features = pooled_features(method.backbone, images, config, workers=workers, task="train")
+    method.fit(features.to(config.device))
+    seconds = round(time.monotonic() - start, 3)
+    log.write_text(_log_line(images=len(images), seconds=seconds), encoding="utf-8")
+
+
+def _descend(method: HashMethod, images: Images, config: RunConfig, workers: int, log: Path) -> None:
+    """Stochastic gradient descent, in one of its forms."""
     training = config.training
+    inputs: Dataset[tuple[Tensor, ...]]
+    on_features = (
+        isinstance(method, FeatureMethod) and method.backbone.constant and config.views == ViewConfig()
+    )
+    if on_features:
+        features = pooled_features(method.backbone, images, config, workers=workers, task="features")
+        inputs, workers = _Features(features, method.views), 0
+    else:
+        inputs = _Views(images, view_transform(config.images, config.views), method.views, config.seed)
     # Accelerate keeps device and precision of the first run for the process; the runs of a grid may differ.
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(
-        cpu=config.device == "cpu", mixed_precision="bf16" if training.precision == "bfloat16" else "no"
-    )
+    half = training.precision == "bfloat16" and not on_features  # heads are computed in full precision
+    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="bf16" if half else "no")
     if accelerator.num_processes > 1:
         raise UsageError("a run takes one process; start it without torchrun or accelerate launch")
-    sampler = _Shuffle(len(images), training.batch_size, config.seed)
-    views = _Views(images, view_transform(config.images, config.views), method.views, config.seed)
+    sampler = _Shuffle(len(images), training.batch_size, training.drop_last, config.seed)
     loader = DataLoader(
-        views,
+        inputs,
         batch_size=training.batch_size,
         sampler=sampler,
         generator=torch.Generator().manual_seed(config.seed),  # else it draws from the generator of dropout
@@ -99,7 +126,7 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
     method.to(memory_format=torch.channels_last)  # convolutions train 1.7 times as fast on a CPU
     optimizer = _optimizer(method, config.optimizer)
     schedule, per_step = _schedule(optimizer, config, len(loader))
-    model, optimizer, loader = accelerator.prepare(method, optimizer, loader)
+    model, optimizer, loader = accelerator.prepare(_Losses(method, on_features), optimizer, loader)
     model.train()
 
     start, step = time.monotonic(), 0
@@ -111,9 +138,7 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
             sampler.epoch = epoch
             for batch in loader:
                 rate = optimizer.param_groups[-1]["lr"]
-                losses: dict[str, Tensor] = model(
-                    *(view.to(memory_format=torch.channels_last) for view in batch)
-                )
+                losses: dict[str, Tensor] = model(*batch)
                 numbers = _numbers(method, losses)
                 seconds = round(time.monotonic() - start, 3)
                 lines.write(_log_line(epoch=epoch, step=step, seconds=seconds, lr=rate, **numbers))
@@ -135,7 +160,6 @@ def train(method: HashMethod, images: Images, config: RunConfig, *, workers: int
                 advance(1, f"epoch {epoch + 1}/{training.epochs}, loss {numbers['loss']:.4g}")
             if not per_step:
                 schedule.step()
-    method.eval()
 
 
 def _numbers(method: HashMethod, losses: dict[str, Tensor]) -> dict[str, float]:
@@ -163,14 +187,38 @@ def _schedule(
     optimizer: torch.optim.Optimizer, config: RunConfig, steps_per_epoch: int
 ) -> tuple[LRScheduler, bool]:
     """The schedule, and whether it moves by step (else by epoch)."""
-    epochs = config.training.epochs
-    if config.schedule.name == "cosine":
-        return CosineAnnealingLR(optimizer, T_max=epochs), False
-    if config.schedule.name == "one_cycle":
+    epochs, schedule = config.training.epochs, config.schedule
+    if schedule.name == "one_cycle":
         rates = [group["lr"] for group in optimizer.param_groups]
         steps = epochs * steps_per_epoch
         return OneCycleLR(optimizer, max_lr=rates, total_steps=steps, cycle_momentum=False), True
-    return LambdaLR(optimizer, lambda epoch: 1.0), False
+
+    def factor(epoch: int) -> float:
+        if schedule.name == "step":
+            return schedule.step_factor ** (epoch // schedule.step_epochs)
+        if schedule.name == "cosine":
+            length = schedule.cosine_epochs or max(1, epochs - schedule.hold_epochs)
+            fallen = max(0, epoch - schedule.hold_epochs) / (
+                steps_per_epoch if length == "batches" else length
+            )
+            return (1 + math.cos(math.pi * fallen)) / 2
+        return 1.0
+
+    return LambdaLR(optimizer, factor), False
+
+
+class _Losses(nn.Module):
+    """The losses of a batch of images or of features, as the module that accelerate wraps."""
+
+    def __init__(self, method: HashMethod, on_features: bool) -> None:
+        super().__init__()
+        self.method, self.on_features = method, on_features
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        if self.on_features:
+            assert isinstance(self.method, FeatureMethod)
+            return self.method.feature_losses(*inputs)
+        return self.method.training_losses(*(view.to(memory_format=torch.channels_last) for view in inputs))
 
 
 class _Shuffle(Sampler[int]):
@@ -179,9 +227,15 @@ class _Shuffle(Sampler[int]):
     If the last batch had a single image, that is left out: it has no contrast and no batch to normalize.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+    def __init__(self, size: int, batch_size: int, drop_last: bool, seed: int) -> None:
         self.size, self.seed, self.epoch = size, seed, 0
-        self.used = size - (size % batch_size == 1)
+        left_over = size % batch_size
+        self.used = size - (left_over if drop_last or left_over == 1 else 0)
+        if not self.used:
+            raise UsageError(
+                f"{size} training images do not fill a batch of {batch_size}; "
+                "try a smaller --set batch_size=… or --set drop_last=false"
+            )
 
     def __len__(self) -> int:
         return self.used
@@ -203,3 +257,13 @@ class _Views(Dataset[tuple[Tensor, ...]]):
             state = np.random.SeedSequence([self.seed, item]).generate_state(1, np.uint64)
             torch.default_generator.manual_seed(int(state[0]))
             return tuple(self.transform(image) for _ in range(self.views))
+
+
+class _Features(Dataset[tuple[Tensor, ...]]):
+    """Features of images as they are, the same for each view."""
+
+    def __init__(self, features: Tensor, views: int) -> None:
+        self.features, self.views = features, views
+
+    def __getitem__(self, item: int) -> tuple[Tensor, ...]:
+        return (self.features[item % len(self.features)],) * self.views

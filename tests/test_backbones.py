@@ -127,3 +127,41 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
         HashbenchError, match=r"weights of test_vit .*no route to host\).*backbone=efficientnet_lite0"
     ):
         create_backbone("test_vit", image_size=64)
+
+
+def test_what_is_frozen_stays_as_it_is_in_training() -> None:
+    backbone = create_backbone("test_resnet", image_size=64, pretrained=False).train()
+    backbone.freeze()
+    assert not any(module.training for module in backbone.train().modules())
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    assert not backbone.pooled(IMAGES).requires_grad
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+    assert backbone.constant
+
+
+def test_the_dropout_of_a_frozen_network_can_stay_on() -> None:
+    backbone = create_backbone("vgg11", image_size=32, pretrained=False, drop_rate=0.5)
+    assert not backbone.constant
+    backbone.freeze(dropout=True)
+    assert not backbone.constant
+    images = IMAGES[:, :, :32, :32]
+    assert not torch.equal(backbone.train().pooled(images), backbone.pooled(images))
+    assert torch.equal(backbone.eval().pooled(images), backbone.pooled(images))
+    backbone.freeze()
+    assert backbone.constant
+    assert torch.equal(backbone.train().pooled(images), backbone.pooled(images))
+    without = create_backbone("vgg11", image_size=32, pretrained=False)
+    without.freeze(dropout=True)
+    assert without.constant  # there is no dropout to leave on
+
+
+def test_resnet18_for_small_images() -> None:
+    backbone = create_backbone("resnet18_cifar", image_size=32, pretrained=False)
+    assert backbone.feature_dim == 512
+    assert backbone.tokens(IMAGES[:, :, :32, :32]).shape == (2, 16, 512)  # 32 px, halved three times
+    assert sum(p.numel() for p in backbone.parameters()) == 11_168_832
+    assert not backbone.network.layer1[0].bn2.weight.eq(0).any()  # as torch draws them, not as timm does
+    with pytest.raises(UsageError, match="no pretrained weights; add --set pretrained=false"):
+        create_backbone("resnet18_cifar", image_size=32)
+    with pytest.raises(UsageError, match="resnet18_cifar cannot be built"):
+        create_backbone("resnet18_cifar", image_size=32, pretrained=False, depth=3)

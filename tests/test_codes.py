@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hashbench.codes import BinaryCodes
+from hashbench.codes import BinaryCodes, ProductCodes
 from hashbench.errors import UsageError
 
 RNG = np.random.default_rng(0)
@@ -77,6 +77,54 @@ def test_what_is_no_code_is_an_error_of_one_line(make: Callable[[], object], mes
     with pytest.raises(UsageError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def product_codes(n: int = 6, books: int = 3, words: int = 8, dim: int = 5) -> ProductCodes:
+    numbers = RNG.integers(0, words, (n, books)).astype(np.uint8)
+    return ProductCodes(numbers, RNG.standard_normal((books, words, dim)).astype(np.float32))
+
+
+def test_product_codes_stand_for_vectors() -> None:
+    codes = product_codes()
+    assert (len(codes), codes.bits) == (6, 9)
+    vectors = codes.reconstruct()
+    assert vectors.shape == (6, 15)
+    np.testing.assert_array_equal(vectors[4, 5:10], codes.codebooks[1, codes.words[4, 1]])
+    np.testing.assert_array_equal(codes[2:4].reconstruct(), vectors[2:4])
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"), [(2, np.uint8), (16, np.uint8), (256, np.uint8), (1024, np.uint16)]
+)
+def test_the_binary_form_of_product_codes_names_each_code(words: int, kind: type) -> None:
+    numbers = RNG.integers(0, words, (50, 2)).astype(kind)
+    codes = ProductCodes(numbers, np.zeros((2, words, 1), np.float32))
+    binary = codes.to_binary()
+    assert binary.bits == codes.bits == 2 * int(np.log2(words))
+    bits = (binary.to_signs().astype(int) + 1) // 2
+    digits = 2 ** np.arange(binary.bits // 2)
+    np.testing.assert_array_equal(bits.reshape(50, 2, -1) @ digits, numbers)
+
+
+@pytest.mark.parametrize(
+    ("words", "codebooks", "message"),
+    [
+        (
+            np.zeros((2, 3), np.uint8),
+            np.zeros((3, 6, 1), np.float32),
+            "a power of 2 as the number of words, found 6",
+        ),
+        (np.zeros((2, 3), np.uint8), np.zeros((3, 1, 1), np.float32), "a power of 2"),
+        (np.zeros((2, 3), np.uint8), np.zeros((3, 8, 1)), "expected float32"),
+        (np.zeros((2, 3), np.uint8), np.full((3, 8, 1), np.nan, np.float32), "not finite"),
+        (np.zeros((2, 3), np.int64), np.zeros((3, 8, 1), np.float32), "uint8 or uint16"),
+        (np.zeros((2, 4), np.uint8), np.zeros((3, 8, 1), np.float32), r"\[n, 3\], found uint8 \[2, 4\]"),
+        (np.full((2, 3), 8, np.uint8), np.zeros((3, 8, 1), np.float32), "8 is no codeword; there are 0 to 7"),
+    ],
+)
+def test_what_is_no_product_code(words: np.ndarray, codebooks: np.ndarray, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ProductCodes(words, codebooks)
 
 
 def test_importing_codes_and_evaluation_does_not_import_torch() -> None:

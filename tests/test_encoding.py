@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hashbench import ArrayImages, Backbone, HashbenchError, HashMethod, encoding
+from hashbench import ArrayImages, Backbone, HashbenchError, HashMethod, features
 from hashbench.config import RunConfig
 from hashbench.encoding import check_encoder, encode
 from hashbench.experiment import build_method
@@ -42,7 +42,7 @@ def test_codes_do_not_depend_on_batch_size_or_order(monkeypatch: pytest.MonkeyPa
     codes = encode(method, IMAGES, CONFIG, workers=0, task="t").to_signs()
     assert codes.shape == (11, 12)
     assert not method.training
-    monkeypatch.setattr(encoding, "BATCH_SIZE", 3)
+    monkeypatch.setattr(features, "BATCH_SIZE", 3)
     np.testing.assert_array_equal(encode(method, IMAGES, CONFIG, workers=2, task="t").to_signs(), codes)
     order = np.arange(11)[::-1]
     np.testing.assert_array_equal(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from hashbench import HashbenchError
 from hashbench.config import AffineConfig, ImageConfig, ViewConfig
@@ -67,6 +68,9 @@ def test_views_without_augmentation_are_the_test_image() -> None:
         ViewConfig(color_jitter=(0.4, 0.4, 0.4, 0.1), color_jitter_probability=1),
         ViewConfig(grayscale=1),
         ViewConfig(blur=1),
+        ViewConfig(blur=1, blur_kernel=3),
+        ViewConfig(random_crop=True),
+        ViewConfig(whole_image=True),
         ViewConfig(horizontal_flip=1),
     ],
 )
@@ -84,3 +88,41 @@ def test_flip_and_grayscale_are_exact() -> None:
     grey = view_transform(PLAIN, ViewConfig(grayscale=1))(PHOTO)
     assert torch.equal(grey[0], grey[1])
     assert torch.equal(grey[1], grey[2])
+
+
+def test_a_crop_from_a_larger_image() -> None:
+    larger = ImageConfig(size=32, resize=40, mean=(0, 0, 0), std=(1, 1, 1))
+    assert PHOTO.size == (60, 40)
+    pixels = torch.from_numpy(np.array(PHOTO)).permute(2, 0, 1) / 255
+    torch.testing.assert_close(transform_of(larger)(PHOTO), pixels[:, 4:36, 14:46])
+    crop = view_transform(larger, ViewConfig(random_crop=True))(PHOTO)
+    places = pixels.unfold(1, 32, 1).unfold(2, 32, 1)  # every crop there is
+    assert (places - crop[:, None, None]).abs().amax((0, 3, 4)).min() < 1e-6
+
+
+def test_views_of_the_whole_image_show_its_edges() -> None:
+    """The left edge alone is white; the test transform's square leaves it out."""
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, :10] = 255
+    image = Image.fromarray(pixels)
+
+    def edges(views: ViewConfig) -> int:
+        transform = view_transform(PLAIN, views)
+        torch.manual_seed(0)
+        return sum(bool(transform(image).max() > 0.5) for _ in range(50))
+
+    assert edges(ViewConfig(crop_scale=(0.2, 0.9))) == 0
+    assert edges(ViewConfig(crop_scale=(0.2, 0.9), whole_image=True)) > 5
+
+
+def test_a_blur_with_a_kernel_reaches_so_far_and_no_farther() -> None:
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[16, 16] = 255
+    views = ViewConfig(blur=1, blur_kernel=3, blur_sigma=(2.0, 2.0))
+    blurred = view_transform(PLAIN, views)(Image.fromarray(pixels))[0]
+    assert [index.tolist() for index in blurred.nonzero(as_tuple=True)] == [
+        [15] * 3 + [16] * 3 + [17] * 3,
+        [15, 16, 17] * 3,
+    ]
+    with pytest.raises(ValidationError, match="must be odd"):
+        ViewConfig(blur_kernel=4)

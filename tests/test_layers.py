@@ -14,12 +14,14 @@ PACKAGE = Path(hashbench.__file__).parent
 # A module imports from lines above its own only; what is on one line knows nothing of each other.
 LAYERS = [
     ["errors"],
-    ["codes", "config", "progress", "environment", "protocol", "download", "plugin_files"],
+    ["codes", "config", "progress", "environment", "protocol", "download", "plugin_files", "pca"],
     ["images", "backbones", "lists", "recipe"],
     ["dataset", "evaluation"],
     ["method"],
+    ["features"],
     ["registry", "training", "encoding", "results"],
     ["experiment"],
+    ["testing"],
     ["cli"],
     ["__init__", "__main__"],
 ]

@@ -117,13 +117,17 @@ def test_a_recipe_without_a_backbone_says_how_to_give_one() -> None:
         resolve({}, (), WCH.Hyperparameters, **FLAGS)
 
 
-def test_recipes_of_datasets_lie_over_the_defaults(tmp_path: Path) -> None:
+def test_what_differs_lies_over_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(
-        "defaults: {training: {epochs: 3, batch_size: 8}}\ndatasets: {digits: {training: {epochs: 1}}}"
+        "defaults: {training: {epochs: 3, batch_size: 8}}\n"
+        "bits: {16: {training: {epochs: 5, drop_last: true}}}\n"
+        "datasets: {digits: {training: {epochs: 1}}}"
     )
-    assert load_recipe(path, "digits") == {"training": {"epochs": 1, "batch_size": 8}}
-    assert load_recipe(path, "coco") == {"training": {"epochs": 3, "batch_size": 8}}
+    assert load_recipe(path, "digits", 32) == {"training": {"epochs": 1, "batch_size": 8}}
+    assert load_recipe(path, "coco", 32) == {"training": {"epochs": 3, "batch_size": 8}}
+    assert load_recipe(path, "coco", 16) == {"training": {"epochs": 5, "batch_size": 8, "drop_last": True}}
+    assert load_recipe(path, "digits", 16)["training"] == {"epochs": 1, "batch_size": 8, "drop_last": True}
 
 
 @pytest.mark.parametrize(
@@ -135,6 +139,7 @@ def test_recipes_of_datasets_lie_over_the_defaults(tmp_path: Path) -> None:
         "!!python/object/apply:os.getcwd []",
         "defaults: 3",
         "datasets: {digits: 5}",
+        "bits: {many: {}}",
         "3: {}",
         "",
         "defaults: {bits: 16}",
@@ -144,7 +149,7 @@ def test_what_is_no_recipe_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(HashbenchError, match=r"recipe .*recipe\.yaml"):
-        load_recipe(path, "digits")
+        load_recipe(path, "digits", 32)
 
 
 def test_merge_leaves_its_arguments_alone() -> None:
@@ -173,7 +178,7 @@ def test_shipped_recipe_of_wch() -> None:
 
     def config(dataset: str) -> RunConfig:
         flags = {**FLAGS, "dataset": dataset}
-        return resolve(load_recipe(path, dataset), (), WCH.Hyperparameters, **flags)
+        return resolve(load_recipe(path, dataset, 32), (), WCH.Hyperparameters, **flags)
 
     for dataset, k in (("cifar10", 1000), ("nuswide", 5000), ("coco", 5000), ("any other", 1000)):
         paper = config(dataset)

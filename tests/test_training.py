@@ -7,10 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hashbench import ArrayImages, HashbenchError, HashMethod, UsageError, training
-from hashbench.config import RunConfig
+from hashbench import (
+    ArrayImages,
+    Backbone,
+    FeatureMethod,
+    HashbenchError,
+    HashMethod,
+    ShallowMethod,
+    UsageError,
+    training,
+)
+from hashbench.config import RunConfig, ViewConfig
 from hashbench.experiment import build_method
 from hashbench.training import resolve_device, resolve_precision, train
 
@@ -98,6 +107,34 @@ def test_optimizers_and_schedules(tmp_path: Path, name: str, schedule: str) -> N
         assert rates[-1] < 0.001
 
 
+def rates(folder: Path, schedule: dict[str, Any], epochs: int) -> list[float]:
+    training = {"epochs": epochs, "batch_size": 6}  # 2 batches of 12 images
+    _, log = trained(folder, optimizer={"name": "sgd", "lr": 1.0}, schedule=schedule, training=training)
+    return [entry["lr"] for entry in log[::2]]
+
+
+def test_steps(tmp_path: Path) -> None:
+    schedule = {"name": "step", "step_epochs": 2, "step_factor": 0.1}
+    assert rates(tmp_path, schedule, 5) == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_a_cosine_that_is_held_and_comes_back(tmp_path: Path) -> None:
+    assert rates(tmp_path, {"name": "cosine", "hold_epochs": 1}, 3) == pytest.approx([1, 1, 0.5])
+    schedule = {"name": "cosine", "hold_epochs": 1, "cosine_epochs": 2}
+    assert rates(tmp_path, schedule, 7) == pytest.approx([1, 1, 0.5, 0, 0.5, 1, 0.5], abs=1e-9)
+    batches = {**schedule, "cosine_epochs": "batches"}
+    assert rates(tmp_path, batches, 7) == pytest.approx(rates(tmp_path, schedule, 7))
+    torchs = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer := torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), T_max=3
+    )
+    expected = []
+    for _ in range(8):
+        expected.append(torchs.get_last_lr()[0])
+        optimizer.step()
+        torchs.step()
+    assert rates(tmp_path, {"name": "cosine", "cosine_epochs": 3}, 8) == pytest.approx(expected, abs=1e-9)
+
+
 def test_one_step_of_sgd_is_the_gradient(tmp_path: Path) -> None:
     """The loop against the same step written out."""
     changes = {
@@ -156,6 +193,100 @@ def test_a_single_image_left_over_is_left_out(tmp_path: Path) -> None:
     uneven = {"batch_size": 11, "epochs": 1}  # 12 images: batches of 11 and 1
     _, log = trained(tmp_path, training=uneven)
     assert len(log) == 1
+
+
+def test_a_last_batch_can_be_left_out(tmp_path: Path) -> None:
+    batches = {"batch_size": 5, "epochs": 1, "drop_last": True}
+    assert len(trained(tmp_path, training=batches)[1]) == 2
+    with pytest.raises(
+        UsageError, match="12 training images do not fill a batch of 13; try a smaller --set batch"
+    ):
+        trained(tmp_path, training={**batches, "batch_size": 13})
+
+
+class Head(FeatureMethod):
+    """Keeps distances of features, and what it was given."""
+
+    views = 1
+
+    def __init__(self, backbone: Backbone, bits: int) -> None:
+        super().__init__(backbone, bits, self.Hyperparameters())
+        self.fc = nn.Linear(backbone.feature_dim, bits)
+        self.seen: list[Tensor] = []
+
+    def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
+        self.seen.append(features[0].detach())
+        values = self.encode_features(features[0])
+        return {"loss": (values @ values.T - features[0] @ features[0].T).square().mean()}
+
+    def encode_features(self, features: Tensor) -> Tensor:
+        values: Tensor = torch.tanh(self.fc(features))
+        return values
+
+
+def trained_head(run: RunConfig, folder: Path) -> Head:
+    backbone = build_method(run).backbone
+    head = Head(backbone, 8)
+    train(head, IMAGES, run, workers=0, log=folder / "log.jsonl")
+    return head
+
+
+def test_a_head_learns_from_features_that_are_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it would from the images."""
+    calls = []
+    pooled = Backbone.pooled
+
+    def counted(self: Backbone, images: Tensor) -> Tensor:
+        calls.append(len(images))
+        return pooled(self, images)
+
+    monkeypatch.setattr(Backbone, "pooled", counted)
+    run = config(views={"crop_scale": (1.0, 1.0), "horizontal_flip": 0}, training={"freeze_backbone": True})
+    kept = trained_head(run, tmp_path)
+    assert sum(calls) - 1 == 12  # but for one image when a backbone is built
+    calls.clear()
+    turned = config(
+        views={"crop_scale": (1.0, 1.0), "horizontal_flip": 0, "affine": {}},
+        training={"freeze_backbone": True},
+    )
+    anew = trained_head(turned, tmp_path)  # an augmentation that changes nothing
+    assert sum(calls) - 1 == 24
+    torch.testing.assert_close(kept.seen, anew.seen, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(kept.fc.weight, anew.fc.weight, rtol=1e-3, atol=1e-5)
+    assert same(kept, trained_head(run, tmp_path))
+
+
+def test_a_head_on_a_network_that_trains_sees_images(tmp_path: Path) -> None:
+    run = config(views={"crop_scale": (1.0, 1.0), "horizontal_flip": 0})
+    head = trained_head(run, tmp_path)
+    before = build_method(run).backbone.state_dict()
+    assert any(not torch.equal(p, before[name]) for name, p in head.backbone.state_dict().items())
+
+
+def test_a_shallow_method_is_fitted_to_all_images(tmp_path: Path) -> None:
+    class Centre(ShallowMethod):
+        def __init__(self, backbone: Backbone) -> None:
+            super().__init__(backbone, 8, self.Hyperparameters())
+            self.register_buffer("mean", torch.zeros(backbone.feature_dim))
+
+        def fit(self, features: Tensor) -> None:
+            self.mean = features.mean(0)
+
+        def encode_features(self, features: Tensor) -> Tensor:
+            return (features - self.mean)[:, : self.bits]
+
+    run = config()
+    method = Centre(build_method(run).backbone.train())
+    train(method, IMAGES, run, workers=0, log=tmp_path / "log.jsonl")
+    transform = training.view_transform(run.images, ViewConfig())
+    images = torch.stack([transform(image) for image in IMAGES])
+    torch.testing.assert_close(method.mean, method.backbone.pooled(images).mean(0), rtol=1e-3, atol=1e-4)
+    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert json.loads(line)["images"] == 12
+    with pytest.raises(TypeError, match="Centre is fitted, not trained"):
+        method.training_losses(images)
 
 
 def test_a_method_without_a_loss(tmp_path: Path) -> None:
