@@ -14,11 +14,11 @@ PACKAGE = Path(hashbench.__file__).parent
 # A module imports from lines above its own only; what is on one line knows nothing of each other.
 LAYERS = [
     ["errors"],
-    ["codes", "config", "progress", "environment", "protocol", "download", "plugin_files", "pca"],
+    ["codes", "config", "progress", "environment", "protocol", "download", "plugin_files"],
     ["images", "backbones", "lists", "recipe"],
     ["dataset", "evaluation"],
     ["method"],
-    ["features"],
+    ["features", "linear"],
     ["registry", "training", "encoding", "results"],
     ["experiment"],
     ["testing"],

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 from numpy.typing import ArrayLike
 
-from hashbench.codes import BinaryCodes
+from hashbench.codes import Codes, ProductCodes
 from hashbench.errors import UsageError
 from hashbench.evaluation.counts import Counts, count_pairs
 from hashbench.evaluation.health import CodeHealth, code_health
-from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels
+from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels, read_vectors
 from hashbench.evaluation.labels import Labels
+from hashbench.evaluation.product import ProductRankings
 from hashbench.evaluation.result import Cutoff, Denominator, Evaluation, NoRelevant
 
 __all__ = ["CodeHealth", "Counts", "Evaluation", "Labels", "code_health", "count_pairs", "evaluate"]
 
 
 def evaluate(
-    query_codes: BinaryCodes | ArrayLike,
-    database_codes: BinaryCodes | ArrayLike,
+    query_codes: Codes | ArrayLike,
+    database_codes: Codes | ArrayLike,
     query_labels: ArrayLike,
     database_labels: ArrayLike,
     k: Sequence[Cutoff] = (1000, "all"),
@@ -28,7 +29,7 @@ def evaluate(
     no_relevant: NoRelevant = "zero",
     device: str = "cpu",
 ) -> Evaluation:
-    """Rank the database by Hamming distance from each query and measure the rankings.
+    """Rank the database by its distance from each query and measure the rankings.
 
     An item is relevant to a query if they share at least one label. Items at the same distance have no order
     of their own, so a metric is its exact expectation over all orders of them; its bounds come along.
@@ -36,7 +37,9 @@ def evaluate(
     Args:
         query_codes: Codes of the queries: BinaryCodes, or an array or tensor [queries, bits] of ±1, {0, 1} or
             bool.
-        database_codes: Codes of the database, in the same domain.
+        database_codes: Codes of the database, in the same domain. If they are ProductCodes, the queries are
+            real values [queries, books · dim] (distances are then asymmetric), or ProductCodes, which stand
+            for their codewords.
         query_labels: Labels of the queries: class ids [queries], or multi-hot [queries, classes].
         database_labels: Labels of the database, in the same form.
         k: The cut-offs to report: numbers of items retrieved, or "all".
@@ -60,9 +63,22 @@ def evaluate(
     """
     if device != "cpu":
         raise UsageError(f"device: evaluation runs on the CPU, found {device!r}; leave `device` out")
-    query, database = read_codes(query_codes, database_codes)
+    rankings: Counts | ProductRankings
+    if isinstance(database_codes, ProductCodes):
+        vectors = read_vectors(query_codes, database_codes)
+        labels = _read_labels(query_labels, vectors, database_labels, database_codes)
+        rankings = ProductRankings(vectors, database_codes, *labels)
+    else:
+        query, database = read_codes(query_codes, database_codes)
+        labels = _read_labels(query_labels, query, database_labels, database)
+        rankings = count_pairs(query, database, *labels)
+    return Evaluation(rankings, k, radius, denominator, no_relevant)
+
+
+def _read_labels(
+    query_labels: ArrayLike, query: Sized, database_labels: ArrayLike, database: Sized
+) -> tuple[Labels, Labels]:
     query_classes = read_labels(query_labels, "query", query)
     database_classes = read_labels(database_labels, "database", database)
     check_comparable(query_classes, database_classes)
-    counts = count_pairs(query, database, query_classes, database_classes)
-    return Evaluation(counts, k, radius, denominator, no_relevant)
+    return query_classes, database_classes

@@ -22,7 +22,9 @@ from hashbench.evaluation.labels import Labels
 _ITEMS_PER_BLOCK = 4096
 _QUERIES_PER_BLOCK = 64
 
-_Kernel = Callable[..., None]
+Kernel = Callable[..., None]
+# Makes rows of numbers, float64 [rows, queries], from items and relevant items, int64 [queries, buckets].
+Function = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +85,17 @@ class Counts:
         """Length of a code, which is the largest distance."""
         return int(self.items.shape[1]) - 1
 
-    def without_distances(self) -> Counts:
-        """The counts that codes carrying no information give: every item at the same distance."""
-        return Counts(self.items.sum(axis=1, keepdims=True), self.relevant.sum(axis=1, keepdims=True))
+    def each(self, function: Function) -> NDArray[np.float64]:
+        """Apply a function to the buckets of all queries, a bucket being the items at one distance.
+
+        Args:
+            function: Takes items and relevant items, int64 [queries, buckets] by rising distance, of some of
+                the queries; gives float64 [rows, queries].
+
+        Returns:
+            float64 [rows, queries], of all queries.
+        """
+        return function(self.items, self.relevant)
 
 
 def count_pairs(
@@ -129,7 +139,7 @@ _popcount: Any = intrinsic(_emit_popcount)
 
 
 @functools.cache
-def _kernel(code_words: int, label_words: int, by_class: bool) -> _Kernel:
+def _kernel(code_words: int, label_words: int, by_class: bool) -> Kernel:
     """The counting loop, compiled for codes and labels of so many words, so that its inner loops unroll."""
     # Unsigned indices spare the compiler the test for negative ones, a third of the time of this loop.
     unsigned = numba.uint64
@@ -162,5 +172,5 @@ def _kernel(code_words: int, label_words: int, by_class: bool) -> _Kernel:
                         relevant = shared != zero
                     row[two * distance + unsigned(relevant)] += 1
 
-    kernel: _Kernel = count
+    kernel: Kernel = count
     return kernel

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from hashbench.codes import BinaryCodes
+from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.evaluation.result import Evaluation
 
 # Codes count as collapsed from these shares on.
@@ -43,26 +43,26 @@ class CodeHealth(BaseModel):
     reasons: tuple[str, ...] = Field(description="why the codes count as collapsed, in words")
 
 
-def code_health(database_codes: BinaryCodes, evaluation: Evaluation) -> CodeHealth:
+def code_health(database_codes: Codes, evaluation: Evaluation) -> CodeHealth:
     """Look at codes for signs of collapse.
 
     Args:
-        database_codes: Codes of the database.
+        database_codes: Codes of the database; of product codes, the bits are those of the codewords' numbers.
         evaluation: What came of searching this database.
     """
-    means, products = _moments(database_codes)
+    binary = database_codes.to_binary() if isinstance(database_codes, ProductCodes) else database_codes
+    means, products = _moments(binary)
     dead = np.abs(means) == 1
-    counts = evaluation.counts
-    tie_blocks = counts.items.max(axis=1) / counts.database
+    tie_blocks = evaluation.largest_ties
     reasons = []
     if tie_blocks.mean() >= _COLLAPSED_TIES:
         reasons.append(
             f"on average {tie_blocks.mean():.0%} of the database lies at one distance from a query"
         )
     if dead.mean() >= _COLLAPSED_BITS:
-        reasons.append(f"{dead.sum()} of {database_codes.bits} bits have the same value in every code")
+        reasons.append(f"{dead.sum()} of {binary.bits} bits have the same value in every code")
     return CodeHealth(
-        unique_code_ratio=len(np.unique(database_codes.packed, axis=0)) / len(database_codes),
+        unique_code_ratio=len(np.unique(binary.packed, axis=0)) / len(binary),
         dead_bits=int(dead.sum()),
         bit_balance=float(np.abs(means).mean()),
         mean_bit_correlation=_mean_correlation(means[~dead], products[np.ix_(~dead, ~dead)]),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
+from collections.abc import Sized
 
-from hashbench.codes import BinaryCodes, code_bits, pack_bits
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hashbench.codes import BinaryCodes, Codes, ProductCodes, as_array, code_bits, pack_bits
 from hashbench.errors import UsageError
 from hashbench.evaluation.labels import Labels
 
 
 def read_codes(
-    query: BinaryCodes | ArrayLike, database: BinaryCodes | ArrayLike
+    query: Codes | ArrayLike, database: BinaryCodes | ArrayLike
 ) -> tuple[BinaryCodes, BinaryCodes]:
     """Codes of the queries and of the database, fit to be compared.
 
@@ -32,7 +35,42 @@ def read_codes(
     return query_codes, database_codes
 
 
-def read_labels(labels: ArrayLike, name: str, codes: BinaryCodes) -> Labels:
+def read_vectors(query: Codes | ArrayLike, database: ProductCodes) -> NDArray[np.float32]:
+    """Vectors of the queries, fit to be compared with product codes.
+
+    Args:
+        query: Real values [queries, books · dim]; or product codes with the codebooks of the database, which
+            stand for their codewords.
+        database: Codes of the database.
+
+    Raises:
+        UsageError: They are neither, a value is not finite, or one of both is empty.
+    """
+    if len(database) == 0:
+        raise UsageError("database_codes: expected at least one code, found none")
+    if isinstance(query, BinaryCodes):
+        raise UsageError(
+            "query_codes are binary and database_codes product codes; encode both with one model"
+        )
+    if isinstance(query, ProductCodes):
+        if not np.array_equal(query.codebooks, database.codebooks):
+            raise UsageError(
+                "query_codes and database_codes have other codebooks; encode both with one model"
+            )
+        return query.reconstruct()
+    books, _, dim = database.codebooks.shape
+    vectors = as_array(query)
+    if vectors.dtype.kind != "f" or vectors.ndim != 2 or vectors.shape[1] != books * dim or len(vectors) == 0:
+        raise UsageError(
+            "query_codes: the database's product codes are compared with real values "
+            f"[queries, books · dim = {books * dim}], found {vectors.dtype} {list(vectors.shape)}"
+        )
+    if not (finite := np.isfinite(vectors).all(axis=1)).all():
+        raise UsageError(f"query_codes: row {np.argmin(finite)} is not finite; mend the encoder")
+    return vectors.astype(np.float32)
+
+
+def read_labels(labels: ArrayLike, name: str, codes: Sized) -> Labels:
     """Labels of the items of `codes`.
 
     Raises:
@@ -53,8 +91,10 @@ def check_comparable(query: Labels, database: Labels) -> None:
         )
 
 
-def _read_codes(codes: BinaryCodes | ArrayLike, name: str) -> tuple[BinaryCodes, frozenset[str]]:
+def _read_codes(codes: Codes | ArrayLike, name: str) -> tuple[BinaryCodes, frozenset[str]]:
     domains: frozenset[str] = frozenset()
+    if isinstance(codes, ProductCodes):
+        raise UsageError(f"{name} are product codes and the database's are not; encode both with one model")
     if not isinstance(codes, BinaryCodes):
         bits, domains = code_bits(codes, name)
         codes = BinaryCodes(pack_bits(bits), bits.shape[1])

@@ -1,21 +1,21 @@
 """From counts per distance to numbers: exact over all orders of equal distances.
 
-Notation, for one query: a *bucket* holds the items at one distance, `items` in all, `relevant` of them
-relevant. Before it come `rank` items in nearer buckets, `hits` of them relevant. Buckets that the top k holds
-whole contribute in closed form. Of the bucket that k cuts, `taken` items make it into the top k. How many of
-those are relevant depends on the order, between `fewest` and `most`; if every order is equally likely, it
-follows the hypergeometric distribution.
+Notation, for one query: a *bucket* holds the items at one distance, `items` in all (there may be none),
+`relevant` of them relevant. Before it come `rank` items in nearer buckets, `hits` of them relevant. Buckets
+that the top k holds whole contribute in closed form. Of the bucket that k cuts, `taken` items make it into
+the top k. How many of those are relevant depends on the order, between `fewest` and `most`; if every order is
+equally likely, it follows the hypergeometric distribution.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hashbench.evaluation.compiled import compiled
-from hashbench.evaluation.counts import Counts
 
 EXPECTED, LOWEST, HIGHEST = 0, 1, 2
 
@@ -25,7 +25,9 @@ _SERIES_FROM = 64
 _NEGLIGIBLE = 1e-20
 
 
-def average_precisions(counts: Counts, k: int, over_relevant: bool) -> NDArray[np.float64]:
+def average_precisions(
+    items: NDArray[np.int64], relevant: NDArray[np.int64], k: int, over_relevant: bool
+) -> NDArray[np.float64]:
     """Average precision of the top k: expected, lowest and highest over all orders of equal distances.
 
     AP@k = (1 / divisor) · Σ over the relevant items in the top k of the precision at their rank. The divisor
@@ -33,30 +35,34 @@ def average_precisions(counts: Counts, k: int, over_relevant: bool) -> NDArray[n
     gives 0.
 
     Args:
-        counts: Counts per distance.
+        items: Items in each bucket, int64 [queries, buckets], by rising distance.
+        relevant: Relevant items in each bucket.
         k: Number of items retrieved, 1 <= k <= size of the database.
         over_relevant: Which divisor.
 
     Returns:
         float64 [3, queries]; rows EXPECTED, LOWEST, HIGHEST.
     """
-    result = np.empty((3, counts.queries))
-    _average_precisions(counts.items, counts.relevant, k, over_relevant, result)
+    result = np.empty((3, len(items)))
+    _average_precisions(items, relevant, k, over_relevant, result)
     return result
 
 
-def hits_at(counts: Counts, k: int) -> NDArray[np.float64]:
+def hits_at(
+    items: NDArray[np.int64], relevant: NDArray[np.int64], ranks: Sequence[int]
+) -> NDArray[np.float64]:
     """Relevant items in the top k: expected, lowest and highest over all orders of equal distances.
 
     Args:
-        counts: Counts per distance.
-        k: Number of items retrieved, 1 <= k <= size of the database.
+        items: Items in each bucket, int64 [queries, buckets], by rising distance.
+        relevant: Relevant items in each bucket.
+        ranks: Numbers of items retrieved, k, in rising order; 1 <= k <= size of the database.
 
     Returns:
-        float64 [3, queries]; rows EXPECTED, LOWEST, HIGHEST.
+        float64 [ranks, 3, queries]; the second axis is EXPECTED, LOWEST, HIGHEST.
     """
-    result = np.empty((3, counts.queries))
-    _hits_at(counts.items, counts.relevant, k, result)
+    result = np.empty((len(ranks), 3, len(items)))
+    _hits_at(items, relevant, np.asarray(ranks, np.int64), result)
     return result
 
 
@@ -69,7 +75,7 @@ def _average_precisions(
     result: NDArray[np.float64],
 ) -> None:
     for query in range(len(items)):
-        bucket, rank, hits, n, r = _cut(items[query], relevant[query], k)
+        bucket, rank, hits, n, r = _cut(items[query], relevant[query], k, 0, 0, 0)
         divisor = min(k, relevant[query].sum()) if over_relevant else 0
         expected, lowest, highest = _sums_before(items[query, :bucket], relevant[query, :bucket])
         expected = _expected_over_cut(rank, hits, n, r, k - rank, expected, divisor)
@@ -82,20 +88,30 @@ def _average_precisions(
 
 @compiled
 def _hits_at(
-    items: NDArray[np.int64], relevant: NDArray[np.int64], k: int, result: NDArray[np.float64]
+    items: NDArray[np.int64],
+    relevant: NDArray[np.int64],
+    ranks: NDArray[np.int64],
+    result: NDArray[np.float64],
 ) -> None:
     for query in range(len(items)):
-        _, rank, hits, n, r = _cut(items[query], relevant[query], k)
-        fewest, most = _feasible(n, r, k - rank)
-        result[EXPECTED, query] = hits + (k - rank) * (r / max(n, 1))
-        result[LOWEST, query] = hits + fewest
-        result[HIGHEST, query] = hits + most
+        bucket = rank = hits = 0
+        for index in range(len(ranks)):
+            k = ranks[index]
+            bucket, rank, hits, n, r = _cut(items[query], relevant[query], k, bucket, rank, hits)
+            fewest, most = _feasible(n, r, k - rank)
+            result[index, EXPECTED, query] = hits + (k - rank) * (r / max(n, 1))
+            result[index, LOWEST, query] = hits + fewest
+            result[index, HIGHEST, query] = hits + most
 
 
 @compiled
-def _cut(items: NDArray[np.int64], relevant: NDArray[np.int64], k: int) -> tuple[int, int, int, int, int]:
-    """The bucket that k cuts: its number, rank, hits, items and relevant items (0 and 0 if k cuts none)."""
-    bucket = rank = hits = 0
+def _cut(
+    items: NDArray[np.int64], relevant: NDArray[np.int64], k: int, bucket: int, rank: int, hits: int
+) -> tuple[int, int, int, int, int]:
+    """The bucket that k cuts: its number, rank, hits, items and relevant items (0 and 0 if k cuts none).
+
+    The search starts from a bucket whose rank, not more than k, and hits are known.
+    """
     while bucket < len(items) and rank + items[bucket] <= k:
         rank += items[bucket]
         hits += relevant[bucket]

@@ -1,11 +1,12 @@
-"""The result of an evaluation: every metric of one set of counts."""
+"""The result of an evaluation: every metric of the rankings of one set of codes."""
 
 from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from hashbench.errors import UsageError
 from hashbench.evaluation.counts import Counts
-from hashbench.evaluation.metrics import EXPECTED, HIGHEST, LOWEST, average_precisions, hits_at
+from hashbench.evaluation.metrics import EXPECTED, average_precisions, hits_at
+from hashbench.evaluation.product import ProductRankings
 
 Cutoff = int | Literal["all"]
 Denominator = Literal["hits", "relevant"]
@@ -21,17 +23,26 @@ NoRelevant = Literal["zero", "skip"]
 Average = Literal["macro", "micro"]
 
 _DEFAULT_RANKS = 100
+_BOUNDS = ("expected", "lowest", "highest")  # in the order of EXPECTED, LOWEST, HIGHEST
+
+
+class _Reported(NamedTuple):
+    relevant: NDArray[np.float64]  # items, [queries]
+    largest: NDArray[np.float64]  # items in the largest bucket, [queries]
+    average_precisions: dict[int, NDArray[np.float64]]  # by number retrieved, [3, queries]
+    hits: dict[int, NDArray[np.float64]]  # the same
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Retrieval metrics of one set of counts; a metric is the mean over the counted queries.
+    """Retrieval metrics of one set of rankings; a metric is the mean over the counted queries.
 
     Where items tie in distance, a metric is its expectation over all orders of the tied items. `k` of a
     method is a number of items retrieved or "all"; beyond the size of the database it means the database.
 
     Attributes:
-        counts: Items and relevant items per distance.
+        rankings: What is known of the order of the database for each query: counts per Hamming distance, or
+            product codes, which are ranked anew for what is not reported.
         k: The cut-offs that `to_dict` reports; every method takes any other one as well.
         radius: Hamming radius of `precision_within_radius`, in bits.
         denominator: What AP@k divides by: "hits", the relevant items in the top k, or "relevant",
@@ -43,7 +54,7 @@ class Evaluation:
         UsageError: A setting has no such value, or no query is left to average.
     """
 
-    counts: Counts
+    rankings: Counts | ProductRankings
     k: Sequence[Cutoff] = (1000, "all")
     radius: int = 2
     denominator: Denominator = "hits"
@@ -60,6 +71,17 @@ class Evaluation:
         _check_choice("no_relevant", self.no_relevant, get_args(NoRelevant))
         if not self._counted.any():
             raise UsageError("no_relevant='skip' leaves no query: none has a relevant item in the database")
+
+    @property
+    def counts(self) -> Counts:
+        """Items and relevant items per Hamming distance.
+
+        Raises:
+            UsageError: The codes are product codes.
+        """
+        if not isinstance(self.rankings, Counts):
+            raise UsageError("product codes have no Hamming distances, and so no counts and no radius")
+        return self.rankings
 
     @property
     def queries_without_relevant(self) -> int:
@@ -86,7 +108,14 @@ class Evaluation:
 
     def chance(self, k: Cutoff) -> float:
         """Expected mAP@k of a random ranking of the same database: of codes that are all equal."""
-        return replace(self, counts=self.counts.without_distances()).mean_average_precision(k)
+        items = np.full((self.rankings.queries, 1), self.rankings.database, np.int64)
+        tied = Counts(items, self._relevant.astype(np.int64)[:, None])
+        return replace(self, rankings=tied).mean_average_precision(k)
+
+    @property
+    def largest_ties(self) -> NDArray[np.float64]:
+        """Share of the database in the largest group of equal distances from a query, float64 [queries]."""
+        return np.asarray(self._reported.largest / self.rankings.database)
 
     def precision(self, k: Cutoff) -> float:
         """Expected share of relevant items in the top k."""
@@ -114,10 +143,20 @@ class Evaluation:
             Columns rank, precision, recall; a row for each rank.
         """
         if ranks is None:
-            spaced = np.geomspace(1, self.counts.database, _DEFAULT_RANKS)
+            spaced = np.geomspace(1, self.rankings.database, _DEFAULT_RANKS)
             ranks = np.unique(spaced.round().astype(int)).tolist()
-        rows = [(rank, self.precision(rank), self.recall(rank)) for rank in ranks]
-        curve: pd.DataFrame = pd.DataFrame(rows, columns=["rank", "precision", "recall"])
+        retrieved, places = np.unique([self._items(rank) for rank in ranks], return_inverse=True)
+        hits = self.rankings.each(
+            lambda items, relevant: hits_at(items, relevant, retrieved.tolist())[:, EXPECTED]
+        )  # [ranks, queries]
+        precision, recall = hits / retrieved[:, None], _share(hits, self._relevant)
+        curve: pd.DataFrame = pd.DataFrame(
+            {
+                "rank": ranks,
+                "precision": precision[:, self._counted].mean(axis=1)[places],
+                "recall": recall[:, self._counted].mean(axis=1)[places],
+            }
+        )
         return curve
 
     def curve_by_radius(self, average: Average = "macro") -> pd.DataFrame:
@@ -143,56 +182,84 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Settings and metrics, ready for JSON; each metric as {"expected", "lowest", "highest"}."""
-        within = self.precision_within_radius
         metrics = {f"mAP@{k}": self._means(self._average_precisions(k)) for k in self.k}
         metrics |= {f"P@{k}": self._means(self._precisions(k)) for k in self.k}
         metrics |= {f"R@{k}": self._means(self._recalls(k)) for k in self.k}
-        metrics[f"P@H<={self.radius}"] = {"expected": within, "lowest": within, "highest": within}
+        if isinstance(self.rankings, Counts):
+            metrics[f"P@H<={self.radius}"] = dict.fromkeys(_BOUNDS, self.precision_within_radius)
         settings = {
             "k": [k if k == "all" else int(k) for k in self.k],
             "radius": int(self.radius),
             "denominator": self.denominator,
             "no_relevant": self.no_relevant,
-            "bits": self.counts.bits,
-            "queries": self.counts.queries,
+            "bits": self.rankings.bits,
+            "queries": self.rankings.queries,
             "queries_without_relevant": self.queries_without_relevant,
-            "database": self.counts.database,
+            "database": self.rankings.database,
         }
         return {"settings": settings, "metrics": metrics}
 
+    @cached_property
+    def _reported(self) -> _Reported:
+        """What one pass over the rankings gives."""
+        cutoffs = sorted({self._items(k) for k in self.k})
+
+        def measure(items: NDArray[np.int64], relevant: NDArray[np.int64]) -> NDArray[np.float64]:
+            parts = [average_precisions(items, relevant, k, self._over_relevant) for k in cutoffs]
+            parts += list(hits_at(items, relevant, cutoffs))
+            return np.vstack([relevant.sum(axis=1), items.max(axis=1), *parts])
+
+        rows = self.rankings.each(measure)
+        averages, hits = rows[2:].reshape(2, len(cutoffs), 3, -1)
+        return _Reported(
+            rows[0], rows[1], dict(zip(cutoffs, averages, strict=True)), dict(zip(cutoffs, hits, strict=True))
+        )
+
     @property
-    def _relevant(self) -> NDArray[np.int64]:
-        relevant: NDArray[np.int64] = self.counts.relevant.sum(axis=1)
-        return relevant
+    def _over_relevant(self) -> bool:
+        return self.denominator == "relevant"
+
+    @property
+    def _relevant(self) -> NDArray[np.float64]:
+        return self._reported.relevant
 
     @property
     def _counted(self) -> NDArray[np.bool_]:
-        return (self._relevant > 0) | (self.no_relevant == "zero")
+        return np.asarray((self._relevant > 0) | (self.no_relevant == "zero"))
 
     def _items(self, k: Cutoff) -> int:
         """How many items `k` retrieves."""
         if k == "all":
-            return self.counts.database
+            return self.rankings.database
         if not _is_integer(k) or k < 1:
             raise UsageError(f"k: expected a number of items, 1 or more, or 'all', found {k!r}")
-        return min(int(k), self.counts.database)
+        return min(int(k), self.rankings.database)
 
     def _average_precisions(self, k: Cutoff) -> NDArray[np.float64]:
-        return average_precisions(self.counts, self._items(k), self.denominator == "relevant")
+        """AP@k, float64 [3, queries]."""
+        retrieved = self._items(k)
+        if retrieved in self._reported.average_precisions:
+            return self._reported.average_precisions[retrieved]
+        return self.rankings.each(
+            lambda items, relevant: average_precisions(items, relevant, retrieved, self._over_relevant)
+        )
+
+    def _hits_at(self, k: Cutoff) -> NDArray[np.float64]:
+        """Hits at k, float64 [3, queries]."""
+        retrieved = self._items(k)
+        if retrieved in self._reported.hits:
+            return self._reported.hits[retrieved]
+        return self.rankings.each(lambda items, relevant: hits_at(items, relevant, [retrieved])[0])
 
     def _precisions(self, k: Cutoff) -> NDArray[np.float64]:
-        return hits_at(self.counts, self._items(k)) / self._items(k)
+        return np.asarray(self._hits_at(k) / self._items(k))
 
     def _recalls(self, k: Cutoff) -> NDArray[np.float64]:
-        return _share(hits_at(self.counts, self._items(k)), self._relevant)
+        return _share(self._hits_at(k), self._relevant)
 
     def _means(self, values: NDArray[np.float64]) -> dict[str, float]:
         means = values[:, self._counted].mean(axis=1)
-        return {
-            "expected": float(means[EXPECTED]),
-            "lowest": float(means[LOWEST]),
-            "highest": float(means[HIGHEST]),
-        }
+        return {name: float(means[row]) for row, name in enumerate(_BOUNDS)}
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

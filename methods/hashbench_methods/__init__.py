@@ -2,4 +2,11 @@
 
 METHODS = {
     "wch": "hashbench_methods.wch:WCH",
+    "cibhash": "hashbench_methods.cibhash:CIBHash",
+    "bihalf": "hashbench_methods.bihalf:BiHalf",
+    "spq": "hashbench_methods.spq:SPQ",
+    "itq": "hashbench_methods.itq:ITQ",
+    "pcah": "hashbench_methods.pcah:PCAH",
+    "sh": "hashbench_methods.sh:SH",
+    "lsh": "hashbench_methods.lsh:LSH",
 }

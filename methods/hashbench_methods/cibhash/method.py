@@ -1,0 +1,85 @@
+"""CIBHash: Unsupervised Hashing with Contrastive Information Bottleneck, Qiu et al., IJCAI 2021.
+
+Follows the released code, https://github.com/zexuanqiu/CIBHash at commit 4c896ee (MIT), `model/CIBHash.py`.
+This folder's README lists where paper, code and this file differ.
+
+Shapes: B images.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (its usual name)
+
+from hashbench.backbones import Backbone
+from hashbench.method import FeatureMethod, straight_through_sign
+
+EPSILON = 1e-8  # of the logarithms in the released code
+
+
+def nt_xent(codes1: Tensor, codes2: Tensor, temperature: float = 0.3) -> Tensor:
+    """Normalized temperature-scaled cross-entropy: which of all other codes is that of the other view?
+
+    Args:
+        codes1: Codes [B, bits] of the first view.
+        codes2: Codes [B, bits] of the second view.
+        temperature: Divides the cosine similarities.
+
+    Returns:
+        A scalar, the mean over the 2B codes.
+    """
+    codes = F.normalize(torch.cat([codes1, codes2]), dim=1)  # [2B, bits]
+    itself = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
+    similarity = (codes @ codes.T / temperature).masked_fill(itself, -torch.inf)
+    partner = torch.arange(len(codes), device=codes.device).roll(len(codes1))
+    return F.cross_entropy(similarity, partner)
+
+
+def symmetric_bernoulli_kl(prob1: Tensor, prob2: Tensor) -> Tensor:
+    """How far two views' bits are apart: the mean of KL(p1, stop(p2)) and KL(p2, stop(p1)).
+
+    Args:
+        prob1: Probabilities [B, bits] that the bits of the first view are 1.
+        prob2: Those of the second view.
+
+    Returns:
+        A scalar: summed over bits, averaged over images. Neither divergence moves its second argument.
+    """
+    return (_bernoulli_kl(prob1, prob2.detach()) + _bernoulli_kl(prob2, prob1.detach())) / 2
+
+
+def _bernoulli_kl(prob: Tensor, other: Tensor) -> Tensor:
+    ones = prob * ((prob + EPSILON).log() - (other + EPSILON).log())
+    zeros = (1 - prob) * ((1 - prob + EPSILON).log() - (1 - other + EPSILON).log())
+    return (ones + zeros).sum(1).mean()
+
+
+class CIBHash(FeatureMethod):
+    """Contrastive learning on codes, with a bottleneck on what they tell of the image."""
+
+    class Hyperparameters(FeatureMethod.Hyperparameters):
+        """Defaults are those of the released code."""
+
+        temperature: float = Field(default=0.3, gt=0, description="Softmax of the code similarities.")
+        kl_weight: float = Field(default=0.001, ge=0, description="Weight of the divergence.")
+
+    hyperparameters: Hyperparameters
+
+    def __init__(self, backbone: Backbone, bits: int, hyperparameters: Hyperparameters) -> None:
+        super().__init__(backbone, bits, hyperparameters)
+        self.head = nn.Sequential(nn.Linear(backbone.feature_dim, 1024), nn.ReLU(), nn.Linear(1024, bits))
+
+    def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
+        """Losses of the features [B, F] of two views: `loss`, `contrastive`, `kl`."""
+        centred1, centred2 = (self.encode_features(view) for view in features)
+        codes = straight_through_sign(centred1), straight_through_sign(centred2)
+        contrastive = nt_xent(*codes, self.hyperparameters.temperature)
+        kl = symmetric_bernoulli_kl(centred1 + 0.5, centred2 + 0.5)
+        loss = contrastive + self.hyperparameters.kl_weight * kl
+        return {"loss": loss, "contrastive": contrastive, "kl": kl}
+
+    def encode_features(self, features: Tensor) -> Tensor:
+        """The probability of each bit, less a half: [B, bits]."""
+        return torch.sigmoid(self.head(features)) - 0.5

@@ -1,0 +1,54 @@
+"""ITQ: Iterative Quantization, a Procrustean Approach to Learning Binary Codes, Gong and Lazebnik, CVPR 2011.
+
+Shapes: N images of F features.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from hashbench.linear import LinearMethod, principal_components
+
+
+def iterative_quantization(values: Tensor, iterations: int) -> Tensor:
+    """The rotation that brings values near their signs (section 3.2 of the paper).
+
+    Two steps in turn, neither of which makes the squared distance between rotated values and signs larger:
+    signs for this rotation, and the rotation for these signs (orthogonal Procrustes).
+
+    Args:
+        values: Principal components [N, bits], float64.
+        iterations: How often.
+
+    Returns:
+        An orthogonal matrix [bits, bits].
+    """
+    bits = values.shape[1]
+    start = torch.randn(bits, bits, dtype=torch.float64)
+    rotation: Tensor = torch.linalg.qr(start).Q.to(values)
+    for _ in range(iterations):
+        rotated = values @ rotation
+        codes = torch.where(rotated >= 0, 1.0, -1.0).to(values)
+        left, _, right = torch.linalg.svd(codes.T @ values)
+        rotation = right.T @ left.T
+    return rotation
+
+
+class ITQ(LinearMethod):
+    """Signs of rotated principal components."""
+
+    class Hyperparameters(LinearMethod.Hyperparameters):
+        """Defaults are the paper's."""
+
+        iterations: int = Field(default=50, ge=0, description="Steps of the rotation.")
+
+    hyperparameters: Hyperparameters
+
+    def fit(self, features: Tensor) -> None:
+        """Find components and rotation of the features [N, F]."""
+        mean, components = principal_components(features.double(), self.bits)
+        values = (features.double() - mean) @ components
+        rotation = iterative_quantization(values, self.hyperparameters.iterations)
+        self.mean, self.projection = mean.to(features), (components @ rotation).to(features)

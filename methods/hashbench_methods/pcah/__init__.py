@@ -1,0 +1,5 @@
+"""PCAH: signs of the first principal components."""
+
+from hashbench_methods.pcah.method import PCAH
+
+__all__ = ["PCAH"]

@@ -1,0 +1,18 @@
+"""PCAH: the baseline of principal components in Semi-Supervised Hashing, Wang, Kumar and Chang, CVPR 2010.
+
+Shapes: N images of F features.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hashbench.linear import LinearMethod, principal_components
+
+
+class PCAH(LinearMethod):
+    """A bit is the sign of a principal component."""
+
+    def fit(self, features: Tensor) -> None:
+        """Find the components of the features [N, F]."""
+        self.mean, self.projection = principal_components(features, self.bits)

@@ -1,0 +1,5 @@
+"""SH: Spectral Hashing (NIPS 2008), waves along the principal components."""
+
+from hashbench_methods.sh.method import SH, smoothest_waves
+
+__all__ = ["SH", "smoothest_waves"]

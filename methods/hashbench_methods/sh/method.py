@@ -1,0 +1,64 @@
+"""SH: Spectral Hashing, Weiss, Torralba and Fergus, NIPS 2008, section 3.
+
+Shapes: N images of F features, C principal components.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from hashbench.backbones import Backbone
+from hashbench.linear import LinearMethod, principal_components
+
+
+def smoothest_waves(ranges: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The smoothest eigenfunctions of the Laplacian on a box: half waves along one of its sides.
+
+    Along a side of length r, wave k = 1, 2, … has the angular frequency k · π / r, and the lower the frequency
+    the smoother the wave. As in the released code, the longest side has `count` waves, a shorter one fewer in
+    proportion.
+
+    Args:
+        ranges: Lengths [C] of the sides, not all 0.
+        count: How many waves.
+
+    Returns:
+        The side of each wave, int64 [count], and its angular frequency [count], in rising order; of equal
+        ones the first side comes first.
+    """
+    most = torch.ceil((count + 1) * ranges / ranges.max())  # waves of a side, and the constant one
+    waves = torch.arange(1, count + 1, device=ranges.device)
+    allowed = waves < most[:, None]  # [C, count]
+    frequencies = torch.where(allowed, math.pi * waves / ranges[:, None], torch.inf)
+    order = torch.argsort(frequencies.flatten(), stable=True)[:count]
+    return order // count, frequencies.flatten()[order]
+
+
+class SH(LinearMethod):
+    """A bit is the sign of a wave along a principal component, as if features filled a box evenly."""
+
+    lowest: Tensor
+    frequency: Tensor
+
+    def __init__(self, backbone: Backbone, bits: int, hyperparameters: BaseModel) -> None:
+        super().__init__(backbone, bits, hyperparameters)
+        self.register_buffer("lowest", torch.zeros(bits))
+        self.register_buffer("frequency", torch.zeros(bits))
+
+    def fit(self, features: Tensor) -> None:
+        """Find the box of the features [N, F] and its waves."""
+        most = min(self.bits, len(features) - 1, features.shape[1])
+        self.mean, components = principal_components(features, most)
+        values = (features - self.mean) @ components
+        lowest, highest = values.min(0).values, values.max(0).values
+        side, self.frequency = smoothest_waves(highest - lowest, self.bits)
+        self.projection, self.lowest = components[:, side], lowest[side]
+
+    def encode_features(self, features: Tensor) -> Tensor:
+        """Heights [B, bits] of the waves at features [B, F]."""
+        position = super().encode_features(features) - self.lowest
+        return torch.cos(self.frequency * position)

@@ -1,0 +1,10 @@
+"""SPQ: Self-supervised Product Quantization (ICCV 2021), codewords learned by cross quantized contrast."""
+
+from hashbench_methods.spq.method import (
+    SPQ,
+    assign_codewords,
+    cross_quantized_contrastive_loss,
+    soft_quantize,
+)
+
+__all__ = ["SPQ", "assign_codewords", "cross_quantized_contrastive_loss", "soft_quantize"]
