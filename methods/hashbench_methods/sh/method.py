@@ -18,9 +18,9 @@ from hashbench.linear import LinearMethod, principal_components
 def smoothest_waves(ranges: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The smoothest eigenfunctions of the Laplacian on a box: half waves along one of its sides.
 
-    Along a side of length r, wave k = 1, 2, … has the angular frequency k · π / r, and the lower the frequency
-    the smoother the wave. As in the released code, the longest side has `count` waves, a shorter one fewer in
-    proportion.
+    Along a side of length r, wave k = 1, 2, … has the angular frequency k · π / r; the lower the frequency,
+    the smoother the wave. (The released code also bounds the waves of a side in proportion to its length;
+    what that leaves out comes after all waves of the longest side.)
 
     Args:
         ranges: Lengths [C] of the sides, not all 0.
@@ -30,12 +30,12 @@ def smoothest_waves(ranges: Tensor, count: int) -> tuple[Tensor, Tensor]:
         The side of each wave, int64 [count], and its angular frequency [count], in rising order; of equal
         ones the first side comes first.
     """
-    most = torch.ceil((count + 1) * ranges / ranges.max())  # waves of a side, and the constant one
     waves = torch.arange(1, count + 1, device=ranges.device)
-    allowed = waves < most[:, None]  # [C, count]
-    frequencies = torch.where(allowed, math.pi * waves / ranges[:, None], torch.inf)
-    order = torch.argsort(frequencies.flatten(), stable=True)[:count]
-    return order // count, frequencies.flatten()[order]
+    frequencies = (
+        math.pi * waves / ranges[:, None]
+    ).flatten()  # [C · count], infinite along a side of length 0
+    order = torch.argsort(frequencies, stable=True)[:count]
+    return order // count, frequencies[order]
 
 
 class SH(LinearMethod):

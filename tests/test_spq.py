@@ -1,0 +1,124 @@
+"""SPQ against the values of its published code."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (its usual name)
+
+from hashbench import Backbone, ProductCodes, UsageError, create_backbone, create_method
+from hashbench_methods.spq import SPQ, assign_codewords, cross_quantized_contrastive_loss, soft_quantize
+
+FORWARD = {"rtol": 1e-4, "atol": 1e-5}
+BACKWARD = {"rtol": 1e-3, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Tensor]:
+    """The published values; there the books lie side by side in one matrix."""
+    with np.load(Path(__file__).parent / "golden" / "spq.npz", allow_pickle=False) as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}
+
+
+def books(matrix: Tensor) -> Tensor:
+    """[words, books · dim] -> [books, words, dim]."""
+    return torch.stack(matrix.split(8, dim=1))
+
+
+def spq(bits: int, backbone: Backbone | None = None, **settings: int) -> SPQ:
+    backbone = backbone or Backbone(nn.Sequential(nn.Flatten(), nn.Linear(48, 20)), image_size=4)
+    method = create_method("spq", backbone, bits, **settings)
+    assert isinstance(method, SPQ)
+    return method
+
+
+def test_a_training_step(golden: dict[str, Tensor]) -> None:
+    matrix = golden["codebooks"].clone().requires_grad_()
+    xa, xb = (golden[name].clone().requires_grad_() for name in ("xa", "xb"))
+    za, zb = (soft_quantize(x, books(matrix)) for x in (xa, xb))
+    loss = cross_quantized_contrastive_loss(xa, xb, za, zb)
+    loss.backward()
+    torch.testing.assert_close(za.detach(), golden["za"], **FORWARD)
+    torch.testing.assert_close(zb.detach(), golden["zb"], **FORWARD)
+    torch.testing.assert_close(loss.detach(), golden["loss"], **FORWARD)
+    torch.testing.assert_close(matrix.grad, golden["grad_codebooks"], **BACKWARD)
+    torch.testing.assert_close(xa.grad, golden["grad_xa"], **BACKWARD)
+    torch.testing.assert_close(xb.grad, golden["grad_xb"], **BACKWARD)
+
+
+def test_codes_of_the_gallery(golden: dict[str, Tensor]) -> None:
+    codes = assign_codewords(golden["gallery"], books(golden["codebooks"]))
+    torch.testing.assert_close(codes, golden["gallery_codes"])
+
+
+def test_the_nearest_codeword_of_each_book() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, codebooks = torch.randn(30, 6, generator=generator), torch.randn(3, 4, 2, generator=generator)
+    codebooks[1, 2] = codebooks[1, 0]  # of equal ones the first counts
+    codes = assign_codewords(features, codebooks)
+    for row, numbers in zip(features, codes, strict=True):
+        for book in range(3):
+            distances = [
+                float(((row[2 * book : 2 * book + 2] - word) ** 2).sum()) for word in codebooks[book]
+            ]
+            assert numbers[book] == int(np.argmin(distances))
+    hard = soft_quantize(features, codebooks, scale=1e6)
+    chosen = torch.stack([codebooks[book, codes[:, book]] for book in range(3)], 1).flatten(1)
+    torch.testing.assert_close(hard, chosen, rtol=1e-3, atol=1e-3)
+
+
+def test_the_loss_pair_by_pair() -> None:
+    generator = torch.Generator().manual_seed(0)
+    xa, xb, za, zb = torch.randn(4, 3, 5, generator=generator)
+    total = 0.0
+    for rows in (torch.cat([xa, zb]), torch.cat([xb, za])):
+        for i in range(6):
+            logits = [F.cosine_similarity(rows[i], rows[j], dim=0) / 0.2 for j in range(6) if j != i]
+            positive = F.cosine_similarity(rows[i], rows[(i + 3) % 6], dim=0) / 0.2
+            total += float(torch.stack(logits).logsumexp(0) - positive) / 6
+    loss = cross_quantized_contrastive_loss(xa, xb, za, zb, temperature=0.2)
+    torch.testing.assert_close(loss, torch.tensor(total))
+
+
+@pytest.mark.parametrize(("bits", "words", "expected"), [(12, 16, 3), (32, 16, 8), (32, 256, 4), (6, 2, 6)])
+def test_bits_are_books_times_the_bits_of_a_word(bits: int, words: int, expected: int) -> None:
+    method = spq(bits, words=words, dim=4)
+    assert method.codebooks.shape == (expected, words, 4)
+    codes = method.codes(method.encode(torch.randn(5, 3, 4, 4)))
+    assert (codes.bits, codes.words.dtype, codes.words.shape) == (bits, np.uint8, (5, expected))
+
+
+def test_bits_that_make_no_books() -> None:
+    with pytest.raises(
+        UsageError, match="spq: 18 bits are no whole number of books of 16 words, 4 bits each"
+    ):
+        spq(18)
+    with pytest.raises(UsageError, match="words=12.*power of 2"):
+        spq(32, words=12)
+
+
+def test_the_released_network() -> None:
+    backbone = create_backbone("resnet18_cifar", image_size=32, pretrained=False)
+    torch.manual_seed(0)
+    method = spq(32, backbone)
+    network = [*backbone.parameters(), *method.projection.parameters()]
+    assert sum(p.numel() for p in network) == 11_431_488
+    assert (method.head.weight.shape, method.head.bias) == ((128, 512), None)
+    assert method.head.weight.std().item() == pytest.approx(0.1 * (2 / (512 + 128)) ** 0.5, rel=0.05)
+    assert method.codebooks.std().item() == pytest.approx(0.1 * (2 / (16 + 128)) ** 0.5, rel=0.1)
+
+
+def test_queries_keep_their_vectors_and_the_database_its_codewords() -> None:
+    method = spq(16)
+    images = torch.randn(7, 3, 4, 4)
+    values = method.encode(images)
+    queries = method.query_codes(values)
+    assert (queries.dtype, queries.shape) == (np.float32, (7, 64))
+    codes = method.codes(values)
+    assert isinstance(codes, ProductCodes)
+    again = method.codes(torch.from_numpy(codes.reconstruct()))  # a codeword is its own nearest
+    np.testing.assert_array_equal(again.words, codes.words)
+    alone = np.concatenate([method.codes(method.encode(image[None])).words for image in images])
+    np.testing.assert_array_equal(alone, codes.words)
