@@ -128,6 +128,60 @@ def datasets(plugin: PluginFiles = [], as_json: AsJson = False) -> None:  # noqa
 
 
 @app.command()
+def check_method(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Method.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override the recipe; may be repeated."),
+    ] = None,
+    plugin: PluginFiles = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Check that a method keeps its contract, on made-up images, in seconds."""
+    _add_plugins(plugin)
+    from hashbench import registry
+
+    registry.find("method", name)  # a wrong name is said at once, before torch is imported
+
+    from hashbench import testing
+
+    results = testing.check_method(name, settings or ())
+    if as_json:
+        rows = [
+            {"check": result.name, "passed": result.passed, "message": result.message} for result in results
+        ]
+        _print_json(rows)
+    else:
+        from rich.table import Table
+
+        table = Table("check", name)
+        for result in results:
+            table.add_row(result.name, "passed" if result.passed else f"failed: {result.message}")
+        _print(table)
+    if not all(result.passed for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def new_method(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the method: letters, digits, _.")],
+    into: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a package of its own there, to be installed.")
+    ] = None,
+) -> None:
+    """Write a method to start from, with recipe, card and test."""
+    from hashbench import scaffold
+
+    folder = scaffold.new_method(name, into)
+    plugin = "" if into else f"--plugin {folder / 'method.py'} "
+    _print(f"{folder} is written; next:")
+    if into:
+        _print(f"  pip install -e {folder}")
+    _print(f"  hashbench check-method {plugin}{name}")
+    _print(f"  hashbench run {plugin}--method {name} --dataset digits")
+
+
+@app.command()
 def evaluate(
     codes: Annotated[
         Path,

@@ -21,7 +21,7 @@ LAYERS = [
     ["features", "linear"],
     ["registry", "training", "encoding", "results"],
     ["experiment"],
-    ["testing"],
+    ["testing", "scaffold"],
     ["cli"],
     ["__init__", "__main__"],
 ]
