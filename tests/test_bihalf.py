@@ -43,6 +43,17 @@ def test_a_training_step() -> None:
     torch.testing.assert_close(fc.weight.grad, values["grad_fc_weight"], **BACKWARD)
 
 
+def test_the_method_takes_the_same_step() -> None:
+    values = golden(10)
+    method = create_method("bihalf", Backbone(nn.Sequential(nn.Flatten(), nn.Linear(48, 30)), 4), 12)
+    assert isinstance(method, BiHalf)
+    method.fc = linear(values)
+    losses = method.feature_losses(values["features"])
+    losses["loss"].backward()
+    torch.testing.assert_close(losses["loss"].detach(), values["loss"], **FORWARD)
+    torch.testing.assert_close(method.fc.weight.grad, values["grad_fc_weight"], **BACKWARD)
+
+
 def test_an_odd_batch() -> None:
     values = golden(11)
     fc = linear(values)
@@ -71,6 +82,10 @@ def test_each_bit_halves_the_batch_by_value(rows: int, seed: int, ties: bool) ->
         assert values[codes[:, bit] == 1, bit].min() >= values[codes[:, bit] == -1, bit].max()
 
 
+def test_of_equal_values_the_earlier_is_the_larger() -> None:
+    assert bi_half(torch.zeros(5, 1)).flatten().tolist() == [1, 1, -1, -1, -1]
+
+
 def test_the_layer_takes_no_part_in_encoding() -> None:
     """With it, an image alone would be −1 in every bit, and codes would change with the batch."""
     backbone = Backbone(nn.Sequential(nn.Flatten(), nn.Linear(48, 20)), image_size=4)
@@ -92,3 +107,19 @@ def test_gamma_pulls_values_to_their_codes(gamma: float) -> None:
     codes = bi_half(values, gamma)
     (codes * 0).sum().backward()
     torch.testing.assert_close(values.grad, gamma * (values - codes).detach() / 12)
+
+
+def test_gamma_reaches_the_loss() -> None:
+    """The codes do not depend on gamma, so that gradients are linear in it."""
+    images = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    backbone = Backbone(nn.Sequential(nn.Flatten(), nn.Linear(48, 20)), image_size=4)
+    fc = nn.Linear(20, 8)
+    gradients = []
+    for gamma in (0.0, 1.0, 5.0):
+        method = create_method("bihalf", backbone, 8, gamma=gamma)
+        method.fc = fc
+        (gradient,) = torch.autograd.grad(method.training_losses(images)["loss"], fc.bias)
+        gradients.append(gradient)
+    without, once, five_times = gradients
+    torch.testing.assert_close(five_times - without, 5 * (once - without))
+    assert not torch.allclose(once, without)

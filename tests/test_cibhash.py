@@ -82,12 +82,16 @@ def test_neither_divergence_moves_its_second_argument(golden: dict[str, Tensor])
     assert symmetric_bernoulli_kl(certain, 1 - certain).isfinite()
 
 
-def test_the_weight_of_the_divergence(golden: dict[str, Tensor]) -> None:
-    features = golden["features1"], golden["features2"]
-    losses = cibhash(kl_weight=0.5).feature_losses(*features)
+def test_both_settings_reach_the_loss(golden: dict[str, Tensor]) -> None:
+    features = [golden[f"features{view}"] for view in "12"]
+    method = cibhash(temperature=0.7, kl_weight=0.5)
+    codes = [torch.where(method.encode_features(view) >= 0, 1.0, -1.0) for view in features]
+    losses = method.feature_losses(*features)
+    torch.testing.assert_close(losses["contrastive"], nt_xent(codes[0], codes[1], temperature=0.7))
     torch.testing.assert_close(losses["loss"], losses["contrastive"] + 0.5 * losses["kl"])
 
 
 def test_the_released_head() -> None:
     head = cibhash(features=700, bits=16).head
+    assert [type(layer) for layer in head] == [nn.Linear, nn.ReLU, nn.Linear]
     assert [tuple(p.shape) for p in head.parameters()] == [(1024, 700), (1024,), (16, 1024), (16,)]

@@ -53,6 +53,22 @@ def test_codes_of_the_gallery(golden: dict[str, Tensor]) -> None:
     torch.testing.assert_close(codes, golden["gallery_codes"])
 
 
+def test_codes_in_parts_are_the_same(golden: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    original = torch.cdist
+
+    def spy(pieces: Tensor, codebooks: Tensor, **options: str) -> Tensor:
+        distances = original(pieces, codebooks, **options)
+        sizes.append(distances.numel())
+        return distances
+
+    monkeypatch.setattr(torch, "cdist", spy)
+    monkeypatch.setattr("hashbench_methods.spq.method.MAX_DISTANCES", 200)  # 3 rows of 4 books of 16 words
+    codes = assign_codewords(golden["gallery"], books(golden["codebooks"]))
+    torch.testing.assert_close(codes, golden["gallery_codes"])
+    assert sizes == [192] * 13 + [64]
+
+
 def test_the_nearest_codeword_of_each_book() -> None:
     generator = torch.Generator().manual_seed(0)
     features, codebooks = torch.randn(30, 6, generator=generator), torch.randn(3, 4, 2, generator=generator)
@@ -82,12 +98,15 @@ def test_the_loss_pair_by_pair() -> None:
     torch.testing.assert_close(loss, torch.tensor(total))
 
 
-@pytest.mark.parametrize(("bits", "words", "expected"), [(12, 16, 3), (32, 16, 8), (32, 256, 4), (6, 2, 6)])
+@pytest.mark.parametrize(
+    ("bits", "words", "expected"), [(12, 16, 3), (32, 16, 8), (32, 256, 4), (6, 2, 6), (18, 512, 2)]
+)
 def test_bits_are_books_times_the_bits_of_a_word(bits: int, words: int, expected: int) -> None:
     method = spq(bits, words=words, dim=4)
     assert method.codebooks.shape == (expected, words, 4)
     codes = method.codes(method.encode(torch.randn(5, 3, 4, 4)))
-    assert (codes.bits, codes.words.dtype, codes.words.shape) == (bits, np.uint8, (5, expected))
+    kind = np.uint8 if words <= 256 else np.uint16
+    assert (codes.bits, codes.words.dtype, codes.words.shape) == (bits, kind, (5, expected))
 
 
 def test_bits_that_make_no_books() -> None:
@@ -116,9 +135,19 @@ def test_queries_keep_their_vectors_and_the_database_its_codewords() -> None:
     values = method.encode(images)
     queries = method.query_codes(values)
     assert (queries.dtype, queries.shape) == (np.float32, (7, 64))
+    np.testing.assert_array_equal(queries, values.detach())
     codes = method.codes(values)
     assert isinstance(codes, ProductCodes)
     again = method.codes(torch.from_numpy(codes.reconstruct()))  # a codeword is its own nearest
     np.testing.assert_array_equal(again.words, codes.words)
     alone = np.concatenate([method.codes(method.encode(image[None])).words for image in images])
     np.testing.assert_array_equal(alone, codes.words)
+
+
+def test_codes_outlast_a_change_of_the_codebooks() -> None:
+    method = spq(16)
+    codes = method.codes(torch.randn(7, 64))
+    before = codes.reconstruct()
+    with torch.no_grad():
+        method.codebooks.add_(1)
+    np.testing.assert_array_equal(codes.reconstruct(), before)

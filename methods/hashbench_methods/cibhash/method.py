@@ -73,10 +73,10 @@ class CIBHash(FeatureMethod):
 
     def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
         """Losses of the features [B, F] of two views: `loss`, `contrastive`, `kl`."""
-        centred1, centred2 = (self.encode_features(view) for view in features)
-        codes = straight_through_sign(centred1), straight_through_sign(centred2)
+        prob1, prob2 = (torch.sigmoid(self.head(view)) for view in features)
+        codes = straight_through_sign(prob1 - 0.5), straight_through_sign(prob2 - 0.5)
         contrastive = nt_xent(*codes, self.hyperparameters.temperature)
-        kl = symmetric_bernoulli_kl(centred1 + 0.5, centred2 + 0.5)
+        kl = symmetric_bernoulli_kl(prob1, prob2)
         loss = contrastive + self.hyperparameters.kl_weight * kl
         return {"loss": loss, "contrastive": contrastive, "kl": kl}
 

@@ -22,6 +22,10 @@ from hashbench.codes import ProductCodes
 from hashbench.errors import UsageError
 from hashbench.method import FeatureMethod
 
+# Distances to codewords held at once: 2**24 float32, 64 MiB. 200,000 images and 8 books of 256 words have
+# 24 times as many.
+MAX_DISTANCES = 2**24
+
 
 def soft_quantize(features: Tensor, codebooks: Tensor, scale: float = 5.0) -> Tensor:
     """Replace each piece of a feature by a mean of the codewords, weighted by how near they are.
@@ -70,6 +74,8 @@ def _contrast(rows1: Tensor, rows2: Tensor, temperature: float) -> Tensor:
 def assign_codewords(features: Tensor, codebooks: Tensor) -> Tensor:
     """The nearest codeword of each piece of a feature; of equally near ones the first.
 
+    Memory is bounded: beyond `MAX_DISTANCES` distances, the rows are assigned in parts.
+
     Args:
         features: Features [B, K·D].
         codebooks: Codewords [K, W, D].
@@ -77,7 +83,14 @@ def assign_codewords(features: Tensor, codebooks: Tensor) -> Tensor:
     Returns:
         Numbers of codewords, int64 [B, K].
     """
-    pieces = features.view(len(features), len(codebooks), -1).transpose(0, 1)  # [K, B, D]
+    rows = max(1, MAX_DISTANCES // codebooks[..., 0].numel())
+    return torch.cat([_nearest(part, codebooks) for part in torch.split(features, rows)])
+
+
+def _nearest(features: Tensor, codebooks: Tensor) -> Tensor:
+    """All at once: features [B, K·D], codewords [K, W, D] -> int64 [B, K]."""
+    books, _, dim = codebooks.shape
+    pieces = features.view(len(features), books, dim).transpose(0, 1)  # [K, B, D]
     # The shortcut by a matrix product would round.
     distances = torch.cdist(pieces, codebooks, compute_mode="donot_use_mm_for_euclid_dist")  # [K, B, W]
     return distances.argmin(-1).T
@@ -134,7 +147,7 @@ class SPQ(FeatureMethod):
 
     def codes(self, values: Tensor) -> ProductCodes:
         """The nearest codewords of features [B, K·D]."""
-        codebooks = self.codebooks.detach()
+        codebooks = self.codebooks.detach().clone()  # codes stay as they are if training goes on
         words = assign_codewords(values.detach().to(codebooks.device), codebooks)
         kind: type[np.unsignedinteger[Any]] = np.uint8 if self.hyperparameters.words <= 256 else np.uint16
         return ProductCodes(words.cpu().numpy().astype(kind), codebooks.cpu().numpy())
