@@ -85,7 +85,7 @@ def plain_curve(data: Data) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def whole_evaluation(data: Data) -> Evaluation:
     """Everything the plain functions give, from arrays to numbers."""
-    ev = evaluate(data.query_codes, data.database_codes, data.query_labels, data.database_labels)
+    ev = evaluate(data.query_codes, data.database_codes, data.query_labels, data.database_labels, k=(K,))
     ev.mean_average_precision(K)
     ev.curve_by_rank(RANKS)
     return ev

@@ -127,13 +127,13 @@ class ProductCodes:
         """The numbers of the codewords in binary, one book after the other: a name for each code, no more."""
         digits = np.arange(self.codebooks.shape[1].bit_length() - 1)
         bits = self.words[:, :, None] >> digits & 1  # [n, books, log2(words)]
-        return BinaryCodes.from_array(bits.reshape(len(self), -1))
+        return BinaryCodes.from_array(bits.reshape(-1, self.bits))
 
     def reconstruct(self) -> NDArray[np.float32]:
         """The vectors that the codes stand for, float32 [n, books · dim]."""
-        books = np.arange(self.codebooks.shape[0])
-        vectors: NDArray[np.float32] = self.codebooks[books, self.words].reshape(len(self), -1)
-        return vectors
+        books, _, dim = self.codebooks.shape
+        vectors = self.codebooks[np.arange(books), self.words]  # [n, books, dim]
+        return vectors.reshape(-1, books * dim)
 
     def __len__(self) -> int:
         return len(self.words)

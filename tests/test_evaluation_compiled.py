@@ -11,10 +11,10 @@ from hashbench.evaluation.compiled import compiled
 def test_compiles_without_a_place_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     njit = numba.njit
 
-    def without_cache(*, cache: bool = False, **options: Any) -> Any:
+    def without_cache(*functions: Any, cache: bool = False, **options: Any) -> Any:
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
-        return njit(**options)
+        return njit(*functions, **options)  # as Numba itself may call it
 
     monkeypatch.setattr(numba, "njit", without_cache)
     assert compiled(lambda x: x + 1)(2) == 3

@@ -1,19 +1,21 @@
 """Product codes: distances, ties and metrics against plain statements and golden values."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hashbench import BinaryCodes, ProductCodes, UsageError, evaluate
-from hashbench.evaluation import code_health, product
+from hashbench.evaluation import Counts, Evaluation, code_health, product
 from hashbench.evaluation.files import load_codes
 
 GOLDEN = Path(__file__).parent / "golden" / "spq.npz"
-RNG = np.random.default_rng(0)
 
 
 def distances(query: np.ndarray, codes: ProductCodes) -> np.ndarray:
@@ -56,35 +58,72 @@ def test_the_published_evaluation() -> None:
     assert ev.mean_average_precision(10) == pytest.approx(float(values["map_at_10"]), rel=1e-4)
     assert ev.mean_average_precision("all") == pytest.approx(float(values["map_all"]), rel=1e-4)
     assert "P@H<=2" not in ev.to_dict()["metrics"]
+    order = values["distances"].argsort(axis=1)
+    relevant = np.take_along_axis(values["query_labels"] @ values["gallery_labels"].T > 0, order, axis=1)
+    precision = (np.cumsum(relevant, axis=1) / np.arange(1, 41)).mean(axis=0)
+    np.testing.assert_allclose(ev.curve_by_rank(range(1, 41))["precision"], precision)
 
 
-def ranked(data: dict[str, Any], seed: int) -> list[np.ndarray]:
-    """Relevance by rank for each query, equal distances in a random order."""
-    found = distances(data["query_codes"], data["database_codes"]).round(9)
-    random = np.random.default_rng(seed)
-    rows = []
-    for row, label in zip(found, data["query_labels"], strict=True):
-        order = np.lexsort((random.random(len(row)), row))
-        rows.append(data["database_labels"][order] == label)
-    return rows
+def counted(found: np.ndarray, relevant: np.ndarray) -> Counts:
+    """Counts per distinct distance of each query, from distances [queries, items] and their relevance."""
+    items, hits = np.zeros((2, *found.shape), np.int64)
+    for q, row in enumerate(found):
+        distinct, places = np.unique(row, return_inverse=True)
+        items[q, : len(distinct)] = np.bincount(places)
+        hits[q, : len(distinct)] = np.bincount(places, weights=relevant[q])
+    return Counts(items, hits)
 
 
-@pytest.mark.parametrize("k", [1, 7, 25, "all"])
-def test_ties_are_the_mean_over_random_orders(k: Any) -> None:
-    data = draw(queries=4, items=60, books=2, words=2)  # four codes in all
-    ev = evaluate(**data, k=(k,))
+def assert_same(ev: Evaluation, expected: Evaluation) -> None:
+    metrics, others = ev.to_dict()["metrics"], expected.to_dict()["metrics"]
+    assert set(others) - set(metrics) == {"P@H<=2"}
+    for name, metric in metrics.items():
+        assert metric == pytest.approx(others[name], rel=1e-12)
+    np.testing.assert_array_equal(ev.largest_ties, expected.largest_ties)
+    assert ev.queries_without_relevant == expected.queries_without_relevant
+    assert ev.chance(3) == expected.chance(3)
+    for k in ev.k:
+        np.testing.assert_allclose(ev.average_precision(k), expected.average_precision(k), rtol=1e-12)
+    assert ev.mean_average_precision(11) == pytest.approx(expected.mean_average_precision(11), rel=1e-12)
+    assert ev.bounds(11) == pytest.approx(expected.bounds(11), rel=1e-12)
+    np.testing.assert_allclose(ev.curve_by_rank(), expected.curve_by_rank(), rtol=1e-12)
 
-    def average_precision(relevant: np.ndarray) -> float:
-        top = relevant[: 60 if k == "all" else k]
-        precision = np.cumsum(top) / np.arange(1, len(top) + 1)
-        return float(precision[top].mean()) if top.any() else 0.0
 
-    scores = [np.mean([average_precision(row) for row in ranked(data, seed)]) for seed in range(400)]
-    error = np.std(scores) / np.sqrt(len(scores))
-    assert ev.mean_average_precision(k) == pytest.approx(np.mean(scores), abs=4 * error + 1e-12)
-    lowest, highest = ev.bounds(k)
-    assert lowest <= min(scores) <= max(scores) <= highest + 1e-12
-    assert ev.largest_ties.min() >= 0.25
+@pytest.mark.parametrize(("books", "words"), [(1, 2), (2, 2), (2, 4), (3, 8), (9, 16)])
+@pytest.mark.parametrize("denominator", ["hits", "relevant"])
+def test_counts_of_all_pairs_give_the_same(books: int, words: int, denominator: Any) -> None:
+    """From two distances with all items in ties to codes that are all different."""
+    data = draw(queries=6, items=90, books=books, words=words, seed=books)
+    data["query_labels"][0] = 9  # on no item
+    # Rounded, because this sum is another one than the evaluator's, in the last digit.
+    counts = counted(
+        distances(data["query_codes"], data["database_codes"]).round(9),
+        data["query_labels"][:, None] == data["database_labels"],
+    )
+    ks = (1, 7, 25, "all")
+    ev = evaluate(**data, k=ks, denominator=denominator)
+    assert_same(ev, Evaluation(counts, ks, denominator=denominator))
+
+
+@pytest.mark.parametrize("shape", ["spread", "outlier", "clusters", "equal", "zeros"])
+def test_distances_of_any_shape_are_sorted(shape: str) -> None:
+    """One book of one dimension and a query at 0: the distance is the size of the codeword, exactly."""
+    random = np.random.default_rng(2)
+    sizes = random.exponential(size=4096).astype(np.float32)
+    if shape == "outlier":
+        sizes[0] = 3e38
+    elif shape == "clusters":
+        sizes = np.nextafter(np.float32(1), random.choice([0, 2], 4096).astype(np.float32)) + sizes.round()
+    elif shape == "equal":
+        sizes[:] = 1
+    elif shape == "zeros":
+        sizes[::2] = 0
+    codes = ProductCodes(random.integers(0, 4096, (3000, 1)).astype(np.uint16), sizes[None, :, None])
+    codes.words[0] = 0  # the outlier is there
+    labels = random.integers(0, 3, 3001)
+    ev = evaluate(np.zeros((1, 1)), codes, labels[:1], labels[1:])
+    found = sizes[codes.words[:, 0]][None].astype(float)
+    assert_same(ev, Evaluation(counted(found, labels[None, 1:] == labels[0])))
 
 
 @settings(max_examples=20, deadline=None)
@@ -101,38 +140,25 @@ def test_books_of_two_words_are_binary_codes(seed: int, bits: int, multi_hot: bo
     hamming = evaluate(query, database, *labels, k=(3, "all"))
     for form in (2.0 * query - 1, ProductCodes(query.astype(np.uint8), codebooks)):
         ev = evaluate(form, codes, *labels, k=(3, "all"))
-        metrics = hamming.to_dict()["metrics"]
-        del metrics["P@H<=2"]
-        assert ev.to_dict()["metrics"] == metrics
-        np.testing.assert_allclose(ev.average_precision(11), hamming.average_precision(11))
-        for name in ("precision", "recall"):
-            np.testing.assert_allclose(ev.curve_by_rank()[name], hamming.curve_by_rank()[name])
-        assert ev.chance(3) == pytest.approx(hamming.chance(3))
+        assert_same(ev, hamming)
         assert code_health(codes, ev) == code_health(BinaryCodes.from_array(database), hamming)
 
 
-def test_a_small_memory_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = draw(queries=9, items=50, books=3, words=4)
+@pytest.mark.parametrize(
+    ("memory", "threads", "rows"), [(2**23, 1, 9), (2**23, 2, 5), (5000, 1, 2), (5000, 3, 2), (1, 2, 1)]
+)
+def test_blocks_of_queries_do_not_matter(
+    memory: int, threads: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = draw(queries=9, items=50, books=3, words=4)  # 2,176 bytes a query
     whole = evaluate(**data, k=(5, "all"))
-    monkeypatch.setattr(product, "_BYTES", 24 * 50 * 2)  # two queries at a time
+    monkeypatch.setattr(product, "_BYTES", memory)
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", threads)
     pieces = evaluate(**data, k=(5, "all"))
+    sizes = pieces.rankings.each(lambda items, _: np.full((1, len(items)), len(items), float))
+    assert (sizes.shape, sizes.max()) == ((1, 9), rows)
     assert pieces.to_dict() == whole.to_dict()
     np.testing.assert_array_equal(pieces.average_precision("all"), whole.average_precision("all"))
-    monkeypatch.setattr(product, "_BYTES", 1)
-    assert evaluate(**data, k=(5, "all")).to_dict() == whole.to_dict()
-
-
-def test_books_of_many_words() -> None:
-    random = np.random.default_rng(1)
-    codebooks = random.standard_normal((2, 512, 4)).astype(np.float32)
-    codes = ProductCodes(random.integers(0, 512, (80, 2)).astype(np.uint16), codebooks)
-    query, labels = random.standard_normal((3, 8)), random.integers(0, 3, 83)
-    ev = evaluate(query, codes, labels[:3], labels[3:])
-    order = distances(query, codes).argsort(axis=1)
-    relevant = labels[3:][order] == labels[:3, None]
-    precision = np.cumsum(relevant, axis=1) / np.arange(1, 81)
-    expected = [row[hits].mean() for row, hits in zip(precision, relevant, strict=True)]
-    np.testing.assert_allclose(ev.average_precision("all"), expected)
 
 
 def test_what_needs_a_hamming_radius_says_so() -> None:
@@ -155,6 +181,9 @@ def test_what_needs_a_hamming_radius_says_so() -> None:
             {"query_codes": BinaryCodes.from_array([[1, -1]] * 2)},
             "are binary and database_codes product codes",
         ),
+        ({"query_codes": np.full((2, 6), 1e300)}, "row 0 is not finite"),
+        ({"query_codes": np.zeros((0, 6)), "query_labels": []}, r"found float64 \[0, 6\]"),
+        ({"query_codes": draw(2, 0, 2, 4)["database_codes"], "query_labels": []}, "at least one code"),
         ({"query_codes": draw(2, 2, 2, 4, seed=1)["database_codes"]}, "other codebooks"),
         ({"database_codes": np.ones((10, 6))}, "found values such as"),
         ({"database_codes": draw(2, 0, 2, 4)["database_codes"]}, "at least one code"),
@@ -182,3 +211,13 @@ def test_product_codes_in_a_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "symmetric.npz", **{**arrays, "query_codes": codes.words[:4]})
     expected = evaluate(codes[:4], codes, data["query_labels"], data["database_labels"]).to_dict()
     assert evaluate(*load_codes(tmp_path / "symmetric.npz")).to_dict() == expected
+
+
+def test_product_codes_of_another_type_in_a_file(tmp_path: Path) -> None:
+    data = draw(4, 30, 2, 4)
+    codes = data.pop("database_codes")
+    np.savez(
+        tmp_path / "codes.npz", **data, database_codes=codes.words.astype(int), codebooks=codes.codebooks
+    )
+    with pytest.raises(UsageError, match=r"expected uint8 or uint16 \[n, 2\], found int64 \[30, 2\]"):
+        load_codes(tmp_path / "codes.npz")

@@ -24,7 +24,9 @@ def load_codes(
     Args:
         path: An .npz with `query_codes`, `database_codes` [n, bits], `query_labels` and `database_labels`.
             If the codes are of type uint64 and there is a number `bits`, they are packed as in `BinaryCodes`.
-            If there are `codebooks`, codes of whole numbers [n, books] are `ProductCodes`.
+            If there are `codebooks`, float32 [books, words, dim], then `database_codes` are numbers of
+            codewords, uint8 or uint16 [n, books], as in `ProductCodes`, and `query_codes` too or real values
+            [queries, books · dim].
 
     Returns:
         The four, in this order.
@@ -51,7 +53,7 @@ def load_codes(
 
 
 def _codes(codes: NDArray[Any], arrays: dict[str, NDArray[Any]]) -> Codes | NDArray[Any]:
-    if "codebooks" in arrays and codes.dtype.kind == "u":
+    if "codebooks" in arrays and codes.dtype.kind in "iu":
         return ProductCodes(codes, arrays["codebooks"])
     if "bits" in arrays and codes.dtype == np.uint64:
         return BinaryCodes(codes, int(arrays["bits"]))

@@ -27,7 +27,10 @@ class CodeHealth(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     unique_code_ratio: float = Field(description="distinct codes in the database / items in the database")
-    dead_bits: int = Field(description="bits with the same value in every code of the database")
+    dead_bits: int = Field(
+        description="bits with the same value in every code of the database; "
+        "the bits of product codes are the numbers of their codewords in binary"
+    )
     bit_balance: float = Field(
         description="mean over bits of |mean sign|; 0: both values equally often, 1: dead"
     )
@@ -47,7 +50,7 @@ def code_health(database_codes: Codes, evaluation: Evaluation) -> CodeHealth:
     """Look at codes for signs of collapse.
 
     Args:
-        database_codes: Codes of the database; of product codes, the bits are those of the codewords' numbers.
+        database_codes: Codes of the database.
         evaluation: What came of searching this database.
     """
     binary = database_codes.to_binary() if isinstance(database_codes, ProductCodes) else database_codes

@@ -46,8 +46,9 @@ def read_vectors(query: Codes | ArrayLike, database: ProductCodes) -> NDArray[np
     Raises:
         UsageError: They are neither, a value is not finite, or one of both is empty.
     """
-    if len(database) == 0:
-        raise UsageError("database_codes: expected at least one code, found none")
+    for name, codes in (("query_codes", query), ("database_codes", database)):
+        if isinstance(codes, ProductCodes) and len(codes) == 0:
+            raise UsageError(f"{name}: expected at least one code, found none")
     if isinstance(query, BinaryCodes):
         raise UsageError(
             "query_codes are binary and database_codes product codes; encode both with one model"
@@ -65,9 +66,11 @@ def read_vectors(query: Codes | ArrayLike, database: ProductCodes) -> NDArray[np
             "query_codes: the database's product codes are compared with real values "
             f"[queries, books · dim = {books * dim}], found {vectors.dtype} {list(vectors.shape)}"
         )
+    with np.errstate(over="ignore"):
+        vectors = vectors.astype(np.float32)
     if not (finite := np.isfinite(vectors).all(axis=1)).all():
         raise UsageError(f"query_codes: row {np.argmin(finite)} is not finite; mend the encoder")
-    return vectors.astype(np.float32)
+    return vectors
 
 
 def read_labels(labels: ArrayLike, name: str, codes: Sized) -> Labels:

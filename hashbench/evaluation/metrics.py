@@ -134,9 +134,10 @@ def _sums_before(items: NDArray[np.int64], relevant: NDArray[np.int64]) -> tuple
     expected = lowest = highest = 0.0
     for bucket in range(len(items)):
         n, r = items[bucket], relevant[bucket]
-        expected += _expected_sum(rank, hits, n, r)
-        lowest += _run_sum(rank + n - r, hits, r)
-        highest += _run_sum(rank, hits, r)
+        if r:
+            expected += _expected_sum(rank, hits, n, r)
+            lowest += _run_sum(rank + n - r, hits, r)
+            highest += _run_sum(rank, hits, r)
         rank += n
         hits += r
     return expected, lowest, highest

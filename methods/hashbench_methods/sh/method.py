@@ -31,11 +31,9 @@ def smoothest_waves(ranges: Tensor, count: int) -> tuple[Tensor, Tensor]:
         ones the first side comes first.
     """
     waves = torch.arange(1, count + 1, device=ranges.device)
-    frequencies = (
-        math.pi * waves / ranges[:, None]
-    ).flatten()  # [C · count], infinite along a side of length 0
-    order = torch.argsort(frequencies, stable=True)[:count]
-    return order // count, frequencies[order]
+    frequencies = math.pi * waves / ranges[:, None]  # [C, count], infinite along a side of length 0
+    order = torch.argsort(frequencies.flatten(), stable=True)[:count]
+    return order // count, frequencies.flatten()[order]
 
 
 class SH(LinearMethod):
