@@ -132,8 +132,8 @@ class ProductCodes:
     def reconstruct(self) -> NDArray[np.float32]:
         """The vectors that the codes stand for, float32 [n, books · dim]."""
         books, _, dim = self.codebooks.shape
-        vectors = self.codebooks[np.arange(books), self.words]  # [n, books, dim]
-        return vectors.reshape(-1, books * dim)
+        pieces: NDArray[np.float32] = self.codebooks[np.arange(books), self.words]  # [n, books, dim]
+        return pieces.reshape(-1, books * dim)
 
     def __len__(self) -> int:
         return len(self.words)

@@ -46,7 +46,12 @@ def batches(images: Images, config: RunConfig, *, workers: int, task: str) -> It
         workers: Processes that load images.
         task: What the progress bar says.
     """
-    loader = DataLoader(TransformedImages(images, config), batch_size=BATCH_SIZE, num_workers=workers)
+    loader = DataLoader(
+        TransformedImages(images, config),
+        batch_size=BATCH_SIZE,
+        num_workers=workers,
+        generator=torch.Generator(),  # else it draws from torch's, and what follows depends on what is kept
+    )
     with progress(task, len(images)) as advance:
         for batch in loader:
             yield batch.to(config.device, memory_format=torch.channels_last)

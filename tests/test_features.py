@@ -50,7 +50,9 @@ def test_features_are_those_of_each_image_and_computed_once(
 ) -> None:
     monkeypatch.setattr(features, "BATCH_SIZE", 4)
     data = images()
+    torch.manual_seed(0)
     first = compute(backbone, data)
+    assert torch.equal(torch.get_rng_state(), torch.manual_seed(0).get_state())  # nothing was drawn
     assert computed == [4, 3]
     assert compute(backbone, data) is first
     assert computed == [4, 3]
