@@ -54,7 +54,7 @@ def plain_map(data: Data, queries: int) -> float:
     """mAP@K of the first queries, one at a time."""
     codebooks = torch.from_numpy(data.database.codebooks)
     books, words, dim = codebooks.shape
-    numbers = torch.from_numpy(data.database.words.astype(np.int64))
+    numbers = torch.from_numpy(data.database.indices.astype(np.int64))
     query_labels, labels = (
         torch.nn.functional.one_hot(torch.from_numpy(ids), CLASSES).float()
         for ids in (data.query_ids[:queries], data.database_ids)

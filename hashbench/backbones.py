@@ -31,8 +31,7 @@ class Backbone(nn.Module):
         freeze_batch_norm: Keep batch norm on its stored statistics in training.
 
     Attributes:
-        frozen: Whether weights and statistics stay as they are; see `freeze`.
-        dropout: Whether a frozen network has dropout in training.
+        dropout: Whether a frozen network has its dropout layers on in training.
         dim: D, the width of a token.
         feature_dim: F, the width of the pooled vector.
     """
@@ -58,7 +57,7 @@ class Backbone(nn.Module):
                 raise UsageError(f"the backbone has no stage {stage}") from None
         self.stage = stage
         self.freeze_batch_norm = freeze_batch_norm
-        self.frozen = self.dropout = False
+        self._frozen = self.dropout = False
         self.eval()
         try:
             with torch.no_grad():
@@ -95,11 +94,16 @@ class Backbone(nn.Module):
         """Keep all weights and statistics as they are from now on.
 
         Args:
-            dropout: Leave dropout on in training, so that features differ from epoch to epoch.
+            dropout: Leave the dropout layers on in training, so that features differ from epoch to epoch.
         """
-        self.frozen, self.dropout = True, dropout
+        self._frozen, self.dropout = True, dropout
         self.requires_grad_(False)
         self.train(self.training)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether weights and statistics stay as they are: `freeze` was called, and nothing thawed."""
+        return self._frozen and not any(p.requires_grad for p in self.parameters())
 
     @property
     def constant(self) -> bool:

@@ -188,7 +188,8 @@ def evaluate(
         typer.Argument(
             metavar="CODES.npz",
             help="Arrays query_codes and database_codes [n, bits], query_labels and database_labels "
-            "[n, classes] or [n]; or the codes.npz of a run.",
+            "[n, classes] or [n]; or the codes.npz of a run. Product codes: real query_codes, "
+            "database_codes [n, books], codebooks [books, words, dim].",
         ),
     ],
     k: Annotated[str, typer.Option(help="Ranks, as in 1000,all.")] = "1000,all",

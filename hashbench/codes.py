@@ -88,14 +88,14 @@ class ProductCodes:
     """Product codes of n items: a vector in pieces, each replaced by its nearest codeword.
 
     Attributes:
-        words: Number of the codeword in each book, uint8 [n, books], or uint16 for more than 256 words.
+        indices: Number of the codeword in each book, uint8 [n, books], or uint16 for more than 256 words.
         codebooks: The codewords, float32 [books, words, dim]; the number of words is a power of 2.
 
     Raises:
         UsageError: An array has another type or shape, a value is not finite, or there is no such codeword.
     """
 
-    words: NDArray[np.unsignedinteger[Any]]
+    indices: NDArray[np.unsignedinteger[Any]]
     codebooks: NDArray[np.float32]
 
     def __post_init__(self) -> None:
@@ -109,13 +109,13 @@ class ProductCodes:
             raise UsageError(f"codebooks: expected a power of 2 as the number of words, found {size}")
         if not np.isfinite(self.codebooks).all():
             raise UsageError("codebooks: a value is not finite; mend the encoder")
-        if self.words.dtype not in (np.uint8, np.uint16) or self.words.shape[1:] != (books,):
+        if self.indices.dtype not in (np.uint8, np.uint16) or self.indices.shape[1:] != (books,):
             raise UsageError(
                 f"product codes: expected uint8 or uint16 [n, {books}], "
-                f"found {self.words.dtype} {list(self.words.shape)}"
+                f"found {self.indices.dtype} {list(self.indices.shape)}"
             )
-        if len(self.words) and self.words.max() >= size:
-            raise UsageError(f"product codes: {self.words.max()} is no codeword; there are 0 to {size - 1}")
+        if len(self.indices) and self.indices.max() >= size:
+            raise UsageError(f"product codes: {self.indices.max()} is no codeword; there are 0 to {size - 1}")
 
     @property
     def bits(self) -> int:
@@ -126,20 +126,20 @@ class ProductCodes:
     def to_binary(self) -> BinaryCodes:
         """The numbers of the codewords in binary, one book after the other: a name for each code, no more."""
         digits = np.arange(self.codebooks.shape[1].bit_length() - 1)
-        bits = self.words[:, :, None] >> digits & 1  # [n, books, log2(words)]
+        bits = self.indices[:, :, None] >> digits & 1  # [n, books, log2(words)]
         return BinaryCodes.from_array(bits.reshape(-1, self.bits))
 
     def reconstruct(self) -> NDArray[np.float32]:
         """The vectors that the codes stand for, float32 [n, books · dim]."""
         books, _, dim = self.codebooks.shape
-        pieces: NDArray[np.float32] = self.codebooks[np.arange(books), self.words]  # [n, books, dim]
+        pieces: NDArray[np.float32] = self.codebooks[np.arange(books), self.indices]  # [n, books, dim]
         return pieces.reshape(-1, books * dim)
 
     def __len__(self) -> int:
-        return len(self.words)
+        return len(self.indices)
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> ProductCodes:
-        return ProductCodes(self.words[rows], self.codebooks)
+        return ProductCodes(self.indices[rows], self.codebooks)
 
 
 Codes = BinaryCodes | ProductCodes

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    model_validator,
+)
 
 
 def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
@@ -67,6 +75,12 @@ class ImageConfig(Section):
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
     """Divides the channels."""
 
+    @model_validator(mode="after")
+    def _crop_fits(self) -> ImageConfig:
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError(f"resize={self.resize} leaves no room for a crop of size={self.size}")
+        return self
+
 
 class AffineConfig(Section):
     """A random affine map."""
@@ -109,6 +123,12 @@ class ViewConfig(Section):
     """Height and width of the blur's kernel in pixels; None: Pillow's blur, which has no bound."""
     horizontal_flip: Probability = 0.0
     """Share of views that are mirrored."""
+
+    @model_validator(mode="after")
+    def _one_crop(self) -> ViewConfig:
+        if self.random_crop and self.whole_image:
+            raise ValueError("random_crop and whole_image exclude each other")
+        return self
 
 
 class OptimizerConfig(Section):
@@ -165,7 +185,7 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """What is measured; see `hashbench.evaluate`."""
 
-    k: tuple[Rank, ...] = (1000, "all")
+    k: Annotated[tuple[Rank, ...], Field(min_length=1)] = (1000, "all")
     """Ranks at which mAP, precision and recall are taken."""
     radius: int = Field(default=2, ge=0)
     """Hamming radius of the precision within a radius."""

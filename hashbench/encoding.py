@@ -70,6 +70,7 @@ def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None
         }
     with _blamed(method):
         bits = method.codes(values).bits
+        method.query_codes(values)
     if bits != config.bits:
         raise HashbenchError(f"{_name(method)} gives codes of {bits} bits, not of {config.bits}")
     for what, other in others.items():
@@ -89,13 +90,19 @@ def _values(method: HashMethod, images: Images, config: RunConfig, workers: int,
         if isinstance(method, FeatureMethod) and method.backbone.frozen:
             features = pooled_features(method.backbone, images, config, workers=workers, task=task)
             for batch in torch.split(features, BATCH_SIZE):
-                yield method.encode_features(batch.to(config.device))
+                # A copy, since what is kept is not the method's to change.
+                yield method.encode_features(batch.to(config.device, copy=True))
         else:
             for batch in batches(images, config, workers=workers, task=task):
                 yield method.encode(batch)
 
     with evaluating(method, config):
-        return torch.cat([batch.cpu() for batch in values()])
+        found = torch.cat([batch.cpu() for batch in values()])
+    if undefined := int(found.isnan().any(1).sum()):
+        raise HashbenchError(
+            f"{_name(method)}: {undefined} of {len(found)} images have the value NaN; mend encode"
+        )
+    return found
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 # Libraries whose version can change a number: the run id covers them.
-LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
+LIBRARIES = (
+    "torch", "torchvision", "timm", "accelerate", "numpy", "scipy", "scikit-learn", "numba", "pillow",
+)  # fmt: skip
 
 
 def library_versions() -> dict[str, str]:

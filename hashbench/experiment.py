@@ -267,8 +267,8 @@ def _save_codes(path: Path, query: Codes | NDArray[np.float32], database: Codes,
         "database_ids": np.array(dataset.database.images.ids),
     }
     if isinstance(database, ProductCodes):
-        arrays |= {"codebooks": database.codebooks, "database_codes": database.words}
-        arrays["query_codes"] = query.words if isinstance(query, ProductCodes) else query
+        arrays |= {"codebooks": database.codebooks, "database_codes": database.indices}
+        arrays["query_codes"] = query.indices if isinstance(query, ProductCodes) else query
     else:
         assert isinstance(query, BinaryCodes)
         arrays |= {"bits": np.int64(database.bits), "database_codes": database.packed}

@@ -99,7 +99,8 @@ def pooled_features(
 
 def _state(backbone: Backbone, config: RunConfig) -> str:
     """Hash of all that features depend on, the images apart."""
-    digest = hashlib.sha256(config.model_dump_json(include={"backbone", "images", "device"}).encode())
+    settings = config.model_dump_json(include={"backbone", "images", "device"})
+    digest = hashlib.sha256(f"{settings} {backbone}".encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

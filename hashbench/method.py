@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -105,6 +105,7 @@ class FeatureMethod(HashMethod):
     def encode_features(self, features: Tensor) -> Tensor:
         """As `encode`, of the features [B, F] of images."""
 
+    @final  # features may be kept, and then this is passed by
     def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
         """The losses of one batch of images; see `HashMethod.training_losses`."""
         features = [self.backbone.pooled(view) for view in views]
@@ -112,6 +113,7 @@ class FeatureMethod(HashMethod):
         with torch.autocast(features[0].device.type, enabled=False):
             return self.feature_losses(*(feature.float() for feature in features))
 
+    @final
     def encode(self, images: Tensor) -> Tensor:
         """Real values of images [B, 3, H, W]; see `HashMethod.encode`."""
         return self.encode_features(self.backbone.pooled(images))

@@ -50,21 +50,21 @@ def load_recipe(path: Path, dataset: str, bits: int) -> dict[str, Any]:
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Lay `changes` over `base`, section by section.
 
-    Another backbone replaces the base's section: the settings of one mean nothing to another.
+    Another backbone or schedule replaces the base's section: the settings of one mean nothing to another.
     """
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        replaces = key == "backbone" and isinstance(value, Mapping) and _names_another(value, old)
-        if isinstance(old, Mapping) and isinstance(value, Mapping) and not replaces:
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        if both and not (key in ("backbone", "schedule") and _names_another(value, old)):
             merged[key] = merge(old, value)
         else:
             merged[key] = value
     return merged
 
 
-def _names_another(new: Mapping[str, Any], old: Any) -> bool:
-    return isinstance(old, Mapping) and "name" in old and new.get("name", old["name"]) != old["name"]
+def _names_another(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    return "name" in old and new.get("name", old["name"]) != old["name"]
 
 
 def resolve(

@@ -90,7 +90,7 @@ def _fit(method: ShallowMethod, images: Images, config: RunConfig, workers: int,
     start = time.monotonic()
     method.to(config.device)
     features = pooled_features(method.backbone, images, config, workers=workers, task="train")
-    method.fit(features.to(config.device))
+    method.fit(features.to(config.device, copy=True))  # kept, and not the method's to change
     seconds = round(time.monotonic() - start, 3)
     log.write_text(_log_line(images=len(images), seconds=seconds), encoding="utf-8")
 
@@ -102,6 +102,7 @@ def _descend(method: HashMethod, images: Images, config: RunConfig, workers: int
     on_features = (
         isinstance(method, FeatureMethod) and method.backbone.constant and config.views == ViewConfig()
     )
+    sampler = _Shuffle(len(images), training.batch_size, training.drop_last, config.seed)
     if on_features:
         features = pooled_features(method.backbone, images, config, workers=workers, task="features")
         inputs, workers = _Features(features, method.views), 0
@@ -113,7 +114,6 @@ def _descend(method: HashMethod, images: Images, config: RunConfig, workers: int
     accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="bf16" if half else "no")
     if accelerator.num_processes > 1:
         raise UsageError("a run takes one process; start it without torchrun or accelerate launch")
-    sampler = _Shuffle(len(images), training.batch_size, training.drop_last, config.seed)
     loader = DataLoader(
         inputs,
         batch_size=training.batch_size,
@@ -177,6 +177,11 @@ def _log_line(**entry: float) -> str:
 
 def _optimizer(method: HashMethod, config: OptimizerConfig) -> torch.optim.Optimizer:
     groups = list(method.parameter_groups(config.lr, config.backbone_lr))
+    if not groups:
+        raise HashbenchError(
+            f"{type(method).__name__} has nothing to train; "
+            "add --set freeze_backbone=false, or give it parameters"
+        )
     if config.name == "sgd":
         return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
     optimizer = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW

@@ -155,6 +155,14 @@ def test_the_dropout_of_a_frozen_network_can_stay_on() -> None:
     assert without.constant  # there is no dropout to leave on
 
 
+def test_what_is_thawed_is_not_frozen() -> None:
+    backbone = create_backbone("test_resnet", image_size=64, pretrained=False)
+    backbone.freeze()
+    next(backbone.parameters()).requires_grad_()
+    assert not backbone.frozen
+    assert not backbone.constant
+
+
 def test_resnet18_for_small_images() -> None:
     backbone = create_backbone("resnet18_cifar", image_size=32, pretrained=False)
     assert backbone.feature_dim == 512

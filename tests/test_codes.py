@@ -89,7 +89,7 @@ def test_product_codes_stand_for_vectors() -> None:
     assert (len(codes), codes.bits) == (6, 9)
     vectors = codes.reconstruct()
     assert vectors.shape == (6, 15)
-    np.testing.assert_array_equal(vectors[4, 5:10], codes.codebooks[1, codes.words[4, 1]])
+    np.testing.assert_array_equal(vectors[4, 5:10], codes.codebooks[1, codes.indices[4, 1]])
     np.testing.assert_array_equal(codes[2:4].reconstruct(), vectors[2:4])
     assert codes[:0].reconstruct().shape == (0, 15)
     assert len(codes[:0].to_binary()) == 0

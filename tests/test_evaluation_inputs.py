@@ -54,6 +54,7 @@ MULTI_HOT = {"query_labels": [[1, 0], [0, 1]], "database_labels": [[1, 0], [0, 1
             r"query_labels: expected class ids \[n\] or .*found \[2, 2, 2\]",
         ),
         ({"query_labels": ["cat", "dog"]}, "query_labels: expected numbers"),
+        ({"k": ()}, "k: expected at least one cut-off, found none"),
         ({"k": [0]}, "k: expected a number of items, 1 or more, or 'all', found 0"),
         ({"k": [-1]}, "found -1"),
         ({"k": [True]}, "found True"),

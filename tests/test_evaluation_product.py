@@ -23,7 +23,7 @@ def distances(query: np.ndarray, codes: ProductCodes) -> np.ndarray:
     books, _, dim = codes.codebooks.shape
     found = np.zeros((len(query), len(codes)))
     for q, vector in enumerate(query.astype(float)):
-        for i, numbers in enumerate(codes.words):
+        for i, numbers in enumerate(codes.indices):
             for book in range(books):
                 piece = vector[book * dim : (book + 1) * dim]
                 found[q, i] += np.linalg.norm(piece - codes.codebooks[book, numbers[book]])
@@ -119,10 +119,10 @@ def test_distances_of_any_shape_are_sorted(shape: str) -> None:
     elif shape == "zeros":
         sizes[::2] = 0
     codes = ProductCodes(random.integers(0, 4096, (3000, 1)).astype(np.uint16), sizes[None, :, None])
-    codes.words[0] = 0  # the outlier is there
+    codes.indices[0] = 0  # the outlier is there
     labels = random.integers(0, 3, 3001)
     ev = evaluate(np.zeros((1, 1)), codes, labels[:1], labels[1:])
-    found = sizes[codes.words[:, 0]][None].astype(float)
+    found = sizes[codes.indices[:, 0]][None].astype(float)
     assert_same(ev, Evaluation(counted(found, labels[None, 1:] == labels[0])))
 
 
@@ -204,11 +204,11 @@ def test_product_queries_need_a_product_database() -> None:
 def test_product_codes_in_a_file(tmp_path: Path) -> None:
     data = draw(4, 30, 2, 4)
     codes = data.pop("database_codes")
-    arrays = {**data, "database_codes": codes.words, "codebooks": codes.codebooks}
+    arrays = {**data, "database_codes": codes.indices, "codebooks": codes.codebooks}
     np.savez(tmp_path / "codes.npz", **arrays)
     expected = evaluate(database_codes=codes, **data).to_dict()
     assert evaluate(*load_codes(tmp_path / "codes.npz")).to_dict() == expected
-    np.savez(tmp_path / "symmetric.npz", **{**arrays, "query_codes": codes.words[:4]})
+    np.savez(tmp_path / "symmetric.npz", **{**arrays, "query_codes": codes.indices[:4]})
     expected = evaluate(codes[:4], codes, data["query_labels"], data["database_labels"]).to_dict()
     assert evaluate(*load_codes(tmp_path / "symmetric.npz")).to_dict() == expected
 
@@ -217,7 +217,7 @@ def test_product_codes_of_another_type_in_a_file(tmp_path: Path) -> None:
     data = draw(4, 30, 2, 4)
     codes = data.pop("database_codes")
     np.savez(
-        tmp_path / "codes.npz", **data, database_codes=codes.words.astype(int), codebooks=codes.codebooks
+        tmp_path / "codes.npz", **data, database_codes=codes.indices.astype(int), codebooks=codes.codebooks
     )
     with pytest.raises(UsageError, match=r"expected uint8 or uint16 \[n, 2\], found int64 \[30, 2\]"):
         load_codes(tmp_path / "codes.npz")

@@ -1,15 +1,18 @@
 """Features that are kept: the right ones, for as long as they are right."""
 
 import gc
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from hashbench import ArrayImages, Backbone, create_backbone, features
+from hashbench import ArrayImages, Backbone, BinaryCodes, ShallowMethod, create_backbone, features
 from hashbench.config import RunConfig
+from hashbench.encoding import encode
 from hashbench.features import pooled_features
+from hashbench.training import train
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (7, 32, 32, 3), dtype=np.uint8)
 CONFIG = RunConfig(
@@ -81,3 +84,24 @@ def test_features_go_when_their_images_go(backbone: Backbone) -> None:
     del data
     gc.collect()
     assert len(features._kept) == before
+
+
+def test_a_method_that_computes_in_place_harms_only_itself(backbone: Backbone, tmp_path: Path) -> None:
+    class InPlace(ShallowMethod):
+        def fit(self, features: Tensor) -> None:
+            features -= features.mean(0)
+
+        def encode_features(self, features: Tensor) -> Tensor:
+            features *= -2
+            return features[:, : self.bits]
+
+    data = images()
+    kept = compute(backbone, data).clone()
+    method = InPlace(backbone, 12, InPlace.Hyperparameters())
+    train(method, data, CONFIG, workers=0, log=tmp_path / "log.jsonl")
+    first = encode(method, data, CONFIG, workers=0, task="t")
+    assert isinstance(first, BinaryCodes)
+    again = encode(method, data, CONFIG, workers=0, task="t")
+    assert isinstance(again, BinaryCodes)
+    np.testing.assert_array_equal(first.packed, again.packed)
+    torch.testing.assert_close(compute(backbone, data), kept, rtol=0, atol=0)

@@ -102,10 +102,6 @@ def assert_same(run: Trained, losses: list[float], weights: dict[str, Tensor]) -
         assert (after[name] - weight).norm() <= 5e-2 * (weight - before[name]).norm(), name
 
 
-def linear(layer: nn.Linear) -> nn.Linear:
-    return copy.deepcopy(layer)
-
-
 def cosine(first: Tensor, second: Tensor) -> Tensor:
     return first @ second / (first.norm() * second.norm())
 
@@ -153,7 +149,7 @@ def test_wch(tmp_path: Path) -> None:
 def test_cibhash(tmp_path: Path) -> None:
     run = trained("cibhash", "training_losses", tmp_path, "backbone=test_vit", "lr=3e-3")
     network = copy.deepcopy(run.before.backbone.network).eval()
-    fc1, fc2 = (linear(layer) for layer in run.before.head if isinstance(layer, nn.Linear))
+    fc1, fc2 = (copy.deepcopy(layer) for layer in run.before.head if isinstance(layer, nn.Linear))
 
     def divergence(p: Tensor, q: Tensor) -> Tensor:
         q = q.detach()
@@ -215,7 +211,7 @@ def test_bihalf(tmp_path: Path) -> None:
 def test_spq(tmp_path: Path) -> None:
     run = trained("spq", "training_losses", tmp_path, "backbone=test_resnet", "lr=3e-3", "hold_epochs=1")
     network = copy.deepcopy(run.before.backbone.network).train()
-    fc, head = linear(run.before.projection), linear(run.before.head)
+    fc, head = copy.deepcopy(run.before.projection), copy.deepcopy(run.before.head)
     codebooks = nn.Parameter(run.before.codebooks.detach().clone())  # [4 books, 16 words, 16]
     assert codebooks.shape == (4, 16, 16)
 

@@ -14,7 +14,7 @@ PACKAGE = Path(hashbench.__file__).parent
 # A module imports from lines above its own only; what is on one line knows nothing of each other.
 LAYERS = [
     ["errors"],
-    ["codes", "config", "progress", "environment", "protocol", "download", "plugin_files"],
+    ["codes", "config", "contrastive", "progress", "environment", "protocol", "download", "plugin_files"],
     ["images", "backbones", "lists", "recipe"],
     ["dataset", "evaluation"],
     ["method"],

@@ -7,8 +7,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 import hashbench_methods
-from hashbench import HashbenchError, UsageError
-from hashbench.config import RunConfig
+from hashbench import HashbenchError, UsageError, registry
+from hashbench.config import RunConfig, ViewConfig
 from hashbench.recipe import load_recipe, merge, resolve
 from hashbench_methods.wch import WCH
 
@@ -171,6 +171,84 @@ def test_hyperparameters_of_a_plain_model_have_no_unknown_keys_either() -> None:
 def test_seeds_that_no_generator_takes(seed: int) -> None:
     with pytest.raises(UsageError, match="seed="):
         resolve(RECIPE, (), WCH.Hyperparameters, **{**FLAGS, "seed": seed})
+
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "cibhash": {
+        "backbone.name": "vgg16.tv_in1k", "backbone.options": {"drop_rate": 0.5}, "images.size": 224,
+        "views.crop_scale": (0.5, 1.0), "views.color_jitter": (0.4, 0.4, 0.4, 0.1),
+        "views.color_jitter_probability": 0.7, "views.grayscale": 0.2, "views.blur": 0.5,
+        "views.blur_sigma": (0.1, 2.0), "views.blur_kernel": 3, "views.horizontal_flip": 0.5,
+        "views.whole_image": True, "optimizer.name": "adam", "optimizer.lr": 1e-3,
+        "optimizer.weight_decay": 0, "schedule.name": "constant", "training.epochs": 60,
+        "training.batch_size": 64, "training.freeze_backbone": True, "training.feature_dropout": True,
+        "evaluation.k": (1000, "all"), "hyperparameters": {"temperature": 0.3, "kl_weight": 0.001},
+    },
+    "bihalf": {
+        "backbone.name": "vgg16.tv_in1k", "backbone.options": {"drop_rate": 0.5}, "images.size": 224,
+        "images.resize": None, "views": ViewConfig(), "optimizer.name": "sgd", "optimizer.lr": 1e-4,
+        "optimizer.momentum": 0.9, "optimizer.weight_decay": 5e-4, "schedule.name": "step",
+        "schedule.step_epochs": 120, "schedule.step_factor": 0.1, "training.epochs": 300,
+        "training.batch_size": 32, "training.freeze_backbone": True, "training.feature_dropout": True,
+        "evaluation.k": (1000, "all"), "hyperparameters": {"gamma": 6.0},
+    },
+    "spq": {
+        "backbone.name": "resnet18_cifar", "backbone.pretrained": False, "images.size": 32,
+        "images.mean": (0, 0, 0), "images.std": (1, 1, 1), "views.crop_scale": (0.08, 1.0),
+        "views.color_jitter": (0.4, 0.4, 0.4, 0.1), "views.color_jitter_probability": 0.8,
+        "views.grayscale": 0.2, "views.blur": 0.5, "views.blur_sigma": (0.1, 2.0), "views.blur_kernel": 3,
+        "views.horizontal_flip": 0.5, "views.whole_image": True, "optimizer.name": "adam",
+        "optimizer.lr": 3e-4, "optimizer.weight_decay": 1e-5, "schedule.name": "cosine",
+        "schedule.hold_epochs": 10, "schedule.cosine_epochs": "batches", "training.epochs": 5000,
+        "training.batch_size": 256, "training.drop_last": True, "training.freeze_backbone": False,
+        "evaluation.k": (1000, "all"),
+        "hyperparameters": {"words": 16, "dim": 16, "quantization_scale": 5.0, "temperature": 0.5},
+    },
+}  # fmt: skip
+
+
+def shipped(method: str, dataset: str, bits: int = 32) -> RunConfig:
+    entry = registry.find("method", method)
+    recipe = entry.recipe()
+    assert recipe is not None
+    flags = {**FLAGS, "method": method, "dataset": dataset, "bits": bits}
+    return resolve(load_recipe(recipe, dataset, bits), (), entry.load().Hyperparameters, **flags)
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_shipped_recipes_are_the_published_ones(method: str) -> None:
+    config = shipped(method, "cifar10")
+    for path, expected in PUBLISHED[method].items():
+        value: Any = config
+        for part in path.split("."):
+            value = getattr(value, part)
+        assert value == expected, path
+
+
+def test_what_the_published_code_changes_for_some_runs() -> None:
+    assert shipped("cibhash", "cifar10", 16).training.epochs == 80
+    assert shipped("cibhash", "digits", 16).training.epochs == 10
+    coco = shipped("bihalf", "coco")
+    assert (coco.optimizer.lr, coco.schedule.step_epochs, coco.training.epochs) == (1e-3, 60, 150)
+    assert (coco.images.resize, coco.views.random_crop, coco.views.horizontal_flip) == (256, True, 0.5)
+    flickr = shipped("bihalf", "flickr25k")
+    assert (flickr.optimizer.lr, flickr.schedule.step_epochs, flickr.training.epochs) == (1e-4, 60, 100)
+
+
+def test_another_schedule_brings_no_settings_along() -> None:
+    base = {"schedule": {"name": "cosine", "hold_epochs": 10}}
+    assert merge(base, {"schedule": {"name": "step"}}) == {"schedule": {"name": "step"}}
+    assert merge(base, {"schedule": {"cosine_epochs": 5}})["schedule"]["hold_epochs"] == 10
+
+
+def test_settings_that_exclude_each_other() -> None:
+    for settings, message in (
+        (["images.size=64", "images.resize=48"], "leaves no room for a crop"),
+        (["random_crop=true", "whole_image=true"], "exclude each other"),
+        (["k=[]"], "at least 1 item"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            resolve(RECIPE, settings, WCH.Hyperparameters, **FLAGS)
 
 
 def test_shipped_recipe_of_wch() -> None:

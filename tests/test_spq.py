@@ -106,7 +106,7 @@ def test_bits_are_books_times_the_bits_of_a_word(bits: int, words: int, expected
     assert method.codebooks.shape == (expected, words, 4)
     codes = method.codes(method.encode(torch.randn(5, 3, 4, 4)))
     kind = np.uint8 if words <= 256 else np.uint16
-    assert (codes.bits, codes.words.dtype, codes.words.shape) == (bits, kind, (5, expected))
+    assert (codes.bits, codes.indices.dtype, codes.indices.shape) == (bits, kind, (5, expected))
 
 
 def test_bits_that_make_no_books() -> None:
@@ -139,9 +139,9 @@ def test_queries_keep_their_vectors_and_the_database_its_codewords() -> None:
     codes = method.codes(values)
     assert isinstance(codes, ProductCodes)
     again = method.codes(torch.from_numpy(codes.reconstruct()))  # a codeword is its own nearest
-    np.testing.assert_array_equal(again.words, codes.words)
-    alone = np.concatenate([method.codes(method.encode(image[None])).words for image in images])
-    np.testing.assert_array_equal(alone, codes.words)
+    np.testing.assert_array_equal(again.indices, codes.indices)
+    alone = np.concatenate([method.codes(method.encode(image[None])).indices for image in images])
+    np.testing.assert_array_equal(alone, codes.indices)
 
 
 def test_codes_outlast_a_change_of_the_codebooks() -> None:

@@ -20,6 +20,7 @@ from hashbench import (
     training,
 )
 from hashbench.config import RunConfig, ViewConfig
+from hashbench.encoding import encode
 from hashbench.experiment import build_method
 from hashbench.training import resolve_device, resolve_precision, train
 
@@ -263,6 +264,47 @@ def test_a_head_on_a_network_that_trains_sees_images(tmp_path: Path) -> None:
     head = trained_head(run, tmp_path)
     before = build_method(run).backbone.state_dict()
     assert any(not torch.equal(p, before[name]) for name, p in head.backbone.state_dict().items())
+
+
+def test_dropout_of_a_frozen_network_is_drawn_anew_for_each_batch(tmp_path: Path) -> None:
+    still = {"crop_scale": (1.0, 1.0), "horizontal_flip": 0}
+    vgg = {"name": "vgg11", "options": {"drop_rate": 0.5}}
+    frozen = {"freeze_backbone": True, "batch_size": 6}
+    dropped = trained_head(
+        config(views=still, backbone=vgg, training={**frozen, "feature_dropout": True}), tmp_path
+    )
+    plain = trained_head(config(views=still, backbone=vgg, training=frozen), tmp_path)
+    rows = [torch.unique(torch.cat(head.seen).round(decimals=3), dim=0) for head in (dropped, plain)]
+    assert [len(found) for found in rows] == [24, 12]  # 12 images in 2 epochs
+
+
+def test_nothing_to_train_is_said(tmp_path: Path) -> None:
+    class Bare(Head):
+        def __init__(self, backbone: Backbone, bits: int) -> None:
+            super().__init__(backbone, bits)
+            self.fc.requires_grad_(False)
+
+    run = config(training={"freeze_backbone": True})
+    with pytest.raises(HashbenchError, match="Bare has nothing to train; add --set freeze_backbone=false"):
+        train(Bare(build_method(run).backbone, 8), IMAGES, run, workers=0, log=tmp_path / "l")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["spq", "bihalf", "itq"])
+def test_a_gpu_trains_heads_and_fits(tmp_path: Path, name: str) -> None:
+    for frozen in (True, False):
+        run = config(
+            method=name,
+            device="cuda",
+            training={"freeze_backbone": frozen},
+            backbone={"name": "test_efficientnet_ln"},
+        )
+        method = build_method(run)
+        train(method, IMAGES, run, workers=1, log=tmp_path / "l")
+        codes = encode(method, IMAGES, run, workers=0, task="t")
+        assert (len(codes), codes.bits) == (12, 8)
+        values = method.encode(torch.rand(2, 3, 32, 32, device="cuda"))
+        assert method.codes(values.cpu()).bits == method.codes(values).bits == 8
 
 
 def test_a_shallow_method_is_fitted_to_all_images(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class ProductRankings:
         books, words, dim = codes.codebooks.shape
         self._pieces = query.reshape(-1, books, 1, dim)
         self._codebooks = codes.codebooks.astype(np.float64)
-        self._items = np.ravel(codes.words), np.ravel(labels.packed)
+        self._items = np.ravel(codes.indices), np.ravel(labels.packed)
         self._query_labels = query_labels.packed
         self._look_up = _kernel(books, words, labels.packed.shape[1], labels.by_class)
 

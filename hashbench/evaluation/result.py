@@ -63,6 +63,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         if isinstance(self.k, str | numbers.Integral):
             raise UsageError(f"k: expected a list such as (1000, 'all'), found {self.k!r}")
+        if not self.k:
+            raise UsageError("k: expected at least one cut-off, found none")
         for k in self.k:
             self._items(k)
         if not _is_integer(self.radius) or self.radius < 0:

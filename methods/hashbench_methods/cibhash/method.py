@@ -11,30 +11,12 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (its usual name)
 
 from hashbench.backbones import Backbone
+from hashbench.contrastive import nt_xent
 from hashbench.method import FeatureMethod, straight_through_sign
 
 EPSILON = 1e-8  # of the logarithms in the released code
-
-
-def nt_xent(codes1: Tensor, codes2: Tensor, temperature: float = 0.3) -> Tensor:
-    """Normalized temperature-scaled cross-entropy: which of all other codes is that of the other view?
-
-    Args:
-        codes1: Codes [B, bits] of the first view.
-        codes2: Codes [B, bits] of the second view.
-        temperature: Divides the cosine similarities.
-
-    Returns:
-        A scalar, the mean over the 2B codes.
-    """
-    codes = F.normalize(torch.cat([codes1, codes2]), dim=1)  # [2B, bits]
-    itself = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
-    similarity = (codes @ codes.T / temperature).masked_fill(itself, -torch.inf)
-    partner = torch.arange(len(codes), device=codes.device).roll(len(codes1))
-    return F.cross_entropy(similarity, partner)
 
 
 def symmetric_bernoulli_kl(prob1: Tensor, prob2: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812 (its usual name)
 
 from hashbench.backbones import Backbone
 from hashbench.codes import ProductCodes
+from hashbench.contrastive import nt_xent
 from hashbench.errors import UsageError
 from hashbench.method import FeatureMethod
 
@@ -59,16 +60,7 @@ def cross_quantized_contrastive_loss(
     Returns:
         A scalar: the sum of both ways, each a mean over 2B rows.
     """
-    return _contrast(xa, zb, temperature) + _contrast(xb, za, temperature)
-
-
-def _contrast(rows1: Tensor, rows2: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of each of the 2B rows finding its partner among all the others."""
-    rows = F.normalize(torch.cat([rows1, rows2]), dim=1)
-    itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-    similarity = (rows @ rows.T / temperature).masked_fill(itself, -torch.inf)
-    partner = torch.arange(len(rows), device=rows.device).roll(len(rows1))
-    return F.cross_entropy(similarity, partner)
+    return nt_xent(xa, zb, temperature) + nt_xent(xb, za, temperature)
 
 
 def assign_codewords(features: Tensor, codebooks: Tensor) -> Tensor:

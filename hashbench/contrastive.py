@@ -1,0 +1,27 @@
+"""Contrastive learning, for methods that compare two views of a batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 (its usual name)
+
+
+def nt_xent(rows1: Tensor, rows2: Tensor, temperature: float = 0.3) -> Tensor:
+    """Normalized temperature-scaled cross-entropy: which of all other rows is that of the other view?
+
+    As in SimCLR (Chen et al., ICML 2020): of the 2B rows each has one positive and 2B − 2 negatives.
+
+    Args:
+        rows1: Codes or features [B, D] of the first view.
+        rows2: Those of the second view.
+        temperature: Divides the cosine similarities.
+
+    Returns:
+        A scalar, the mean over the 2B rows.
+    """
+    rows = F.normalize(torch.cat([rows1, rows2]), dim=1)  # [2B, D]
+    itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    similarity = (rows @ rows.T / temperature).masked_fill(itself, -torch.inf)
+    partner = torch.arange(len(rows), device=rows.device).roll(len(rows1))
+    return F.cross_entropy(similarity, partner)
