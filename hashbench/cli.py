@@ -270,7 +270,7 @@ def _print_runs(runs: list[Run]) -> None:
 
     for start in range(0, len(runs), RUNS_ABREAST):
         shown = [run.record for run in runs[start : start + RUNS_ABREAST]]
-        table = Table("")
+        table = Table("", pad_edge=False)
         for record in shown:
             table.add_column(
                 f"{record.method}\n{record.dataset}@{record.protocol}\n{record.bits} bits, seed {record.seed}"

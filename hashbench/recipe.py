@@ -55,16 +55,15 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        if both and not (key in ("backbone", "schedule") and _names_another(value, old)):
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not _replaces(key, value, old):
             merged[key] = merge(old, value)
         else:
             merged[key] = value
     return merged
 
 
-def _names_another(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    return "name" in old and new.get("name", old["name"]) != old["name"]
+def _replaces(key: str, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    return key in ("backbone", "schedule") and "name" in old and new.get("name", old["name"]) != old["name"]
 
 
 def resolve(
