@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 import hashbench
 from hashbench import encoding, registry
@@ -112,6 +113,39 @@ def test_what_a_run_stores_gives_its_numbers_again(cli: Callable[..., Result], t
     with np.load(folder / "codes.npz", allow_pickle=False) as stored:
         np.testing.assert_array_equal(codes.packed, stored["query_codes"])
         assert stored["query_ids"][0] == data.query.images.ids[0]
+
+
+def test_a_frozen_backbone_is_not_stored_but_had_again(cli: Callable[..., Result]) -> None:
+    small = ["--bits", "16", "--set", "images.size=32", "--set", "epochs=1", "--json"]
+    done = cli("run", "--method", "bihalf,itq", "--dataset", "digits", *small)
+    assert done.code == 0, done.err
+    data = hashbench.load_dataset("digits")
+    for shown in json.loads(done.out):
+        folder = Path(shown["folder"])
+        assert shown["config"]["backbone"]["pretrained"]
+        assert not [name for name in load_file(folder / "model.safetensors") if name.startswith("backbone.")]
+        config = RunConfig(**shown["config"])
+        method = hashbench.load_trained(folder)
+        codes = encoding.encode(method, data.query.images, config, workers=0, task="t")
+        assert isinstance(codes, hashbench.BinaryCodes)
+        np.testing.assert_array_equal(codes.packed, arrays(folder / "record.json")["query_codes"])
+
+
+def test_product_codes_leave_a_record_too(cli: Callable[..., Result]) -> None:
+    done = cli("run", "--method", "spq", "--dataset", "digits", "--bits", "16", "--json", *FAST)
+    assert done.code == 0, done.err
+    (shown,) = json.loads(done.out)
+    folder = Path(shown["folder"])
+    assert "P@H<=2" not in shown["metrics"]
+    assert json.loads(cli("evaluate", folder / "codes.npz", "--json").out)["metrics"] == shown["metrics"]
+    assert {line.split(",")[0] for line in (folder / "curves.csv").read_text().splitlines()[1:]} == {"rank"}
+    stored = arrays(folder / "record.json")
+    assert stored["database_codes"].shape == (1597, 4)
+    method = hashbench.load_trained(folder)
+    data, config = hashbench.load_dataset("digits"), RunConfig(**shown["config"])
+    queries = encoding.encode_queries(method, data.query.images, config, workers=0, task="t")
+    np.testing.assert_array_equal(queries, stored["query_codes"])
+    assert cli("run", "--method", "spq", "--dataset", "digits", "--bits", "18", *FAST).code == 2
 
 
 def test_commas_make_a_grid(cli: Callable[..., Result], tmp_path: Path) -> None:
