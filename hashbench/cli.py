@@ -29,6 +29,12 @@ PluginFiles = Annotated[
     list[Path],
     typer.Option("--plugin", metavar="FILE.py", help="Register the plugins of a file; may be repeated."),
 ]
+Settings = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override the recipe, as in --set epochs=10; may be repeated."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
 
 
@@ -41,12 +47,7 @@ def run(
     protocol: Annotated[
         str | None, typer.Option(help="How the dataset is split; by default its first protocol.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override the recipe, as in --set epochs=10; may be repeated."
-        ),
-    ] = None,
+    settings: Settings = [],  # noqa: B006 (typer copies it)
     data_root: Annotated[
         Path | None,
         typer.Option(help="Folder of the data (default: $HASHBENCH_DATA, else ~/.cache/hashbench/data)."),
@@ -92,7 +93,7 @@ def run(
         for warning in data.warnings:
             _say(f"warning: {data.name}@{data.protocol}: {warning}")
         planned += [
-            (experiment.configure(m, data, bits=b, seed=s, device=chosen, settings=settings or ()), data)
+            (experiment.configure(m, data, bits=b, seed=s, device=chosen, settings=settings), data)
             for m in methods
             for b in lengths
             for s in seeds
@@ -130,10 +131,7 @@ def datasets(plugin: PluginFiles = [], as_json: AsJson = False) -> None:  # noqa
 @app.command()
 def check_method(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Method.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override the recipe; may be repeated."),
-    ] = None,
+    settings: Settings = [],  # noqa: B006
     plugin: PluginFiles = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
@@ -145,7 +143,7 @@ def check_method(
 
     from hashbench import testing
 
-    results = testing.check_method(name, settings or ())
+    results = testing.check_method(name, settings)
     if as_json:
         rows = [
             {"check": result.name, "passed": result.passed, "message": result.message} for result in results

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from hashbench import environment, registry
 from hashbench.backbones import create_backbone
@@ -27,7 +28,7 @@ from hashbench.config import RunConfig
 from hashbench.dataset import Dataset
 from hashbench.encoding import check_encoder, encode, encode_queries
 from hashbench.errors import HashbenchError
-from hashbench.evaluation import Evaluation, code_health, evaluate
+from hashbench.evaluation import Counts, Evaluation, code_health, evaluate
 from hashbench.method import HashMethod
 from hashbench.recipe import load_recipe, resolve
 from hashbench.results import (
@@ -172,11 +173,9 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
             environment={**environment.describe(config.device), "source": source},
             created=datetime.now(timezone.utc),
         )
-        _save_model(partial / MODEL, method, config)
+        save_weights(partial / MODEL, method, config)
         _save_codes(partial / "codes.npz", query, database, dataset)
-        curves(evaluation, radius=isinstance(database, BinaryCodes)).to_csv(
-            partial / "curves.csv", index=False
-        )
+        curves(evaluation).to_csv(partial / "curves.csv", index=False)
         write_record(record, partial)
     return Run(record, folder, existed=False)
 
@@ -203,16 +202,11 @@ def load_trained(folder: Path | str) -> HashMethod:
     try:
         config = RunConfig(**record.config)
         weights = load_file(folder / MODEL)
-        whole = any(name.startswith(BACKBONE) for name in weights)
-        if whole:  # nothing to download
+        if any(name.startswith(BACKBONE) for name in weights):  # nothing to download
             unloaded = config.backbone.model_copy(update={"pretrained": False})
             config = config.model_copy(update={"backbone": unloaded})
         method = build_method(config)
-        if not whole:
-            weights |= {
-                name: tensor for name, tensor in method.state_dict().items() if name.startswith(BACKBONE)
-            }
-        method.load_state_dict(weights)
+        restore(method, weights)
     except (ValidationError, RuntimeError, OSError, SafetensorError) as error:
         raise HashbenchError(
             f"{folder / MODEL} does not fit the {record.method} that is installed ({error}); run it again"
@@ -220,18 +214,44 @@ def load_trained(folder: Path | str) -> HashMethod:
     return method.eval()
 
 
-def curves(evaluation: Evaluation, *, radius: bool) -> pd.DataFrame:
-    """All precision–recall curves of an evaluation, one below the other.
+def save_weights(path: Path, method: HashMethod, config: RunConfig) -> None:
+    """Save the method; of a frozen backbone only weights that cannot be had again.
 
-    Args:
-        evaluation: The evaluation.
-        radius: Whether there are Hamming radii.
+    Raises:
+        OSError: The file cannot be written.
+    """
+    known = method.backbone.frozen and config.backbone.pretrained
+    weights = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied weights, too
+        for name, tensor in method.state_dict().items()
+        if not (known and name.startswith(BACKBONE))
+    }
+    try:
+        save_file(weights, path)
+    except SafetensorError as error:  # as when the disk is full
+        raise OSError(str(error)) from error
+
+
+def restore(method: HashMethod, weights: Mapping[str, Tensor]) -> None:
+    """Give a method what `save_weights` saved; a backbone that was left out stays as it was built.
+
+    Raises:
+        RuntimeError: The weights do not fit.
+    """
+    if not any(name.startswith(BACKBONE) for name in weights):
+        built = {name: tensor for name, tensor in method.state_dict().items() if name.startswith(BACKBONE)}
+        weights = {**weights, **built}
+    method.load_state_dict(weights)
+
+
+def curves(evaluation: Evaluation) -> pd.DataFrame:
+    """All precision–recall curves of an evaluation, one below the other; by radius, if there are radii.
 
     Returns:
         Columns curve ("rank", "radius-macro", "radius-micro"), at (the rank or radius), precision, recall.
     """
     tables = {"rank": evaluation.curve_by_rank()}
-    if radius:
+    if isinstance(evaluation.rankings, Counts):
         tables["radius-macro"] = evaluation.curve_by_radius("macro")
         tables["radius-micro"] = evaluation.curve_by_radius("micro")
     columns = {"rank": "at", "radius": "at"}
@@ -243,20 +263,6 @@ def curves(evaluation: Evaluation, *, radius: bool) -> pd.DataFrame:
 def _source(config: RunConfig) -> str:
     plugins = registry.find("method", config.method), registry.find("dataset", config.dataset)
     return registry.source_digest(*plugins)
-
-
-def _save_model(path: Path, method: HashMethod, config: RunConfig) -> None:
-    """Save the method; of a frozen backbone only weights that cannot be had again."""
-    known = method.backbone.frozen and config.backbone.pretrained
-    weights = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied weights, too
-        for name, tensor in method.state_dict().items()
-        if not (known and name.startswith(BACKBONE))
-    }
-    try:
-        save_file(weights, path)
-    except SafetensorError as error:  # as when the disk is full
-        raise OSError(str(error)) from error
 
 
 def _save_codes(path: Path, query: Codes | NDArray[np.float32], database: Codes, dataset: Dataset) -> None:

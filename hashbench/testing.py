@@ -28,14 +28,14 @@ from unittest import mock
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from hashbench.codes import BinaryCodes
 from hashbench.config import RunConfig
 from hashbench.dataset import ArrayImages, Dataset, Split
 from hashbench.errors import HashbenchError
-from hashbench.experiment import build_method, configure
+from hashbench.experiment import build_method, configure, restore, save_weights
 from hashbench.features import TransformedImages, evaluating
 from hashbench.images import view_transform
 from hashbench.method import HashMethod, ShallowMethod
@@ -185,11 +185,9 @@ def check_save_load(subject: Subject) -> None:
     loaded, images = subject.build(), subject.images(64)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"
-        state = subject.trained.state_dict()
-        # As a run does: no strides, no tied weights.
-        save_file({name: t.clone(memory_format=torch.contiguous_format) for name, t in state.items()}, file)
+        save_weights(file, subject.trained, subject.config)
         try:
-            loaded.load_state_dict(load_file(file))
+            restore(loaded, load_file(file))
         except RuntimeError as error:
             raise HashbenchError(
                 f"a new method does not take the stored state ({error}); "

@@ -2,12 +2,61 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
+
+from hashbench import registry
+from hashbench.cli import main
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, Tensor]]:
+    """A function that reads values of published code by the name of their file."""
+
+    def read(name: str) -> dict[str, Tensor]:
+        with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
+            return {key: torch.from_numpy(file[key]) for key in file.files}
+
+    return read
+
+
+class Result(NamedTuple):
+    """How a command ended, and what it wrote on standard output and standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """Calls the program in a temporary folder, in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_plugin_files", [])
+    monkeypatch.delenv("HASHBENCH_DATA", raising=False)
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["hashbench", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+            raise SystemExit(0)
+        captured = capsys.readouterr()
+        return Result(int(exit_.value.code or 0), captured.out, captured.err)
+
+    return call
 
 
 @pytest.fixture

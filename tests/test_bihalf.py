@@ -1,6 +1,6 @@
 """BiHalf against the values of its published code."""
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,20 +16,14 @@ FORWARD = {"rtol": 1e-4, "atol": 1e-5}
 BACKWARD = {"rtol": 1e-3, "atol": 1e-5}
 
 
-def golden(rows: int) -> dict[str, Tensor]:
-    path = Path(__file__).parent / "golden" / f"bihalf_batch{rows}.npz"
-    with np.load(path, allow_pickle=False) as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
-
-
 def linear(values: dict[str, Tensor]) -> nn.Linear:
     fc = nn.Linear(30, 12)
     fc.load_state_dict({part: values[f"fc_{part}"] for part in ("weight", "bias")})
     return fc
 
 
-def test_a_training_step() -> None:
-    values = golden(10)
+def test_a_training_step(golden: Callable[[str], dict[str, Tensor]]) -> None:
+    values = golden("bihalf_batch10")
     fc = linear(values)
     hashes = fc(values["features"])
     hashes.retain_grad()
@@ -43,8 +37,8 @@ def test_a_training_step() -> None:
     torch.testing.assert_close(fc.weight.grad, values["grad_fc_weight"], **BACKWARD)
 
 
-def test_the_method_takes_the_same_step() -> None:
-    values = golden(10)
+def test_the_method_takes_the_same_step(golden: Callable[[str], dict[str, Tensor]]) -> None:
+    values = golden("bihalf_batch10")
     method = create_method("bihalf", Backbone(nn.Sequential(nn.Flatten(), nn.Linear(48, 30)), 4), 12)
     assert isinstance(method, BiHalf)
     method.fc = linear(values)
@@ -54,8 +48,8 @@ def test_the_method_takes_the_same_step() -> None:
     torch.testing.assert_close(method.fc.weight.grad, values["grad_fc_weight"], **BACKWARD)
 
 
-def test_an_odd_batch() -> None:
-    values = golden(11)
+def test_an_odd_batch(golden: Callable[[str], dict[str, Tensor]]) -> None:
+    values = golden("bihalf_batch11")
     fc = linear(values)
     hashes = fc(values["features"])
     hashes.retain_grad()

@@ -1,6 +1,6 @@
 """CIBHash against the values of its published code."""
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,10 +15,9 @@ FORWARD = {"rtol": 1e-4, "atol": 1e-5}
 BACKWARD = {"rtol": 1e-3, "atol": 1e-5}
 
 
-@pytest.fixture(scope="module")
-def golden() -> dict[str, Tensor]:
-    with np.load(Path(__file__).parent / "golden" / "cibhash.npz", allow_pickle=False) as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
+@pytest.fixture
+def values(golden: Callable[[str], dict[str, Tensor]]) -> dict[str, Tensor]:
+    return golden("cibhash")
 
 
 def cibhash(features: int = 40, bits: int = 24, **settings: float) -> CIBHash:
@@ -38,26 +37,26 @@ class Slice(nn.Module):
         return values[:, : self.width]
 
 
-def test_a_training_step(golden: dict[str, Tensor]) -> None:
+def test_a_training_step(values: dict[str, Tensor]) -> None:
     method = cibhash()
     fc1 = nn.Linear(40, 64)
     fc2 = nn.Linear(64, 24)
     for layer, name in ((fc1, "fc1"), (fc2, "fc2")):
-        layer.load_state_dict({part: golden[f"{name}_{part}"] for part in ("weight", "bias")})
+        layer.load_state_dict({part: values[f"{name}_{part}"] for part in ("weight", "bias")})
     method.head = nn.Sequential(fc1, nn.ReLU(), fc2)
-    losses = method.feature_losses(golden["features1"], golden["features2"])
+    losses = method.feature_losses(values["features1"], values["features2"])
     losses["loss"].backward()
 
     for view in ("1", "2"):
-        centred = method.encode_features(golden[f"features{view}"]).detach()
-        torch.testing.assert_close(centred + 0.5, golden[f"prob{view}"], **FORWARD)
+        centred = method.encode_features(values[f"features{view}"]).detach()
+        torch.testing.assert_close(centred + 0.5, values[f"prob{view}"], **FORWARD)
         signs = method.codes(centred).to_signs()  # type: ignore[union-attr]
-        np.testing.assert_array_equal(signs, golden[f"code{view}"].numpy())
-    torch.testing.assert_close(losses["loss"].detach(), golden["loss"], **FORWARD)
-    torch.testing.assert_close(losses["contrastive"].detach(), golden["contrastive_loss"], **FORWARD)
-    torch.testing.assert_close(losses["kl"].detach(), golden["kl_loss"], **FORWARD)
-    torch.testing.assert_close(fc1.weight.grad, golden["grad_fc1_weight"], **BACKWARD)
-    torch.testing.assert_close(fc2.weight.grad, golden["grad_fc2_weight"], **BACKWARD)
+        np.testing.assert_array_equal(signs, values[f"code{view}"].numpy())
+    torch.testing.assert_close(losses["loss"].detach(), values["loss"], **FORWARD)
+    torch.testing.assert_close(losses["contrastive"].detach(), values["contrastive_loss"], **FORWARD)
+    torch.testing.assert_close(losses["kl"].detach(), values["kl_loss"], **FORWARD)
+    torch.testing.assert_close(fc1.weight.grad, values["grad_fc1_weight"], **BACKWARD)
+    torch.testing.assert_close(fc2.weight.grad, values["grad_fc2_weight"], **BACKWARD)
 
 
 def test_nt_xent_pair_by_pair() -> None:
@@ -71,19 +70,19 @@ def test_nt_xent_pair_by_pair() -> None:
     torch.testing.assert_close(nt_xent(codes[:5], codes[5:], temperature=0.7), torch.tensor(total / 10))
 
 
-def test_neither_divergence_moves_its_second_argument(golden: dict[str, Tensor]) -> None:
-    prob1, prob2 = golden["prob1"].clone().requires_grad_(), golden["prob2"].clone().requires_grad_()
+def test_neither_divergence_moves_its_second_argument(values: dict[str, Tensor]) -> None:
+    prob1, prob2 = values["prob1"].clone().requires_grad_(), values["prob2"].clone().requires_grad_()
     symmetric_bernoulli_kl(prob1, prob2).backward()
     # d KL(p, q) / dp = log(p / (1 - p)) - log(q / (1 - q)), summed over bits, averaged over images, halved
-    expected = (torch.logit(golden["prob1"]) - torch.logit(golden["prob2"])) / 2 / len(prob1)
+    expected = (torch.logit(values["prob1"]) - torch.logit(values["prob2"])) / 2 / len(prob1)
     torch.testing.assert_close(prob1.grad, expected, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(prob2.grad, -expected, rtol=1e-3, atol=1e-5)
     certain = torch.tensor([[0.0, 1.0]])
     assert symmetric_bernoulli_kl(certain, 1 - certain).isfinite()
 
 
-def test_both_settings_reach_the_loss(golden: dict[str, Tensor]) -> None:
-    features = [golden[f"features{view}"] for view in "12"]
+def test_both_settings_reach_the_loss(values: dict[str, Tensor]) -> None:
+    features = [values[f"features{view}"] for view in "12"]
     method = cibhash(temperature=0.7, kl_weight=0.5)
     codes = [torch.where(method.encode_features(view) >= 0, 1.0, -1.0) for view in features]
     losses = method.feature_losses(*features)

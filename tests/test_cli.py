@@ -15,8 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 import hashbench
-from hashbench import encoding, registry
-from hashbench.cli import main
+from hashbench import encoding
 from hashbench.config import RunConfig
 
 # A run of seconds: a tiny network, few pixels, one epoch.
@@ -24,32 +23,6 @@ FAST = [
     f"--set={setting}"
     for setting in ("backbone=test_resnet", "pretrained=false", "images.size=32", "epochs=1")
 ]
-
-
-class Result:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def cli(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Result]:
-    """Calls the program in a temporary folder, in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_plugin_files", [])
-    monkeypatch.delenv("HASHBENCH_DATA", raising=False)
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["hashbench", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main()
-            raise SystemExit(0)
-        captured = capsys.readouterr()
-        return Result(int(exit_.value.code or 0), captured.out, captured.err)
-
-    return call
 
 
 def records(folder: Path) -> list[Path]:
@@ -62,7 +35,7 @@ def arrays(record: Path) -> dict[str, Any]:
         return dict(file)
 
 
-def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Any], tmp_path: Path) -> None:
     command = ["run", "--method", "wch", "--dataset", "digits", "--bits", "16", *FAST]
     first = cli(*command)
     assert first.code == 0, first.err
@@ -99,7 +72,7 @@ def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Resu
         np.testing.assert_array_equal(arrays(path)[name], array, err_msg=name)
 
 
-def test_what_a_run_stores_gives_its_numbers_again(cli: Callable[..., Result], tmp_path: Path) -> None:
+def test_what_a_run_stores_gives_its_numbers_again(cli: Callable[..., Any], tmp_path: Path) -> None:
     done = cli("run", "--method", "wch", "--dataset", "digits", "--bits", "12", "--json", *FAST)
     (shown,) = json.loads(done.out)
     folder = Path(shown["folder"])
@@ -115,7 +88,7 @@ def test_what_a_run_stores_gives_its_numbers_again(cli: Callable[..., Result], t
         assert stored["query_ids"][0] == data.query.images.ids[0]
 
 
-def test_a_frozen_backbone_is_not_stored_but_had_again(cli: Callable[..., Result]) -> None:
+def test_a_frozen_backbone_is_not_stored_but_had_again(cli: Callable[..., Any]) -> None:
     small = ["--bits", "16", "--set", "images.size=32", "--set", "epochs=1", "--json"]
     done = cli("run", "--method", "bihalf,itq", "--dataset", "digits", *small)
     assert done.code == 0, done.err
@@ -131,7 +104,7 @@ def test_a_frozen_backbone_is_not_stored_but_had_again(cli: Callable[..., Result
         np.testing.assert_array_equal(codes.packed, arrays(folder / "record.json")["query_codes"])
 
 
-def test_product_codes_leave_a_record_too(cli: Callable[..., Result]) -> None:
+def test_product_codes_leave_a_record_too(cli: Callable[..., Any]) -> None:
     done = cli("run", "--method", "spq", "--dataset", "digits", "--bits", "16", "--json", *FAST)
     assert done.code == 0, done.err
     (shown,) = json.loads(done.out)
@@ -148,7 +121,7 @@ def test_product_codes_leave_a_record_too(cli: Callable[..., Result]) -> None:
     assert cli("run", "--method", "spq", "--dataset", "digits", "--bits", "18", *FAST).code == 2
 
 
-def test_commas_make_a_grid(cli: Callable[..., Result], tmp_path: Path) -> None:
+def test_commas_make_a_grid(cli: Callable[..., Any], tmp_path: Path) -> None:
     done = cli(
         "run", "--method", "wch", "--dataset", "digits", "--bits", "12,16", "--seed", "0,1", "--json", *FAST
     )
@@ -158,7 +131,7 @@ def test_commas_make_a_grid(cli: Callable[..., Result], tmp_path: Path) -> None:
     assert len({run["run_id"] for run in shown}) == len(records(tmp_path)) == 4
 
 
-def test_each_setting_has_a_record_of_its_own(cli: Callable[..., Result], tmp_path: Path) -> None:
+def test_each_setting_has_a_record_of_its_own(cli: Callable[..., Any], tmp_path: Path) -> None:
     command = ["run", "--method", "wch", "--dataset", "digits", "--bits", "12", *FAST]
     cli(*command)
     cli(*command, "--set", "patch_weighting=false")
@@ -174,7 +147,7 @@ def test_each_setting_has_a_record_of_its_own(cli: Callable[..., Result], tmp_pa
 
 
 def test_nuswide_in_its_real_layout(
-    cli: Callable[..., Result], tmp_path: Path, nuswide_tree: Callable[..., Path]
+    cli: Callable[..., Any], tmp_path: Path, nuswide_tree: Callable[..., Path]
 ) -> None:
     root = nuswide_tree()
     done = cli(
@@ -230,7 +203,7 @@ def damage_split(root: Path) -> None:
     ],
 )
 def test_damaged_data_gives_one_line_and_no_record(
-    cli: Callable[..., Result],
+    cli: Callable[..., Any],
     tmp_path: Path,
     nuswide_tree: Callable[..., Path],
     damage: Callable[[Path], None],
@@ -247,7 +220,7 @@ def test_damaged_data_gives_one_line_and_no_record(
 
 
 def test_a_damaged_image_is_named_by_worker_processes_too(
-    cli: Callable[..., Result], nuswide_tree: Callable[..., Path]
+    cli: Callable[..., Any], nuswide_tree: Callable[..., Path]
 ) -> None:
     root = nuswide_tree()
     damage_content(root)
@@ -260,7 +233,7 @@ def test_a_damaged_image_is_named_by_worker_processes_too(
 
 
 def test_an_overlap_can_be_allowed_and_is_recorded(
-    cli: Callable[..., Result], nuswide_tree: Callable[..., Path]
+    cli: Callable[..., Any], nuswide_tree: Callable[..., Path]
 ) -> None:
     root = nuswide_tree()
     damage_split(root)
@@ -287,7 +260,7 @@ def test_an_overlap_can_be_allowed_and_is_recorded(
         (["--method", "wch"], "Missing option '--dataset'"),
     ],
 )
-def test_wrong_use_is_exit_code_2(cli: Callable[..., Result], arguments: list[str], message: str) -> None:
+def test_wrong_use_is_exit_code_2(cli: Callable[..., Any], arguments: list[str], message: str) -> None:
     done = cli("run", *arguments)
     assert done.code == 2
     assert message in done.err
@@ -307,14 +280,14 @@ def write_plugin(path: Path, loss: str, encode: str = "self.backbone.pooled(imag
     )
 
 
-def test_a_plugin_file_runs(cli: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_plugin_file_runs(cli: Callable[..., Any], tmp_path: Path) -> None:
     write_plugin(tmp_path / "mean.py", loss="(self.encode(views[0]) - self.encode(views[1])).square().mean()")
     done = cli("run", "--plugin", "mean.py", "--method", "mean,wch", "--dataset", "digits", "--json", *FAST)
     assert done.code == 0, done.err
     assert [run["method"] for run in json.loads(done.out)] == ["mean", "wch"]
 
 
-def test_a_collapsed_run_says_so_loudly(cli: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_collapsed_run_says_so_loudly(cli: Callable[..., Any], tmp_path: Path) -> None:
     write_plugin(
         tmp_path / "flat.py",
         loss="self.encode(views[0]).mean()",
@@ -330,7 +303,7 @@ def test_a_collapsed_run_says_so_loudly(cli: Callable[..., Result], tmp_path: Pa
     assert record.metrics["mAP@all"].expected == pytest.approx(record.health.chance_map["mAP@all"])
 
 
-def test_a_run_that_diverges_is_no_finished_run(cli: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_run_that_diverges_is_no_finished_run(cli: Callable[..., Any], tmp_path: Path) -> None:
     """What was finished before it is shown."""
     write_plugin(tmp_path / "diverges.py", loss="self.encode(views[0]).mean() / 0")
     done = cli("run", "--plugin", "diverges.py", "--method", "wch,diverges", "--dataset", "digits", *FAST)
@@ -340,13 +313,13 @@ def test_a_run_that_diverges_is_no_finished_run(cli: Callable[..., Result], tmp_
     assert str(path.parent.relative_to(tmp_path)) in done.out
 
 
-def test_listings(cli: Callable[..., Result]) -> None:
+def test_listings(cli: Callable[..., Any]) -> None:
     assert "wch" in cli("methods").out
     listed = {row["dataset"] for row in json.loads(cli("datasets", "--json").out)}
     assert {"digits", "fashionmnist", "nuswide"} <= listed
 
 
-def test_evaluate_codes_of_another_program(cli: Callable[..., Result], tmp_path: Path) -> None:
+def test_evaluate_codes_of_another_program(cli: Callable[..., Any], tmp_path: Path) -> None:
     random = np.random.RandomState(0)
     arrays: dict[str, Any] = {
         "query_codes": random.choice([-1, 1], (5, 20)),

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hashbench import HashbenchError, UsageError, registry, scaffold
-from hashbench.cli import main
 
 FAST = [
     f"--set={setting}"
@@ -20,21 +20,14 @@ FAST = [
 
 
 @pytest.fixture
-def cli(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
-    """Calls the program in a temporary folder and returns what it prints; it must end well."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_plugin_files", [])
+def cli(cli: Callable[..., Any]) -> Callable[..., str]:
+    """Calls the program and returns what it prints; it must end well."""
 
     def call(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["hashbench", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        assert not exit_.value.code, captured.err
-        return captured.out
+        done = cli(*arguments)
+        assert done.code == 0, done.err
+        printed: str = done.out
+        return printed
 
     return call
 

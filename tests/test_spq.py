@@ -1,6 +1,6 @@
 """SPQ against the values of its published code."""
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,11 +15,10 @@ FORWARD = {"rtol": 1e-4, "atol": 1e-5}
 BACKWARD = {"rtol": 1e-3, "atol": 1e-5}
 
 
-@pytest.fixture(scope="module")
-def golden() -> dict[str, Tensor]:
+@pytest.fixture
+def values(golden: Callable[[str], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The published values; there the books lie side by side in one matrix."""
-    with np.load(Path(__file__).parent / "golden" / "spq.npz", allow_pickle=False) as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
+    return golden("spq")
 
 
 def books(matrix: Tensor) -> Tensor:
@@ -34,26 +33,26 @@ def spq(bits: int, backbone: Backbone | None = None, **settings: int) -> SPQ:
     return method
 
 
-def test_a_training_step(golden: dict[str, Tensor]) -> None:
-    matrix = golden["codebooks"].clone().requires_grad_()
-    xa, xb = (golden[name].clone().requires_grad_() for name in ("xa", "xb"))
+def test_a_training_step(values: dict[str, Tensor]) -> None:
+    matrix = values["codebooks"].clone().requires_grad_()
+    xa, xb = (values[name].clone().requires_grad_() for name in ("xa", "xb"))
     za, zb = (soft_quantize(x, books(matrix)) for x in (xa, xb))
     loss = cross_quantized_contrastive_loss(xa, xb, za, zb)
     loss.backward()
-    torch.testing.assert_close(za.detach(), golden["za"], **FORWARD)
-    torch.testing.assert_close(zb.detach(), golden["zb"], **FORWARD)
-    torch.testing.assert_close(loss.detach(), golden["loss"], **FORWARD)
-    torch.testing.assert_close(matrix.grad, golden["grad_codebooks"], **BACKWARD)
-    torch.testing.assert_close(xa.grad, golden["grad_xa"], **BACKWARD)
-    torch.testing.assert_close(xb.grad, golden["grad_xb"], **BACKWARD)
+    torch.testing.assert_close(za.detach(), values["za"], **FORWARD)
+    torch.testing.assert_close(zb.detach(), values["zb"], **FORWARD)
+    torch.testing.assert_close(loss.detach(), values["loss"], **FORWARD)
+    torch.testing.assert_close(matrix.grad, values["grad_codebooks"], **BACKWARD)
+    torch.testing.assert_close(xa.grad, values["grad_xa"], **BACKWARD)
+    torch.testing.assert_close(xb.grad, values["grad_xb"], **BACKWARD)
 
 
-def test_codes_of_the_gallery(golden: dict[str, Tensor]) -> None:
-    codes = assign_codewords(golden["gallery"], books(golden["codebooks"]))
-    torch.testing.assert_close(codes, golden["gallery_codes"])
+def test_codes_of_the_gallery(values: dict[str, Tensor]) -> None:
+    codes = assign_codewords(values["gallery"], books(values["codebooks"]))
+    torch.testing.assert_close(codes, values["gallery_codes"])
 
 
-def test_codes_in_parts_are_the_same(golden: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_in_parts_are_the_same(values: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     original = torch.cdist
 
@@ -64,8 +63,8 @@ def test_codes_in_parts_are_the_same(golden: dict[str, Tensor], monkeypatch: pyt
 
     monkeypatch.setattr(torch, "cdist", spy)
     monkeypatch.setattr("hashbench_methods.spq.method.MAX_DISTANCES", 200)  # 3 rows of 4 books of 16 words
-    codes = assign_codewords(golden["gallery"], books(golden["codebooks"]))
-    torch.testing.assert_close(codes, golden["gallery_codes"])
+    codes = assign_codewords(values["gallery"], books(values["codebooks"]))
+    torch.testing.assert_close(codes, values["gallery_codes"])
     assert sizes == [192] * 13 + [64]
 
 

@@ -1,6 +1,6 @@
 """WCH against the values of its published code."""
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,18 +13,12 @@ from hashbench import Backbone, create_method
 from hashbench.method import straight_through_sign
 from hashbench_methods import wch
 
-GOLDEN = Path(__file__).parent / "golden"
 FORWARD = {"rtol": 1e-4, "atol": 1e-5}
 BACKWARD = {"rtol": 1e-3, "atol": 1e-5}
 
 
-def golden(name: str) -> dict[str, Tensor]:
-    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
-
-
 @pytest.fixture(scope="module")
-def module() -> dict[str, Tensor]:
+def module(golden: Callable[[str], dict[str, Tensor]]) -> dict[str, Tensor]:
     return golden("wch_module")
 
 
@@ -83,7 +77,7 @@ def test_training_step_forward_and_backward(module: dict[str, Tensor]) -> None:
     torch.testing.assert_close(head.norm.weight.grad, module["grad_fc_norm_weight"], **BACKWARD)
 
 
-def test_loss_alone() -> None:
+def test_loss_alone(golden: Callable[[str], dict[str, Tensor]]) -> None:
     values = golden("wch_loss")
     codes1, codes2 = values["hash1"].requires_grad_(), values["hash2"].requires_grad_()
     loss = wch.weighted_contrastive_loss(codes1, codes2, values["weights"])
@@ -94,7 +88,7 @@ def test_loss_alone() -> None:
 
 
 @pytest.fixture(scope="module")
-def network() -> tuple[wch.WCH, dict[str, Tensor]]:
+def network(golden: Callable[[str], dict[str, Tensor]]) -> tuple[wch.WCH, dict[str, Tensor]]:
     values = golden("wch_network")
     vit = VisionTransformer(
         img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=4, mlp_ratio=2, num_classes=0
