@@ -10,22 +10,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hashbench.backbones import Backbone, create_backbone
     from hashbench.codes import BinaryCodes, ProductCodes
-    from hashbench.dataset import ArrayImages, Dataset, DatasetPlugin, FileImages, Images, Split
+    from hashbench.data_options import DataOptions, FileOptions, ListOptions
+    from hashbench.dataset import About, Dataset, DatasetPlugin, Split
     from hashbench.errors import HashbenchError, UsageError
     from hashbench.evaluation import Counts, Evaluation, evaluate
     from hashbench.experiment import load_trained
+    from hashbench.image_sets import ArrayImages, FileImages, Images
     from hashbench.method import FeatureMethod, HashMethod, ShallowMethod, straight_through_sign
+    from hashbench.protocol import Protocol
     from hashbench.registry import create_method, load_dataset
     from hashbench.results import Record, read_record
 
 _MODULES = {
     "backbones": ("Backbone", "create_backbone"),
     "codes": ("BinaryCodes", "ProductCodes"),
-    "dataset": ("ArrayImages", "Dataset", "DatasetPlugin", "FileImages", "Images", "Split"),
+    "data_options": ("DataOptions", "FileOptions", "ListOptions"),
+    "dataset": ("About", "Dataset", "DatasetPlugin", "Split"),
     "errors": ("HashbenchError", "UsageError"),
     "evaluation": ("Counts", "Evaluation", "evaluate"),
     "experiment": ("load_trained",),
+    "image_sets": ("ArrayImages", "FileImages", "Images"),
     "method": ("FeatureMethod", "HashMethod", "ShallowMethod", "straight_through_sign"),
+    "protocol": ("Protocol",),
     "registry": ("create_method", "load_dataset"),
     "results": ("Record", "read_record"),
 }
@@ -47,6 +53,11 @@ __all__ = [  # noqa: RUF022 (by topic)
     "load_dataset",
     "Dataset",
     "DatasetPlugin",
+    "DataOptions",
+    "FileOptions",
+    "ListOptions",
+    "Protocol",
+    "About",
     "Split",
     "Images",
     "ArrayImages",

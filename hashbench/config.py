@@ -201,6 +201,8 @@ class RunConfig(Section):
     method: str
     dataset: str
     protocol: str
+    data: dict[str, Any] = {}
+    """Options of the dataset, and what its packed copy is."""
     bits: int = Field(gt=0)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["cpu", "cuda"]

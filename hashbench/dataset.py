@@ -12,101 +12,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from hashbench.data_options import DataOptions
+from hashbench.download import Archive
 from hashbench.errors import HashbenchError
-from hashbench.protocol import Overlaps, fingerprint, overlaps
-
-
-class Images(ABC):
-    """An ordered set of images without labels; all that the training of a method sees.
-
-    It must pickle, because worker processes read from copies of it.
-
-    Attributes:
-        ids: One id an image, unique within the set and the same on every machine.
-    """
-
-    ids: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @abstractmethod
-    def __getitem__(self, index: int) -> Image.Image:
-        """The image at a position, in RGB.
-
-        Raises:
-            IndexError: There is no such position.
-            HashbenchError: The image cannot be read.
-        """
-
-
-class ArrayImages(Images):
-    """Images held in memory."""
-
-    def __init__(self, array: NDArray[np.uint8], ids: Sequence[str]) -> None:
-        """Keep a reference to the array.
-
-        Args:
-            array: Grey [n, height, width] or RGB [n, height, width, 3], uint8.
-            ids: One id an image.
-
-        Raises:
-            HashbenchError: The array is of another type or shape, or has not one image for each id.
-        """
-        if array.dtype != np.uint8 or not (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)):
-            raise HashbenchError(
-                "images in memory must be uint8 [n, height, width] or [n, height, width, 3], "
-                f"not {array.dtype} {list(array.shape)}"
-            )
-        _same_length("images", len(array), "ids", len(ids))
-        self._array = array
-        self.ids = tuple(ids)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        return Image.fromarray(self._array[index]).convert("RGB")
-
-    def subset(self, indices: NDArray[np.integer[Any]]) -> ArrayImages:
-        """The images at some positions, in the order given.
-
-        Args:
-            indices: Positions, integers [m].
-        """
-        return ArrayImages(self._array[indices], [self.ids[index] for index in indices])
-
-
-class FileImages(Images):
-    """Images in files, each decoded when it is asked for."""
-
-    def __init__(self, paths: Sequence[str | Path], ids: Sequence[str]) -> None:
-        """Look at no file yet.
-
-        Args:
-            paths: The file of each image.
-            ids: One id an image.
-
-        Raises:
-            HashbenchError: There is not one path for each id.
-        """
-        _same_length("paths", len(paths), "ids", len(ids))
-        self._paths = tuple(
-            os.fspath(path) for path in paths
-        )  # a Path takes several times the memory of a string
-        self.ids = tuple(ids)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        from hashbench.images import decode  # imports torch, which describing a dataset must not
-
-        return decode(Path(self._paths[index]))
-
-    def subset(self, indices: NDArray[np.integer[Any]]) -> FileImages:
-        """The images at some positions, in the order given.
-
-        Args:
-            indices: Positions, integers [m].
-        """
-        return FileImages([self._paths[index] for index in indices], [self.ids[index] for index in indices])
+from hashbench.image_sets import Images
+from hashbench.protocol import Overlaps, Protocol, fingerprint, overlaps
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +32,14 @@ class Split:
     images: Images
     labels: NDArray[Any]
 
+    def subset(self, indices: NDArray[np.integer[Any]]) -> Split:
+        """The images at some positions, in the order given, with their labels.
+
+        Args:
+            indices: Positions, integers [m].
+        """
+        return Split(self.images.subset(indices), self.labels[indices])
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -130,11 +49,13 @@ class Dataset:
         name: Name of the dataset.
         protocol: Name of the protocol.
         class_names: The name of each class, in the order of the label columns.
-        train: The images that methods learn from; their labels are not kept.
+        train: The images that methods learn from.
+        train_labels: Their labels, for checks and for lists; no method gets them.
         query: The queries.
         database: The images that are searched.
         fingerprint: SHA-256 over ids and labels of all three parts; see `hashbench.protocol.fingerprint`.
         overlaps: How many images the parts share.
+        options: What was chosen about the dataset, as it is recorded.
         warnings: What a reader of the results should know, one sentence each.
     """
 
@@ -142,10 +63,12 @@ class Dataset:
     protocol: str
     class_names: tuple[str, ...]
     train: Images
+    train_labels: NDArray[Any]
     query: Split
     database: Split
     fingerprint: str
     overlaps: Overlaps
+    options: Mapping[str, Any]
     warnings: tuple[str, ...]
 
     @classmethod
@@ -158,9 +81,10 @@ class Dataset:
         train: Split,
         query: Split,
         database: Split,
+        options: DataOptions | None = None,
         warnings: Sequence[str] = (),
     ) -> Dataset:
-        """Check the three parts and make the dataset; the labels of `train` only enter the fingerprint.
+        """Check the three parts and make the dataset.
 
         Args:
             name: Name of the dataset.
@@ -169,40 +93,51 @@ class Dataset:
             train: The images to learn from.
             query: The queries.
             database: The images to search.
+            options: What the user chose, from the plugin; None: the defaults.
             warnings: What a reader of the results should know, beside what is found here.
 
         Raises:
             HashbenchError: A part is empty, names an id twice, or its labels do not fit its images, the
-                classes or the labels of the other parts.
+                classes or the labels of the other parts; or it has what the options forbid.
         """
+        options = options or DataOptions()
         train = _checked(f"{name}: train", train, len(class_names))
         query = _checked(f"{name}: query", query, len(class_names))
         database = _checked(f"{name}: database", database, len(class_names))
         if not train.labels.ndim == query.labels.ndim == database.labels.ndim:
             raise HashbenchError(f"{name}: some parts have class ids as labels and some multi-hot rows")
 
+        found: list[str] = []
+        if options.leaks == "drop":
+            asked = set(query.images.ids)
+            leaking = np.array([image_id in asked for image_id in database.images.ids])
+            database = _without(leaking, database, f"{name}: database images that are also queries", found)
+        if options.unlabelled == "drop":
+            query = _without(unlabelled(query.labels), query, f"{name}: queries without a label", found)
+            database = _without(
+                unlabelled(database.labels), database, f"{name}: database images without a label", found
+            )
         shared = overlaps(train.images.ids, query.images.ids, database.images.ids)
-        found = []
         if shared.query_train:
             found.append(
                 f"{shared.query_train:,} of {len(query.images):,} queries are also training images, "
                 "so results say little about unseen images"
             )
-        if unlabelled := _unlabelled(query):
-            found.append(
-                f"{unlabelled:,} of {len(query.images):,} queries have no label, "
-                "so nothing in the database is relevant to them"
-            )
-        if unlabelled := _unlabelled(database):
-            found.append(
-                f"{unlabelled:,} of {len(database.images):,} database images have no label, "
-                "so they are relevant to no query"
-            )
+        for part, what, consequence in (
+            (query, "queries", "so nothing in the database is relevant to them"),
+            (database, "database images", "so they are relevant to no query"),
+        ):
+            if bare := int(unlabelled(part.labels).sum()):
+                counted = f"{bare:,} of {len(part.images):,} {what} have no label"
+                if options.unlabelled == "error":
+                    raise HashbenchError(f"{name}: {counted}; take them out, or choose unlabelled=drop")
+                found.append(f"{counted}, {consequence}")
         return cls(
             name=name,
             protocol=protocol,
             class_names=tuple(class_names),
             train=train.images,
+            train_labels=train.labels,
             query=query,
             database=database,
             fingerprint=fingerprint(
@@ -211,6 +146,7 @@ class Dataset:
                 (database.images.ids, database.labels),
             ),
             overlaps=shared,
+            options=options.model_dump(mode="json", exclude={"lists", "packed"}),  # of this machine
             warnings=(*warnings, *found),
         )
 
@@ -226,19 +162,63 @@ class Dataset:
         example = next(image_id for image_id in self.query.images.ids if image_id in stored)
         raise HashbenchError(
             f"{self.name}: {self.overlaps.query_database:,} of {len(self.query.images):,} queries are also "
-            f"in the database, such as {example!r}; use a split that keeps them apart, "
-            "or pass --allow-overlap to evaluate it as it is"
+            f"in the database, such as {example!r}; use a split that keeps them apart, take them out of the "
+            "database by --data leaks=drop, or pass --allow-overlap to evaluate it as it is"
         )
 
 
-class DatasetPlugin(ABC):
-    """Makes a dataset; the registry names a class of this kind and creates it without arguments.
+ColumnOrders = Mapping[int, Mapping[str, Sequence[str]]]
+"""By number of classes: the orders that label columns have in published lists, by name, each the names of the
+classes; the first is that of the dataset."""
+
+
+@dataclass(frozen=True)
+class About:
+    """Where a dataset is from, for `hashbench data info`.
 
     Attributes:
-        protocols: A definition in one line for each protocol by name; the first is the default.
+        licence: Who may do what with it.
+        source: Where it is published.
+        size: Of all files.
+        layout: Folders and files below the data root, one text each.
+        notes: What to know before numbers are compared, one sentence each.
+        by_hand: What only the user can get, and where it goes; empty if all can be downloaded.
     """
 
-    protocols: ClassVar[Mapping[str, str]]
+    licence: str = ""
+    source: str = ""
+    size: str = ""
+    layout: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    by_hand: str = ""
+
+
+class DatasetPlugin(ABC):
+    """Makes a dataset; the registry names a class of this kind.
+
+    Attributes:
+        protocols: The ways to split it, by name; the first is the default.
+        about: Where it is from.
+        downloads: What `hashbench data prepare` fetches.
+        column_orders: What label columns of list files mean.
+        options: What the user chose.
+    """
+
+    Options: ClassVar[type[DataOptions]] = DataOptions
+    """The options that the dataset has; more than those of `DataOptions`, if it needs them."""
+
+    protocols: ClassVar[Mapping[str, Protocol]]
+    about: ClassVar[About] = About()
+    downloads: ClassVar[Sequence[Archive]] = ()
+    column_orders: ClassVar[ColumnOrders] = {}
+
+    def __init__(self, options: DataOptions | None = None) -> None:
+        """Keep the options.
+
+        Args:
+            options: Of the type `Options`; None: the defaults.
+        """
+        self.options = options or self.Options()
 
     @abstractmethod
     def load(self, root: Path, protocol: str) -> Dataset:
@@ -258,9 +238,20 @@ def default_root() -> Path:
     return Path(os.environ.get("HASHBENCH_DATA") or "~/.cache/hashbench/data").expanduser()
 
 
-def _same_length(what: str, count: int, other: str, other_count: int) -> None:
-    if count != other_count:
-        raise HashbenchError(f"{count:,} {what} do not go with {other_count:,} {other}")
+def unlabelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which images have no label at all [n]; class ids always are one."""
+    if labels.ndim == 1:
+        return np.zeros(len(labels), np.bool_)
+    return np.asarray(labels.sum(axis=1) == 0)
+
+
+def _without(unwanted: NDArray[np.bool_], split: Split, what: str, found: list[str]) -> Split:
+    if not unwanted.any():
+        return split
+    if unwanted.all():
+        raise HashbenchError(f"{what} are all there are, so that none is left")
+    found.append(f"{int(unwanted.sum()):,} {what.partition(': ')[2]} are left out")
+    return split.subset(np.flatnonzero(~unwanted))
 
 
 def _checked(part: str, split: Split, classes: int) -> Split:
@@ -288,8 +279,3 @@ def _checked(part: str, split: Split, classes: int) -> Split:
     if wrong.size:
         raise HashbenchError(f"{part} has {wrong[0]} among its multi-hot labels, which must be 0 or 1")
     return Split(split.images, labels.astype(np.uint8))
-
-
-def _unlabelled(split: Split) -> int:
-    """How many images have no label at all; class ids always are one."""
-    return 0 if split.labels.ndim == 1 else int((~split.labels.any(axis=1)).sum())

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hashbench.codes import Codes
 from hashbench.config import RunConfig
-from hashbench.dataset import Images
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.features import BATCH_SIZE, TransformedImages, batches, evaluating, pooled_features
+from hashbench.image_sets import Images
 from hashbench.method import FeatureMethod, HashMethod
 
 PROBE = 8  # images on which a method's contract is checked

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hashbench.backbones import Backbone
 from hashbench.config import RunConfig
-from hashbench.dataset import Images
+from hashbench.image_sets import Images
 from hashbench.images import test_transform
 from hashbench.progress import progress
 

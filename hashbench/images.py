@@ -1,35 +1,13 @@
-"""Images: decoding, augmented views for training, the test transform."""
+"""Images to tensors: augmented views for training, the test transform."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from PIL import Image, ImageFilter, UnidentifiedImageError
+from PIL import Image, ImageFilter
+from torch import Tensor
 from torchvision.transforms import v2
 
 from hashbench.config import ImageConfig, ViewConfig
-from hashbench.errors import HashbenchError
-
-
-def decode(path: Path) -> Image.Image:
-    """Read an image file as RGB, going by its content and not by its suffix.
-
-    Raises:
-        HashbenchError: The file cannot be read, or is not a whole image.
-    """
-    try:
-        with Image.open(path) as image:
-            rgb: Image.Image = image.convert("RGB")
-            return rgb
-    except UnidentifiedImageError:
-        raise HashbenchError(
-            f"{path} is not an image; download it again or take it out of the lists"
-        ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise HashbenchError(
-            f"{path} cannot be decoded ({error}); replace it or take it out of the lists"
-        ) from None
 
 
 class GaussianBlur(v2.Transform):  # type: ignore[misc]  # torchvision has no types
@@ -50,14 +28,32 @@ def test_transform(images: ImageConfig) -> v2.Transform:
     return v2.Compose([_resize(images), v2.CenterCrop(images.size), *_to_tensor(images)])
 
 
-def view_transform(images: ImageConfig, views: ViewConfig) -> v2.Transform:
-    """Pillow image -> one augmented view, float32 [3, size, size]; draws from torch's generator.
+class ViewTransform:
+    """Pillow image -> augmented views, each float32 [3, size, size]; draws from torch's generator.
 
     As in the published code of WCH the image is first cut to the test transform's square, so that a view
     never shows what the test transform would not, unless `whole_image` or `random_crop` says otherwise.
     """
-    crop = v2.RandomCrop if views.random_crop else v2.CenterCrop
-    steps: list[v2.Transform] = [] if views.whole_image else [_resize(images), crop(images.size)]
+
+    def __init__(self, images: ImageConfig, views: ViewConfig) -> None:
+        shared: list[v2.Transform] = [v2.Identity()] if views.whole_image else [_resize(images)]
+        if not (views.whole_image or views.random_crop):
+            shared.append(v2.CenterCrop(images.size))
+        self._shared, self._random = v2.Compose(shared), v2.Compose(_random_steps(images, views))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """One view of an image."""
+        return self.several(image, 1)[0]
+
+    def several(self, image: Image.Image, count: int) -> tuple[Tensor, ...]:
+        """Views of an image, which is resized once for all of them."""
+        image = self._shared(image)
+        return tuple(self._random(image) for _ in range(count))
+
+
+def _random_steps(images: ImageConfig, views: ViewConfig) -> list[v2.Transform]:
+    """What differs between the views of an image, and makes them tensors."""
+    steps: list[v2.Transform] = [v2.RandomCrop(images.size)] if views.random_crop else []
     if views.affine is not None:
         steps.append(
             v2.RandomAffine(
@@ -83,7 +79,7 @@ def view_transform(images: ImageConfig, views: ViewConfig) -> v2.Transform:
         steps.append(v2.RandomApply([blur], p=views.blur))
     if views.horizontal_flip:
         steps.append(v2.RandomHorizontalFlip(p=views.horizontal_flip))
-    return v2.Compose([*steps, *_to_tensor(images)])
+    return [*steps, *_to_tensor(images)]
 
 
 def _resize(images: ImageConfig) -> v2.Transform:

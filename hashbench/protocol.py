@@ -15,6 +15,37 @@ from hashbench.errors import HashbenchError
 
 
 @dataclass(frozen=True)
+class Protocol:
+    """A named way to split a dataset.
+
+    Attributes:
+        definition: What is drawn, and how, in one line.
+        query: Number of queries; None: the data decides.
+        train: Number of training images; None: the data decides.
+        database: Number of database images; None: the data decides.
+    """
+
+    definition: str
+    query: int | None = None
+    train: int | None = None
+    database: int | None = None
+
+    @property
+    def counts(self) -> dict[str, int | None]:
+        """The numbers by part."""
+        return {"query": self.query, "train": self.train, "database": self.database}
+
+    def differences(self, query: int, train: int, database: int) -> list[str]:
+        """How a split with these numbers of images differs, one text for each part that does."""
+        found = {"query": query, "train": train, "database": database}
+        return [
+            f"{part} has {found[part]:,} images, not {count:,}"
+            for part, count in self.counts.items()
+            if count is not None and found[part] != count
+        ]
+
+
+@dataclass(frozen=True)
 class Overlaps:
     """How many images two parts of a split share, by id.
 
@@ -111,3 +142,66 @@ def draw_per_class(class_ids: NDArray[Any], counts: Sequence[int], seed: int) ->
         drawn = random.permutation(members)[: sum(counts)]
         group[drawn] = np.repeat(np.arange(len(counts)), counts)
     return [np.flatnonzero(group == index) for index in range(len(counts) + 1)]
+
+
+def draw(total: int, counts: Sequence[int], seed: int) -> list[NDArray[np.int64]]:
+    """Draw disjoint groups of images by one permutation, whatever their classes; see `draw_per_class`.
+
+    Args:
+        total: How many images there are.
+        counts: How many images to give to each group.
+        seed: Seed of the draw.
+
+    Returns:
+        One array of ascending indices a group, and last that of the images that are in no group.
+
+    Raises:
+        HashbenchError: There are too few images.
+    """
+    if total < sum(counts):
+        raise HashbenchError(f"there are {total:,} images, the protocol draws {sum(counts):,}")
+    order = np.random.RandomState(seed).permutation(total)
+    return [np.sort(group) for group in np.split(order, np.cumsum(counts))]
+
+
+def draw_by_quota(
+    labels: NDArray[np.uint8], quotas: Sequence[int], seed: int, *, only: NDArray[np.bool_] | None = None
+) -> list[NDArray[np.int64]]:
+    """Fill, with images of several labels each, a quota a class of each group.
+
+    In random order, an image goes to the first of its classes that has a place left, in the first group that
+    has it there, and takes that place. So a group has exactly its quota of places for each class, and more
+    images than that with the label. This is the rule of swuxyj/DeepHash-pytorch at ab14068,
+    `data/nuswide_21/code.py`.
+
+    Args:
+        labels: Multi-hot [n, C].
+        quotas: Places a class in each group.
+        seed: Seed of the draw.
+        only: True [n] for the images that may be drawn; None: all.
+
+    Returns:
+        One array of ascending indices a group, and last that of the images that are in no group.
+
+    Raises:
+        HashbenchError: A class has too few images to fill its places.
+    """
+    places = [[quota] * labels.shape[1] for quota in quotas]
+    group = np.full(len(labels), len(quotas))
+    rows, columns = np.nonzero(labels)
+    ends = np.searchsorted(rows, np.arange(len(labels) + 1)).tolist()
+    flat = columns.tolist()
+    for image in np.random.RandomState(seed).permutation(len(labels)).tolist():
+        if only is not None and not only[image]:
+            continue
+        for label in flat[ends[image] : ends[image + 1]]:
+            chosen = next((index for index, left in enumerate(places) if left[label]), None)
+            if chosen is not None:
+                places[chosen][label] -= 1
+                group[image] = chosen
+                break
+    if unfilled := [label for label in range(labels.shape[1]) if any(left[label] for left in places)]:
+        raise HashbenchError(
+            f"class {unfilled[0]} has too few images; the protocol draws {sum(quotas):,} of each"
+        )
+    return [np.flatnonzero(group == index) for index in range(len(quotas) + 1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -13,7 +13,9 @@ from hashbench.config import RunConfig, Section
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 
 # What has a flag of its own, or comes from the machine, is not for recipes and --set.
-FLAGS = {"method", "dataset", "protocol", "bits", "seed", "device"}
+FLAGS = {"method", "dataset", "protocol", "data", "bits", "seed", "device"}
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Recipe(Section):
@@ -80,47 +82,64 @@ def resolve(
             where that is unique (`epochs`), or a section with a name (`backbone=resnet50`). Their order does
             not matter, but that a key given twice has its last value.
         hyperparameters: The method's model of its own settings.
-        **flags: `method`, `dataset`, `protocol`, `bits`, `seed`, `device`.
+        **flags: `method`, `dataset`, `protocol`, `data`, `bits`, `seed`, `device`.
 
     Raises:
         UsageError: A key is unknown or a value does not fit; the message names it.
     """
     chosen: dict[str, Any] = {}
     for setting in settings:
-        chosen = merge(chosen, _parse_setting(setting, hyperparameters))
+        ((key, value),) = parse_pairs("--set", [setting]).items()
+        chosen = merge(chosen, _at_path(key, value, hyperparameters))
     try:
         config = RunConfig(**{**merge(recipe, chosen), **flags})
     except ValidationError as error:
         raise UsageError(_in_one_line(error, hyperparameters)) from None
-    own = check_hyperparameters(hyperparameters, config.hyperparameters)
+    own = check_settings("hyperparameter", hyperparameters, config.hyperparameters)
     return config.model_copy(update={"hyperparameters": own.model_dump(mode="json")})
 
 
-def check_hyperparameters(model: type[BaseModel], values: Mapping[str, Any]) -> BaseModel:
-    """The values of a method's own settings, which may have no key that its model lacks.
+def check_settings(kind: str, model: type[Model], values: Mapping[str, Any]) -> Model:
+    """The values of a plugin's own settings, which may have no key that its model lacks.
+
+    Args:
+        kind: What one of them is called, as in "hyperparameter".
+        model: The plugin's model of them.
+        values: By key.
 
     Raises:
         UsageError: A key is unknown or a value does not fit; the message names it.
     """
     for key in values:
         if key not in model.model_fields:
-            raise unknown_name("hyperparameter", key, model.model_fields)
+            raise unknown_name(kind, key, model.model_fields)
     try:
         return model(**values)
     except ValidationError as error:
-        raise UsageError(f"hyperparameters.{_in_one_line(error, model)}") from None
+        raise UsageError(f"{kind} {_in_one_line(error, model)}") from None
 
 
-def _parse_setting(setting: str, hyperparameters: type[BaseModel]) -> dict[str, Any]:
-    key, equals, text = setting.partition("=")
-    if not equals:
-        raise UsageError(f"--set takes KEY=VALUE, not {setting!r}")
-    if key in FLAGS:
-        raise UsageError(f"--set {key}: use the flag --{key}")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {key}: {text!r} is not a YAML value") from None
+def parse_pairs(flag: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Read `KEY=VALUE` texts, the values in YAML.
+
+    Raises:
+        UsageError: One is something else.
+    """
+    values = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"{flag} takes KEY=VALUE, not {setting!r}")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"{flag} {key}: {text!r} is not a YAML value") from None
+    return values
+
+
+def _at_path(key: str, value: Any, hyperparameters: type[BaseModel]) -> dict[str, Any]:
+    if key.partition(".")[0] in FLAGS:
+        raise UsageError(f"--set {key}: use the flag --{key.partition('.')[0]}")
     paths = dict(_paths(RunConfig, hyperparameters))
     matches = [key] if key in paths else [path for path in paths if path.endswith(f".{key}")]
     if len(matches) > 1:

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -180,39 +180,73 @@ def create_method(name: str, backbone: Backbone, bits: int, **hyperparameters: A
     Raises:
         UsageError: No such method, or a hyperparameter that does not fit.
     """
-    from hashbench.recipe import check_hyperparameters
+    from hashbench.recipe import check_settings
 
     cls: type[HashMethod] = find("method", name).load()
-    return cls(backbone, bits, check_hyperparameters(cls.Hyperparameters, hyperparameters))
+    return cls(backbone, bits, check_settings("hyperparameter", cls.Hyperparameters, hyperparameters))
 
 
-def load_dataset(name: str, protocol: str | None = None, root: Path | str | None = None) -> Dataset:
-    """Load a dataset by name.
+def create_dataset(name: str, **options: Any) -> DatasetPlugin:
+    """Make the plugin of a dataset; nothing is read yet.
+
+    Args:
+        name: A registered dataset.
+        **options: What the dataset lets one choose; `hashbench data info NAME` lists it.
+
+    Raises:
+        UsageError: No such dataset, or an option that it does not have or that does not fit.
+    """
+    from hashbench.recipe import check_settings
+
+    cls: type[DatasetPlugin] = find("dataset", name).load()
+    return cls(check_settings("option of the dataset", cls.Options, options))
+
+
+def choose_protocol(name: str, plugin: DatasetPlugin, protocol: str | None) -> str:
+    """The protocol of that name, or the default.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    if protocol is None:
+        return next(iter(plugin.protocols))
+    if protocol not in plugin.protocols:
+        raise unknown_name(f"protocol of {name}", protocol, plugin.protocols)
+    return protocol
+
+
+def load_dataset(
+    name: str, protocol: str | None = None, root: Path | str | None = None, **options: Any
+) -> Dataset:
+    """Load a dataset by name; the packed copy of its images is used, if there is one.
 
     Args:
         name: A registered dataset.
         protocol: How it is split; None: the dataset's default.
         root: Folder of the data; None: `$HASHBENCH_DATA`, else `~/.cache/hashbench/data`.
+        **options: What the dataset lets one choose; `hashbench data info NAME` lists it.
 
     Raises:
-        UsageError: No such dataset or protocol.
+        UsageError: No such dataset, protocol or option.
         HashbenchError: The data is not there, or not sound.
     """
     from hashbench.dataset import default_root
+    from hashbench.packing import use_packed
 
-    entry = find("dataset", name)
-    plugin: DatasetPlugin = entry.load()()
-    if protocol is None:
-        protocol = next(iter(plugin.protocols))
-    if protocol not in plugin.protocols:
-        raise unknown_name(f"protocol of {name}", protocol, plugin.protocols)
-    dataset = plugin.load(default_root() if root is None else Path(root), protocol)
+    plugin = create_dataset(name, **options)
+    protocol = choose_protocol(name, plugin, protocol)
+    root = default_root() if root is None else Path(root)
+    dataset = plugin.load(root, protocol)
     if (dataset.name, dataset.protocol) != (name, protocol):
         raise HashbenchError(
-            f"{entry} gives a dataset that calls itself {dataset.name}@{dataset.protocol}, "
+            f"{find('dataset', name)} gives a dataset that calls itself {dataset.name}@{dataset.protocol}, "
             f"not {name}@{protocol}"
         )
-    return dataset
+    unusual = plugin.protocols[protocol].differences(
+        len(dataset.query.images), len(dataset.train), len(dataset.database.images)
+    )
+    dataset = replace(dataset, warnings=(*dataset.warnings, *unusual))
+    return use_packed(dataset, root) if plugin.options.packed else dataset
 
 
 def source_digest(*entries: Entry) -> str:

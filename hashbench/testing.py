@@ -33,11 +33,12 @@ from torch import Tensor
 
 from hashbench.codes import BinaryCodes
 from hashbench.config import RunConfig
-from hashbench.dataset import ArrayImages, Dataset, Split
+from hashbench.dataset import Dataset, Split
 from hashbench.errors import HashbenchError
 from hashbench.experiment import build_method, configure, restore, save_weights
 from hashbench.features import TransformedImages, evaluating
-from hashbench.images import view_transform
+from hashbench.image_sets import ArrayImages
+from hashbench.images import ViewTransform
 from hashbench.method import HashMethod, ShallowMethod
 from hashbench.training import train
 
@@ -98,7 +99,7 @@ class Subject:
 
     def views(self, method: HashMethod) -> list[Tensor]:
         """The views of a batch as the method is trained on, each [BATCH, 3, size, size]."""
-        transform, images = view_transform(self.config.images, self.config.views), made_up_images()
+        transform, images = ViewTransform(self.config.images, self.config.views), made_up_images()
         torch.manual_seed(0)
         return [
             torch.stack([transform(images[index]) for index in range(BATCH)]) for _ in range(method.views)

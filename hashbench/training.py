@@ -17,13 +17,12 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import v2
 
 from hashbench.config import OptimizerConfig, RunConfig, ViewConfig
-from hashbench.dataset import Images
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.features import pooled_features
-from hashbench.images import view_transform
+from hashbench.image_sets import Images
+from hashbench.images import ViewTransform
 from hashbench.method import FeatureMethod, HashMethod, ShallowMethod
 from hashbench.progress import progress
 
@@ -107,7 +106,7 @@ def _descend(method: HashMethod, images: Images, config: RunConfig, workers: int
         features = pooled_features(method.backbone, images, config, workers=workers, task="features")
         inputs, workers = _Features(features, method.views), 0
     else:
-        inputs = _Views(images, view_transform(config.images, config.views), method.views, config.seed)
+        inputs = _Views(images, ViewTransform(config.images, config.views), method.views, config.seed)
     # Accelerate keeps device and precision of the first run for the process; the runs of a grid may differ.
     AcceleratorState._reset_state(reset_partial_state=True)
     half = training.precision == "bfloat16" and not on_features  # heads are computed in full precision
@@ -253,7 +252,7 @@ class _Shuffle(Sampler[int]):
 class _Views(Dataset[tuple[Tensor, ...]]):
     """Augmented views; each draws from a generator of its own, so no view depends on workers or batches."""
 
-    def __init__(self, images: Images, transform: v2.Transform, views: int, seed: int) -> None:
+    def __init__(self, images: Images, transform: ViewTransform, views: int, seed: int) -> None:
         self.images, self.transform, self.views, self.seed = images, transform, views, seed
 
     def __getitem__(self, item: int) -> tuple[Tensor, ...]:
@@ -261,7 +260,7 @@ class _Views(Dataset[tuple[Tensor, ...]]):
         with torch.random.fork_rng(devices=[]):
             state = np.random.SeedSequence([self.seed, item]).generate_state(1, np.uint64)
             torch.default_generator.manual_seed(int(state[0]))
-            return tuple(self.transform(image) for _ in range(self.views))
+            return self.transform.several(image, self.views)
 
 
 class _Features(Dataset[tuple[Tensor, ...]]):

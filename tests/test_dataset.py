@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hashbench.dataset import ArrayImages, Dataset, FileImages, Images, Split, default_root
+from hashbench.data_options import DataOptions
+from hashbench.dataset import Dataset, Split, default_root
 from hashbench.errors import HashbenchError
+from hashbench.image_sets import ArrayImages, FileImages, Images
 from hashbench.protocol import Overlaps, fingerprint
 
 
@@ -19,7 +21,7 @@ def grey(ids: list[str]) -> ArrayImages:
     return ArrayImages(np.arange(len(ids) * 6, dtype=np.uint8).reshape(-1, 2, 3), ids)
 
 
-def make(**parts: Any) -> Dataset:
+def make(options: DataOptions | None = None, **parts: Any) -> Dataset:
     """A dataset of two classes; each part is (ids, labels)."""
     usual = {"train": (["t1", "t2"], [0, 1]), "query": (["q1"], [0]), "database": (["d1", "d2"], [1, 0])}
     splits = {name: Split(grey(ids), np.array(labels)) for name, (ids, labels) in (usual | parts).items()}
@@ -30,6 +32,7 @@ def make(**parts: Any) -> Dataset:
         train=splits["train"],
         query=splits["query"],
         database=splits["database"],
+        options=options,
     )
 
 
@@ -74,7 +77,7 @@ def test_images_and_ids_go_together() -> None:
         FileImages([Path("a")], ["a", "b"])
 
 
-def test_a_dataset_keeps_no_labels_of_its_training_images() -> None:
+def test_training_images_carry_no_labels() -> None:
     dataset = make()
     assert isinstance(dataset.train, Images)
     assert not hasattr(dataset.train, "labels")
@@ -142,6 +145,48 @@ def test_queries_in_the_database_are_refused_on_request() -> None:
         dataset.require_disjoint_queries()
 
 
+LEAKING = {
+    "train": (["t"], [[1, 0]]),
+    "query": (["q", "d2", "bare"], [[0, 1], [1, 1], [0, 0]]),
+    "database": (["d1", "d2", "none"], [[1, 0], [1, 1], [0, 0]]),
+}
+
+
+def test_queries_are_taken_out_of_the_database_on_request() -> None:
+    kept, dropped = make(**LEAKING), make(DataOptions(leaks="drop"), **LEAKING)
+    assert kept.overlaps.query_database == 1
+    assert dropped.overlaps.query_database == 0
+    assert dropped.database.images.ids == ("d1", "none")
+    assert dropped.database.labels.tolist() == [[1, 0], [0, 0]]
+    assert dropped.query.images.ids == kept.query.images.ids
+    assert dropped.warnings[0] == "1 database images that are also queries are left out"
+    assert dropped.fingerprint != kept.fingerprint
+    assert dropped.options["leaks"] == "drop"
+
+
+def test_images_without_labels_are_left_out_on_request() -> None:
+    dropped = make(DataOptions(unlabelled="drop"), **LEAKING)
+    assert dropped.query.images.ids == ("q", "d2")
+    assert dropped.database.images.ids == ("d1", "d2")
+    assert dropped.warnings == (
+        "1 queries without a label are left out",
+        "1 database images without a label are left out",
+    )
+    with pytest.raises(HashbenchError, match="toy: 1 of 3 queries have no label; take them out, or choose"):
+        make(DataOptions(unlabelled="error"), **LEAKING)
+    assert make(DataOptions(unlabelled="error", leaks="drop")).warnings == ()
+
+
+def test_dropping_all_is_an_error() -> None:
+    with pytest.raises(HashbenchError, match="toy: queries without a label are all there are"):
+        make(
+            DataOptions(unlabelled="drop"),
+            train=(["t"], [[1, 0]]),
+            query=(["q"], [[0, 0]]),
+            database=(["d"], [[1, 0]]),
+        )
+
+
 def test_datasets_pickle() -> None:
     dataset = make()
     copy = pickle.loads(pickle.dumps(dataset))
@@ -160,6 +205,7 @@ def test_the_root_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_describing_datasets_imports_no_torch() -> None:
     code = (
         "import sys, hashbench.lists, hashbench_datasets.digits, hashbench_datasets.fashionmnist, "
-        "hashbench_datasets.nuswide; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+        "hashbench_datasets.nuswide, hashbench_datasets.cifar10, hashbench_datasets.folder; "
+        "sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

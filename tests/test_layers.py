@@ -14,14 +14,17 @@ PACKAGE = Path(hashbench.__file__).parent
 # A module imports from lines above its own only; what is on one line knows nothing of each other.
 LAYERS = [
     ["errors"],
-    ["codes", "config", "contrastive", "progress", "environment", "protocol", "download", "plugin_files"],
-    ["images", "backbones", "lists", "recipe"],
-    ["dataset", "evaluation"],
-    ["method"],
+    ["codes", "config", "contrastive", "progress", "environment", "protocol", "decoding", "plugin_files"],
+    ["images", "backbones", "recipe", "data_options", "download", "image_sets"],
+    ["dataset", "evaluation", "lists"],
+    ["method", "image_index", "class_folders", "packing", "verification", "idx"],
+    ["split_lists"],
     ["features", "linear"],
     ["registry", "training", "encoding", "results"],
     ["experiment"],
     ["testing", "scaffold"],
+    ["preparing", "terminal"],
+    ["cli_data"],
     ["cli"],
     ["__init__", "__main__"],
 ]

@@ -11,7 +11,15 @@ from hypothesis.extra import numpy as stn
 from numpy.typing import NDArray
 
 from hashbench.errors import HashbenchError
-from hashbench.protocol import Overlaps, draw_per_class, fingerprint, overlaps
+from hashbench.protocol import (
+    Overlaps,
+    Protocol,
+    draw,
+    draw_by_quota,
+    draw_per_class,
+    fingerprint,
+    overlaps,
+)
 
 Part = tuple[list[str], NDArray[Any]]
 
@@ -92,3 +100,73 @@ def test_a_draw_never_changes() -> None:
 def test_a_class_that_is_too_small_is_an_error() -> None:
     with pytest.raises(HashbenchError, match=r"class 1 has 2 images, the protocol draws 3 of each"):
         draw_per_class(np.array([0, 0, 0, 1, 1]), [1, 2], seed=0)
+
+
+@settings(deadline=None)
+@given(
+    total=st.integers(0, 60), counts=st.lists(st.integers(0, 20), max_size=3), seed=st.integers(0, 2**32 - 1)
+)
+def test_draws_are_disjoint_and_complete(total: int, counts: list[int], seed: int) -> None:
+    if total < sum(counts):
+        with pytest.raises(HashbenchError, match=f"there are {total} images, the protocol draws"):
+            draw(total, counts, seed)
+        return
+    groups = draw(total, counts, seed)
+    assert [len(group) for group in groups] == [*counts, total - sum(counts)]
+    assert sorted(np.concatenate(groups)) == list(range(total))
+    assert all((np.diff(group) > 0).all() for group in groups)
+
+
+def test_such_a_draw_never_changes() -> None:
+    one, other, rest = draw(12, [2, 3], seed=0)
+    assert (one.tolist(), other.tolist(), len(rest)) == ([6, 11], [2, 4, 10], 7)
+
+
+def by_quota(labels: NDArray[Any], quotas: list[int], seed: int, only: NDArray[Any]) -> list[list[int]]:
+    """The rule in words: an image takes a place of its first class that has one, in the first such group."""
+    left = {(group, label): quota for group, quota in enumerate(quotas) for label in range(labels.shape[1])}
+    groups: list[list[int]] = [[] for _ in quotas]
+    for image in np.random.RandomState(seed).permutation(len(labels)):
+        places = [
+            (group, label)
+            for label in np.flatnonzero(labels[image])
+            for group in range(len(quotas))
+            if left[group, label]
+        ]
+        if places and only[image]:
+            left[places[0]] -= 1
+            groups[places[0][0]].append(int(image))
+    return [sorted(group) for group in groups]
+
+
+@settings(deadline=None)
+@given(
+    labels=stn.arrays(np.uint8, st.tuples(st.integers(60, 90), st.just(3)), elements=st.integers(0, 1)),
+    only=stn.arrays(np.bool_, 90, elements=st.sampled_from([True, True, True, False])),
+    quotas=st.lists(st.integers(0, 3), min_size=1, max_size=3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_quotas_are_filled_by_the_rule(
+    labels: NDArray[np.uint8], only: NDArray[np.bool_], quotas: list[int], seed: int
+) -> None:
+    only = only[: len(labels)]
+    expected = by_quota(labels, quotas, seed, only)
+    if [len(group) for group in expected] != [3 * quota for quota in quotas]:
+        with pytest.raises(
+            HashbenchError, match=r"class \d has too few images; the protocol draws \d+ of each"
+        ):
+            draw_by_quota(labels, quotas, seed, only=only)
+        return
+    *groups, rest = draw_by_quota(labels, quotas, seed, only=only)
+    assert [group.tolist() for group in groups] == expected
+    assert sorted(np.concatenate([*groups, rest])) == list(range(len(labels)))
+
+
+def test_a_protocol_says_how_a_split_differs() -> None:
+    protocol = Protocol("any", query=1_000, database=5_000)
+    assert protocol.counts == {"query": 1_000, "train": None, "database": 5_000}
+    assert protocol.differences(query=1_000, train=3, database=5_000) == []
+    assert protocol.differences(query=999, train=3, database=5_001) == [
+        "query has 999 images, not 1,000",
+        "database has 5,001 images, not 5,000",
+    ]

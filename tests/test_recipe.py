@@ -88,7 +88,7 @@ def test_another_optimizer_keeps_the_learning_rate() -> None:
         ("bits=64", "--set bits: use the flag --bits"),
         ("epochs=many", "training.epochs='many': input should be a valid integer"),
         ("epochs=0", "training.epochs=0: input should be greater than 0"),
-        ("weight_temperature=-1", "hyperparameters.weight_temperature=-1: input should be greater than 0"),
+        ("weight_temperature=-1", "hyperparameter weight_temperature=-1: input should be greater than 0"),
         ("optimizer={learning_rate: 1}", "unknown key 'optimizer.learning_rate'"),
         ("epochs=[1", "--set epochs: '[1' is not a YAML value"),
         ("hyperparameters={tau: 1}", "unknown hyperparameter 'tau'"),

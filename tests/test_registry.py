@@ -92,7 +92,7 @@ def test_listing_imports_neither_torch_nor_a_plugin() -> None:
 def test_unknown_names_get_a_suggestion() -> None:
     with pytest.raises(UsageError, match="unknown method 'whc'; did you mean 'wch'"):
         registry.find("method", "whc")
-    with pytest.raises(UsageError, match="unknown dataset 'zzz'; known: digits, fashionmnist, nuswide"):
+    with pytest.raises(UsageError, match="unknown dataset 'zzz'; known: cifar10, coco, digits, fashionmnist"):
         hashbench.load_dataset("zzz")
     with pytest.raises(UsageError, match="unknown protocol of digits 'offical'"):
         hashbench.load_dataset("digits", "offical")

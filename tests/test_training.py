@@ -146,7 +146,7 @@ def test_one_step_of_sgd_is_the_gradient(tmp_path: Path) -> None:
     }
     run = config(**changes)
     method = build_method(run)
-    images = training._Views(IMAGES, training.view_transform(run.images, run.views), 2, 0)
+    images = training._Views(IMAGES, training.ViewTransform(run.images, run.views), 2, 0)
     batch = [torch.stack(views) for views in zip(*(images[i] for i in range(12)), strict=True)]
     method.train()
     method.training_losses(*batch)["loss"].backward()
@@ -322,7 +322,7 @@ def test_a_shallow_method_is_fitted_to_all_images(tmp_path: Path) -> None:
     run = config()
     method = Centre(build_method(run).backbone.train())
     train(method, IMAGES, run, workers=0, log=tmp_path / "log.jsonl")
-    transform = training.view_transform(run.images, ViewConfig())
+    transform = training.ViewTransform(run.images, ViewConfig())
     images = torch.stack([transform(image) for image in IMAGES])
     torch.testing.assert_close(method.mean, method.backbone.pooled(images).mean(0), rtol=1e-3, atol=1e-4)
     (line,) = (tmp_path / "log.jsonl").read_text().splitlines()

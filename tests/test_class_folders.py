@@ -1,0 +1,78 @@
+"""Images in one folder a class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hashbench.class_folders import class_names, read_class_folders
+from hashbench.data_options import FileOptions
+from hashbench.errors import HashbenchError
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    files = (
+        "dog/2.PNG",
+        "dog/10.png",
+        "cat/sub/1.jpeg",
+        "cat/._1.png",
+        "cat/.thumbnails/1.png",
+        "cat/notes.txt",
+        "empty/x.md",
+        ".git/1.png",
+    )
+    for place, name in enumerate(files):
+        (tmp_path / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2), (place, 0, 0)).save(tmp_path / "train" / name, "PNG")
+    return tmp_path
+
+
+def test_classes_are_the_folders_with_images(tree: Path) -> None:
+    (tree / "query/owl").mkdir(parents=True)
+    (tree / "query/owl/1.webp").touch()
+    assert class_names([tree / "train", tree / "query", tree / "none"]) == ("cat", "dog", "owl")
+
+
+def test_images_have_the_place_of_their_folder_as_class(tree: Path) -> None:
+    split = read_class_folders(tree / "train", ["dog", "owl", "cat"], tree, FileOptions())
+    assert split.images.ids == ("train/dog/10.png", "train/dog/2.PNG", "train/cat/sub/1.jpeg")
+    assert split.labels.tolist() == [0, 0, 2]
+    assert [split.images[index].getpixel((0, 0)) for index in range(3)] == [(1, 0, 0), (0, 0, 0), (2, 0, 0)]
+
+
+def test_the_order_of_the_disk_does_not_matter(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def backwards(folder: str, **options: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for inside, folders, names in walk(folder, **options):
+            yield inside, folders, sorted(names, reverse=True)
+
+    (tree / "train/cat/0.png").touch()
+    walk, before = os.walk, read_class_folders(tree / "train", ["cat", "dog"], tree, FileOptions())
+    monkeypatch.setattr(os, "walk", backwards)
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter([folder / "dog", folder / "cat"]))
+    assert class_names([tree / "train"]) == ("cat", "dog")
+    after = read_class_folders(tree / "train", ["cat", "dog"], tree, FileOptions())
+    assert after.images.ids == before.images.ids
+    assert before.images.ids[:2] == ("train/cat/0.png", "train/cat/sub/1.jpeg")
+
+
+def test_how_to_decode_is_handed_on(tree: Path) -> None:
+    file = tree / "train/dog/10.png"
+    image = Image.new("RGB", (4, 2))
+    exif = image.getexif()
+    exif[274] = 6  # turned by 90°
+    image.save(file, exif=exif)
+    for turned, size in ((False, (4, 2)), (True, (2, 4))):
+        split = read_class_folders(tree / "train", ["dog"], tree, FileOptions(exif=turned))
+        assert split.images[0].size == size
+
+
+def test_no_images_are_an_error(tmp_path: Path) -> None:
+    message = rf"{tmp_path} has no images in a folder for each class, such as {tmp_path}/owl/1\.jpg"
+    with pytest.raises(HashbenchError, match=message):
+        read_class_folders(tmp_path, ["owl"], tmp_path, FileOptions())

@@ -1,0 +1,160 @@
+"""Image files to RGB."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from hashbench.decoding import decode
+from hashbench.errors import HashbenchError
+
+PHOTO = Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 60, 3), dtype=np.uint8))
+
+
+def saved(image: Image.Image, format_: str, **options: Any) -> bytes:
+    output = BytesIO()
+    image.save(output, format_, **options)
+    return output.getvalue()
+
+
+def test_decode_goes_by_content(tmp_path: Path) -> None:
+    path = tmp_path / "n02105855_2933.JPEG"
+    path.write_bytes(saved(PHOTO, "PNG"))
+    assert decode(path).mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(decode(path)), np.asarray(PHOTO))
+    assert decode(path.read_bytes()).tobytes() == decode(path).tobytes()
+
+
+def test_grey_becomes_rgb() -> None:
+    image = decode(saved(Image.new("L", (60, 40), 7), "JPEG"))
+    assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (60, 40), (7, 7, 7))
+
+
+def test_cmyk_becomes_rgb() -> None:
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    image = decode(saved(red, "JPEG"))
+    assert image.mode == "RGB"
+    np.testing.assert_allclose(image.getpixel((8, 8)), (255, 0, 0), atol=3)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is empty"),
+        (b"<html>gone</html>", "is a web page, not an image"),
+        (b"\n <!DOCTYPE html>", "is a web page, not an image"),
+        (b'<?xml version="1.0"?>', "is a web page, not an image"),
+        (b"just text", "is not an image"),
+    ],
+)
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    for truncated in (False, True):
+        with pytest.raises(HashbenchError, match=rf"{path} {problem}; download it again or take it out"):
+            decode(path, truncated=truncated)
+        with pytest.raises(HashbenchError, match=f"^im1 in images.bin {problem}"):
+            decode(content, name="im1 in images.bin", truncated=truncated)
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HashbenchError, match=r"absent\.jpg cannot be decoded \(.*No such file"):
+        decode(tmp_path / "absent.jpg")
+
+    (tmp_path / "cut.jpg").write_bytes(saved(PHOTO, "JPEG")[:10])
+    with pytest.raises(HashbenchError, match=r"cut\.jpg cannot be decoded \(Truncated File Read\)"):
+        decode(tmp_path / "cut.jpg")
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+def test_a_truncated_file_is_an_error_unless_it_is_wanted(tmp_path: Path, format_: str) -> None:
+    path = tmp_path / "a.jpg"
+    content = saved(PHOTO.resize((60, 128)), format_)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(
+        HashbenchError, match=r"a\.jpg cannot be decoded \(.*truncated.*\); replace it or take"
+    ):
+        decode(path)
+    image, whole = np.asarray(decode(path, truncated=True)), np.asarray(decode(content))
+    assert image.shape == whole.shape
+    np.testing.assert_array_equal(image[:32], whole[:32])
+    assert (image[-1] == image[-1, 0]).all()  # nothing is known of the last row
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    with pytest.raises(HashbenchError, match="truncated"):
+        decode(path)
+
+
+def palette(transparency: bytes | int) -> bytes:
+    """Left red, right blue, of which a palette of two colours makes some transparent."""
+    image = Image.new("P", (4, 2))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.paste(1, (2, 0, 4, 2))
+    return saved(image, "PNG", transparency=transparency)
+
+
+def with_alpha(mode: str, left: Any, right: Any) -> bytes:
+    image = Image.new(mode, (4, 2), left)
+    image.paste(right, (2, 0, 4, 2))
+    return saved(image, "PNG")
+
+
+@pytest.mark.parametrize(
+    ("content", "left", "right"),
+    [
+        (palette(1), (255, 0, 0), (255, 255, 255)),
+        (palette(b"\xff\x00"), (255, 0, 0), (255, 255, 255)),
+        (palette(b"\x80\xff"), (255, 127, 127), (0, 0, 255)),
+        (with_alpha("RGBA", (10, 20, 30, 255), (10, 20, 30, 0)), (10, 20, 30), (255, 255, 255)),
+        (with_alpha("RGBA", (0, 0, 0, 51), (0, 0, 0, 255)), (204, 204, 204), (0, 0, 0)),
+        (with_alpha("LA", (90, 255), (90, 0)), (90, 90, 90), (255, 255, 255)),
+        (saved(Image.new("RGB", (4, 2), (1, 2, 3)), "PNG", transparency=(1, 2, 3)), (255,) * 3, (255,) * 3),
+    ],
+)
+def test_what_is_transparent_becomes_white(
+    content: bytes, left: tuple[int, ...], right: tuple[int, ...]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = decode(content)
+    assert image.mode == "RGB"
+    assert (image.getpixel((0, 0)), image.getpixel((3, 1))) == (left, right)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "TIFF"])
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+@pytest.mark.parametrize("exif", [False, True])
+def test_grey_of_16_bits_is_scaled(format_: str, mode: str, exif: bool) -> None:
+    levels = np.arange(65536).reshape(256, 256)
+    image = Image.frombytes(mode, (256, 256), levels.astype("<u2" if mode == "I;16" else ">u2").tobytes())
+    if format_ == "TIFF":
+        assert Image.open(BytesIO(saved(image, format_))).mode == mode
+    decoded = np.asarray(decode(saved(image, format_), exif=exif))
+    np.testing.assert_array_equal(decoded, ((levels + 128) // 257)[:, :, None].repeat(3, axis=2))
+
+
+@pytest.mark.parametrize(
+    ("image", "problem"),
+    [
+        (Image.new("I", (2, 2), 70_000), "its grey levels are not of 16 bits"),
+        (Image.new("I", (2, 2), -1), "its grey levels are not of 16 bits"),
+        (Image.new("F", (2, 2), 0.5), "its pixels are floating-point numbers"),
+    ],
+)
+def test_pixels_without_a_white_are_an_error(image: Image.Image, problem: str) -> None:
+    with pytest.raises(HashbenchError, match=rf"a\.tif cannot be decoded \({problem}"):
+        decode(saved(image, "TIFF"), name="a.tif")
+
+
+def test_exif_orientation_counts_only_if_asked() -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 90°, clockwise
+    content = saved(PHOTO, "PNG", exif=exif)
+    np.testing.assert_array_equal(np.asarray(decode(content)), np.asarray(PHOTO))
+    turned = np.asarray(decode(content, exif=True))
+    np.testing.assert_array_equal(turned, np.rot90(np.asarray(PHOTO), -1))
