@@ -1,174 +1,296 @@
-"""Split lists as published with the field's code: one image a line, `path l1 … lC`, each label 0 or 1."""
+r"""List files as published with the field's code: a line an image, with its labels.
+
+Labels stand behind the path (`path l1 … lC`, `path 7`) or in a second file of as many lines. They are 0 or 1
+for each class, or counts, or class ids, with blanks, tabs or commas between them; in a `.csv`, the path ends
+at the first comma. A byte order mark, CRLF, `\` in paths and blanks at the end of a line do not matter.
+"""
 
 from __future__ import annotations
 
-import os
+import json
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hashbench.data_options import LabelFormat
 from hashbench.errors import HashbenchError
+
+SAVED_BY_TORCH = (b"PK\x03\x04", b"\x80")  # a zip file, and a pickle; no text starts so
 
 
 @dataclass(frozen=True, eq=False)
 class ImageList:
-    """A list that was read; row i is line i + 1 of the file.
+    """Images as a list has them, with their labels.
 
     Attributes:
         file: The list itself.
         paths: The path of each image as listed, with `/` between its parts and no `.` among them.
         labels: Multi-hot uint8 [n, C].
+        lines: The line of each image in the file, from 1 [n], or 0 where the file is no list; None: they are
+            all there, in order.
     """
 
     file: Path
     paths: tuple[str, ...]
     labels: NDArray[np.uint8]
+    lines: NDArray[np.integer[Any]] | None = None
+
+    def rows(self, indices: NDArray[np.integer[Any]]) -> ImageList:
+        """The list with some of its rows, in the order given.
+
+        Args:
+            indices: Rows, integers [m].
+        """
+        lines = indices + 1 if self.lines is None else self.lines[indices]
+        return ImageList(
+            self.file, tuple(self.paths[index] for index in indices), self.labels[indices], lines
+        )
+
+    def where(self, row: int) -> str:
+        """The file and the line of a row, for errors."""
+        line = row + 1 if self.lines is None else self.lines[row]
+        return f"{self.file}, line {line}" if line else str(self.file)
 
 
-def read_list(file: Path, classes: int) -> ImageList:
-    r"""Read a list; a byte order mark, CRLF, `\` in paths and blanks at the end of lines do not matter.
+def read_list(file: Path, classes: int | None, label_format: LabelFormat = "auto") -> ImageList:
+    """Read a list of paths with labels.
 
     Args:
         file: The list.
-        classes: The number of labels a line.
+        classes: The number of classes; None: as many as there are values in a line.
+        label_format: See `ListOptions.label_format`.
 
     Raises:
-        HashbenchError: The file cannot be read, or a line is not a path and `classes` values 0 or 1.
+        HashbenchError: The file cannot be read, or a line is not a path with labels of the format.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig").rstrip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise HashbenchError(f"cannot read the list {file}: {error}") from error
-
-    paths: list[str] = []
-    rows: list[str] = []
-    expected = f"expected a path and {classes} labels"
-    for number, line in enumerate(text.split("\n"), start=1):
-        path, *labels = line.split() or [""]
-        if not path:
-            raise HashbenchError(f"{file}, line {number}: {expected}, found an empty line; take it out")
-        if not labels:
-            raise HashbenchError(
-                f"{file}, line {number}: {expected}, found a path only; there is no evaluation without labels"
-            )
-        if len(labels) != classes:
-            raise HashbenchError(
-                f"{file}, line {number}: {expected}, found {len(labels)} labels; "
-                "mend the line or get the list again"
-            )
-        if wrong := set(labels) - {"0", "1"}:
-            raise HashbenchError(
-                f"{file}, line {number}: expected labels 0 or 1, found {min(wrong)!r}; "
-                "mend the line or get the list again"
-            )
-        paths.append(posixpath.normpath(path.replace("\\", "/")))
-        rows.append("".join(labels))
-    digits = np.frombuffer("".join(rows).encode("ascii"), dtype=np.uint8)
-    return ImageList(file, tuple(paths), (digits - ord("0")).reshape(len(paths), classes))
+    separator = "," if file.suffix.lower() == ".csv" else None
+    paths, rows = [], []
+    for number, line in enumerate(_lines(file), start=1):
+        path, labels = (*line.split(separator, 1), "", "")[:2]
+        if not path.strip():
+            _refuse(file, number, "a path and labels", "an empty line")
+        if not labels.strip():
+            _refuse(file, number, "a path and labels, without which nothing can be evaluated", "a path only")
+        paths.append(_normal(path))
+        rows.append(_label_text(labels))
+    return ImageList(file, tuple(paths), _labels(file, rows, classes, label_format))
 
 
-class ImageIndex:
-    """Where the files below a folder are, by name, so that listed paths with another folder are found."""
+def read_pair(
+    names: Path, labels: Path, classes: int | None, label_format: LabelFormat = "auto"
+) -> ImageList:
+    """Read a list of paths, and their labels from another file; see `read_list`.
 
-    def __init__(self, root: Path) -> None:
-        """Walk the folder once, through links to folders too.
-
-        Args:
-            root: The folder; one that does not exist holds nothing.
-        """
-        self.root = root
-        self._folders: dict[str, list[str]] = {}  # name of a file -> its folders, relative to the root
-        seen = set()
-        for folder, subfolders, names in os.walk(root, followlinks=True):
-            status = os.stat(folder)  # noqa: PTH116 - os.walk gives strings
-            if (status.st_dev, status.st_ino) in seen:  # a link back, which would be walked without end
-                subfolders.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            subfolders.sort()
-            relative = Path(folder).relative_to(root).as_posix()
-            for name in names:
-                self._folders.setdefault(name, []).append("" if relative == "." else relative)
-
-    def __contains__(self, path: str) -> bool:
-        return posixpath.basename(path) in self._folders
-
-    def find(self, path: str) -> str | None:
-        """The file that a listed path means.
-
-        That is the file at this very path below the root; else the only one that shares its last folder and
-        its name; else the only one of its name.
-
-        Args:
-            path: A listed path, with `/` between its parts.
-
-        Returns:
-            The path of the file, or None where there is none.
-
-        Raises:
-            HashbenchError: Several files fit equally well.
-        """
-        folder, name = posixpath.split(path)
-        there = self._folders.get(name, [])
-        last = posixpath.basename(folder)
-        fitting = (
-            [found for found in there if found == folder]
-            or [found for found in there if posixpath.basename(found) == last]
-            or there
+    Raises:
+        HashbenchError: A file cannot be read, they differ in length, or a line is not what it should be.
+    """
+    paths = [_normal(line) for line in _lines(names)]
+    rows = [_label_text(line) for line in _lines(labels)]
+    if len(paths) != len(rows):
+        raise HashbenchError(
+            f"{names} has {len(paths):,} lines and {labels} {len(rows):,}; line by line, both must belong to "
+            "one image"
         )
-        files = [os.path.join(self.root, found, name) for found in fitting]  # noqa: PTH118 - 270,000 of them
-        if len(files) > 1:
-            raise HashbenchError(
-                f"{path!r} may be any of {len(files)} files: {', '.join(sorted(files)[:4])}"
-                f"{', …' if len(files) > 4 else ''}; keep one, or give the path in the list in full"
-            )
-        return files[0] if files else None
+    if "." in paths:
+        _refuse(names, paths.index(".") + 1, "a path", "an empty line")
+    return ImageList(names, tuple(paths), _labels(labels, rows, classes, label_format))
 
 
-def locate(lists: Sequence[ImageList], roots: Sequence[Path]) -> list[list[str]]:
-    """Find the files of all images of some lists.
+def read_names(file: Path) -> tuple[str, ...]:
+    """The lines of a file of names, without what surrounds them.
+
+    Raises:
+        HashbenchError: It cannot be read, or has an empty line or a name twice.
+    """
+    names: dict[str, None] = {}  # in order, and quick to look into: this may be a list of 269,648 images
+    for number, line in enumerate(_lines(file), start=1):
+        name = line.strip()
+        if not name or name in names:
+            _refuse(file, number, "a name that is on no other line", repr(name) if name else "an empty line")
+        names[name] = None
+    return tuple(names)
+
+
+def read_row_indices(file: Path, rows: int) -> dict[str, NDArray[np.int64]]:
+    """Read a split as rows of a list of all images: JSON with the keys train, query (test), database (db).
 
     Args:
-        lists: The lists of one dataset.
-        roots: Folders below which the images may be, in whatever folders; see `ImageIndex.find`. The first
-            that has any of them must have them all.
+        file: The JSON file.
+        rows: The number of images in the list.
 
     Returns:
-        The path of each image, for each list.
+        Rows, 0-based, by "train", "query" and "database".
 
     Raises:
-        HashbenchError: Images are missing, a path fits several files, or two paths mean one file.
+        HashbenchError: It is not that, or a row is not in the list.
     """
-    for root in roots:
-        index = ImageIndex(root)
-        if any(path in index for entry in lists for path in entry.paths):
-            break
-    listed_as: dict[str, str] = {}
-    missing: list[str] = []
-    located = []
-    for entry in lists:
-        files = []
-        for number, path in enumerate(entry.paths, start=1):
-            file = index.find(path)
-            if file is None:
-                missing.append(f"{path!r} ({entry.file}, line {number})")
-                continue
-            if listed_as.setdefault(file, path) != path:  # would hide an image that is in two parts
-                raise HashbenchError(
-                    f"{entry.file}, line {number}: {path!r} is {file}, which is also listed as "
-                    f"{listed_as[file]!r}; list it under one path"
-                )
-            files.append(file)
-        located.append(files)
-    if missing:
-        total = sum(len(entry.paths) for entry in lists)
+    try:
+        content = json.loads(_text(file))
+        split = {
+            part: np.array(next(content[name] for name in names if name in content))
+            for part, names in (
+                ("train", ("train",)),
+                ("query", ("query", "test")),
+                ("database", ("database", "db")),
+            )
+        }
+    except (ValueError, TypeError, StopIteration) as error:
         raise HashbenchError(
-            f"{len(missing):,} of {total:,} listed images are not below {index.root}, "
-            f"the first is {missing[0]}; add them there in any folder, "
-            "or remove their lines, which makes another split"
+            f"{file}: expected a JSON object with lists of rows for train, query and database"
+        ) from error
+    for part, indices in split.items():
+        if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+            raise HashbenchError(f"{file}: expected a list of row numbers for {part}")
+        if len(indices) and not (indices.min() >= 0 and indices.max() < rows):
+            raise HashbenchError(
+                f"{file}: {part} has rows from {indices.min()} to {indices.max()}; "
+                f"the list has 0 to {rows - 1}"
+            )
+    return split
+
+
+def write_list(file: Path, paths: Sequence[str], labels: NDArray[Any], classes: int) -> None:
+    """Write `path l1 … lC`, a line an image.
+
+    Args:
+        file: The list; replaced if it is there.
+        paths: The paths.
+        labels: Multi-hot [n, C] or class ids [n].
+        classes: C.
+
+    Raises:
+        HashbenchError: A path has a blank, which the format cannot express, or the file cannot be written.
+    """
+    if spaced := next((path for path in paths if len(path.split()) != 1), None):
+        raise HashbenchError(f"{spaced!r} has a blank, which a list cannot have; rename it")
+    if labels.ndim == 1:
+        labels = np.eye(classes, dtype=np.uint8)[labels]
+    rows = (f"{path} {' '.join(map(str, row))}\n" for path, row in zip(paths, labels.tolist(), strict=True))
+    part = file.with_name(f".{file.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as output:
+            output.writelines(rows)
+        part.replace(file)
+    except OSError as error:
+        raise HashbenchError(f"{file} cannot be written: {error.strerror}") from error
+
+
+def short_ids(paths: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Listed paths without the folders that all of them share, which differ between machines and archives.
+
+    Args:
+        paths: The paths of each list of a split.
+    """
+    shared = posixpath.commonprefix([path for part in paths for path in part]).rpartition("/")[0]
+    start = len(shared) + 1 if shared else 0
+    return [[path[start:].lstrip("/") for path in part] for part in paths]
+
+
+def _text(file: Path) -> str:
+    try:
+        with file.open("rb") as start:
+            if start.read(8).startswith(SAVED_BY_TORCH):
+                raise HashbenchError(
+                    f"{file} is no text: it was saved by torch or pickle, which could run any code when it "
+                    "is read; write it as text where you trust it"
+                )
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise HashbenchError(f"cannot read the list {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise HashbenchError(f"cannot read the list {file}: {error}; save it as UTF-8") from error
+
+
+def _lines(file: Path) -> list[str]:
+    return _text(file).rstrip().split("\n")
+
+
+def _normal(path: str) -> str:
+    return posixpath.normpath(path.strip().replace("\\", "/"))
+
+
+def _label_text(text: str) -> str:
+    return text.replace(",", " ").strip()
+
+
+def _labels(file: Path, rows: list[str], classes: int | None, label_format: LabelFormat) -> NDArray[np.uint8]:
+    """The labels of all lines, multi-hot."""
+    values = len(rows[0].split())
+    if label_format == "auto":
+        # Published files of this name hold any number of ids a line, one id, or 0 and 1 for each class.
+        if file.stem.endswith("_label") and len({len(row.split()) for row in rows}) > 1:
+            label_format = "ids"
+        elif values == 1 == (classes or 1):
+            _refuse(
+                file,
+                1,
+                "several values, or one where the classes are known",
+                "one, which may be a class id or tell whether it is the only class; say which by "
+                "--data label_format=id with classes=N, or label_format=multihot",
+            )
+        else:
+            label_format = "id" if values == 1 else "multihot"
+    if label_format in ("id", "ids"):
+        return _from_ids(file, rows, classes, single=label_format == "id")
+    return _from_values(file, rows, classes or values or 1, counts=label_format == "counts")
+
+
+def _from_values(file: Path, rows: list[str], classes: int, *, counts: bool) -> NDArray[np.uint8]:
+    if all(len(row) == 2 * classes - 1 and row.isascii() for row in rows):
+        # One digit a label and one blank between two, as nearly always, go many times as fast as the rest.
+        characters = np.frombuffer(" ".join(rows).encode("ascii"), np.uint8)
+        digits = characters[::2] - ord("0")
+        if (characters[1::2] == ord(" ")).all() and digits.max() <= (9 if counts else 1):
+            return (digits > 0).astype(np.uint8).reshape(len(rows), classes)
+    labels = np.zeros((len(rows), classes), np.uint8)
+    for number, row in enumerate(rows, start=1):
+        values = row.split()
+        if len(values) != classes:
+            _refuse(file, number, f"{classes} labels", f"{len(values)} labels")
+        for column, value in enumerate(values):
+            if not (_is_number(value) if counts else value in ("0", "1")):
+                hint = "; if these are counts, say --data label_format=counts" if _is_number(value) else ""
+                _refuse(file, number, "counts" if counts else "labels 0 or 1", f"{value!r}{hint}")
+            labels[number - 1, column] = int(value) > 0
+    return labels
+
+
+def _from_ids(file: Path, rows: list[str], classes: int | None, *, single: bool) -> NDArray[np.uint8]:
+    if classes is None:
+        raise HashbenchError(
+            f"{file} has class ids, which do not tell how many classes there are; say it by --data classes=N"
         )
-    return located
+    labels = np.zeros((len(rows), classes), np.uint8)
+    for number, row in enumerate(rows, start=1):
+        values = row.split()
+        if single and len(values) != 1:
+            _refuse(
+                file, number, "one class id", f"{len(values)} values; several ids are --data label_format=ids"
+            )
+        for value in values:
+            if not (_is_number(value) and int(value) < classes):
+                _refuse(file, number, f"a class id from 0 to {classes - 1}", repr(value))
+            if labels[number - 1, int(value)]:  # 0 and 1 for each class look like ids
+                _refuse(
+                    file,
+                    number,
+                    "each class id once",
+                    f"{value!r} twice; 0 or 1 for each class is --data label_format=multihot",
+                )
+            labels[number - 1, int(value)] = 1
+    return labels
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit()
+
+
+def _refuse(file: Path, line: int, expected: str, found: str) -> NoReturn:
+    raise HashbenchError(
+        f"{file}, line {line}: expected {expected}, found {found}; mend the line or get the list again"
+    )

@@ -1,0 +1,166 @@
+"""Finding the files of listed images, in whatever folders they are."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hashbench.data_options import FileOptions
+from hashbench.dataset import Split
+from hashbench.errors import HashbenchError
+from hashbench.image_sets import FileImages
+from hashbench.lists import ImageList
+
+SHOWN = 3  # of the images that are missing
+
+
+class ImageIndex:
+    """Where the files below a folder are, by name, so that listed paths with another folder are found."""
+
+    def __init__(self, root: Path, key: Callable[[str], str] = posixpath.basename) -> None:
+        """Walk the folder once, through links to folders too.
+
+        Args:
+            root: The folder; one that does not exist holds nothing.
+            key: What of a path names an image.
+        """
+        self.root = root
+        self._key = key
+        self._found: dict[str, list[str]] = {}
+        seen = set()
+        for folder, subfolders, names in os.walk(root, followlinks=True):
+            status = os.stat(folder)  # noqa: PTH116 - os.walk gives strings
+            if (status.st_dev, status.st_ino) in seen:  # a link back, which would be walked without end
+                subfolders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            subfolders.sort()
+            for name in names:
+                self._found.setdefault(key(name), []).append(f"{folder}{os.sep}{name}")
+
+    def __contains__(self, path: str) -> bool:
+        return self._key(path) in self._found
+
+    def find(self, path: str) -> str | None:
+        """The file that a listed path means.
+
+        That is the file at this very path below the root; else the only one that shares its last folder and
+        its name; else the only one of its name.
+
+        Args:
+            path: A listed path, with `/` between its parts.
+
+        Returns:
+            The path of the file, or None where there is none.
+
+        Raises:
+            HashbenchError: Several files fit equally well.
+        """
+        files = self._found.get(self._key(path), [])
+        if len(files) > 1:
+            folder = Path(posixpath.dirname(path))
+            folders = {file: Path(file).parent.relative_to(self.root) for file in files}
+            files = (
+                [file for file in files if folders[file] == folder]
+                or [file for file in files if folders[file].name == folder.name]
+                or files
+            )
+        if len(files) > 1:
+            raise HashbenchError(
+                f"{path!r} may be any of {len(files)} files: {', '.join(sorted(files)[:4])}"
+                f"{', …' if len(files) > 4 else ''}; keep one, or give the path in the list in full"
+            )
+        return files[0] if files else None
+
+
+def locate(
+    lists: Sequence[ImageList],
+    roots: Sequence[Path],
+    *,
+    missing: Literal["error", "skip"] = "error",
+    key: Callable[[str], str] = posixpath.basename,
+) -> tuple[list[tuple[ImageList, list[str]]], list[str]]:
+    """Find the files of all images of some lists.
+
+    Args:
+        lists: The lists of one dataset.
+        roots: Folders below which the images may be, in whatever folders; see `ImageIndex.find`. The first
+            that has any of them must have them all.
+        missing: What to do if it has not.
+        key: What of a path names an image.
+
+    Returns:
+        Each list, without the rows of images that are skipped, with the path of each file; and a warning if
+        any is skipped.
+
+    Raises:
+        HashbenchError: Images are missing, a path fits several files, or two paths mean one file.
+    """
+    for root in roots:
+        index = ImageIndex(root, key)
+        if any(path in index for entry in lists for path in entry.paths):
+            break
+    listed_as: dict[str, str] = {}
+    absent: list[str] = []
+    located = []
+    for entry in lists:
+        files, rows = [], []
+        for row, path in enumerate(entry.paths):
+            file = index.find(path)
+            if file is None:
+                absent.append(f"{path!r} ({entry.where(row)})")
+                continue
+            if listed_as.setdefault(file, path) != path:  # would hide an image that is in two parts
+                raise HashbenchError(
+                    f"{entry.where(row)}: {path!r} is {file}, which is also listed as "
+                    f"{listed_as[file]!r}; list it under one path"
+                )
+            files.append(file)
+            rows.append(row)
+        whole = len(rows) == len(entry.paths)
+        located.append((entry if whole else entry.rows(np.array(rows, np.int64)), files))
+    if not absent:
+        return located, []
+    total = sum(len(entry.paths) for entry in lists)
+    those = f"{len(absent):,} of {total:,} listed images are not below {index.root}"
+    shown = ", ".join(absent[:SHOWN]) + (", …" if len(absent) > SHOWN else "")
+    if missing == "error" or len(absent) == total:
+        raise HashbenchError(
+            f"{those}: {shown}; add them there in any folder, or leave them out by --missing skip, "
+            "which makes another split"
+        )
+    return located, [f"{those} and are left out, so that this is another split: {shown}"]
+
+
+def locate_all(
+    listed: ImageList,
+    roots: Sequence[Path],
+    options: FileOptions,
+    *,
+    key: Callable[[str], str] = posixpath.basename,
+    image_id: Callable[[str], str] = str,
+) -> tuple[Split, list[str]]:
+    """Find the files of all images of one list; see `locate`.
+
+    Args:
+        listed: The list.
+        roots: Folders below which the images may be.
+        options: What to do with missing images, and how to decode.
+        key: What of a path names an image.
+        image_id: The id of a listed path.
+
+    Returns:
+        The images with their labels, and a warning if any is skipped.
+
+    Raises:
+        HashbenchError: Images are missing, a path fits several files, or two paths mean one file.
+    """
+    ((found, files),), warnings = locate([listed], roots, missing=options.missing, key=key)
+    ids = [image_id(path) for path in found.paths]
+    images = FileImages(files, ids, exif=options.exif, truncated=options.truncated)
+    return Split(images, found.labels), warnings

@@ -1,0 +1,252 @@
+"""Splits that are given as list files, in any of the ways that published code ships them."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hashbench.data_options import ListOptions
+from hashbench.dataset import ColumnOrders, Dataset, Split
+from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.image_index import locate
+from hashbench.image_sets import FileImages
+from hashbench.lists import (
+    ImageList,
+    read_list,
+    read_names,
+    read_pair,
+    read_row_indices,
+    short_ids,
+)
+from hashbench.protocol import Protocol, draw
+
+LISTS = "lists"
+PROTOCOL = Protocol("the list files of --lists DIR (else those in the dataset's folder) decide")
+CLASS_NAMES = "classes.txt"
+
+_PARTS = {"train": "train", "query": "test|query", "database": "database|db"}
+_LABELS = ("label_onehot", "label", "targets_onehot", "targets")  # of images in `*_img.txt`, the best first
+
+
+@dataclass(frozen=True)
+class Source:
+    """A list file, and the file of its labels if they are not in it."""
+
+    file: Path
+    labels: Path | None = None
+
+    def read(self, classes: int | None, options: ListOptions) -> ImageList:
+        """Read the list; see `read_list`."""
+        if self.labels is None:
+            return read_list(self.file, classes, options.label_format)
+        return read_pair(self.file, self.labels, classes, options.label_format)
+
+
+def find_lists(folder: Path) -> dict[str, list[Source]]:
+    """The lists in a folder: by "train", "query" and "database", those that are there.
+
+    A part is the first of these that is there: `test.txt` or `test.csv`; images and labels apart,
+    `test_img.txt` and `test_label_onehot.txt`; numbered pieces, `test0.txt`, `test1.txt`, …; a tag,
+    `test_coco.txt`. For queries the word is test or query, for the database database or db.
+
+    Raises:
+        HashbenchError: Several files fit one part, or pieces of one are missing.
+    """
+    names = (
+        sorted(path.name for path in folder.iterdir() if path.suffix in (".txt", ".csv"))
+        if folder.is_dir()
+        else []
+    )
+    found = {part: _find_part(folder, names, words) for part, words in _PARTS.items()}
+    return {part: sources for part, sources in found.items() if sources}
+
+
+def _find_part(folder: Path, names: list[str], words: str) -> list[Source]:
+    if plain := _match(names, rf"({words})\.(txt|csv)"):
+        return [Source(_only(folder, plain))]
+    if images := _match(names, rf"({words})_img\.txt"):
+        file = _only(folder, images)
+        stem = file.stem.removesuffix("_img")
+        labels = [folder / f"{stem}_{kind}.txt" for kind in _LABELS]
+        beside = next(filter(Path.is_file, labels), None)
+        if beside is None:
+            raise HashbenchError(f"{file} lists images, but {labels[0].name} with their labels is missing")
+        return [Source(file, beside)]
+    if pieces := _match(names, rf"({words})\d+\.(txt|csv)"):
+        numbered = sorted((int(re.sub(r"\D", "", name)), name) for name in pieces)
+        if [number for number, _ in numbered] != list(range(len(pieces))):
+            raise HashbenchError(
+                f"{folder} has the pieces {', '.join(name for _, name in numbered)} of one list; "
+                f"those from 0 to {numbered[-1][0]} must all be there, once"
+            )
+        return [Source(folder / name) for _, name in numbered]
+    if tagged := _match(names, rf"({words})_(?!label|targets|img)\w+\.(txt|csv)"):
+        return [Source(_only(folder, tagged))]
+    return []
+
+
+def _match(names: list[str], pattern: str) -> list[str]:
+    return [name for name in names if re.fullmatch(pattern, name)]
+
+
+def _only(folder: Path, names: list[str]) -> Path:
+    if len(names) > 1:
+        raise HashbenchError(
+            f"{folder} has {' and '.join(names)}, and each could be meant; keep the lists of one split there"
+        )
+    return folder / names[0]
+
+
+def find_master(folder: Path) -> tuple[Source, Path] | None:
+    """A list of all images and a JSON file with the rows of a split, if they are there.
+
+    The list is `allannots.txt`, or `img.txt` and `targets.txt`; the JSON file has "split" in its name.
+
+    Raises:
+        HashbenchError: There are several JSON files, or one without a list.
+    """
+    splits = sorted(folder.glob("*split*.json"))
+    if not splits:
+        return None
+    split = _only(folder, [path.name for path in splits])
+    if (folder / "allannots.txt").is_file():
+        return Source(folder / "allannots.txt"), split
+    if (folder / "img.txt").is_file():
+        return Source(folder / "img.txt", folder / "targets.txt"), split
+    raise HashbenchError(
+        f"{split} has rows of a list of all images, but neither allannots.txt nor img.txt and targets.txt is "
+        "there"
+    )
+
+
+def dataset_from_lists(
+    name: str,
+    options: ListOptions,
+    folders: Sequence[Path],
+    orders: ColumnOrders | None = None,
+    *,
+    key: Callable[[str], str] = posixpath.basename,
+    image_id: Callable[[str], str] | None = None,
+) -> Dataset:
+    """Load a dataset as lists split it.
+
+    Args:
+        name: Of the dataset.
+        options: What the user chose.
+        folders: Where the images may be; the lists are in the first that has any, unless `options.lists`
+            names their folder.
+        orders: The orders of label columns that are in use for this dataset; None: its classes are not known.
+        key: What of a path names an image.
+        image_id: The id of a listed path; None: the path without the folders that all of them share.
+
+    Raises:
+        HashbenchError: Lists are missing or damaged, or images are.
+    """
+    lists, class_names = _read(name, options, folders, orders or {})
+    places = [*([options.lists] if options.lists else []), *folders]
+    every = [piece for pieces in lists.values() for piece in pieces]
+    located, warnings = locate(every, places, missing=options.missing, key=key)
+    paths = [piece.paths for piece, _ in located]
+    ids = short_ids(paths) if image_id is None else [[image_id(path) for path in part] for part in paths]
+    rest = iter(zip(located, ids, strict=True))
+    splits = {}
+    for part, pieces in lists.items():
+        found = [next(rest) for _ in pieces]
+        images = FileImages(
+            [file for (_, files), _ in found for file in files],
+            [image for _, piece_ids in found for image in piece_ids],
+            exif=options.exif,
+            truncated=options.truncated,
+        )
+        splits[part] = Split(images, np.concatenate([piece.labels for (piece, _), _ in found]))
+    if "train" not in splits:
+        assert options.train is not None  # else `_require` has refused the lists
+        drawn, _ = draw(len(splits["database"].images), [options.train], options.seed)
+        splits["train"] = splits["database"].subset(drawn)
+        warnings.append(f"the lists have no training images; {options.train:,} are drawn from the database")
+    return Dataset.from_splits(
+        name,
+        LISTS,
+        class_names,
+        **splits,
+        options=options,
+        warnings=warnings,
+    )
+
+
+def _read(
+    name: str, options: ListOptions, folders: Sequence[Path], orders: ColumnOrders
+) -> tuple[dict[str, list[ImageList]], Sequence[str]]:
+    """The lists of each part that has any, which may be in pieces, and the class names."""
+    folder = options.lists or next((f for f in folders if find_lists(f) or find_master(f)), folders[0])
+    named = read_names(folder / CLASS_NAMES) if (folder / CLASS_NAMES).is_file() else None
+    classes = (
+        options.classes or (len(named) if named else None) or (min(orders) if len(orders) == 1 else None)
+    )
+    lists: dict[str, list[ImageList]] = {}
+    if master := find_master(folder):
+        source, split = master
+        everything = source.read(classes, options)
+        rows = read_row_indices(split, len(everything.paths))
+        lists = {part: [everything.rows(rows[part])] for part in _PARTS}
+    else:
+        found = find_lists(folder)
+        _require(name, folder, found, options)
+        for part, sources in found.items():
+            lists[part] = []
+            for source in sources:
+                piece = source.read(classes, options)
+                classes = piece.labels.shape[1]  # all must agree with the first
+                lists[part].append(piece)
+    have, want = _columns(name, lists["query"][0].labels.shape[1], named, options.columns, orders)
+    if tuple(have) == tuple(want):
+        return lists, want
+    at = [have.index(class_name) for class_name in want]
+    ordered = {
+        part: [replace(piece, labels=piece.labels[:, at]) for piece in pieces]
+        for part, pieces in lists.items()
+    }
+    return ordered, want
+
+
+def _require(name: str, folder: Path, found: Mapping[str, list[Source]], options: ListOptions) -> None:
+    if not found:
+        raise HashbenchError(
+            f"{name}: {folder} has no lists; expected train.txt, test.txt (the queries) and database.txt, "
+            "one image a line, or another of the forms that datasets/README.md shows; name their folder by "
+            "--lists"
+        )
+    absent = [part for part in _PARTS if part not in found and not (part == "train" and options.train)]
+    if absent:
+        hint = "; to draw training images from the database, say --data train=N" if "train" in absent else ""
+        raise HashbenchError(
+            f"{name}: {folder} has lists for {' and '.join(found)}, but none for {' and '.join(absent)}{hint}"
+        )
+
+
+def _columns(
+    name: str, classes: int, named: Sequence[str] | None, order: str | None, orders: ColumnOrders
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The class names in the order of the label columns, and in that of the dataset."""
+    if orders and classes not in orders:
+        raise HashbenchError(
+            f"{name}: the lists have {classes} classes; known are {' and '.join(map(str, sorted(orders)))}, "
+            "so these are the lists of something else"
+        )
+    known = orders.get(classes, {})
+    want = next(iter(known.values()), named or [str(number) for number in range(classes)])
+    if order is not None and order not in known:
+        raise unknown_name(f"order of {classes} columns of {name}", order, known)
+    if named is None:
+        return (known[order] if order else want), want
+    if order is not None:
+        raise UsageError(f"--data columns={order}: {CLASS_NAMES} beside the lists already says their order")
+    if len(named) != classes or set(named) != set(want):
+        strange = sorted(set(named) - set(want)) or [f"{len(named)} names for {classes} columns"]
+        raise HashbenchError(f"{name}: {CLASS_NAMES} does not name the classes of the lists: {strange[0]}")
+    return named, want
