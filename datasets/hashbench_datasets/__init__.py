@@ -3,5 +3,11 @@
 DATASETS = {
     "digits": "hashbench_datasets.digits:Digits",
     "fashionmnist": "hashbench_datasets.fashionmnist:FashionMNIST",
+    "mnist": "hashbench_datasets.mnist:MNIST",
+    "cifar10": "hashbench_datasets.cifar10:CIFAR10",
     "nuswide": "hashbench_datasets.nuswide:NUSWide",
+    "coco": "hashbench_datasets.coco:COCO",
+    "flickr25k": "hashbench_datasets.flickr25k:Flickr25k",
+    "imagenet100": "hashbench_datasets.imagenet100:ImageNet100",
+    "folder": "hashbench_datasets.folder:Folder",
 }

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from hashbench.dataset import ArrayImages, Dataset, DatasetPlugin, Split
-from hashbench.protocol import draw_per_class
+from hashbench.dataset import About, Dataset, DatasetPlugin, Split
+from hashbench.image_sets import ArrayImages
+from hashbench.protocol import Protocol, draw_per_class
 
 QUERIES_PER_CLASS = 20
 
@@ -17,9 +18,18 @@ QUERIES_PER_CLASS = 20
 class Digits(DatasetPlugin):
     """The 1,797 images of `sklearn.datasets.load_digits`; they have no published protocol."""
 
-    protocols: ClassVar[Mapping[str, str]] = {
-        "default": "200 queries, 20 a class by a fixed seed; the other 1,597 are both training and database"
+    protocols: ClassVar[Mapping[str, Protocol]] = {
+        "default": Protocol(
+            "20 queries a class, by the seed; the others are both training and database", 200, 1_597, 1_597
+        )
     }
+    about: ClassVar[About] = About(
+        licence="CC BY 4.0 (UCI), in scikit-learn (BSD-3-Clause)",
+        source="https://archive.ics.uci.edu/dataset/80, inside scikit-learn",
+        size="58 kB",
+        layout=("nothing: the images come with scikit-learn",),
+        notes=("It has no split that hashing papers agree on; it is for quick and offline runs.",),
+    )
 
     def load(self, root: Path, protocol: str) -> Dataset:
         """Read the dataset out of scikit-learn; see `DatasetPlugin.load`."""
@@ -30,10 +40,16 @@ class Digits(DatasetPlugin):
             np.rint(digits.images * 255 / 16).astype(np.uint8),  # grey levels are 0 to 16
             [f"digits/{index:04d}" for index in range(len(digits.images))],
         )
-        query, rest = (
-            Split(images.subset(drawn), digits.target[drawn])
-            for drawn in draw_per_class(digits.target, [QUERIES_PER_CLASS], seed=0)
+        query, rest = map(
+            Split(images, digits.target).subset,
+            draw_per_class(digits.target, [QUERIES_PER_CLASS], self.options.seed),
         )
         return Dataset.from_splits(
-            "digits", protocol, tuple("0123456789"), train=rest, query=query, database=rest
+            "digits",
+            protocol,
+            tuple("0123456789"),
+            train=rest,
+            query=query,
+            database=rest,
+            options=self.options,
         )

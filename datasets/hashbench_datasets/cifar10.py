@@ -1,0 +1,242 @@
+"""CIFAR-10: 60,000 colour images of 10 classes, 32×32 pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashbench.dataset import About, Dataset, DatasetPlugin, Split
+from hashbench.download import Archive
+from hashbench.errors import HashbenchError, UsageError
+from hashbench.image_sets import ArrayImages
+from hashbench.protocol import Protocol, draw_per_class
+
+FOLDER = "cifar-10-batches-py"
+MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+TRAIN_IMAGES = 50_000  # official; they stand before the test images
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+FIXED = ("cibhash", "bihalf-1", "bihalf-2", "spq")
+"""Protocols that know no seed: the authors' own draw, or none."""
+
+Rows = NDArray[np.int64]
+
+
+class CIFAR10(DatasetPlugin):
+    """CIFAR-10 as distributed, under the protocols of four papers' code; downloaded where it is absent.
+
+    The code: RosieYuu/WCH at d93c756, `utils/tools.py`; zexuanqiu/CIBHash at 4c896ee, `utils/data.py`;
+    BiHalf, liyunqianggyn/Deep-Unsupervised-Image-Hashing at 1cd671a, `ImageHashing/Cifar10_I.py` and
+    `ImageHashing/Cifar(II)_bihalf.py`; youngkyunJang/SPQ at 6908f54, `main_SPQ.py`.
+    """
+
+    protocols: ClassVar[Mapping[str, Protocol]] = {
+        "54k": Protocol(
+            "100 queries and 500 training images a class, by the seed, of all 60,000; the others, "
+            "without the training images, are the database (WCH's default)",
+            1_000,
+            5_000,
+            54_000,
+        ),
+        "59k": Protocol(
+            "queries and training images of 54k; all but the queries are the database",
+            1_000,
+            5_000,
+            59_000,
+        ),
+        "50k": Protocol(
+            "1,000 queries a class, by the seed, of all 60,000; the others are both training and database",
+            10_000,
+            50_000,
+            50_000,
+        ),
+        "cibhash": Protocol(
+            "the draw of CIBHash's code: half of the test images are queries, all official training images "
+            "the database, 500 of these a class the training images",
+            5_000,
+            5_000,
+            50_000,
+        ),
+        "bihalf-1": Protocol(
+            "the draw of BiHalf's code, setting I: 1,000 queries a class of all 60,000; the others are both "
+            "training and database",
+            10_000,
+            50_000,
+            50_000,
+        ),
+        "bihalf-2": Protocol(
+            "the draw of BiHalf's code, setting II: as bihalf-1 with 500 training images a class, from the "
+            "database",
+            10_000,
+            5_000,
+            50_000,
+        ),
+        "spq": Protocol(
+            "the official split: the test images are queries, all others both training and database",
+            10_000,
+            50_000,
+            50_000,
+        ),
+    }
+    about: ClassVar[About] = About(
+        licence="none stated; cite the technical report (Krizhevsky 2009)",
+        source="https://www.cs.toronto.edu/~kriz/cifar.html",
+        size="163 MB",
+        layout=(f"{FOLDER}/ (as torchvision has it) or cifar10/{FOLDER}/: data_batch_1 to _5, test_batch",),
+        notes=(
+            "WCH's code calls 54k cifar10, 59k cifar10-1 and 50k cifar10-2; it sets no seed, so the draws of "
+            "its authors cannot be had again.",
+            "In cibhash, the other half of the test images is left out; its code picks the epoch by them.",
+            "The code of bihalf-2 reports mAP@all, that of all others mAP@1000.",
+        ),
+    )
+    downloads: ClassVar[Sequence[Archive]] = (
+        Archive(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            "c58f30108f718f92721af3b95e74349a",
+            "cifar-10-python.tar.gz",
+            unpacked=FOLDER,
+            size="163 MB",
+        ),
+    )
+
+    def load(self, root: Path, protocol: str) -> Dataset:
+        """Read the dataset; see `DatasetPlugin.load`."""
+        seed = self.options.seed
+        if protocol in FIXED and seed:
+            seeded = ", ".join(name for name in self.protocols if name not in FIXED)
+            raise UsageError(
+                f"cifar10: {protocol} is one fixed split, which seed={seed} cannot change; leave the seed "
+                f"out, or choose one of the protocols {seeded}"
+            )
+        places = [root / FOLDER, root / "cifar10" / FOLDER]
+        folder = next(filter(Path.is_dir, places), None) or self.downloads[0].obtain(root)
+        everything = read_batches(folder)
+        query_rows, train_rows, database_rows = draw_split(everything.labels, protocol, seed)
+        database = everything.subset(database_rows)
+        return Dataset.from_splits(
+            "cifar10",
+            protocol,
+            CLASSES,
+            train=database if train_rows is database_rows else everything.subset(train_rows),
+            query=everything.subset(query_rows),
+            database=database,
+            options=self.options,
+        )
+
+
+def draw_split(labels: Rows, protocol: str, seed: int) -> tuple[Rows, Rows, Rows]:
+    """Which images the parts of a protocol have, in their order.
+
+    Args:
+        labels: The class id of each image [60000], those of the official training images first.
+        protocol: A key of `CIFAR10.protocols`.
+        seed: Of the draw; the protocols in `FIXED` do not use it.
+
+    Returns:
+        Indices of the queries, the training images and the database; the last two are one object if they are
+        the same images.
+    """
+    everything = np.arange(len(labels))
+    if protocol in ("54k", "59k"):
+        query, train, rest = draw_per_class(labels, [100, 500], seed)
+        return query, train, rest if protocol == "54k" else np.setdiff1d(everything, query)
+    if protocol == "cibhash":
+        return _draw_cibhash(labels)
+    if protocol.startswith("bihalf"):
+        query, database = _draw_bihalf(labels, 0, 1_000), _draw_bihalf(labels, 1_000, 6_000)
+        return query, database if protocol == "bihalf-1" else _draw_bihalf(labels, 1_000, 1_500), database
+    if protocol == "50k":
+        query, database = draw_per_class(labels, [1_000], seed)
+    else:
+        query, database = everything[TRAIN_IMAGES:], everything[:TRAIN_IMAGES]
+    return query, database, database
+
+
+def _draw_cibhash(labels: Rows) -> tuple[Rows, Rows, Rows]:
+    # The authors draw from NumPy's global stream, which their blur module seeds with 0 when it is imported.
+    random = np.random.RandomState(0)
+    database = np.arange(TRAIN_IMAGES)
+    train = []
+    for class_id in range(len(CLASSES)):
+        members = np.flatnonzero(labels[:TRAIN_IMAGES] == class_id)
+        train.append(members[random.permutation(len(members))][:500])
+    testing = list(range(TRAIN_IMAGES, len(labels)))
+    random.shuffle(testing)
+    return np.array(testing[len(testing) // 2 :]), np.concatenate(train), database
+
+
+def _draw_bihalf(labels: Rows, start: int, stop: int) -> Rows:
+    """Some places of each class in the authors' order, who seed with 0 anew for each class."""
+    drawn = []
+    for class_id in range(len(CLASSES)):
+        members = np.flatnonzero(labels == class_id)
+        drawn.append(members[np.random.RandomState(0).permutation(len(members))][start:stop])
+    return np.concatenate(drawn)
+
+
+def read_batches(folder: Path) -> Split:
+    """All images, those of the official training batches first.
+
+    Args:
+        folder: Where the batches are.
+
+    Returns:
+        Images with the ids `train/00000`, … and `test/00000`, …, and class ids.
+
+    Raises:
+        HashbenchError: A batch is missing, damaged or something else.
+    """
+    batches = [_read_batch(folder / name, md5) for name, md5 in MD5.items()]
+    planar = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, 3, 32, 32)
+    labels = np.concatenate([labels for _, labels in batches])
+    ids = [f"train/{row:05d}" for row in range(TRAIN_IMAGES)]
+    ids += [f"test/{row:05d}" for row in range(len(labels) - TRAIN_IMAGES)]
+    return Split(ArrayImages(np.ascontiguousarray(planar.transpose(0, 2, 3, 1)), ids), labels)
+
+
+def _read_batch(path: Path, md5: str) -> tuple[NDArray[np.uint8], Rows]:
+    """The pixels [n, 3072] of a batch, plane by plane, and its class ids."""
+    try:
+        content = path.read_bytes()
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found != md5:
+            raise ValueError(f"its MD5 is {found}, that of the published file {md5}")
+        batch = _Unpickler(BytesIO(content), encoding="latin1").load()
+        if "labels" not in batch:
+            raise ValueError(f"it has {', '.join(sorted(batch))}, but no labels")
+        return batch["data"], np.array(batch["labels"], np.int64)
+    except (OSError, ValueError, pickle.UnpicklingError) as error:
+        raise HashbenchError(
+            f"{path} is not the published batch of CIFAR-10 ({error}); delete the folder {path.parent}, and "
+            "the next run downloads it again"
+        ) from error
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads arrays of bytes as Python 2 pickled them, and runs nothing else that a pickle may ask for."""
+
+    # Not NumPy's own functions: it has moved one, and some releases warn of the arguments of another.
+    _ALLOWED: ClassVar[Mapping[tuple[str, str], Callable[..., Any]]] = {
+        ("numpy.core.multiarray", "_reconstruct"): lambda *_: np.empty(0, np.uint8),
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): lambda *_: np.dtype(np.uint8, copy=True),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which could run any code")
+        return self._ALLOWED[module, name]

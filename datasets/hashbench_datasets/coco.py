@@ -1,0 +1,202 @@
+"""MS-COCO: 122,218 photographs with objects of 80 classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hashbench.data_options import ListOptions
+from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
+from hashbench.download import Archive
+from hashbench.errors import HashbenchError
+from hashbench.image_index import locate_all
+from hashbench.lists import ImageList
+from hashbench.protocol import Protocol, draw
+from hashbench.split_lists import LISTS, PROTOCOL, dataset_from_lists
+
+FOLDERS = ("coco", "COCO", "mscoco", "")  # below the root, in order of preference
+SITE = "http://images.cocodataset.org"
+
+# In the order of their category ids, which run from 1 to 90 with gaps.
+CATEGORIES = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
+    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
+    *("elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase"),
+    *("frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard"),
+    *("surfboard", "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl"),
+    *("banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake"),
+    *("chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote"),
+    *("keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock"),
+    *("vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
+)
+CLASSES = tuple(sorted(CATEGORIES))  # the order of nearly all lists
+ORDERS: ColumnOrders = {80: {"alphabetical": CLASSES, "official": CATEGORIES}}
+QUERIES, TRAIN = 5_000, 10_000
+
+
+class COCO(DatasetPlugin):
+    """MS-COCO from the annotations of 2014 or 2017, which are of the same images, or from list files."""
+
+    Options = ListOptions
+    protocols: ClassVar[Mapping[str, Protocol]] = {
+        "117k": Protocol(
+            "of the images with any object: 5,000 queries and 10,000 training images, drawn by the seed; "
+            "all but the queries are the database (the sizes in CIBHash's paper)",
+            5_000,
+            10_000,
+            117_218,
+        ),
+        "107k": Protocol(
+            "as 117k, but the training images are not in the database (the sizes of DeepHash's lists)",
+            5_000,
+            10_000,
+            107_218,
+        ),
+        LISTS: PROTOCOL,
+    }
+    about: ClassVar[About] = About(
+        licence="annotations CC BY 4.0; images keep their Flickr licences, most of them non-commercial",
+        source="https://cocodataset.org",
+        size="20 GB",
+        layout=(
+            "coco/, COCO/, mscoco/ or the root itself, with",
+            "annotations/instances_train2014.json and instances_val2014.json, or those of 2017",
+            "train2014/COCO_train2014_000000566612.jpg, val2014/…; or train2017/000000566612.jpg, val2017/…",
+            "for the protocol lists: train.txt, test.txt, database.txt, one image a line: path, then 80 "
+            "labels",
+        ),
+        notes=(
+            "HashNet's lists, which BiHalf also has, put all 5,000 queries into the database and no training "
+            "image; say --data leaks=drop to take the queries out.",
+            "The lists of HashNet and of DeepHash share 194 of 5,000 queries.",
+            "Label columns are in alphabetical order, as in nearly all lists; --data columns=official where "
+            "they go by category id.",
+        ),
+    )
+    downloads: ClassVar[Sequence[Archive]] = (
+        Archive(
+            f"{SITE}/annotations/annotations_trainval2014.zip",
+            "0a379cfc70b0e71301e0f377548639bd",
+            "coco/annotations_trainval2014.zip",
+            "coco/annotations",
+            "253 MB",
+        ),
+        Archive(
+            f"{SITE}/zips/train2014.zip",
+            "0da8c0bd3d6becc4dcb32757491aca88",
+            "coco/train2014.zip",
+            "coco/train2014",
+            "13.5 GB",
+        ),
+        Archive(
+            f"{SITE}/zips/val2014.zip",
+            "a3d79f5ed8d289b7a7554ce06a5782b3",
+            "coco/val2014.zip",
+            "coco/val2014",
+            "6.6 GB",
+        ),
+    )
+    column_orders: ClassVar[ColumnOrders] = ORDERS
+    options: ListOptions
+
+    def load(self, root: Path, protocol: str) -> Dataset:
+        """Read the annotations or lists and find the images; see `DatasetPlugin.load`."""
+        folders = [root / name for name in FOLDERS]
+        if protocol == LISTS:
+            return dataset_from_lists(
+                "coco", self.options, folders, self.column_orders, key=image_number, image_id=image_number
+            )
+        folder, annotations = _annotations(folders)
+        listed = read_annotations(annotations)
+        everything, warnings = locate_all(
+            listed, [folder, root], self.options, key=image_number, image_id=image_number
+        )
+        train, query, rest = draw(len(everything.images), [TRAIN, QUERIES], self.options.seed)
+        database = rest if protocol == "107k" else np.sort(np.concatenate([train, rest]))
+        return Dataset.from_splits(
+            "coco",
+            protocol,
+            CLASSES,
+            train=everything.subset(train),
+            query=everything.subset(query),
+            database=everything.subset(database),
+            options=self.options,
+            warnings=warnings,
+        )
+
+
+def image_number(path: str) -> str:
+    """The 12 digits that name an image in 2014 and 2017: `val2014/COCO_val2014_000000000042.jpg`."""
+    return PurePosixPath(path).stem[-12:]
+
+
+def read_annotations(files: Sequence[Path]) -> ImageList:
+    """Read annotation files.
+
+    Args:
+        files: `instances_*.json`.
+
+    Returns:
+        The images with any object, by number; labels in the order of `CLASSES`.
+
+    Raises:
+        HashbenchError: A file is damaged, or has other categories.
+    """
+    names: dict[int, str] = {}
+    classes: dict[int, set[str]] = {}
+    for file in files:
+        content = _read_json(file)
+        try:
+            folder = file.stem.removeprefix("instances_")
+            names |= {image["id"]: f"{folder}/{image['file_name']}" for image in content["images"]}
+            categories = {category["id"]: category["name"] for category in content["categories"]}
+            if unknown := set(categories.values()) ^ set(CLASSES):
+                raise HashbenchError(f"{file} has other categories than COCO's 80, such as {min(unknown)!r}")
+            for annotation in content["annotations"]:
+                classes.setdefault(annotation["image_id"], set()).add(categories[annotation["category_id"]])
+        except (KeyError, TypeError) as error:
+            raise HashbenchError(
+                f"{file} is not an instances file of COCO ({error!r}); get it again"
+            ) from error
+    labelled = sorted(classes)
+    if nameless := next((number for number in labelled if number not in names), None):
+        raise HashbenchError(f"{files[0]}: image {nameless} is annotated but not listed; get the file again")
+    column = {name: place for place, name in enumerate(CLASSES)}
+    labels = np.zeros((len(labelled), len(CLASSES)), np.uint8)
+    for row, number in enumerate(labelled):
+        labels[row, [column[name] for name in classes[number]]] = 1
+    paths = tuple(names[number] for number in labelled)
+    return ImageList(files[0].parent, paths, labels, np.zeros(len(paths), np.int64))
+
+
+def _read_json(file: Path) -> Any:
+    def without_outlines(entry: dict[str, Any]) -> dict[str, Any]:
+        entry.pop("segmentation", None)  # most of the file, and gigabytes in memory
+        return entry
+
+    try:
+        return json.loads(file.read_bytes(), object_hook=without_outlines)
+    except (OSError, ValueError) as error:
+        raise HashbenchError(f"{file} cannot be read ({error}); get it again") from error
+
+
+def _annotations(folders: Sequence[Path]) -> tuple[Path, list[Path]]:
+    """The folder of the dataset, and its two annotation files."""
+    incomplete = ""
+    for folder in folders:
+        for year in ("2014", "2017"):
+            files = [folder / "annotations" / f"instances_{part}{year}.json" for part in ("train", "val")]
+            absent = [file for file in files if not file.is_file()]
+            if not absent:
+                return folder, files
+            if len(absent) == 1:
+                incomplete = incomplete or f"coco: {absent[0]} is missing; both parts are needed"
+    raise HashbenchError(
+        incomplete
+        or f"coco: no annotations in {folders[0] / 'annotations'}; `hashbench data prepare coco` downloads "
+        "all, or use --protocol lists with lists of a paper"
+    )

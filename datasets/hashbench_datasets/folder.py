@@ -1,0 +1,161 @@
+"""Your own images: one folder a class, a labels.csv, or list files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from hashbench.class_folders import class_names, read_class_folders
+from hashbench.data_options import ListOptions
+from hashbench.dataset import About, Dataset, DatasetPlugin
+from hashbench.errors import HashbenchError
+from hashbench.image_index import locate_all
+from hashbench.lists import ImageList
+from hashbench.protocol import Protocol
+from hashbench.split_lists import LISTS, PROTOCOL, dataset_from_lists
+
+LABELS = "labels.csv"
+
+
+class Folder(DatasetPlugin):
+    """Images in the data root itself, split at random or as given."""
+
+    class Options(ListOptions):
+        """Options of own images."""
+
+        query_ratio: float = Field(default=0.1, gt=0, lt=1)
+        """Share of the images that are queries, of each class if an image has only one."""
+        train_ratio: float = Field(default=1.0, gt=0, le=1)
+        """Share of the database that is also training images."""
+
+    protocols: ClassVar[Mapping[str, Protocol]] = {
+        "split": Protocol(
+            "a share of the images (--data query_ratio=0.1) are queries, the others the database; all or a "
+            "share of these (--data train_ratio=1) are the training images; drawn by the seed"
+        ),
+        "folders": Protocol("the folders train/, query/ (or test/) and database/ decide"),
+        LISTS: PROTOCOL,
+    }
+    about: ClassVar[About] = About(
+        licence="yours",
+        source="you: hashbench run --dataset folder --data-root DIR",
+        layout=(
+            "for the protocol split: DIR/<class>/… with any images; or DIR/labels.csv, with a line "
+            "`path,label` and below it an image a line (several labels: `cat|dog`), or `path,cat,dog` and 0 "
+            "or 1 for each",
+            "for the protocol folders: DIR/train/<class>/…, DIR/query/<class>/…, DIR/database/<class>/…",
+            "for the protocol lists: train.txt, test.txt, database.txt, one image a line: path, then the "
+            "labels",
+        ),
+        notes=("Give each collection a results folder of its own: all are called `folder` in the records.",),
+        by_hand="These are your own images; put them into a folder and pass it as --data-root",
+    )
+    options: Options
+
+    def load(self, root: Path, protocol: str) -> Dataset:
+        """Read the folder; see `DatasetPlugin.load`."""
+        if not root.is_dir():
+            raise HashbenchError(
+                f"folder: there is no folder {root}; name that of your images by --data-root"
+            )
+        if protocol == LISTS:
+            return dataset_from_lists("folder", self.options, [root])
+        warnings: list[str] = []
+        if protocol == "folders":
+            queries = "query" if (root / "query").is_dir() else "test"
+            parts = [root / part for part in ("train", queries, "database")]
+            classes = class_names(parts)
+            train, query, database = (read_class_folders(part, classes, root, self.options) for part in parts)
+        else:
+            if (root / LABELS).is_file():
+                listed, classes = read_labels(root / LABELS)
+                everything, warnings = locate_all(listed, [root], self.options)
+            else:
+                classes = class_names([root])
+                everything = read_class_folders(root, classes, root, self.options)
+            query_rows, train_rows, database_rows = self._draw(everything.labels)
+            train, query, database = map(everything.subset, (train_rows, query_rows, database_rows))
+        return Dataset.from_splits(
+            "folder",
+            protocol,
+            classes,
+            train=train,
+            query=query,
+            database=database,
+            options=self.options,
+            warnings=warnings,
+        )
+
+    def _draw(self, labels: NDArray[np.integer]) -> list[NDArray[np.int64]]:
+        """Rows of the queries, of the training images and of the database."""
+        random = np.random.RandomState(self.options.seed)
+        if labels.ndim == 2 and (labels.sum(axis=1) == 1).all():
+            labels = labels.argmax(axis=1)
+        groups = labels if labels.ndim == 1 else np.zeros(len(labels), np.int64)
+        query: list[int] = []
+        for group in np.unique(groups):
+            rows = random.permutation(np.flatnonzero(groups == group))
+            query += rows[: min(_share(rows, self.options.query_ratio), len(rows) - 1)].tolist()
+        if not query:
+            raise HashbenchError("folder: there are too few images; a class needs two to have a query")
+        database = np.setdiff1d(np.arange(len(labels)), query)
+        train = np.sort(random.permutation(database)[: _share(database, self.options.train_ratio)])
+        return [np.sort(query), train, database]
+
+
+def _share(rows: NDArray[np.int64], ratio: float) -> int:
+    """How many rows are that share, one at least."""
+    return max(1, round(ratio * len(rows)))
+
+
+def read_labels(file: Path) -> tuple[ImageList, tuple[str, ...]]:
+    """Read `labels.csv`: `path,label`, or `path` and the names of the classes.
+
+    Args:
+        file: The file.
+
+    Returns:
+        The list, and the class names in the order of its columns.
+
+    Raises:
+        HashbenchError: It cannot be read, or a line is not as its first line says.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            reader = csv.reader(text)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise HashbenchError(f"cannot read {file}: {error}") from error
+    header = rows.pop(0)[1] if rows else []
+    classes = tuple(header[1:])
+    if header[:1] != ["path"] or not classes or len(set(classes)) < len(classes) or not rows:
+        raise HashbenchError(
+            f"{file}, line 1: expected `path,label` or `path,<class>,<class>,…` and then images, found "
+            f"{','.join(header)!r} and {len(rows)} lines"
+        )
+    seen: set[str] = set()
+    for line, (path, *values) in rows:
+        if len(values) != len(classes):
+            expected, found = f"{len(header)} values", str(1 + len(values))
+        elif not path or path in seen:
+            expected, found = "a path that is on no other line", repr(path)
+        elif classes != ("label",) and (wrong := set(values) - {"0", "1"}):
+            expected, found = "0 or 1 a class", repr(min(wrong))
+        else:
+            seen.add(path)
+            continue
+        raise HashbenchError(f"{file}, line {line}: expected {expected}, found {found}")
+    if classes == ("label",):
+        named = [{name.strip() for name in row[1].split("|")} - {""} for _, row in rows]
+        classes = tuple(sorted(set().union(*named)))
+        labels = np.array([[name in names for name in classes] for names in named], np.uint8)
+    else:
+        labels = np.array([row[1:] for _, row in rows]).astype(np.uint8)
+    paths = tuple(row[0].replace("\\", "/") for _, row in rows)
+    return ImageList(file, paths, labels, np.array([line for line, _ in rows])), classes

@@ -1,0 +1,253 @@
+"""Own images: class folders, a labels.csv, and list files."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trees import own_folder, photo
+
+from hashbench import load_dataset
+from hashbench.dataset import Dataset
+from hashbench.errors import HashbenchError, UsageError
+from hashbench_datasets.folder import read_labels
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folders of three classes, with 12 images each."""
+    own_folder(tmp_path / "data", monkeypatch)
+    return tmp_path / "data"
+
+
+def counts(dataset: Dataset) -> tuple[int, int, int]:
+    return len(dataset.query.images), len(dataset.train), len(dataset.database.images)
+
+
+# class folders
+
+
+def test_each_folder_is_a_class(root: Path) -> None:
+    dataset = load_dataset("folder", None, root)
+    assert dataset.class_names == ("cat", "dog", "hen")
+    assert counts(dataset) == (3, 33, 33)
+    assert dataset.query.labels.tolist() == [0, 1, 2]
+    for part in (dataset.query, dataset.database):
+        for name, label in zip(part.images.ids, part.labels, strict=True):
+            assert name.startswith(f"{dataset.class_names[label]}/")
+    assert dataset.train.ids == dataset.database.images.ids
+    assert dataset.overlaps.query_database == 0
+
+
+@pytest.mark.parametrize(
+    ("query_ratio", "train_ratio", "queries", "train"),
+    [(0.25, 1, 9, 27), (0.5, 0.5, 18, 9), (0.01, 0.001, 3, 1), (0.99, 1, 33, 3)],
+)
+def test_ratios(root: Path, query_ratio: float, train_ratio: float, queries: int, train: int) -> None:
+    dataset = load_dataset("folder", "split", root, query_ratio=query_ratio, train_ratio=train_ratio)
+    assert counts(dataset) == (queries, train, 36 - queries)
+    assert set(Counter(dataset.query.labels.tolist()).values()) == {queries // 3}
+    assert set(dataset.train.ids) <= set(dataset.database.images.ids)
+
+
+@pytest.mark.parametrize("ratio", [0, 1, -0.5])
+def test_a_ratio_that_leaves_nothing(root: Path, ratio: float) -> None:
+    with pytest.raises(UsageError, match="query_ratio"):
+        load_dataset("folder", "split", root, query_ratio=ratio)
+
+
+def test_queries_are_a_share_of_each_class(root: Path) -> None:
+    for number in range(28):
+        photo(root / f"cat/more/{number}.jpg", 0, number, (4, 4))
+    photo(root / "owl/1.jpg", 0, 0)
+    dataset = load_dataset("folder", None, root)
+    # The only owl stays in the database: as a query it would have nothing to find.
+    assert np.bincount(dataset.query.labels).tolist() == [4, 1, 1]
+    assert np.bincount(dataset.database.labels).tolist() == [36, 11, 11, 1]
+    assert "cat/more/3.jpg" in {*dataset.query.images.ids, *dataset.database.images.ids}
+
+
+def test_what_is_no_class(root: Path) -> None:
+    before = load_dataset("folder", None, root).fingerprint
+    photo(root / ".trash/1.jpg", 0, 0)
+    photo(root / "stray.jpg", 0, 0)
+    (root / "empty").mkdir()
+    (root / "notes").mkdir()
+    (root / "notes/read.me").touch()
+    assert load_dataset("folder", None, root).fingerprint == before
+
+
+def test_too_few_images(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        photo(tmp_path / name / "1.jpg", 0, 0)
+    with pytest.raises(
+        HashbenchError, match="^folder: there are too few images; a class needs two to have a"
+    ):
+        load_dataset("folder", None, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["none", "."])
+def test_nothing_is_there(tmp_path: Path, name: str) -> None:
+    message = {
+        "none": rf"there is no folder {tmp_path}/none; name that of your images by --data-root",
+        ".": rf"{tmp_path} has no images in a folder for each class, such as {tmp_path}/cat/1\.jpg",
+    }[name]
+    with pytest.raises(HashbenchError, match=message):
+        load_dataset("folder", None, tmp_path / name)
+
+
+# labels.csv
+
+IMAGES = [f"pictures/{number}.png" for number in range(20)]
+
+
+def write_labels(root: Path, text: str) -> Path:
+    for number, path in enumerate(IMAGES):
+        photo(root / path, 0, number, (4, 4))
+    (root / "labels.csv").write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("text", [
+    "path,label\na.jpg,cat\nb\\c.jpg,dog|cat\nd.jpg,\ne.jpg,owl | dog\n",
+    '\ufeffpath, label\r\n"a.jpg",cat\r\n\r\nb/c.jpg,cat|dog|\r\nd.jpg,""\r\ne.jpg,"dog|owl"\r\n',
+    "path,cat,dog,owl\na.jpg,1,0,0\nb/c.jpg,1,1,0\nd.jpg,0,0,0\ne.jpg, 0 , 1 , 1\n",
+])  # fmt: skip
+def test_both_forms_of_labels(tmp_path: Path, text: str) -> None:
+    (tmp_path / "labels.csv").write_bytes(text.encode())
+    listed, classes = read_labels(tmp_path / "labels.csv")
+    assert classes == ("cat", "dog", "owl")
+    assert listed.paths == ("a.jpg", "b/c.jpg", "d.jpg", "e.jpg")
+    assert listed.labels.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 1]]
+    assert listed.labels.dtype == np.uint8
+    assert listed.where(3) == f"{tmp_path}/labels.csv, line {6 if text.startswith(chr(0xFEFF)) else 5}"
+
+
+def test_classes_keep_the_order_of_their_columns(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,owl,cat\na.jpg,1,0\n")
+    listed, classes = read_labels(tmp_path / "labels.csv")
+    assert (classes, listed.labels.tolist()) == (("owl", "cat"), [[1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", ", line 1: expected `path,label` or `path,<class>,<class>,…` and then images, found '' and 0"),
+        ("path,label\n", ", line 1: expected .*, found 'path,label' and 0 lines"),
+        ("a.jpg,cat\nb.jpg,dog\n", ", line 1: expected .*, found 'a.jpg,cat' and 1 lines"),
+        ("path\na.jpg\n", ", line 1: expected .*, found 'path' and 1 lines"),
+        ("path,cat,cat\na.jpg,0,1\n", ", line 1: expected .*, found 'path,cat,cat' and 1 lines"),
+        ("path,label\na.jpg,cat\nb.jpg\n", ", line 3: expected 2 values, found 1$"),
+        ("path,label\na.jpg,cat,dog\n", ", line 2: expected 2 values, found 3$"),
+        (
+            "path,label\n\na.jpg,cat\n\n,dog\n",
+            ", line 5: expected a path that is on no other line, found ''$",
+        ),
+        ("path,label\na.jpg,cat\na.jpg,dog\n", ", line 3: expected a path .*, found 'a.jpg'$"),
+        ("path,cat,dog\na.jpg,0,1\nb.jpg,1,2\n", ", line 3: expected 0 or 1 a class, found '2'$"),
+        ("path,cat,dog\na.jpg,,1\n", ", line 2: expected 0 or 1 a class, found ''$"),
+    ],
+)
+def test_lines_of_another_kind(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text(text)
+    with pytest.raises(HashbenchError, match=re.escape(str(file)) + message):
+        load_dataset("folder", None, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"path,label\n\xff.jpg,cat\n", b'path,label\n"a.jpg,' + b"x" * 200_000])
+def test_a_file_that_is_no_table(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(HashbenchError, match=rf"^cannot read {tmp_path}/labels\.csv: "):
+        load_dataset("folder", None, tmp_path)
+
+
+def test_one_label_an_image(tmp_path: Path) -> None:
+    lines = [f"{path},{'cat' if number < 15 else 'dog'}\n" for number, path in enumerate(IMAGES)]
+    root = write_labels(tmp_path, "path,label\n" + "".join(lines))
+    dataset = load_dataset("folder", None, root, query_ratio=0.2)
+    assert dataset.query.labels.sum(axis=0).tolist() == [3, 1]
+    assert dataset.database.labels.sum(axis=0).tolist() == [12, 4]
+    assert set(dataset.query.images.ids) < set(IMAGES)
+    assert dataset.query.images[0].size == (4, 4)
+
+
+def test_several_labels_an_image(tmp_path: Path) -> None:
+    lines = [f"{path},{('cat', 'cat|dog', 'owl', '')[number % 4]}\n" for number, path in enumerate(IMAGES)]
+    root = write_labels(tmp_path, "path,label\n" + "".join(lines))
+    dataset = load_dataset("folder", None, root, query_ratio=0.2, train_ratio=0.5)
+    assert counts(dataset) == (4, 8, 16)
+    labels = {"cat": [1, 0, 0], "cat|dog": [1, 1, 0], "owl": [0, 0, 1], "": [0, 0, 0]}
+    for part in (dataset.query, dataset.database):
+        for path, row in zip(part.images.ids, part.labels.tolist(), strict=True):
+            assert row == labels[("cat", "cat|dog", "owl", "")[IMAGES.index(path) % 4]]
+    bare = [int((~part.labels.any(axis=1)).sum()) for part in (dataset.query, dataset.database)]
+    assert sum(bare) == 5
+    kept = load_dataset("folder", None, root, query_ratio=0.2, unlabelled="drop")
+    assert counts(kept)[::2] == (4 - bare[0], 16 - bare[1])
+
+
+def test_images_of_the_table_are_missing(tmp_path: Path) -> None:
+    lines = [f"{path},{'cat' if number < 15 else 'dog'}\n" for number, path in enumerate(IMAGES)]
+    root = write_labels(tmp_path, "path,label\n" + "".join(lines))
+    (root / IMAGES[3]).unlink()
+    message = rf"1 of 20 listed images are not below {root}: 'pictures/3\.png' \({root}/labels\.csv, line 5\)"
+    with pytest.raises(HashbenchError, match=message):
+        load_dataset("folder", None, root)
+    dataset = load_dataset("folder", None, root, missing="skip")
+    assert counts(dataset) == (2, 17, 17)
+    assert "left out" in dataset.warnings[0]
+
+
+# given splits
+
+
+@pytest.mark.parametrize("queries", ["query", "test"])
+def test_folders_decide(tmp_path: Path, queries: str) -> None:
+    names = ("train/dog/1.jpg", f"{queries}/owl/2.jpg", "database/cat/a/3.jpg", "database/owl/4.jpg")
+    for number, name in enumerate(names):
+        photo(tmp_path / name, 0, number)
+    photo(tmp_path / "other/emu/1.jpg", 0, 0)
+    dataset = load_dataset("folder", "folders", tmp_path)
+    assert dataset.class_names == ("cat", "dog", "owl")
+    assert (dataset.train.ids, dataset.train_labels.tolist()) == ((names[0],), [1])
+    assert (dataset.query.images.ids, dataset.query.labels.tolist()) == ((names[1],), [2])
+    assert (dataset.database.images.ids, dataset.database.labels.tolist()) == (names[2:], [0, 2])
+
+
+def test_a_folder_of_a_split_is_missing(root: Path) -> None:
+    (root / "cat").rename(root / "x")
+    (root / "train").mkdir()
+    (root / "x").rename(root / "train/cat")
+    message = rf"{root}/test has no images in a folder for each class, such as {root}/test/cat/1\.jpg"
+    with pytest.raises(HashbenchError, match=message):
+        load_dataset("folder", "folders", root)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_lists(root: Path, named: bool) -> None:
+    (root / "train.txt").write_text("hen/0.jpg 1 0 0\ncat/1.png 0 0 1\n")
+    (root / "test.txt").write_text("dog/3.jpg 0 1 1\n")
+    (root / "database.txt").write_text("hen/0.jpg 1 0 0\ncat/1.png 0 0 1\ndog/0.jpg 0 1 0\n")
+    if named:
+        (root / "classes.txt").write_text("hen\ndog\ncat\n")
+    dataset = load_dataset("folder", "lists", root)
+    assert dataset.class_names == (("hen", "dog", "cat") if named else ("0", "1", "2"))
+    assert dataset.train.ids == ("hen/0.jpg", "cat/1.png")
+    assert dataset.query.labels.tolist() == [[0, 1, 1]]
+    assert counts(dataset) == (1, 2, 3)
+
+
+def test_lists_of_class_ids_need_the_number_of_classes(root: Path) -> None:
+    for part, line in (("train", "hen/0.jpg 2"), ("test", "dog/3.jpg 1"), ("database", "hen/0.jpg 2")):
+        (root / f"{part}.txt").write_text(f"{line}\n")
+    with pytest.raises(HashbenchError, match=r"train\.txt, line 1: .* label_format=id with classes=N"):
+        load_dataset("folder", "lists", root)
+    by_option = load_dataset("folder", "lists", root, classes=3)
+    (root / "classes.txt").write_text("cat\ndog\nhen\n")
+    by_file = load_dataset("folder", "lists", root)
+    assert by_file.query.labels.tolist() == by_option.query.labels.tolist() == [[0, 1, 0]]
+    assert by_file.class_names == ("cat", "dog", "hen")
