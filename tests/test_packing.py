@@ -1,0 +1,351 @@
+"""The packed copy of a dataset's images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from hashbench import HashbenchError, load_dataset
+from hashbench.data_options import FileOptions
+from hashbench.dataset import Dataset, Split
+from hashbench.decoding import decode
+from hashbench.image_sets import FileImages
+from hashbench.packing import PackedImages, pack, require_size, use_packed
+
+SIZES = [(40, 30), (64, 64), (200, 150), (150, 201), (400, 90), (70, 300)]  # the first two are small
+ORIENTATION = 0x0112
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """An image with something to see in it, and nothing that resizing twice would lose."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    pixels = np.stack([x, y, (1 + np.sin(9 * x + 5 * y)) / 2], axis=-1)
+    return Image.fromarray((255 * pixels).astype(np.uint8))
+
+
+def of_files(paths: list[Path], *, missing: int = 0, **options: Any) -> Dataset:
+    """Two queries; the others are the database and, but the last ones, training images."""
+    chosen = FileOptions(**options)
+    images = FileImages(paths, [path.name for path in paths], exif=chosen.exif, truncated=chosen.truncated)
+    split = Split(images, np.arange(len(paths)) % 3)
+    rest = split.subset(np.arange(2, len(paths) - missing))
+    return Dataset.from_splits(
+        "some", "lists", ("a", "b", "c"),
+        train=rest, query=split.subset(np.arange(2)), database=rest, options=chosen,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{number}.jpg" for number in range(len(SIZES))]
+    for path, size in zip(paths, SIZES, strict=True):
+        smooth(*size).save(path, quality=90)
+    return paths
+
+
+def all_images(dataset: Dataset) -> list[tuple[str, Image.Image]]:
+    parts = (dataset.train, dataset.query.images, dataset.database.images)
+    return [(name, part[row]) for part in parts for row, name in enumerate(part.ids)]
+
+
+def test_what_a_packed_dataset_is(photos: list[Path], tmp_path: Path) -> None:
+    dataset = of_files(photos)
+    folder = pack(dataset, tmp_path, 64)
+    assert folder == tmp_path / "packed" / "some@lists"
+    packed = use_packed(dataset, tmp_path)
+    assert {type(part) for part in (packed.train, packed.query.images, packed.database.images)} == {
+        PackedImages
+    }
+    sha256 = hashlib.sha256((folder / "images.bin").read_bytes()).hexdigest()
+    assert packed.options == {**dataset.options, "packed": {"size": 64, "sha256": sha256}}
+    assert (packed.fingerprint, packed.warnings) == (dataset.fingerprint, dataset.warnings)
+    assert packed.train.ids == dataset.train.ids
+    assert packed.query.images.ids == dataset.query.images.ids
+    assert packed.database.images.ids == dataset.database.images.ids
+    assert packed.query.labels is dataset.query.labels
+    assert packed.database.labels is dataset.database.labels
+
+
+def test_small_images_are_stored_as_they_are(photos: list[Path], tmp_path: Path) -> None:
+    dataset = of_files(photos)
+    pack(dataset, tmp_path, 64)
+    packed = use_packed(dataset, tmp_path).query.images
+    assert [packed.content(row) for row in range(2)] == [path.read_bytes() for path in photos[:2]]
+
+
+def test_large_images_become_smaller(photos: list[Path], tmp_path: Path) -> None:
+    dataset = of_files(photos)
+    pack(dataset, tmp_path, 64)
+    packed = use_packed(dataset, tmp_path).train
+    assert [image.size for image in packed] == [(85, 64), (64, 86), (284, 64), (64, 274)]
+    for image, path in zip(packed, photos[2:], strict=True):
+        once = decode(path).resize(image.size, Image.Resampling.BILINEAR)
+        assert np.abs(np.asarray(image, float) - np.asarray(once)).mean() < 1.5
+        # And after the resize that follows in training and testing.
+        twice = np.asarray(image.resize((48, 48)), float)
+        assert np.abs(twice - np.asarray(decode(path).resize((48, 48)))).mean() < 1.5
+
+
+def test_two_copies_are_equal(photos: list[Path], tmp_path: Path) -> None:
+    first = pack(of_files(photos), tmp_path / "a", 64)
+    second = pack(of_files(photos), tmp_path / "b", 64)
+    other = pack(of_files(photos), tmp_path / "c", 60)
+    digests = [json.loads((folder / "index.json").read_text())["sha256"] for folder in (first, second, other)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def palette(path: Path, width: int, height: int) -> None:
+    image = smooth(width, height).quantize(16)
+    image.save(path, "PNG", transparency=bytes(range(0, 256, 16)))
+
+
+def grey_of_16_bits(path: Path, width: int, height: int) -> None:
+    levels = np.linspace(0, 65535, width * height).reshape(height, width).astype(np.uint16)
+    Image.fromarray(levels).save(path, "PNG")
+
+
+def cmyk(path: Path, width: int, height: int) -> None:
+    smooth(width, height).convert("CMYK").save(path, "JPEG", quality=95)
+
+
+def png(path: Path, width: int, height: int) -> None:
+    smooth(width, height).save(path, "PNG")
+
+
+def long_comment(path: Path, width: int, height: int) -> None:
+    smooth(width, height).save(path, "GIF", comment=b"x" * 70_000)  # JPEG allows 65,533
+
+
+@pytest.mark.parametrize("write", [palette, grey_of_16_bits, cmyk, png, long_comment])
+def test_odd_files_come_out_as_decoded(
+    photos: list[Path], tmp_path: Path, write: Callable[[Path, int, int], None]
+) -> None:
+    write(photos[0], 50, 40)
+    write(photos[2], 160, 128)
+    dataset = of_files(photos)
+    pack(dataset, tmp_path, 64)
+    packed = use_packed(dataset, tmp_path)
+    assert np.array_equal(packed.query.images[0], decode(photos[0]))
+    large = packed.train[0]
+    assert (large.mode, large.size) == ("RGB", (80, 64))
+    once = decode(photos[2]).resize((80, 64), Image.Resampling.LANCZOS)
+    assert np.abs(np.asarray(large, float) - np.asarray(once)).mean() < 2.5
+
+
+def test_a_file_that_is_no_image_is_named(photos: list[Path], tmp_path: Path) -> None:
+    photos[3].write_bytes(b"<html>gone</html>")
+    with pytest.raises(HashbenchError, match=r"3\.jpg is a web page, not an image"):
+        pack(of_files(photos), tmp_path, 64)
+    assert list((tmp_path / "packed").iterdir()) == []
+
+
+def test_orientation_is_followed_where_it_was_chosen(photos: list[Path], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    smooth(40, 30).save(photos[0], exif=exif)
+    smooth(160, 128).save(photos[2], exif=exif)
+    for chosen, sizes in ((False, [(40, 30), (80, 64)]), (True, [(30, 40), (64, 80)])):
+        dataset = of_files(photos, exif=chosen)
+        pack(dataset, tmp_path, 64)
+        packed = use_packed(dataset, tmp_path)
+        assert [packed.query.images[0].size, packed.train[0].size] == sizes
+
+
+def test_truncated_files_are_accepted_where_it_was_chosen(photos: list[Path], tmp_path: Path) -> None:
+    for path in (photos[1], photos[2]):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(HashbenchError, match=r"[12]\.jpg cannot be decoded \(.*truncated"):
+        pack(of_files(photos), tmp_path, 64)
+    dataset = of_files(photos, truncated=True)
+    pack(dataset, tmp_path, 64)
+    packed = use_packed(dataset, tmp_path)
+    assert np.array_equal(packed.query.images[1], decode(photos[1], truncated=True))
+    assert packed.train[0].size == (85, 64)
+
+
+def test_a_subset_and_positions(photos: list[Path], tmp_path: Path) -> None:
+    dataset = of_files(photos)
+    pack(dataset, tmp_path, 64)
+    packed = use_packed(dataset, tmp_path).train
+    some = packed.subset(np.array([3, 0]))
+    assert (some.ids, len(some)) == (("5.jpg", "2.jpg"), 2)
+    assert [some.content(row) for row in range(2)] == [packed.content(3), packed.content(0)]
+    with pytest.raises(IndexError):
+        packed[4]
+
+
+def unbatched(images: list[Image.Image]) -> tuple[int, int]:
+    return images[0].size
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_worker_processes_map_the_file_themselves(photos: list[Path], tmp_path: Path, start: str) -> None:
+    dataset = of_files(photos)
+    pack(dataset, tmp_path, 64)
+    packed = use_packed(dataset, tmp_path).train
+    sizes = [image.size for image in packed]  # the file is mapped from here on
+    assert pickle.loads(pickle.dumps(packed)).content(1) == packed.content(1)
+    loader: DataLoader[Any] = DataLoader(
+        packed,
+        batch_size=1, num_workers=2, multiprocessing_context=start, collate_fn=unbatched,
+    )  # fmt: skip
+    assert list(loader) == sizes
+
+
+def test_pickling_carries_no_images(tmp_path: Path) -> None:
+    file = tmp_path / "images.bin"
+    file.write_bytes(bytes(1_000_000))
+    images = PackedImages(file, np.array([[0, 1_000_000]]), ["a"])
+    assert len(images.content(0)) == 1_000_000
+    assert len(pickle.dumps(images)) < 2_000
+
+
+def index_without(key: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        index = json.loads((folder / "index.json").read_text())
+        del index[key]
+        (folder / "index.json").write_text(json.dumps(index))
+
+    return damage
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut images": (
+        lambda folder: (folder / "images.bin").write_bytes((folder / "images.bin").read_bytes()[:-10]),
+        r"images\.bin has [\d,]+ bytes, not [\d,]+",
+    ),
+    "no images": (lambda folder: (folder / "images.bin").unlink(), "No such file"),
+    "no index": (lambda folder: (folder / "index.json").unlink(), "No such file"),
+    "garbage": (lambda folder: (folder / "index.json").write_bytes(b"\xff\xfe{"), "decode"),
+    "half an index": (lambda folder: (folder / "index.json").write_text('{"size": 64, "sha'), "Unterminated"),
+    "another JSON": (lambda folder: (folder / "index.json").write_text("[1, 2]"), "indices must be"),
+    "no size": (index_without("size"), "'size'"),
+    "no ids": (index_without("ids"), "'ids'"),
+    "no options": (index_without("exif"), "'exif'"),
+}
+
+
+@pytest.mark.parametrize(("damage", "why"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_copy(
+    photos: list[Path], tmp_path: Path, damage: Callable[[Path], object], why: str
+) -> None:
+    dataset = of_files(photos)
+    damage(pack(dataset, tmp_path, 64))
+    match = (
+        rf"^the packed copy \S*/packed/some@lists is damaged \(.*{why}.*\); delete it, or prepare it again"
+    )
+    with pytest.raises(HashbenchError, match=match) as caught:
+        use_packed(dataset, tmp_path)
+    assert caught.value.exit_code == 1
+
+
+def test_a_copy_that_goes_away(photos: list[Path], tmp_path: Path) -> None:
+    dataset = of_files(photos)
+    folder = pack(dataset, tmp_path, 64)
+    packed = use_packed(dataset, tmp_path).train
+    (folder / "images.bin").unlink()
+    with pytest.raises(
+        HashbenchError, match=r"images\.bin cannot be read \(.*No such file.*prepare it again"
+    ):
+        packed[0]
+
+
+def test_a_copy_that_lacks_images_is_not_used(photos: list[Path], tmp_path: Path) -> None:
+    pack(of_files(photos, missing=2), tmp_path, 64)
+    dataset = of_files(photos)
+    same = use_packed(dataset, tmp_path)
+    assert same.train is dataset.train
+    assert same.options == dataset.options
+    (warning,) = same.warnings
+    assert warning == (
+        f"the packed copy {tmp_path / 'packed' / 'some@lists'} is not used: it lacks 2 of the images; "
+        "prepare it again with --pack"
+    )
+
+
+def test_a_copy_with_more_images_is_used(photos: list[Path], tmp_path: Path) -> None:
+    pack(of_files(photos), tmp_path, 64)
+    packed = use_packed(of_files(photos, missing=2), tmp_path)
+    assert [image.size for image in packed.train] == [(85, 64), (64, 86)]
+
+
+@pytest.mark.parametrize("option", ["exif", "truncated"])
+def test_a_copy_made_with_other_options_is_not_used(photos: list[Path], tmp_path: Path, option: str) -> None:
+    pack(of_files(photos), tmp_path, 64)
+    dataset = of_files(photos, **{option: True})
+    same = use_packed(dataset, tmp_path)
+    assert same.train is dataset.train
+    (warning,) = same.warnings
+    assert "is not used: it was made with exif=False, truncated=False; prepare it again" in warning
+
+
+def test_an_interrupted_pack_leaves_the_old_copy(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = of_files(photos)
+    folder = pack(dataset, tmp_path, 64)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def interrupted(self: FileImages, index: int) -> Image.Image:
+        if self.ids[index] == "4.jpg":
+            raise KeyboardInterrupt
+        return decode(Path(self.paths[index]))
+
+    monkeypatch.setattr(FileImages, "__getitem__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pack(dataset, tmp_path, 32)
+    assert list((tmp_path / "packed").iterdir()) == [folder]
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_new_copy_replaces_the_old_one(photos: list[Path], tmp_path: Path) -> None:
+    dataset = of_files(photos)
+    folder = pack(dataset, tmp_path, 64)
+    assert pack(dataset, tmp_path, 32) == folder
+    assert list((tmp_path / "packed").iterdir()) == [folder]
+    packed = use_packed(dataset, tmp_path)
+    assert packed.options["packed"]["size"] == 32
+    assert packed.query.images[1].size == (32, 32)
+
+
+def test_a_copy_that_cannot_be_written(photos: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "packed").write_text("a file where the folder should be")
+    with pytest.raises(HashbenchError, match=r"packed/some@lists cannot be written \(.*\); make room"):
+        pack(of_files(photos), tmp_path, 64)
+
+
+def test_images_in_memory_need_no_copy(tmp_path: Path) -> None:
+    dataset = load_dataset("digits", root=tmp_path)
+    with pytest.raises(HashbenchError, match="^digits needs no packed copy; its images are not in files"):
+        pack(dataset, tmp_path, 64)
+    (tmp_path / "packed" / "digits@default").mkdir(parents=True)
+    assert use_packed(dataset, tmp_path) is dataset
+
+
+def test_no_copy_no_change(photos: list[Path], tmp_path: Path) -> None:
+    dataset = of_files(photos)
+    assert use_packed(dataset, tmp_path) is dataset
+
+
+def test_a_copy_must_be_as_large_as_a_run_needs(photos: list[Path], tmp_path: Path) -> None:
+    dataset = of_files(photos)
+    pack(dataset, tmp_path, 64)
+    packed = use_packed(dataset, tmp_path)
+    require_size(dataset, 224)
+    require_size(packed, 64)
+    with pytest.raises(
+        HashbenchError,
+        match=r"^the packed copy of some@lists has images of 64 pixels, the run needs 65; "
+        r"prepare it again with --pack 65, or pass --data packed=false$",
+    ):
+        require_size(packed, 65)
