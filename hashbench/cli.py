@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hashbench.errors import HashbenchError, UsageError
+from hashbench import cli_data
+from hashbench.errors import HashbenchError
+from hashbench.terminal import (
+    AsJson,
+    DataRoot,
+    DataSettings,
+    Lists,
+    Missing,
+    PluginFiles,
+    ProtocolName,
+    add_plugins,
+    data_options,
+    integers,
+    names,
+    print_json,
+    protocol_of,
+    say,
+    show,
+)
 
 if TYPE_CHECKING:
     from hashbench.experiment import Run
     from hashbench.registry import Kind
+    from hashbench.results import Record
 
 RUNS_ABREAST = 3  # in a table, so that it fits a terminal of 80 columns
 
@@ -25,17 +44,13 @@ app = typer.Typer(
 )
 
 
-PluginFiles = Annotated[
-    list[Path],
-    typer.Option("--plugin", metavar="FILE.py", help="Register the plugins of a file; may be repeated."),
-]
 Settings = Annotated[
     list[str],
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Override the recipe, as in --set epochs=10; may be repeated."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
+app.add_typer(cli_data.app, name="data")
 
 
 @app.command()
@@ -44,14 +59,12 @@ def run(
     dataset: Annotated[str, typer.Option(help="Dataset, or several with commas between.")],
     bits: Annotated[str, typer.Option(help="Code length, or several: 16,32,64.")] = "32",
     seed: Annotated[str, typer.Option(help="Seed, or several: 0,1,2.")] = "0",
-    protocol: Annotated[
-        str | None, typer.Option(help="How the dataset is split; by default its first protocol.")
-    ] = None,
+    protocol: ProtocolName = None,
     settings: Settings = [],  # noqa: B006 (typer copies it)
-    data_root: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the data (default: $HASHBENCH_DATA, else ~/.cache/hashbench/data)."),
-    ] = None,
+    data_root: DataRoot = None,
+    lists: Lists = None,
+    missing: Missing = None,
+    data_settings: DataSettings = [],  # noqa: B006
     results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results/runs"),
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU if there is one.")
@@ -70,11 +83,11 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train, encode, evaluate, and leave a record; commas make a grid."""
-    _add_plugins(plugin)
-    lengths, seeds = _integers("--bits", bits, least=1), _integers("--seed", seed, least=0)
+    add_plugins(plugin)
+    lengths, seeds = integers("--bits", bits, least=1), integers("--seed", seed, least=0)
     from hashbench import registry
 
-    methods, datasets = _names("--method", method), _names("--dataset", dataset)
+    methods, datasets = names("--method", method), names("--dataset", dataset)
     for name in methods:
         registry.find("method", name)  # a wrong name is said at once, before torch is imported
     for name in datasets:
@@ -85,13 +98,14 @@ def run(
 
     chosen = resolve_device(device)
     processes = resolve_workers(workers, chosen)
+    options = data_options(lists, missing, data_settings)
     planned = []  # all of it, before hours of training end in a wrong key
     for name in datasets:
-        data = registry.load_dataset(name, protocol, data_root)
+        data = registry.load_dataset(name, protocol_of(protocol, lists), data_root, **options)
         if not allow_overlap:
             data.require_disjoint_queries()
         for warning in data.warnings:
-            _say(f"warning: {data.name}@{data.protocol}: {warning}")
+            say(f"warning: {data.name}@{data.protocol}: {warning}")
         planned += [
             (experiment.configure(m, data, bits=b, seed=s, device=chosen, settings=settings), data)
             for m in methods
@@ -102,16 +116,14 @@ def run(
     try:
         for config, data in planned:
             what = f"{config.method} on {data.name}@{data.protocol}"
-            _say(f"{what}, {config.bits} bits, seed {config.seed}, {chosen}")
+            say(f"{what}, {config.bits} bits, seed {config.seed}, {chosen}")
             done = experiment.run(config, data, results, force=force, workers=processes)
             if done.existed:
-                _say("a record exists, nothing was trained; --force runs it again")
+                say("a record exists, nothing was trained; --force runs it again")
             runs.append(done)
     finally:  # those that are done, too, if one fails
         if as_json:
-            _print_json(
-                [{**done.record.model_dump(mode="json"), "folder": str(done.folder)} for done in runs]
-            )
+            print_json([{**done.record.model_dump(mode="json"), "folder": str(done.folder)} for done in runs])
         else:
             _print_runs(runs)
 
@@ -136,7 +148,7 @@ def check_method(
     as_json: AsJson = False,
 ) -> None:
     """Check that a method keeps its contract, on made-up images, in seconds."""
-    _add_plugins(plugin)
+    add_plugins(plugin)
     from hashbench import registry
 
     registry.find("method", name)  # a wrong name is said at once, before torch is imported
@@ -148,14 +160,14 @@ def check_method(
         rows = [
             {"check": result.name, "passed": result.passed, "message": result.message} for result in results
         ]
-        _print_json(rows)
+        print_json(rows)
     else:
         from rich.table import Table
 
         table = Table("check", name)
         for result in results:
             table.add_row(result.name, "passed" if result.passed else f"failed: {result.message}")
-        _print(table)
+        show(table)
     if not all(result.passed for result in results):
         raise typer.Exit(1)
 
@@ -172,11 +184,11 @@ def new_method(
 
     folder = scaffold.new_method(name, into)
     plugin = "" if into else f"--plugin {folder / 'method.py'} "
-    _print(f"{folder} is written; next:")
+    show(f"{folder} is written; next:")
     if into:
-        _print(f"  pip install -e {folder}")
-    _print(f"  hashbench check-method {plugin}{name}")
-    _print(f"  hashbench run {plugin}--method {name} --dataset digits")
+        show(f"  pip install -e {folder}")
+    show(f"  hashbench check-method {plugin}{name}")
+    show(f"  hashbench run {plugin}--method {name} --dataset digits")
 
 
 @app.command()
@@ -200,7 +212,7 @@ def evaluate(
 ) -> None:
     """Evaluate the codes of any program, exactly."""
     ranks: list[int | Literal["all"]] = [
-        "all" if name == "all" else _integers("--k", name, least=1)[0] for name in _names("--k", k)
+        "all" if name == "all" else integers("--k", name, least=1)[0] for name in names("--k", k)
     ]
 
     from hashbench.evaluation import evaluate as evaluate_codes
@@ -210,14 +222,14 @@ def evaluate(
         *load_codes(codes), k=ranks, radius=radius, denominator=denominator, no_relevant=no_relevant
     )
     if as_json:
-        _print_json(evaluation.to_dict())
+        print_json(evaluation.to_dict())
         return
     from rich.table import Table
 
     table = Table("metric", "expected", "lowest", "highest")
     for name, metric in evaluation.to_dict()["metrics"].items():
         table.add_row(name, *(f"{metric[part]:.4f}" for part in ("expected", "lowest", "highest")))
-    _print(table)
+    show(table)
 
 
 def main() -> None:
@@ -225,21 +237,14 @@ def main() -> None:
     try:
         app()
     except HashbenchError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         sys.exit(error.exit_code)
-
-
-def _add_plugins(files: list[Path]) -> None:
-    from hashbench import registry
-
-    for file in files:
-        registry.add_plugin_file(file)
 
 
 def _list(kind: Kind, plugin: list[Path], as_json: bool) -> None:
     from hashbench import registry
 
-    _add_plugins(plugin)
+    add_plugins(plugin)
     broken = registry.broken(kind)
     rows = [
         {
@@ -252,7 +257,7 @@ def _list(kind: Kind, plugin: list[Path], as_json: bool) -> None:
         for entry in registry.entries(kind).values()
     ]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     from rich.table import Table
 
@@ -260,7 +265,20 @@ def _list(kind: Kind, plugin: list[Path], as_json: bool) -> None:
     for row in rows:
         reason = row["broken"]
         table.add_row(row[kind], f"broken: {reason}" if reason else row["summary"], row["from"])
-    _print(table)
+    show(table)
+
+
+def _counts_unanswerable(record: Record) -> bool:
+    """Whether queries to which nothing is relevant count 0 in the means."""
+    return record.queries_without_relevant > 0 and record.config["evaluation"]["no_relevant"] == "zero"
+
+
+def _answerable(record: Record, name: str) -> str:
+    """A mean over the queries to which something is relevant; the others count 0 in the usual one."""
+    if name not in record.metrics or not _counts_unanswerable(record):
+        return ""
+    answerable = record.split.query - record.queries_without_relevant
+    return f"{record.metrics[name].expected * record.split.query / answerable:.4f}" if answerable else ""
 
 
 def _print_runs(runs: list[Run]) -> None:
@@ -282,44 +300,13 @@ def _print_runs(runs: list[Run]) -> None:
                 table.add_row(
                     "  any tie order", *(f"{m.lowest:.4f} to {m.highest:.4f}" if m else "" for m in metrics)
                 )
+                if any(map(_counts_unanswerable, shown)):
+                    table.add_row("  answerable only", *(_answerable(record, name) for record in shown))
         table.add_row("codes", *("COLLAPSED" if record.health.collapsed else "healthy" for record in shown))
         for step in ("train", "encode", "evaluate"):
             table.add_row(step, *(f"{getattr(record.timing, step):.1f} s" for record in shown))
-        _print(table)
+        show(table)
     for run in runs:
         for reason in run.record.health.reasons:
-            _say(f"{run.record.run_id} COLLAPSED: {reason}")
-        _print(str(run.folder))
-
-
-def _names(option: str, text: str) -> list[str]:
-    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not names:
-        raise UsageError(f"{option} is empty")
-    return names
-
-
-def _integers(option: str, text: str, least: int) -> list[int]:
-    values = []
-    for part in _names(option, text):
-        if not part.isdecimal() or int(part) < least:
-            raise UsageError(f"{option} takes whole numbers from {least}, with commas between, not {part!r}")
-        values.append(int(part))
-    return values
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"hashbench: {line}\n")
-
-
-def _print_json(value: Any) -> None:
-    import json
-
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
-def _print(what: Any) -> None:
-    from rich.console import Console
-
-    # Names and paths may have brackets, which rich would take for markup.
-    Console(soft_wrap=isinstance(what, str), highlight=False, markup=False, emoji=False).print(what)
+            say(f"{run.record.run_id} COLLAPSED: {reason}")
+        show(str(run.folder))

@@ -30,6 +30,7 @@ from hashbench.encoding import check_encoder, encode, encode_queries
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import Counts, Evaluation, code_health, evaluate
 from hashbench.method import HashMethod
+from hashbench.packing import require_size
 from hashbench.recipe import load_recipe, resolve
 from hashbench.results import (
     Metric,
@@ -86,10 +87,12 @@ def configure(
         method=method,
         dataset=dataset.name,
         protocol=dataset.protocol,
+        data=dict(dataset.options),
         bits=bits,
         seed=seed,
         device=device,
     )
+    require_size(dataset, config.images.resize or config.images.size)
     precision = resolve_precision(config.training.precision, device)
     return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
 
@@ -164,6 +167,7 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
                 warnings=dataset.warnings,
             ),
             metrics={name: Metric(**values) for name, values in metrics.items()},
+            queries_without_relevant=evaluation.queries_without_relevant,
             health=code_health(database, evaluation),
             timing=Timing(
                 train=round(trained - started, 2),

@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
@@ -29,43 +30,51 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(task: str, total: int) -> Iterator[Advance]:
+def progress(task: str, total: int, unit: Literal["", "MB"] = "") -> Iterator[Advance]:
     """Show a task of `total` steps on standard error while the block runs.
+
+    Args:
+        task: What is done, in a word.
+        total: The number of steps; 0: unknown.
+        unit: What a step is; "MB": a byte, and bytes are shown in millions.
 
     Yields:
         The function that reports steps.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(task, total).advance
+        yield _Lines(task, total, unit).advance
         return
     columns = (
         TextColumn(f"{task:<9}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        DownloadColumn() if unit else MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=console) as bar:
-        identifier = bar.add_task("", total=total)
+        identifier = bar.add_task("", total=total or None)
         yield lambda steps, note="": bar.update(identifier, advance=steps, description=note)
 
 
 class _Lines:
-    def __init__(self, task: str, total: int) -> None:
-        self.task, self.total, self.done = task, total, 0
+    def __init__(self, task: str, total: int, unit: str) -> None:
+        self.task, self.total, self.unit, self.done = task, total, unit, 0
         self.start = self.last = time.monotonic()
 
     def advance(self, steps: int, note: str = "") -> None:
         self.done += steps
         now = time.monotonic()
-        if now < self.last + EVERY_S and self.done < self.total:
+        if now < self.last + EVERY_S and (self.done < self.total or not self.total):
             return
         self.last = now
         elapsed = now - self.start
-        left = elapsed * (self.total - self.done) / self.done
-        line = f"{self.task}: {self.done}/{self.total}, {elapsed:.0f} s, {left:.0f} s left"
+        done, total = (f"{n / 1e6:.0f} MB" if self.unit else str(n) for n in (self.done, self.total))
+        line = f"{self.task}: {done}, {elapsed:.0f} s"
+        if self.total:
+            left = elapsed * (self.total - self.done) / max(self.done, 1)
+            line = f"{self.task}: {done}/{total}, {elapsed:.0f} s, {left:.0f} s left"
         sys.stderr.write(f"{line}, {note}\n" if note else f"{line}\n")
         sys.stderr.flush()

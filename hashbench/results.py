@@ -67,6 +67,7 @@ class Record(_Part):
     config: dict[str, Any]
     split: SplitRecord
     metrics: dict[str, Metric]
+    queries_without_relevant: int
     health: CodeHealth
     timing: Timing
     environment: dict[str, Any]

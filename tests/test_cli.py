@@ -151,14 +151,15 @@ def test_nuswide_in_its_real_layout(
 ) -> None:
     root = nuswide_tree()
     done = cli(
-        "run", "--method", "wch", "--dataset", "nuswide", "--data-root", root, "--bits", "16", "--json", *FAST
-    )
+        "run", "--method", "wch", "--dataset", "nuswide", "--protocol", "lists", "--data-root", root,
+        "--bits", "16", "--json", *FAST,
+    )  # fmt: skip
     assert done.code == 0, done.err
     (shown,) = json.loads(done.out)
-    assert (shown["dataset"], shown["protocol"]) == ("nuswide", "21")
+    assert (shown["dataset"], shown["protocol"]) == ("nuswide", "lists")
     assert (shown["split"]["query"], shown["split"]["train"], shown["split"]["database"]) == (21, 42, 84)
     assert "mAP@5000" in shown["metrics"]
-    assert "warning: nuswide@21: the lists have 21 queries" in done.err
+    assert shown["config"]["data"]["columns"] is None
 
 
 def remove_lists(root: Path) -> None:
@@ -194,11 +195,14 @@ def damage_split(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove_lists, r"agreement form .*Put the lists into .*nuswide"),
-        (damage_list, r"nuswide lacks train\.txt"),
-        (damage_row, r"test\.txt, line 3: expected a path and 21 labels, found 19 labels"),
+        (remove_lists, r"nuswide: no lists in .*agreement form .*Put all of it into the folder nuswide"),
+        (
+            damage_list,
+            r"nuswide has lists for query and database, but none for train; to draw .*--data train=N",
+        ),
+        (damage_row, r"test\.txt, line 3: expected 21 labels, found 19 labels"),
         (damage_image, r"1 of 147 listed images are not below .*0003_1544502943\.jpg.*test\.txt, line 4"),
-        (damage_content, r"0030_1544502970\.jpg is not an image; download it again"),
+        (damage_content, r"0030_1544502970\.jpg is a web page, not an image; download it again"),
         (damage_split, r"21 of 21 queries are also in the database, such as .*--allow-overlap"),
     ],
 )
@@ -211,7 +215,9 @@ def test_damaged_data_gives_one_line_and_no_record(
 ) -> None:
     root = nuswide_tree()
     damage(root)
-    done = cli("run", "--method", "wch", "--dataset", "nuswide", "--data-root", root, *FAST)
+    done = cli(
+        "run", "--method", "wch", "--dataset", "nuswide", "--protocol", "lists", "--data-root", root, *FAST
+    )
     assert done.code == 1
     (line,) = [line for line in done.err.splitlines() if line.startswith("hashbench: error: ")]
     assert re.search(message, line), line
@@ -224,11 +230,11 @@ def test_a_damaged_image_is_named_by_worker_processes_too(
 ) -> None:
     root = nuswide_tree()
     damage_content(root)
-    command = ["run", "--method", "wch", "--dataset", "nuswide", "--data-root", root, "--workers", "2", *FAST]
-    done = cli(*command)
+    command = ["run", "--method", "wch", "--dataset", "nuswide", "--protocol", "lists", "--data-root", root]
+    done = cli(*command, "--workers", "2", *FAST)
     assert done.code == 1
     (line,) = [line for line in done.err.splitlines() if line.startswith("hashbench: error: ")]
-    assert re.fullmatch(r"hashbench: error: \S*0030_1544502970\.jpg is not an image; download it .*", line)
+    assert re.fullmatch(r"hashbench: error: \S*0030_1544502970\.jpg is a web page, not an image; .*", line)
     assert "Traceback" not in done.err
 
 
@@ -237,10 +243,16 @@ def test_an_overlap_can_be_allowed_and_is_recorded(
 ) -> None:
     root = nuswide_tree()
     damage_split(root)
-    command = ["run", "--method", "wch", "--dataset", "nuswide", "--data-root", root, "--json", *FAST]
-    done = cli(*command, "--allow-overlap")
+    command = ["run", "--method", "wch", "--dataset", "nuswide", "--protocol", "lists", "--data-root", root]
+    done = cli(*command, "--json", *FAST, "--allow-overlap")
     assert done.code == 0, done.err
     assert json.loads(done.out)[0]["split"]["overlaps"]["query_database"] == 21
+
+    done = cli(*command, "--json", *FAST, "--data", "leaks=drop")
+    assert done.code == 0, done.err
+    (shown,) = json.loads(done.out)
+    assert (shown["split"]["database"], shown["split"]["overlaps"]["query_database"]) == (84, 0)
+    assert "21 database images that are also queries are left out" in shown["split"]["warnings"]
 
 
 @pytest.mark.parametrize(

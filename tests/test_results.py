@@ -26,6 +26,7 @@ RECORD = Record(
         overlaps=Overlaps(query_database=0, query_train=0, train_database=2),
     ),
     metrics={"mAP@all": Metric(expected=0.5, lowest=0.4, highest=0.6)},
+    queries_without_relevant=0,
     health=CodeHealth(
         unique_code_ratio=1, dead_bits=0, bit_balance=0, mean_bit_correlation=0, largest_tie_block_mean=0.1,
         largest_tie_block_max=0.1, chance_map={"mAP@all": 0.1}, collapsed=False, reasons=(),

@@ -1,0 +1,114 @@
+"""What commands read from the command line, and how they print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from hashbench.errors import UsageError
+
+PluginFiles = Annotated[
+    list[Path],
+    typer.Option("--plugin", metavar="FILE.py", help="Register the plugins of a file; may be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the data (default: $HASHBENCH_DATA, else ~/.cache/hashbench/data)."),
+]
+ProtocolName = Annotated[
+    str | None, typer.Option("--protocol", help="How the dataset is split; by default its first protocol.")
+]
+Lists = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of list files; means --protocol lists.")
+]
+Missing = Annotated[
+    Literal["error", "skip"] | None,
+    typer.Option(help="Listed images that are not there; skip makes another split (default: error)."),
+]
+DataSettings = Annotated[
+    list[str],
+    typer.Option(
+        "--data",
+        metavar="KEY=VALUE",
+        help="Option of the dataset, as `data info` lists them, as in --data seed=1; may be repeated.",
+    ),
+]
+
+
+def data_options(lists: Path | None, missing: str | None, settings: list[str]) -> dict[str, Any]:
+    """The options of a dataset that a command was given."""
+    from hashbench.recipe import parse_pairs
+
+    flags = {"lists": lists, "missing": missing}
+    return parse_pairs("--data", settings) | {key: value for key, value in flags.items() if value is not None}
+
+
+def protocol_of(protocol: str | None, lists: Path | None) -> str | None:
+    """The protocol that was asked for; list files mean `lists`.
+
+    Raises:
+        UsageError: Another one was asked for beside list files.
+    """
+    if lists is None:
+        return protocol
+    if protocol not in (None, "lists"):
+        raise UsageError(f"--lists goes with --protocol lists, not with {protocol}")
+    return "lists"
+
+
+def add_plugins(files: list[Path]) -> None:
+    """Register plugin files."""
+    from hashbench import registry
+
+    for file in files:
+        registry.add_plugin_file(file)
+
+
+def names(option: str, text: str) -> list[str]:
+    """What has commas between, each once.
+
+    Raises:
+        UsageError: There is nothing.
+    """
+    found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise UsageError(f"{option} is empty")
+    return found
+
+
+def integers(option: str, text: str, least: int) -> list[int]:
+    """Whole numbers with commas between, each once.
+
+    Raises:
+        UsageError: One is none, or less than `least`.
+    """
+    values = []
+    for part in names(option, text):
+        if not part.isdecimal() or int(part) < least:
+            raise UsageError(f"{option} takes whole numbers from {least}, with commas between, not {part!r}")
+        values.append(int(part))
+    return values
+
+
+def say(line: str) -> None:
+    """A message beside the results, on standard error."""
+    sys.stderr.write(f"hashbench: {line}\n")
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output."""
+    import json
+
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def show(what: Any) -> None:
+    """Text or a table on standard output."""
+    from rich.console import Console
+
+    # Names and paths may have brackets, which rich would take for markup.
+    Console(soft_wrap=isinstance(what, str), highlight=False, markup=False, emoji=False).print(what)

@@ -1,0 +1,176 @@
+"""Is a dataset what its protocol says, and are its images sound?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hashbench.dataset import Dataset, unlabelled
+from hashbench.decoding import decode
+from hashbench.errors import HashbenchError
+from hashbench.image_sets import FileImages, Images
+from hashbench.progress import progress
+from hashbench.protocol import Overlaps, Protocol
+
+CHUNK = 1024  # images at once with the threads that read them
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Images with the same content under several ids.
+
+    Attributes:
+        groups: How many different images are there more than once.
+        query_database: How many queries have the content of a database image of another id.
+        conflicting: Groups whose images have other labels; the first ids of each.
+        examples: The ids of the first groups.
+    """
+
+    groups: int
+    query_database: int
+    conflicting: list[list[str]]
+    examples: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found.
+
+    Attributes:
+        dataset: Name of the dataset.
+        protocol: Name of the protocol.
+        fingerprint: See `hashbench.protocol.fingerprint`.
+        classes: Number of classes.
+        counts: Number of images by part.
+        expected: What the protocol says, by part; None: nothing.
+        unlabelled: Images without any label, by part.
+        overlaps: Ids that parts share.
+        duplicates: Images that parts share by content.
+        truncated: Files that end too early, and were accepted as asked; only if they were decoded.
+        decoded: Whether all images were decoded.
+        problems: What is wrong, one sentence each.
+        warnings: What is odd, one sentence each.
+    """
+
+    dataset: str
+    protocol: str
+    fingerprint: str
+    classes: int
+    counts: dict[str, int]
+    expected: dict[str, int | None]
+    unlabelled: dict[str, int]
+    overlaps: Overlaps
+    duplicates: Duplicates
+    truncated: list[str]
+    decoded: bool
+    problems: list[str]
+    warnings: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values, for JSON."""
+        return asdict(self)
+
+
+def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) -> Verification:
+    """Read every image of a dataset once, and check what loading cannot.
+
+    Args:
+        dataset: From `load_dataset`, not packed.
+        protocol: What it should be.
+        decode_all: Decode every image, too.
+    """
+    parts = {"train": dataset.train, "query": dataset.query.images, "database": dataset.database.images}
+    labels = {
+        "train": dataset.train_labels,
+        "query": dataset.query.labels,
+        "database": dataset.database.labels,
+    }
+    counts = {part: len(images) for part, images in parts.items()}
+    differences = protocol.differences(**counts)
+    problems = list(differences)
+    if dataset.overlaps.query_database:
+        problems.append(f"{dataset.overlaps.query_database:,} queries are also in the database")
+
+    unique = {name: (images, row) for images in parts.values() for row, name in enumerate(images.ids)}
+    by_content: dict[bytes, list[str]] = defaultdict(list)
+    truncated: list[str] = []
+    for name, found in zip(unique, _inspect([*unique.values()], decode_all), strict=True):
+        if found.error is not None:
+            problems.append(found.error)
+        else:
+            by_content[found.digest].append(name)
+        if found.truncated:
+            truncated.append(name)
+    groups = [group for group in by_content.values() if len(group) > 1]
+    several = {name for group in groups for name in group}
+    label_of = {
+        name: labels[part][row].tolist()
+        for part, images in parts.items()
+        for row, name in enumerate(images.ids)
+        if name in several
+    }
+    stored = set(parts["database"].ids)
+    asked = set(parts["query"].ids)
+    conflicting = [group for group in groups if any(label_of[n] != label_of[group[0]] for n in group)]
+    return Verification(
+        dataset=dataset.name,
+        protocol=dataset.protocol,
+        fingerprint=dataset.fingerprint,
+        classes=len(dataset.class_names),
+        counts=counts,
+        expected=protocol.counts,
+        unlabelled={part: int(unlabelled(rows).sum()) for part, rows in labels.items()},
+        overlaps=dataset.overlaps,
+        duplicates=Duplicates(
+            groups=len(groups),
+            query_database=sum(
+                name in asked and any(other in stored for other in group if other != name)
+                for group in groups
+                for name in group
+            ),
+            conflicting=conflicting,
+            examples=groups[:5],
+        ),
+        truncated=truncated,
+        decoded=decode_all,
+        problems=problems,
+        warnings=[warning for warning in dataset.warnings if warning not in differences],
+    )
+
+
+@dataclass(frozen=True)
+class _Inspected:
+    digest: bytes = b""
+    error: str | None = None
+    truncated: bool = False
+
+
+def _inspect(images: Sequence[tuple[Images, int]], decode_all: bool) -> Iterator[_Inspected]:
+    """What is found for each image, in order."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("verify", len(images)) as advance:
+        for start in range(0, len(images), CHUNK):
+            chunk = images[start : start + CHUNK]
+            for found in pool.map(lambda item: _inspect_one(item[0], item[1], decode_all), chunk):
+                yield found
+                advance(1)
+
+
+def _inspect_one(images: Images, row: int, decode_all: bool) -> _Inspected:
+    try:
+        content = images.content(row)
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        if not (decode_all and isinstance(images, FileImages)):
+            return _Inspected(digest)
+        try:
+            decode(content, name=images.paths[row])
+        except HashbenchError:
+            images[row]  # may be truncated, if that was asked for
+            return _Inspected(digest, truncated=True)
+        return _Inspected(digest)
+    except HashbenchError as error:
+        return _Inspected(error=str(error))

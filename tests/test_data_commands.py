@@ -1,0 +1,225 @@
+"""`hashbench data …` and the options of datasets, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from trees import TREES, photo
+
+from hashbench import load_dataset, read_record
+from hashbench_datasets import DATASETS
+from hashbench_datasets.coco import COCO
+
+FAST = [
+    f"--set={setting}"
+    for setting in ("backbone=test_resnet", "pretrained=false", "images.size=32", "epochs=1", "batch_size=16")
+]
+RUN = ("run", "--method", "wch", "--bits", "16", *FAST)
+
+
+@pytest.fixture
+def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data root with a small MS-COCO."""
+    TREES["coco"](tmp_path / "data", monkeypatch)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    """A folder of your own images with lists; `1.png` has no label."""
+    names = [f"{number}.png" for number in range(12)]
+    for number, name in enumerate(names):
+        photo(tmp_path / "own" / name, number % 2, number)
+    lines = [f"{name} {int(n % 2 == 0)} {int(n % 2 == 1 and n != 1)}\n" for n, name in enumerate(names)]
+    for part, rows in (("train", lines[4:]), ("test", lines[:4]), ("database", lines[4:])):
+        (tmp_path / "own" / f"{part}.txt").write_text("".join(rows))
+    return tmp_path / "own"
+
+
+# info
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_info_says_what_a_dataset_is(cli: Callable[..., Any], name: str) -> None:
+    shown = cli("data", "info", name)
+    assert shown.code == 0, shown.err
+    told = json.loads(cli("data", "info", name, "--json").out)
+    assert told["dataset"] == name
+    assert told["licence"].split()[0] in shown.out
+    for protocol, definition in told["protocols"].items():
+        assert protocol in shown.out
+        assert definition["query"] is None or f"{definition['query']:,}" in shown.out
+    for option, described in told["options"].items():
+        assert option in shown.out
+        assert described["description"], option
+    assert told["options"]["leaks"]["choices"] == ["keep", "drop"]
+
+
+def test_info_names_the_orders_of_columns(cli: Callable[..., Any]) -> None:
+    shown = cli("data", "info", "flickr25k").out
+    assert "columns=bihalf of 24: people, plant_life, car" in shown
+
+
+def test_info_says_where_it_looks_and_what_is_there(cli: Callable[..., Any], coco: Path) -> None:
+    told = json.loads(cli("data", "info", "coco", "--data-root", coco, "--json").out)
+    assert told["root"] == str(coco)
+    assert [archive["there"] for archive in told["downloads"]] == [True, True, True]
+    assert "annotations_trainval2014.zip (there)" in cli("data", "info", "coco", "--data-root", coco).out
+    assert "annotations_trainval2014.zip (253 MB)" in cli("data", "info", "coco").out
+
+
+def test_info_of_what_does_not_exist(cli: Callable[..., Any]) -> None:
+    done = cli("data", "info", "coca")
+    assert (done.code, done.err.strip()) == (
+        2,
+        "hashbench: error: unknown dataset 'coca'; did you mean 'coco'?",
+    )
+
+
+# verify
+
+
+def test_verify_shows_what_it_found(cli: Callable[..., Any], coco: Path) -> None:
+    done = cli("data", "verify", "coco", "--data-root", coco, "--decode")
+    assert done.code == 0, done.err
+    for text in ("coco@117k", "classes       80", "decoded       all", "fingerprint   ", "sound"):
+        assert text in done.out
+    assert load_dataset("coco", None, coco).fingerprint in done.out
+
+
+def test_verify_finds_what_is_wrong(cli: Callable[..., Any], coco: Path) -> None:
+    images = sorted((coco / "coco/train2014").iterdir())
+    images[0].write_bytes(b"")
+    done = cli("data", "verify", "coco", "--data-root", coco, "--decode")
+    assert done.code == 1
+    assert f"problem: {images[0]} is empty" in done.err
+    assert "1 problems" in done.out
+
+    images[1].unlink()
+    command = ("data", "verify", "coco", "--data-root", coco)
+    done = cli(*command)
+    assert done.code == 1
+    assert "error: 1 of 60 listed images are not below" in done.err
+    assert images[1].name in done.err
+    done = cli(*command, "--json")
+    assert done.code == 1
+    assert images[1].name in json.loads(done.out)["problems"][0]
+
+    done = cli(*command, "--missing", "skip", "--json")
+    assert done.code == 1  # the counts are no longer those of the protocol
+    assert json.loads(done.out)["problems"] == ["database has 49 images, not 50"]
+
+
+def test_verify_of_lists(cli: Callable[..., Any], lists: Path) -> None:
+    command = ("data", "verify", "folder", "--data-root", lists, "--lists", lists, "--json")
+    done = cli(*command)
+    found = json.loads(done.out)
+    assert done.code == 0
+    assert found["protocol"] == "lists"
+    assert found["unlabelled"] == {"train": 0, "query": 1, "database": 0}
+    assert found["warnings"] == [
+        "1 of 4 queries have no label, so nothing in the database is relevant to them"
+    ]
+
+    done = cli(*command, "--data", "unlabelled=error")
+    assert done.code == 1
+    assert json.loads(done.out)["problems"] == [
+        "folder: 1 of 4 queries have no label; take them out, or choose unlabelled=drop"
+    ]
+
+
+# prepare
+
+
+def test_prepare_writes_lists(cli: Callable[..., Any], coco: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(COCO, "downloads", ())
+    done = cli("data", "prepare", "coco", "--data-root", coco)
+    assert done.code == 0, done.err
+    assert "coco@117k: 10 queries, 20 training images, a database of 50" in done.out
+    folder = coco / "lists/coco@117k"
+    back = load_dataset("coco", "lists", coco, lists=folder)
+    assert back.fingerprint == load_dataset("coco", "117k", coco).fingerprint
+    assert back.fingerprint in done.out
+
+
+def test_prepare_says_what_only_the_user_can_get(cli: Callable[..., Any], tmp_path: Path) -> None:
+    for name, words in (("nuswide", "agreement form"), ("imagenet100", "you agree to its terms")):
+        done = cli("data", "prepare", name, "--data-root", tmp_path)
+        assert done.code == 1
+        assert words in done.err
+        assert str(tmp_path / name) in done.err
+        assert "Traceback" not in done.err
+
+
+def test_a_run_on_a_packed_copy_is_another_run(cli: Callable[..., Any], coco: Path, tmp_path: Path) -> None:
+    command = (*RUN, "--dataset", "coco", "--data-root", coco)
+    assert cli("data", "prepare", "coco", "--data-root", coco, "--pack", "30").code == 0
+    done = cli(*command)
+    assert done.code == 1
+    assert "has images of 30 pixels, the run needs 32; prepare it again with --pack 32" in done.err
+
+    assert cli("data", "prepare", "coco", "--data-root", coco, "--pack", "32").code == 0
+    assert cli(*command).code == 0
+    assert cli(*command, "--data", "packed=false").code == 0
+    one, other = (read_record(p.parent) for p in sorted((tmp_path / "results").rglob("record.json")))
+    assert one.split.sha256 == other.split.sha256
+    assert {"packed" in record.config["data"] for record in (one, other)} == {True, False}
+
+
+# options of datasets
+
+
+def test_options_reach_the_dataset_and_the_record(
+    cli: Callable[..., Any], lists: Path, tmp_path: Path
+) -> None:
+    command = (*RUN, "--dataset", "folder", "--data-root", lists, "--lists", lists)
+    assert cli(*command, "--data", "unlabelled=drop", "--data", "exif=true").code == 0
+    (path,) = (tmp_path / "results").rglob("record.json")
+    record = read_record(path.parent)
+    assert record.protocol == "lists"
+    assert (record.config["data"]["unlabelled"], record.config["data"]["exif"]) == ("drop", True)
+    assert record.split.query == 3
+    assert record.split.warnings == ("1 queries without a label are left out",)
+    assert record.queries_without_relevant == 0
+
+
+def test_both_means_are_shown_where_queries_have_no_answer(
+    cli: Callable[..., Any], lists: Path, tmp_path: Path
+) -> None:
+    done = cli(*RUN, "--dataset", "folder", "--data-root", lists, "--lists", lists)
+    assert done.code == 0, done.err
+    (path,) = (tmp_path / "results").rglob("record.json")
+    record = read_record(path.parent)
+    assert record.queries_without_relevant == 1
+    expected = record.metrics["mAP@all"].expected
+    skipped = cli("evaluate", path.with_name("codes.npz"), "--no-relevant", "skip", "--json")
+    answerable = json.loads(skipped.out)["metrics"]["mAP@all"]["expected"]
+    np.testing.assert_allclose(answerable, expected * 4 / 3)
+    assert f"{answerable:.4f}" in done.out
+    assert "answerable only" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "sede=1"), "unknown option of the dataset 'sede'; did you mean 'seed'?"),
+        (("--data", "seed"), "--data takes KEY=VALUE, not 'seed'"),
+        (("--data", "seed=-1"), "option of the dataset seed=-1: input should be greater than or equal to 0"),
+        (("--data", "leaks=maybe"), "option of the dataset leaks='maybe': input should be 'keep' or 'drop'"),
+        (("--missing", "skip"), "unknown option of the dataset 'missing'"),
+        (("--lists", "x", "--protocol", "default"), "--lists goes with --protocol lists, not with default"),
+        (("--set", "data.seed=1"), "--set data.seed: use the flag --data"),
+    ],
+)
+def test_wrong_options_are_wrong_use(
+    cli: Callable[..., Any], arguments: tuple[str, ...], message: str
+) -> None:
+    done = cli(*RUN, "--dataset", "digits", *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
