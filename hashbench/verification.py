@@ -107,13 +107,17 @@ def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) ->
         if found.truncated:
             truncated.append(name)
     groups = [group for group in by_content.values() if len(group) > 1]
-    several = {name for group in groups for name in group}
-    label_of = {
-        name: labels[part][row].tolist()
+    label_of: dict[str, bytes] = {}
+    other_labels = [
+        name
         for part, images in parts.items()
-        for row, name in enumerate(images.ids)
-        if name in several
-    }
+        for name, row in zip(images.ids, labels[part], strict=True)
+        if label_of.setdefault(name, row.tobytes()) != row.tobytes()
+    ]
+    if other_labels:
+        problems.append(
+            f"{len(other_labels):,} images have other labels in another part, such as {other_labels[0]}"
+        )
     stored = set(parts["database"].ids)
     asked = set(parts["query"].ids)
     conflicting = [group for group in groups if any(label_of[n] != label_of[group[0]] for n in group)]
@@ -164,7 +168,8 @@ def _inspect_one(images: Images, row: int, decode_all: bool) -> _Inspected:
     try:
         content = images.content(row)
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        if not (decode_all and isinstance(images, FileImages)):
+        suspicious = content[:1] in (b"", b"<")  # nothing, or a web page
+        if not (isinstance(images, FileImages) and (decode_all or suspicious)):
             return _Inspected(digest)
         try:
             decode(content, name=images.paths[row])
