@@ -130,7 +130,9 @@ def main() -> None:
             root = Path(temporary)
             folder = root / "photographs"
             write_photographs(folder, size, getattr(chosen, name))
-            split = read_class_folders(folder, class_names([folder]), folder, FileOptions())
+            split = read_class_folders(
+                folder, class_names([folder]), FileOptions(), lambda file: Path(file).name
+            )
             query = split.subset(np.arange(QUERIES))
             dataset = Dataset.from_splits(
                 "photographs", name, class_names([folder]), train=split, query=query, database=split

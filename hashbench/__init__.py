@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hashbench.codes import BinaryCodes, ProductCodes
     from hashbench.data_options import DataOptions, FileOptions, ListOptions
     from hashbench.dataset import About, Dataset, DatasetPlugin, Split
+    from hashbench.download import Archive
     from hashbench.errors import HashbenchError, UsageError
     from hashbench.evaluation import Counts, Evaluation, evaluate
     from hashbench.experiment import load_trained
@@ -26,6 +27,7 @@ _MODULES = {
     "codes": ("BinaryCodes", "ProductCodes"),
     "data_options": ("DataOptions", "FileOptions", "ListOptions"),
     "dataset": ("About", "Dataset", "DatasetPlugin", "Split"),
+    "download": ("Archive",),
     "errors": ("HashbenchError", "UsageError"),
     "evaluation": ("Counts", "Evaluation", "evaluate"),
     "experiment": ("load_trained",),
@@ -58,6 +60,7 @@ __all__ = [  # noqa: RUF022 (by topic)
     "ListOptions",
     "Protocol",
     "About",
+    "Archive",
     "Split",
     "Images",
     "ArrayImages",

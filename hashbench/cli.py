@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,7 +25,6 @@ from hashbench.terminal import (
     integers,
     names,
     print_json,
-    protocol_of,
     say,
     show,
 )
@@ -101,7 +102,7 @@ def run(
     options = data_options(lists, missing, data_settings)
     planned = []  # all of it, before hours of training end in a wrong key
     for name in datasets:
-        data = registry.load_dataset(name, protocol_of(protocol, lists), data_root, **options)
+        data = registry.load_dataset(name, protocol, data_root, **options)
         if not allow_overlap:
             data.require_disjoint_queries()
         for warning in data.warnings:
@@ -230,15 +231,26 @@ def evaluate(
     for name, metric in evaluation.to_dict()["metrics"].items():
         table.add_row(name, *(f"{metric[part]:.4f}" for part in ("expected", "lowest", "highest")))
     show(table)
+    if unanswerable := evaluation.queries_without_relevant:
+        counted = "count 0; --no-relevant skip leaves them out" if no_relevant == "zero" else "are left out"
+        show(f"{unanswerable:,} queries, to which nothing in the database is relevant, {counted}")
 
 
 def main() -> None:
     """The program: runs a command, and turns errors into one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may not know every character
     try:
         app()
+        sys.stdout.flush()
     except HashbenchError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
+    except OSError as error:  # as when the disk is full that the output goes to
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - else Python fails again at the end
+        say(f"error: {error}")
+        sys.exit(1)
 
 
 def _list(kind: Kind, plugin: list[Path], as_json: bool) -> None:

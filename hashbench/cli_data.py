@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
@@ -20,7 +20,6 @@ from hashbench.terminal import (
     add_plugins,
     data_options,
     print_json,
-    protocol_of,
     say,
     show,
 )
@@ -59,9 +58,10 @@ def info(
 
 
 def _describe(name: str, made: DatasetPlugin, root: Path) -> dict[str, Any]:
+    defaults = made.options.model_dump(mode="json")
     options = {
         key: {
-            "default": field.default,
+            "default": defaults[key],
             "choices": get_args(field.annotation) if get_origin(field.annotation) is Literal else (),
             "description": " ".join((field.description or "").split()),
         }
@@ -124,18 +124,24 @@ def verify(
     add_plugins(plugin)
     made, root, chosen = _choose(name, protocol, data_root, lists, missing, settings)
 
+    from hashbench import registry
+    from hashbench.packing import check_packed
+    from hashbench.verification import Verification
     from hashbench.verification import verify as verify_dataset
 
     try:
-        dataset = made.load(root, chosen)
+        dataset = registry.read_dataset(name, made, chosen, root)
     except UsageError:
         raise
     except HashbenchError as error:
         if not as_json:
             raise
-        print_json({"dataset": name, "protocol": chosen, "problems": [str(error)]})
+        nothing = {field.name: None for field in fields(Verification)}
+        print_json({**nothing, "dataset": name, "protocol": chosen, "problems": [str(error)]})
         raise typer.Exit(1) from None
     found = verify_dataset(dataset, made.protocols[chosen], decode_all=decode)
+    if (wrong := check_packed(dataset, root)) is not None:
+        found.problems.append(wrong)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -166,19 +172,24 @@ def prepare(
     add_plugins(plugin)
     made, root, chosen = _choose(name, protocol, data_root, lists, missing, settings)
 
+    from hashbench.locking import locked
     from hashbench.packing import pack as pack_images
     from hashbench.preparing import export_lists, obtain
 
-    dataset = obtain(made, root, chosen)
+    dataset = obtain(name, made, root, chosen)
     _say_warnings(dataset)
-    folder = root / "lists" / f"{name}@{chosen}"
-    export_lists(dataset, folder)
     counts = f"{len(dataset.query.images):,} queries, {len(dataset.train):,} training images, "
     show(f"{name}@{chosen}: {counts}a database of {len(dataset.database.images):,}")
     show(f"fingerprint {dataset.fingerprint}")
-    show(f"lists {folder}")
     if pack is not None:
         show(f"packed copy {pack_images(dataset, root, pack)}")
+    folder = root / "lists" / f"{name}@{chosen}-{dataset.fingerprint[:8]}"
+    try:
+        with locked(root):
+            export_lists(dataset, folder)
+        show(f"lists {folder}")
+    except HashbenchError as error:  # they are for other code; ours does not need them
+        say(f"warning: no lists: {error}")
 
 
 @app.command()
@@ -193,18 +204,25 @@ def export_lists(
     images: Annotated[
         bool, typer.Option("--images", help="Write the images, too, if they are in no files of their own.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace lists that are there.")] = False,
     plugin: PluginFiles = [],  # noqa: B006
 ) -> None:
     """Write a split as list files for other people's code: path, then 0 or 1 for each class."""
     add_plugins(plugin)
     made, root, chosen = _choose(name, protocol, data_root, lists, missing, settings)
 
+    from hashbench import registry
     from hashbench.preparing import export_lists as export
+    from hashbench.split_lists import find_lists
 
-    dataset = made.load(root, chosen)
+    if find_lists(output) and not force:
+        raise UsageError(f"{output} has lists already; name another folder, or pass --force to replace them")
+    dataset = registry.read_dataset(name, made, chosen, root)
     _say_warnings(dataset)
-    for file in export(dataset, output, write_images=images):
+    files, base = export(dataset, output, write_images=images)
+    for file in files:
         show(str(file))
+    show(f"paths are relative to {base}")
 
 
 def _choose(
@@ -219,7 +237,7 @@ def _choose(
     from hashbench.dataset import default_root
 
     made = registry.create_dataset(name, **data_options(lists, missing, settings))
-    chosen = registry.choose_protocol(name, made, protocol_of(protocol, lists))
+    chosen = registry.choose_protocol(name, made, protocol)
     return made, data_root or default_root(), chosen
 
 
@@ -252,15 +270,23 @@ def _show(found: Verification) -> None:
         f"them with other labels; {duplicates.query_database:,} queries are in the database under another id"
     )
     for group in duplicates.examples:
-        show(f"              {' = '.join(group)}")
+        show(f"              {' = '.join(group[:SHOWN])}{' = …' if len(group) > SHOWN else ''}")
+    show(f"unanswerable  {found.unanswerable:,} queries, to which nothing in the database is relevant")
     show(f"decoded       {'all' if found.decoded else 'none; --decode does'}")
     if found.truncated:
         show(f"truncated     {len(found.truncated):,}, such as {found.truncated[0]}")
     show(f"fingerprint   {found.fingerprint}")
     for warning in found.warnings:
         say(f"warning: {warning}")
+    if duplicates.query_database:
+        say(
+            f"warning: {duplicates.query_database:,} queries have the content of a database image; each "
+            "finds itself there"
+        )
+    if duplicates.conflicting:
+        say(f"warning: {len(duplicates.conflicting):,} images are there several times, with other labels")
     for problem in found.problems[:SHOWN]:
         say(f"problem: {problem}")
     if len(found.problems) > SHOWN:
         say(f"and {len(found.problems) - SHOWN:,} more problems; --json has all")
-    show("sound" if not found.problems else f"{len(found.problems):,} problems")
+    show(f"problems      {len(found.problems):,}")

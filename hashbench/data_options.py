@@ -9,6 +9,9 @@ from pydantic import Field
 
 from hashbench.config import Section
 
+PIXEL_OPTIONS = ("exif", "truncated", "files", "packed")
+"""What of a dataset's recorded options changes pixels, which no fingerprint covers."""
+
 LabelFormat = Literal["auto", "multihot", "counts", "id", "ids"]
 
 
@@ -51,3 +54,5 @@ class ListOptions(FileOptions):
     """Order of the label columns of the lists, by its name; see the end of `hashbench data info`."""
     train: int | None = Field(default=None, gt=0)
     """Training images to draw from the database, where the lists have none."""
+    query: int | None = Field(default=None, gt=0)
+    """Queries to draw, where there is only one list of all images; the others are the database."""

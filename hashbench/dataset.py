@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from hashbench.data_options import DataOptions
 from hashbench.download import Archive
 from hashbench.errors import HashbenchError
-from hashbench.image_sets import Images
+from hashbench.image_sets import FileImages, Images
 from hashbench.protocol import Overlaps, Protocol, fingerprint, overlaps
 
 
@@ -146,9 +148,16 @@ class Dataset:
                 (database.images.ids, database.labels),
             ),
             overlaps=shared,
-            options=options.model_dump(mode="json", exclude={"lists", "packed"}),  # of this machine
+            options={
+                **options.model_dump(mode="json", exclude={"lists", "packed"}),  # of this machine
+                **_files(train.images, query.images, database.images),
+            },
             warnings=(*warnings, *found),
         )
+
+    def parts(self) -> dict[str, Split]:
+        """Train, query and database by name, all with labels."""
+        return {"train": Split(self.train, self.train_labels), "query": self.query, "database": self.database}
 
     def require_disjoint_queries(self) -> None:
         """Refuse a dataset whose queries are also in the database, where each would find itself.
@@ -245,6 +254,18 @@ def unlabelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(labels.sum(axis=1) == 0)
 
 
+def _files(*parts: Images) -> dict[str, str]:
+    """A digest of the ids and sizes of all files, which tells copies with other pixels apart; no reading."""
+    sizes = {
+        name: size
+        for part in parts
+        if isinstance(part, FileImages)
+        for name, size in zip(part.ids, part.sizes(), strict=True)
+    }
+    text = json.dumps(sorted(sizes.items()))
+    return {"files": hashlib.sha256(text.encode()).hexdigest()[:16]} if sizes else {}
+
+
 def _without(unwanted: NDArray[np.bool_], split: Split, what: str, found: list[str]) -> Split:
     if not unwanted.any():
         return split
@@ -259,6 +280,12 @@ def _checked(part: str, split: Split, classes: int) -> Split:
     ids, labels = split.images.ids, np.asarray(split.labels)
     if not ids:
         raise HashbenchError(f"{part} has no images")
+    if not classes:
+        raise HashbenchError(f"{part} has no classes, so that nothing is relevant to anything")
+    if absolute := next((image_id for image_id in ids if image_id.startswith(("/", "\\"))), None):
+        raise HashbenchError(
+            f"{part} has the id {absolute!r}; an id is no path of this machine, make it relative"
+        )
     if len(labels) != len(ids):
         raise HashbenchError(f"{part} has {len(ids):,} images and {len(labels):,} rows of labels")
     if len(set(ids)) != len(ids):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -27,20 +25,15 @@ def decode(
         source: The file, or its bytes.
         name: What to call it in errors; None: its path.
         exif: Turn the image as its EXIF orientation says.
-        truncated: Accept a file that ends too early; what is missing of the image is grey or black.
+        truncated: Accept a file that ends too early; what is missing of the image is grey or black, and the
+            image's `info` has the key "truncated".
 
     Raises:
         HashbenchError: The file cannot be read, or is not a whole image.
     """
-    name = name or str(source)
+    name = name or (str(source) if isinstance(source, Path) else "the image")
     try:
-        try:
-            return _read(source, exif)
-        except OSError as error:
-            if not (truncated and "truncated" in str(error)):
-                raise
-            with _truncated_files():
-                return _read(source, exif)
+        return _read_truncated(source, exif) if truncated else _read(source, exif)
     except UnidentifiedImageError:
         raise HashbenchError(f"{name} {_instead(source)}; download it again or take it out") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -52,6 +45,8 @@ def _read(source: Path | bytes, exif: bool) -> Image.Image:
         image: Image.Image = ImageOps.exif_transpose(opened) if exif else opened
         if image.mode == "F":
             raise ValueError("its pixels are floating-point numbers, of which none is white")
+        if image.mode == "I" and opened.format != "PNG":  # a PNG has 16 bits, also where Pillow says 32
+            raise ValueError("its grey levels are of 32 bits, of which none is white")
         if image.mode.startswith("I"):
             return _grey_of_16_bits(image).convert("RGB")
         if image.has_transparency_data:
@@ -62,21 +57,24 @@ def _read(source: Path | bytes, exif: bool) -> Image.Image:
 
 
 def _grey_of_16_bits(image: Image.Image) -> Image.Image:
-    levels = np.asarray(image)
-    if levels.min() < 0 or levels.max() > 65535:
-        raise ValueError("its grey levels are not of 16 bits")
-    return Image.fromarray(np.rint(levels / 257).astype(np.uint8))
+    return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
 
 
-@contextmanager
-def _truncated_files() -> Iterator[None]:
-    """Let Pillow accept truncated files; it has one switch for the whole process."""
+def _read_truncated(source: Path | bytes, exif: bool) -> Image.Image:
+    """Read a file that may end too early, one at a time: Pillow has one switch for the whole process."""
     with _one_at_a_time:
-        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
         try:
-            yield
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = before
+            return _read(source, exif)
+        except OSError as error:
+            if "truncated" not in str(error):
+                raise
+            before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+            try:
+                image = _read(source, exif)
+            finally:
+                ImageFile.LOAD_TRUNCATED_IMAGES = before
+            image.info["truncated"] = True
+            return image
 
 
 def _instead(source: Path | bytes) -> str:

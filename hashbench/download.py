@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import shutil
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from hashbench.errors import HashbenchError
+from hashbench.locking import locked
 from hashbench.progress import progress
 
 TIMEOUT_S = 30.0
@@ -42,8 +43,9 @@ class Archive:
     size: str = ""
 
     def there(self, root: Path) -> bool:
-        """Whether what is needed of it is below the data root."""
-        return (root / (self.unpacked or self.path)).exists()
+        """Whether what is needed of it is below the data root; an empty folder is nothing."""
+        result = root / (self.unpacked or self.path)
+        return result.is_file() or (result.is_dir() and any(result.iterdir()))
 
     def obtain(self, root: Path) -> Path:
         """Download and unpack what is not there yet; a file that was put there is checked.
@@ -58,16 +60,25 @@ class Archive:
             HashbenchError: It cannot be had, or is not what it should be.
         """
         file, result = root / self.path, root / (self.unpacked or self.path)
-        if not self.there(root):
-            if not file.is_file():
-                fetch(self.url, file, self.md5)
-            elif (found := file_md5(file)) != self.md5:
-                raise HashbenchError(
-                    f"{file} has the MD5 {found}, not {self.md5} as the file at {self.url}; delete it"
-                )
-            if self.unpacked is not None:
-                unpack(file, result)
+        if self.there(root):
+            return result
+        try:
+            with locked(root):
+                if not self.there(root):  # else another process got it meanwhile
+                    self._obtain(file, result)
+        except OSError as error:
+            raise HashbenchError(f"cannot write into {root} ({error}); choose another --data-root") from error
         return result
+
+    def _obtain(self, file: Path, result: Path) -> None:
+        if not file.is_file():
+            fetch(self.url, file, self.md5)
+        elif (found := file_md5(file)) != self.md5:
+            raise HashbenchError(
+                f"{file} has the MD5 {found}, not {self.md5} as the file at {self.url}; delete it"
+            )
+        if self.unpacked is not None:
+            unpack(file, result)
 
 
 def fetch(url: str, path: Path, md5: str) -> None:
@@ -85,9 +96,12 @@ def fetch(url: str, path: Path, md5: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _receive(url, part)
-        if file_md5(part) != md5:
+        if (found := file_md5(part)) != md5:
             part.unlink()
-            raise OSError("what it sends is another file")
+            raise HashbenchError(
+                f"{url} sends another file than it should (MD5 {found}); fetch it by hand and save it as "
+                f"{path} (MD5 {md5})"
+            )
         part.replace(path)
     except (OSError, HTTPException) as error:
         raise HashbenchError(
@@ -143,12 +157,16 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises:
         HashbenchError: The archive is damaged or would write elsewhere.
     """
+    temporary = folder.with_name(f".{folder.name}.unpack")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpack-") as temporary:
-            inside = Path(temporary, "content")
+        shutil.rmtree(temporary, ignore_errors=True)  # what a process that was killed has left
+        inside = temporary / "content"
+        inside.mkdir(parents=True)
+        try:
             if zipfile.is_zipfile(archive):
                 _unpack_zip(archive, inside)
+            elif not hasattr(tarfile, "data_filter"):
+                raise ValueError("this Python cannot unpack it safely, update it to 3.10.12, 3.11.4 or newer")
             else:
                 with tarfile.open(archive) as tar:
                     tar.extractall(inside, filter="data")
@@ -157,6 +175,8 @@ def unpack(archive: Path, folder: Path) -> None:
                         pass
             named = inside / folder.name
             (named if [*inside.iterdir()] == [named] and named.is_dir() else inside).rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     except (
         *(OSError, EOFError, ValueError, RuntimeError),  # the last: encrypted, or compressed as none can read
         *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),

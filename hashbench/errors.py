@@ -20,6 +20,10 @@ class HashbenchError(Exception):
         super().__init__(" ".join(message.split()))  # other libraries' messages may have several lines
 
 
+class MissingDataError(HashbenchError):
+    """The data of a dataset is not there, or none of its images is."""
+
+
 class UsageError(HashbenchError):
     """Something was asked for that cannot be: a wrong name, key or value (exit code 2)."""
 

@@ -12,11 +12,13 @@ import numpy as np
 
 from hashbench.data_options import FileOptions
 from hashbench.dataset import Split
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, MissingDataError
 from hashbench.image_sets import FileImages
 from hashbench.lists import ImageList
+from hashbench.walking import walk
 
-SHOWN = 3  # of the images that are missing
+SHOWN = 3  # of the images that are missing, in an error
+LISTED = 100  # of the images that are left out
 
 
 class ImageIndex:
@@ -32,14 +34,7 @@ class ImageIndex:
         self.root = root
         self._key = key
         self._found: dict[str, list[str]] = {}
-        seen = set()
-        for folder, subfolders, names in os.walk(root, followlinks=True):
-            status = os.stat(folder)  # noqa: PTH116 - os.walk gives strings
-            if (status.st_dev, status.st_ino) in seen:  # a link back, which would be walked without end
-                subfolders.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            subfolders.sort()
+        for folder, names in walk(root):
             for name in names:
                 self._found.setdefault(key(name), []).append(f"{folder}{os.sep}{name}")
 
@@ -110,7 +105,12 @@ def locate(
     located = []
     for entry in lists:
         files, rows = [], []
+        listed_in: dict[str, int] = {}
         for row, path in enumerate(entry.paths):
+            if (earlier := listed_in.setdefault(path, row)) != row:
+                raise HashbenchError(
+                    f"{entry.where(row)}: {path!r} is there already ({entry.where(earlier)})"
+                )
             file = index.find(path)
             if file is None:
                 absent.append(f"{path!r} ({entry.where(row)})")
@@ -128,13 +128,14 @@ def locate(
         return located, []
     total = sum(len(entry.paths) for entry in lists)
     those = f"{len(absent):,} of {total:,} listed images are not below {index.root}"
-    shown = ", ".join(absent[:SHOWN]) + (", …" if len(absent) > SHOWN else "")
-    if missing == "error" or len(absent) == total:
+    if len(absent) == total:
+        raise MissingDataError(f"{those}: {_some(absent, SHOWN)}; add them there in any folder")
+    if missing == "error":
         raise HashbenchError(
-            f"{those}: {shown}; add them there in any folder, or leave them out by --missing skip, "
-            "which makes another split"
+            f"{those}: {_some(absent, SHOWN)}; add them there in any folder, or leave them out by "
+            "--missing skip, which makes another split"
         )
-    return located, [f"{those} and are left out, so that this is another split: {shown}"]
+    return located, [f"{those} and are left out, so that this is another split: {_some(absent, LISTED)}"]
 
 
 def locate_all(
@@ -143,7 +144,7 @@ def locate_all(
     options: FileOptions,
     *,
     key: Callable[[str], str] = posixpath.basename,
-    image_id: Callable[[str], str] = str,
+    image_id: Callable[[str, str], str] = lambda path, _: path,
 ) -> tuple[Split, list[str]]:
     """Find the files of all images of one list; see `locate`.
 
@@ -152,7 +153,7 @@ def locate_all(
         roots: Folders below which the images may be.
         options: What to do with missing images, and how to decode.
         key: What of a path names an image.
-        image_id: The id of a listed path.
+        image_id: The id of an image by its listed path and its file.
 
     Returns:
         The images with their labels, and a warning if any is skipped.
@@ -161,6 +162,10 @@ def locate_all(
         HashbenchError: Images are missing, a path fits several files, or two paths mean one file.
     """
     ((found, files),), warnings = locate([listed], roots, missing=options.missing, key=key)
-    ids = [image_id(path) for path in found.paths]
+    ids = [image_id(path, file) for path, file in zip(found.paths, files, strict=True)]
     images = FileImages(files, ids, exif=options.exif, truncated=options.truncated)
     return Split(images, found.labels), warnings
+
+
+def _some(names: list[str], shown: int) -> str:
+    return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")

@@ -120,6 +120,17 @@ class FileImages(Images):
     def __getitem__(self, index: int) -> Image.Image:
         return decode(Path(self.paths[index]), exif=self.exif, truncated=self.truncated)
 
+    def sizes(self) -> list[int]:
+        """The bytes that each file has.
+
+        Raises:
+            HashbenchError: A file is not there.
+        """
+        try:
+            return [os.stat(path).st_size for path in self.paths]  # noqa: PTH116 - these are strings
+        except OSError as error:
+            raise HashbenchError(f"{error.filename} cannot be read: {error.strerror}") from error
+
     def content(self, index: int) -> bytes:
         """The bytes of the file; see `Images.content`."""
         try:

@@ -90,7 +90,9 @@ def read_pair(
         HashbenchError: A file cannot be read, they differ in length, or a line is not what it should be.
     """
     paths = [_normal(line) for line in _lines(names)]
-    rows = [_label_text(line) for line in _lines(labels)]
+    rows = [_label_text(line) for line in _text(labels).removesuffix("\n").split("\n")]
+    while len(rows) > len(paths) and not rows[-1]:  # else an empty line is an image without a label
+        rows.pop()
     if len(paths) != len(rows):
         raise HashbenchError(
             f"{names} has {len(paths):,} lines and {labels} {len(rows):,}; line by line, both must belong to "
@@ -176,8 +178,8 @@ def write_list(file: Path, paths: Sequence[str], labels: NDArray[Any], classes: 
         with part.open("w", encoding="utf-8", newline="\n") as output:
             output.writelines(rows)
         part.replace(file)
-    except OSError as error:
-        raise HashbenchError(f"{file} cannot be written: {error.strerror}") from error
+    except (OSError, UnicodeEncodeError) as error:
+        raise HashbenchError(f"{file} cannot be written: {error}") from error
 
 
 def short_ids(paths: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -226,12 +228,9 @@ def _labels(file: Path, rows: list[str], classes: int | None, label_format: Labe
         if file.stem.endswith("_label") and len({len(row.split()) for row in rows}) > 1:
             label_format = "ids"
         elif values == 1 == (classes or 1):
-            _refuse(
-                file,
-                1,
-                "several values, or one where the classes are known",
-                "one, which may be a class id or tell whether it is the only class; say which by "
-                "--data label_format=id with classes=N, or label_format=multihot",
+            raise HashbenchError(
+                f"{file} has one value a line: a class id, or whether it is the only class? Say "
+                "--data label_format=id and --data classes=N, or --data label_format=multihot"
             )
         else:
             label_format = "id" if values == 1 else "multihot"

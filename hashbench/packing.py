@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,11 +21,12 @@ from hashbench.dataset import Dataset, Split
 from hashbench.decoding import decode
 from hashbench.errors import HashbenchError
 from hashbench.image_sets import FileImages, Images
+from hashbench.locking import locked
 from hashbench.progress import progress
 
 QUALITY = 95  # of JPEG, without chroma subsampling
 CHUNK = 256  # images that wait in memory to be written
-DATA, INDEX = "images.bin", "index.json"
+INDEX = "index.json"
 
 
 class PackedImages(Images):
@@ -54,8 +55,13 @@ class PackedImages(Images):
         self._bytes: NDArray[np.uint8] | None = None
 
     def __getitem__(self, index: int) -> Image.Image:
-        name = f"{self.ids[index]} in {self.file}"
-        return decode(self.content(index), name=name, exif=self.exif, truncated=self.truncated)
+        content = self.content(index)
+        try:
+            return decode(content, exif=self.exif, truncated=self.truncated)
+        except HashbenchError as error:
+            raise HashbenchError(
+                f"the packed copy {self.file} is damaged at {self.ids[index]}; prepare it again with --pack"
+            ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_bytes": None}  # a worker maps the file itself
@@ -77,12 +83,12 @@ class PackedImages(Images):
 
 
 def packed_folder(dataset: Dataset, root: Path) -> Path:
-    """Where the packed copy of a dataset's images is, if there is one."""
-    return root / "packed" / f"{dataset.name}@{dataset.protocol}"
+    """Where the packed copy of a dataset's images is, if there is one; splits of the same files share it."""
+    return root / "packed" / f"{dataset.name}-{dataset.options['files']}"
 
 
 def pack(dataset: Dataset, root: Path, size: int) -> Path:
-    """Write the packed copy of all images of a dataset, and replace an older one.
+    """Write the packed copy of all images of a dataset, and replace one of another size.
 
     Images are made smaller until the shorter side has `size` pixels, and stored as JPEG of quality 95; files
     of smaller images are stored as they are.
@@ -98,28 +104,37 @@ def pack(dataset: Dataset, root: Path, size: int) -> Path:
     Raises:
         HashbenchError: The images are in memory anyway, one cannot be read, or the copy cannot be written.
     """
-    first, *others = _parts(dataset)
+    parts = [part.images for part in dataset.parts().values()]
+    first, *_ = parts
     if not isinstance(first, FileImages):
         raise HashbenchError(f"{dataset.name} needs no packed copy; its images are not in files of their own")
-    unique = {name: (part, row) for part in (first, *others) for row, name in enumerate(part.ids)}
+    if use_packed(dataset, root).options.get("packed", {}).get("size") == size:
+        return packed_folder(dataset, root)
+    unique = {name: (part, row) for part in parts for row, name in enumerate(part.ids)}
     folder = packed_folder(dataset, root)
+    partial = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".pack-") as temporary:
-            partial = Path(temporary, "new")
+        with locked(folder.parent):
+            for leftover in (partial, old):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
             partial.mkdir()
             ends, digest = [], hashlib.sha256()
-            with (partial / DATA).open("wb") as file:
+            with (partial / "data").open("wb") as file:
                 for content in _smaller([*unique.values()], size):
                     file.write(content)
                     digest.update(content)
                     ends.append(file.tell())
-            index = {"size": size, "sha256": digest.hexdigest(), **_decoding(first)}
+            sha256 = digest.hexdigest()
+            # By its content, so that a run with the old copy never reads the new one by the old index.
+            (partial / "data").rename(partial / f"{sha256}.bin")
+            index = {"size": size, "sha256": sha256, **_decoding(first)}
             text = json.dumps({**index, "ids": [*unique], "ends": ends})
             (partial / INDEX).write_text(text, encoding="utf-8")
             if folder.exists():
-                folder.rename(Path(temporary, "old"))
+                folder.rename(old)
             partial.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise HashbenchError(f"{folder} cannot be written ({error}); make room for it") from error
     return folder
@@ -137,40 +152,68 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
     Raises:
         HashbenchError: The packed copy is damaged.
     """
-    folder, first = packed_folder(dataset, root), dataset.train
-    if not (isinstance(first, FileImages) and folder.is_dir()):
+    first = dataset.train
+    if not isinstance(first, FileImages):
         return dataset
+    folder = packed_folder(dataset, root)
+    if not folder.is_dir():
+        others = sorted(folder.parent.glob(f"{dataset.name}-*"))
+        warning = f"no packed copy in {folder.parent} is of these images; make one by data prepare --pack"
+        return replace(dataset, warnings=(*dataset.warnings, warning)) if others else dataset
     decoding = _decoding(first)
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        made = {name: index[name] for name in decoding}
         packed = {"size": int(index["size"]), "sha256": str(index["sha256"])}
+        data = folder / f"{packed['sha256']}.bin"
         ends = index["ends"]
         spans = dict(zip(index["ids"], zip([0, *ends[:-1]], ends, strict=True), strict=True))
-        if (there := (folder / DATA).stat().st_size) != ends[-1]:
-            raise ValueError(f"{DATA} has {there:,} bytes, not {ends[-1]:,}")
+        if (there := data.stat().st_size) != ends[-1]:
+            raise ValueError(f"{data.name} has {there:,} bytes, not {ends[-1]:,}")
+        made = {name: index[name] for name in decoding}
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise HashbenchError(
             f"the packed copy {folder} is damaged ({error}); delete it, or prepare it again with --pack"
         ) from error
-    lacking = {name for part in _parts(dataset) for name in part.ids} - spans.keys()
-    if lacking or made != decoding:
+    if made != decoding:
         options = ", ".join(f"{name}={value}" for name, value in made.items())
-        reason = f"it lacks {len(lacking):,} of the images" if lacking else f"it was made with {options}"
-        warning = f"the packed copy {folder} is not used: {reason}; prepare it again with --pack"
+        warning = (
+            f"the packed copy {folder} is not used: it was made with {options}; prepare it again with --pack"
+        )
         return replace(dataset, warnings=(*dataset.warnings, warning))
 
-    def swap(images: Images) -> PackedImages:
-        rows = np.array([spans[name] for name in images.ids], np.int64)
-        return PackedImages(folder / DATA, rows, images.ids, **decoding)
+    def swap(part: Split) -> Split:
+        rows = np.array([spans[name] for name in part.images.ids], np.int64)
+        return Split(PackedImages(data, rows, part.images.ids, **decoding), part.labels)
 
+    parts = {name: swap(part) for name, part in dataset.parts().items()}
     return replace(
         dataset,
-        train=swap(first),
-        query=Split(swap(dataset.query.images), dataset.query.labels),
-        database=Split(swap(dataset.database.images), dataset.database.labels),
+        train=parts["train"].images,
+        query=parts["query"],
+        database=parts["database"],
         options={**dataset.options, "packed": packed},
     )
+
+
+def check_packed(dataset: Dataset, root: Path) -> str | None:
+    """What is wrong with the packed copy of a dataset's images, if there is one; reads all of it.
+
+    Args:
+        dataset: From files.
+        root: The data root.
+    """
+    try:
+        images = use_packed(dataset, root).train
+        if isinstance(images, PackedImages):
+            with images.file.open("rb") as file:
+                digest = hashlib.sha256()
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+            if digest.hexdigest() != images.file.stem:
+                raise HashbenchError(f"the packed copy {images.file} has changed since it was written")
+    except (HashbenchError, OSError) as error:
+        return str(error)
+    return None
 
 
 def require_size(dataset: Dataset, needed: int) -> None:
@@ -189,10 +232,6 @@ def require_size(dataset: Dataset, needed: int) -> None:
             f"the packed copy of {dataset.name}@{dataset.protocol} has images of {size} pixels, the run "
             f"needs {needed}; prepare it again with --pack {needed}, or pass --data packed=false"
         )
-
-
-def _parts(dataset: Dataset) -> tuple[Images, Images, Images]:
-    return dataset.train, dataset.query.images, dataset.database.images
 
 
 def _decoding(images: FileImages) -> dict[str, bool]:

@@ -165,7 +165,12 @@ def draw(total: int, counts: Sequence[int], seed: int) -> list[NDArray[np.int64]
 
 
 def draw_by_quota(
-    labels: NDArray[np.uint8], quotas: Sequence[int], seed: int, *, only: NDArray[np.bool_] | None = None
+    labels: NDArray[np.uint8],
+    quotas: Sequence[int],
+    seed: int,
+    *,
+    only: NDArray[np.bool_] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> list[NDArray[np.int64]]:
     """Fill, with images of several labels each, a quota a class of each group.
 
@@ -179,6 +184,7 @@ def draw_by_quota(
         quotas: Places a class in each group.
         seed: Seed of the draw.
         only: True [n] for the images that may be drawn; None: all.
+        class_names: What to call the classes in errors; None: by number.
 
     Returns:
         One array of ascending indices a group, and last that of the images that are in no group.
@@ -201,7 +207,10 @@ def draw_by_quota(
                 group[image] = chosen
                 break
     if unfilled := [label for label in range(labels.shape[1]) if any(left[label] for left in places)]:
+        label = unfilled[0]
+        name = class_names[label] if class_names else f"class {label}"
         raise HashbenchError(
-            f"class {unfilled[0]} has too few images; the protocol draws {sum(quotas):,} of each"
+            f"{name} has too few images for the protocol, which draws {sum(quotas):,} for each class; "
+            f"{int(labels[:, label].sum()):,} have the label, some of them drawn for others"
         )
     return [np.flatnonzero(group == index) for index in range(len(quotas) + 1)]

@@ -195,19 +195,27 @@ def create_dataset(name: str, **options: Any) -> DatasetPlugin:
 
     Raises:
         UsageError: No such dataset, or an option that it does not have or that does not fit.
+        HashbenchError: The plugin has no protocols.
     """
     from hashbench.recipe import check_settings
 
-    cls: type[DatasetPlugin] = find("dataset", name).load()
-    return cls(check_settings("option of the dataset", cls.Options, options))
+    entry = find("dataset", name)
+    cls: type[DatasetPlugin] = entry.load()
+    if not getattr(cls, "protocols", None):
+        raise HashbenchError(f'{entry} has no protocols; add protocols = {{"default": Protocol("…")}}')
+    return cls(check_settings(f"option of {name}", cls.Options, options))
 
 
 def choose_protocol(name: str, plugin: DatasetPlugin, protocol: str | None) -> str:
-    """The protocol of that name, or the default.
+    """The protocol of that name, or the default; a folder of list files means `lists`.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: There is none of that name, or list files do not go with it.
     """
+    if getattr(plugin.options, "lists", None) is not None:
+        if protocol not in (None, "lists"):
+            raise UsageError(f"list files go with the protocol lists, not with {protocol}")
+        protocol = "lists"
     if protocol is None:
         return next(iter(plugin.protocols))
     if protocol not in plugin.protocols:
@@ -234,25 +242,45 @@ def load_dataset(
     from hashbench.packing import use_packed
 
     plugin = create_dataset(name, **options)
-    protocol = choose_protocol(name, plugin, protocol)
     root = default_root() if root is None else Path(root)
+    dataset = read_dataset(name, plugin, choose_protocol(name, plugin, protocol), root)
+    return use_packed(dataset, root) if plugin.options.packed else dataset
+
+
+def read_dataset(name: str, plugin: DatasetPlugin, protocol: str, root: Path) -> Dataset:
+    """Load a dataset by its plugin, from its own files, and compare it with what the protocol says.
+
+    Args:
+        name: The name that the plugin is registered by.
+        plugin: The plugin.
+        protocol: One of its protocols.
+        root: Folder of the data.
+
+    Raises:
+        HashbenchError: The data is not there, or not sound; or the plugin gives something else.
+    """
+    from hashbench.dataset import Dataset
+
     dataset = plugin.load(root, protocol)
+    if not isinstance(dataset, Dataset):
+        raise HashbenchError(f"{find('dataset', name)}: load gives {type(dataset).__name__}, not a Dataset")
     if (dataset.name, dataset.protocol) != (name, protocol):
         raise HashbenchError(
             f"{find('dataset', name)} gives a dataset that calls itself {dataset.name}@{dataset.protocol}, "
             f"not {name}@{protocol}"
         )
-    unusual = plugin.protocols[protocol].differences(
-        len(dataset.query.images), len(dataset.train), len(dataset.database.images)
-    )
-    dataset = replace(dataset, warnings=(*dataset.warnings, *unusual))
-    return use_packed(dataset, root) if plugin.options.packed else dataset
+    counts = {part: len(split.images) for part, split in dataset.parts().items()}
+    unusual = plugin.protocols[protocol].differences(**counts)
+    return replace(dataset, warnings=(*dataset.warnings, *unusual))
 
 
 def source_digest(*entries: Entry) -> str:
     """Hash of the code that numbers depend on: the plugins, and what of hashbench takes part in a run."""
     package = Path(__file__).parent
-    beside = {"cli.py", "report", "scaffold.py", "testing.py"}
+    beside = {
+        *("cli.py", "cli_data.py", "terminal.py", "report", "scaffold.py", "testing.py"),
+        *("preparing.py", "verification.py"),
+    }
     core = [file for file in package.rglob("*.py") if file.relative_to(package).parts[0] not in beside]
     digest = hashlib.sha256()
     for origin, files in (("", core), *((entry.origin, entry.sources()) for entry in entries)):

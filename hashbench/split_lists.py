@@ -31,6 +31,12 @@ CLASS_NAMES = "classes.txt"
 
 _PARTS = {"train": "train", "query": "test|query", "database": "database|db"}
 _LABELS = ("label_onehot", "label", "targets_onehot", "targets")  # of images in `*_img.txt`, the best first
+_MASTERS = (
+    ("allannots.txt", None),
+    ("img.txt", "targets.txt"),
+    ("img_tc10.txt", "targets_onehot_tc10.txt"),
+    ("img_tc10.txt", "targets_tc10.txt"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,26 +108,24 @@ def _only(folder: Path, names: list[str]) -> Path:
     return folder / names[0]
 
 
-def find_master(folder: Path) -> tuple[Source, Path] | None:
-    """A list of all images and a JSON file with the rows of a split, if they are there.
+def find_master(folder: Path) -> tuple[Source, Path | None] | None:
+    """A list of all images, if there is one, and the JSON file with the rows of a split, if that is there.
 
-    The list is `allannots.txt`, or `img.txt` and `targets.txt`; the JSON file has "split" in its name.
+    The list is `allannots.txt`, `img.txt` and `targets.txt`, or `img_tc10.txt` and `targets_onehot_tc10.txt`;
+    the JSON file has "split" in its name.
 
     Raises:
         HashbenchError: There are several JSON files, or one without a list.
     """
-    splits = sorted(folder.glob("*split*.json"))
-    if not splits:
-        return None
-    split = _only(folder, [path.name for path in splits])
-    if (folder / "allannots.txt").is_file():
-        return Source(folder / "allannots.txt"), split
-    if (folder / "img.txt").is_file():
-        return Source(folder / "img.txt", folder / "targets.txt"), split
-    raise HashbenchError(
-        f"{split} has rows of a list of all images, but neither allannots.txt nor img.txt and targets.txt is "
-        "there"
-    )
+    masters = [Source(folder / images, folder / labels if labels else None) for images, labels in _MASTERS]
+    source = next((m for m in masters if m.file.is_file() and (m.labels is None or m.labels.is_file())), None)
+    splits = [path.name for path in sorted(folder.glob("*split*.json"))]
+    if splits and source is None:
+        raise HashbenchError(
+            f"{folder / splits[0]} has rows of a list of all images, but neither allannots.txt nor img.txt "
+            "and targets.txt is there"
+        )
+    return (source, _only(folder, splits) if splits else None) if source else None
 
 
 def dataset_from_lists(
@@ -131,7 +135,7 @@ def dataset_from_lists(
     orders: ColumnOrders | None = None,
     *,
     key: Callable[[str], str] = posixpath.basename,
-    image_id: Callable[[str], str] | None = None,
+    image_id: Callable[[str, str], str] | None = None,
 ) -> Dataset:
     """Load a dataset as lists split it.
 
@@ -142,7 +146,8 @@ def dataset_from_lists(
             names their folder.
         orders: The orders of label columns that are in use for this dataset; None: its classes are not known.
         key: What of a path names an image.
-        image_id: The id of a listed path; None: the path without the folders that all of them share.
+        image_id: The id of an image by its listed path and its file; None: the path without the folders that
+            all paths share, for datasets whose file names say which image it is.
 
     Raises:
         HashbenchError: Lists are missing or damaged, or images are.
@@ -151,8 +156,10 @@ def dataset_from_lists(
     places = [*([options.lists] if options.lists else []), *folders]
     every = [piece for pieces in lists.values() for piece in pieces]
     located, warnings = locate(every, places, missing=options.missing, key=key)
-    paths = [piece.paths for piece, _ in located]
-    ids = short_ids(paths) if image_id is None else [[image_id(path) for path in part] for part in paths]
+    if image_id is None:
+        ids = short_ids([piece.paths for piece, _ in located])
+    else:
+        ids = [[*map(image_id, piece.paths, files)] for piece, files in located]
     rest = iter(zip(located, ids, strict=True))
     splits = {}
     for part, pieces in lists.items():
@@ -164,11 +171,7 @@ def dataset_from_lists(
             truncated=options.truncated,
         )
         splits[part] = Split(images, np.concatenate([piece.labels for (piece, _), _ in found]))
-    if "train" not in splits:
-        assert options.train is not None  # else `_require` has refused the lists
-        drawn, _ = draw(len(splits["database"].images), [options.train], options.seed)
-        splits["train"] = splits["database"].subset(drawn)
-        warnings.append(f"the lists have no training images; {options.train:,} are drawn from the database")
+    warnings += _draw_absent(splits, options)
     return Dataset.from_splits(
         name,
         LISTS,
@@ -179,23 +182,58 @@ def dataset_from_lists(
     )
 
 
+def _draw_absent(splits: dict[str, Split], options: ListOptions) -> list[str]:
+    """Add the parts that no list has, drawn as the options say, and warn of it."""
+    if "all" in splits:
+        everything = splits.pop("all")
+        assert options.train is not None  # else `_require` has refused the lists
+        assert options.query is not None
+        train, query, rest = draw(len(everything.images), [options.train, options.query], options.seed)
+        splits |= {"train": everything.subset(train), "query": everything.subset(query)}
+        splits["database"] = everything.subset(np.sort(np.concatenate([train, rest])))
+        return [
+            f"{options.query:,} queries are drawn from a list of all images, and {options.train:,} "
+            "training images from the others, which are the database"
+        ]
+    if "train" in splits:
+        return []
+    assert options.train is not None
+    asked = set(splits["query"].images.ids)
+    free = np.array([row for row, name in enumerate(splits["database"].images.ids) if name not in asked])
+    drawn, _ = draw(len(free), [options.train], options.seed)
+    splits["train"] = splits["database"].subset(free[drawn])
+    return [f"the lists have no training images; {options.train:,} are drawn from the database"]
+
+
 def _read(
     name: str, options: ListOptions, folders: Sequence[Path], orders: ColumnOrders
 ) -> tuple[dict[str, list[ImageList]], Sequence[str]]:
     """The lists of each part that has any, which may be in pieces, and the class names."""
+    if options.lists is not None and not options.lists.is_dir():
+        raise UsageError(f"--lists {options.lists}: there is no such folder")
     folder = options.lists or next((f for f in folders if find_lists(f) or find_master(f)), folders[0])
     named = read_names(folder / CLASS_NAMES) if (folder / CLASS_NAMES).is_file() else None
     classes = (
         options.classes or (len(named) if named else None) or (min(orders) if len(orders) == 1 else None)
     )
+    if classes == 1 and options.label_format == "auto":
+        options = options.model_copy(update={"label_format": "multihot"})  # a class id would say nothing
     lists: dict[str, list[ImageList]] = {}
-    if master := find_master(folder):
+    found = find_lists(folder)
+    if not found and (master := find_master(folder)):
         source, split = master
         everything = source.read(classes, options)
-        rows = read_row_indices(split, len(everything.paths))
-        lists = {part: [everything.rows(rows[part])] for part in _PARTS}
+        if split is not None:
+            rows = read_row_indices(split, len(everything.paths))
+            lists = {part: [everything.rows(rows[part])] for part in _PARTS}
+        elif options.query is None or options.train is None:
+            raise HashbenchError(
+                f"{name}: {source.file} is one list of all images, and no split is beside it; to draw one, "
+                "say --data query=N and --data train=N"
+            )
+        else:
+            lists = {"all": [everything]}
     else:
-        found = find_lists(folder)
         _require(name, folder, found, options)
         for part, sources in found.items():
             lists[part] = []
@@ -203,7 +241,8 @@ def _read(
                 piece = source.read(classes, options)
                 classes = piece.labels.shape[1]  # all must agree with the first
                 lists[part].append(piece)
-    have, want = _columns(name, lists["query"][0].labels.shape[1], named, options.columns, orders)
+    columns = next(iter(lists.values()))[0].labels.shape[1]
+    have, want = _columns(name, columns, named, options.columns, orders)
     if tuple(have) == tuple(want):
         return lists, want
     at = [have.index(class_name) for class_name in want]
@@ -221,6 +260,9 @@ def _require(name: str, folder: Path, found: Mapping[str, list[Source]], options
             "one image a line, or another of the forms that datasets/README.md shows; name their folder by "
             "--lists"
         )
+    given = [part for part in ("train", "query") if part in found and getattr(options, part) is not None]
+    if given:
+        raise UsageError(f"--data {given[0]}: {folder} has a list of them, so that none are drawn")
     absent = [part for part in _PARTS if part not in found and not (part == "train" and options.train)]
     if absent:
         hint = "; to draw training images from the database, say --data train=N" if "train" in absent else ""
@@ -233,12 +275,21 @@ def _columns(
     name: str, classes: int, named: Sequence[str] | None, order: str | None, orders: ColumnOrders
 ) -> tuple[Sequence[str], Sequence[str]]:
     """The class names in the order of the label columns, and in that of the dataset."""
-    if orders and classes not in orders:
-        raise HashbenchError(
-            f"{name}: the lists have {classes} classes; known are {' and '.join(map(str, sorted(orders)))}, "
-            "so these are the lists of something else"
-        )
     known = orders.get(classes, {})
+    if orders and not known and named:  # some of the classes
+        known = next(
+            (
+                {order: [n for n in names if n in named] for order, names in of_all.items()}
+                for of_all in orders.values()
+                if set(named) <= set(next(iter(of_all.values())))
+            ),
+            {},
+        )
+    if orders and not known:
+        raise HashbenchError(
+            f"{name}: the lists have {classes} classes; known are {' and '.join(map(str, sorted(orders)))}; "
+            f"for some of these, name them in {CLASS_NAMES} beside the lists, one a line"
+        )
     want = next(iter(known.values()), named or [str(number) for number in range(classes)])
     if order is not None and order not in known:
         raise unknown_name(f"order of {classes} columns of {name}", order, known)

@@ -47,19 +47,6 @@ def data_options(lists: Path | None, missing: str | None, settings: list[str]) -
     return parse_pairs("--data", settings) | {key: value for key, value in flags.items() if value is not None}
 
 
-def protocol_of(protocol: str | None, lists: Path | None) -> str | None:
-    """The protocol that was asked for; list files mean `lists`.
-
-    Raises:
-        UsageError: Another one was asked for beside list files.
-    """
-    if lists is None:
-        return protocol
-    if protocol not in (None, "lists"):
-        raise UsageError(f"--lists goes with --protocol lists, not with {protocol}")
-    return "lists"
-
-
 def add_plugins(files: list[Path]) -> None:
     """Register plugin files."""
     from hashbench import registry

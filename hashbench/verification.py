@@ -10,6 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hashbench.dataset import Dataset, unlabelled
 from hashbench.decoding import decode
 from hashbench.errors import HashbenchError
@@ -49,6 +52,7 @@ class Verification:
         counts: Number of images by part.
         expected: What the protocol says, by part; None: nothing.
         unlabelled: Images without any label, by part.
+        unanswerable: Queries to which nothing in the database is relevant.
         overlaps: Ids that parts share.
         duplicates: Images that parts share by content.
         truncated: Files that end too early, and were accepted as asked; only if they were decoded.
@@ -64,6 +68,7 @@ class Verification:
     counts: dict[str, int]
     expected: dict[str, int | None]
     unlabelled: dict[str, int]
+    unanswerable: int
     overlaps: Overlaps
     duplicates: Duplicates
     truncated: list[str]
@@ -84,12 +89,8 @@ def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) ->
         protocol: What it should be.
         decode_all: Decode every image, too.
     """
-    parts = {"train": dataset.train, "query": dataset.query.images, "database": dataset.database.images}
-    labels = {
-        "train": dataset.train_labels,
-        "query": dataset.query.labels,
-        "database": dataset.database.labels,
-    }
+    parts = {name: part.images for name, part in dataset.parts().items()}
+    labels = {name: part.labels for name, part in dataset.parts().items()}
     counts = {part: len(images) for part, images in parts.items()}
     differences = protocol.differences(**counts)
     problems = list(differences)
@@ -129,6 +130,7 @@ def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) ->
         counts=counts,
         expected=protocol.counts,
         unlabelled={part: int(unlabelled(rows).sum()) for part, rows in labels.items()},
+        unanswerable=_unanswerable(labels["query"], labels["database"]),
         overlaps=dataset.overlaps,
         duplicates=Duplicates(
             groups=len(groups),
@@ -145,6 +147,13 @@ def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) ->
         problems=problems,
         warnings=[warning for warning in dataset.warnings if warning not in differences],
     )
+
+
+def _unanswerable(query: NDArray[Any], database: NDArray[Any]) -> int:
+    """How many queries have none of the classes that the database has."""
+    if query.ndim == 1:
+        return int((~np.isin(query, database)).sum())
+    return int((~query[:, database.any(axis=0)].any(axis=1)).sum())
 
 
 @dataclass(frozen=True)
@@ -171,11 +180,7 @@ def _inspect_one(images: Images, row: int, decode_all: bool) -> _Inspected:
         suspicious = content[:1] in (b"", b"<")  # nothing, or a web page
         if not (isinstance(images, FileImages) and (decode_all or suspicious)):
             return _Inspected(digest)
-        try:
-            decode(content, name=images.paths[row])
-        except HashbenchError:
-            images[row]  # may be truncated, if that was asked for
-            return _Inspected(digest, truncated=True)
-        return _Inspected(digest)
+        image = decode(content, name=images.paths[row], truncated=images.truncated)
+        return _Inspected(digest, truncated="truncated" in image.info)
     except HashbenchError as error:
         return _Inspected(error=str(error))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from hashbench.class_folders import class_names, read_class_folders
+from hashbench.class_folders import class_names, ignored_files, read_class_folders, read_split_folders
 from hashbench.data_options import FileOptions
 from hashbench.errors import HashbenchError
 
@@ -33,6 +33,11 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def below(base: Path) -> Callable[[str], str]:
+    """Ids that are paths relative to a folder."""
+    return lambda file: Path(file).relative_to(base).as_posix()
+
+
 def test_classes_are_the_folders_with_images(tree: Path) -> None:
     (tree / "query/owl").mkdir(parents=True)
     (tree / "query/owl/1.webp").touch()
@@ -40,7 +45,7 @@ def test_classes_are_the_folders_with_images(tree: Path) -> None:
 
 
 def test_images_have_the_place_of_their_folder_as_class(tree: Path) -> None:
-    split = read_class_folders(tree / "train", ["dog", "owl", "cat"], tree, FileOptions())
+    split = read_class_folders(tree / "train", ["dog", "owl", "cat"], FileOptions(), below(tree))
     assert split.images.ids == ("train/dog/10.png", "train/dog/2.PNG", "train/cat/sub/1.jpeg")
     assert split.labels.tolist() == [0, 0, 2]
     assert [split.images[index].getpixel((0, 0)) for index in range(3)] == [(1, 0, 0), (0, 0, 0), (2, 0, 0)]
@@ -52,11 +57,11 @@ def test_the_order_of_the_disk_does_not_matter(tree: Path, monkeypatch: pytest.M
             yield inside, folders, sorted(names, reverse=True)
 
     (tree / "train/cat/0.png").touch()
-    walk, before = os.walk, read_class_folders(tree / "train", ["cat", "dog"], tree, FileOptions())
+    walk, before = os.walk, read_class_folders(tree / "train", ["cat", "dog"], FileOptions(), below(tree))
     monkeypatch.setattr(os, "walk", backwards)
     monkeypatch.setattr(Path, "iterdir", lambda folder: iter([folder / "dog", folder / "cat"]))
     assert class_names([tree / "train"]) == ("cat", "dog")
-    after = read_class_folders(tree / "train", ["cat", "dog"], tree, FileOptions())
+    after = read_class_folders(tree / "train", ["cat", "dog"], FileOptions(), below(tree))
     assert after.images.ids == before.images.ids
     assert before.images.ids[:2] == ("train/cat/0.png", "train/cat/sub/1.jpeg")
 
@@ -68,11 +73,41 @@ def test_how_to_decode_is_handed_on(tree: Path) -> None:
     exif[274] = 6  # turned by 90°
     image.save(file, exif=exif)
     for turned, size in ((False, (4, 2)), (True, (2, 4))):
-        split = read_class_folders(tree / "train", ["dog"], tree, FileOptions(exif=turned))
+        split = read_class_folders(tree / "train", ["dog"], FileOptions(exif=turned), below(tree))
         assert split.images[0].size == size
 
 
 def test_no_images_are_an_error(tmp_path: Path) -> None:
     message = rf"{tmp_path} has no images in a folder for each class, such as {tmp_path}/owl/1\.jpg"
     with pytest.raises(HashbenchError, match=message):
-        read_class_folders(tmp_path, ["owl"], tmp_path, FileOptions())
+        read_class_folders(tmp_path, ["owl"], FileOptions(), str)
+
+
+def test_a_link_up_is_not_followed(tree: Path) -> None:
+    (tree / "train/cat/all").symlink_to(tree / "train")
+    (tree / "elsewhere").mkdir()
+    Image.new("RGB", (2, 2)).save(tree / "elsewhere/9.png")
+    (tree / "train/cat/more").symlink_to(tree / "elsewhere")
+    split = read_class_folders(tree / "train", ["cat", "dog"], FileOptions(), str)
+    assert [Path(name).name for name in split.images.ids] == ["9.png", "1.jpeg", "10.png", "2.PNG"]
+    assert split.labels.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("queries", ["query", "test"])
+def test_folders_decide_a_split(tree: Path, queries: str) -> None:
+    for part, name in ((queries, "owl"), ("database", "cat")):
+        (tree / part / name).mkdir(parents=True)
+        Image.new("RGB", (2, 2)).save(tree / part / name / "1.png")
+    parts, classes = read_split_folders(tree, None, FileOptions(), below(tree))
+    assert classes == ("cat", "dog", "owl")
+    assert parts["query"].images.ids == (f"{queries}/owl/1.png",)
+    assert parts["query"].labels.tolist() == [2]
+    assert parts["database"].labels.tolist() == [0]
+    assert len(parts["train"].labels) == 3
+
+
+def test_files_that_are_no_images_by_their_suffix_are_counted(tree: Path) -> None:
+    (warning,) = ignored_files([tree / "train/cat", tree / "train/dog"])
+    assert warning.startswith("1 files are left out, since their suffix is not that of an image, as of")
+    assert warning.endswith("train/cat/notes.txt")
+    assert ignored_files([tree / "train/dog"]) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,7 @@ def test_info_of_what_does_not_exist(cli: Callable[..., Any]) -> None:
 def test_verify_shows_what_it_found(cli: Callable[..., Any], coco: Path) -> None:
     done = cli("data", "verify", "coco", "--data-root", coco, "--decode")
     assert done.code == 0, done.err
-    for text in ("coco@117k", "classes       80", "decoded       all", "fingerprint   ", "sound"):
+    for text in ("coco@117k", "classes       80", "decoded       all", "fingerprint   ", "problems      0"):
         assert text in done.out
     assert load_dataset("coco", None, coco).fingerprint in done.out
 
@@ -98,7 +100,7 @@ def test_verify_finds_what_is_wrong(cli: Callable[..., Any], coco: Path) -> None
     done = cli("data", "verify", "coco", "--data-root", coco, "--decode")
     assert done.code == 1
     assert f"problem: {images[0]} is empty" in done.err
-    assert "1 problems" in done.out
+    assert "problems      1" in done.out
 
     images[1].unlink()
     command = ("data", "verify", "coco", "--data-root", coco)
@@ -112,7 +114,8 @@ def test_verify_finds_what_is_wrong(cli: Callable[..., Any], coco: Path) -> None
 
     done = cli(*command, "--missing", "skip", "--json")
     assert done.code == 1  # the counts are no longer those of the protocol
-    assert json.loads(done.out)["problems"] == ["database has 49 images, not 50"]
+    empty, gone = json.loads(done.out)["problems"][::-1]
+    assert (f"{images[0]} is empty" in empty, gone) == (True, "database has 49 images, not 50")
 
 
 def test_verify_of_lists(cli: Callable[..., Any], lists: Path) -> None:
@@ -141,7 +144,8 @@ def test_prepare_writes_lists(cli: Callable[..., Any], coco: Path, monkeypatch: 
     done = cli("data", "prepare", "coco", "--data-root", coco)
     assert done.code == 0, done.err
     assert "coco@117k: 10 queries, 20 training images, a database of 50" in done.out
-    folder = coco / "lists/coco@117k"
+    (folder,) = (coco / "lists").iterdir()
+    assert folder.name == f"coco@117k-{load_dataset('coco', '117k', coco).fingerprint[:8]}"
     back = load_dataset("coco", "lists", coco, lists=folder)
     assert back.fingerprint == load_dataset("coco", "117k", coco).fingerprint
     assert back.fingerprint in done.out
@@ -207,12 +211,12 @@ def test_both_means_are_shown_where_queries_have_no_answer(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--data", "sede=1"), "unknown option of the dataset 'sede'; did you mean 'seed'?"),
+        (("--data", "sede=1"), "unknown option of digits 'sede'; did you mean 'seed'?"),
         (("--data", "seed"), "--data takes KEY=VALUE, not 'seed'"),
-        (("--data", "seed=-1"), "option of the dataset seed=-1: input should be greater than or equal to 0"),
-        (("--data", "leaks=maybe"), "option of the dataset leaks='maybe': input should be 'keep' or 'drop'"),
-        (("--missing", "skip"), "unknown option of the dataset 'missing'"),
-        (("--lists", "x", "--protocol", "default"), "--lists goes with --protocol lists, not with default"),
+        (("--data", "seed=-1"), "option of digits seed=-1: input should be greater than or equal to 0"),
+        (("--data", "leaks=maybe"), "option of digits leaks='maybe': input should be 'keep' or 'drop'"),
+        (("--missing", "skip"), "unknown option of digits 'missing'; known: leaks, packed, seed, unlabelled"),
+        (("--lists", "x"), "unknown option of digits 'lists'"),
         (("--set", "data.seed=1"), "--set data.seed: use the flag --data"),
     ],
 )
@@ -223,3 +227,100 @@ def test_wrong_options_are_wrong_use(
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+def test_list_files_mean_the_protocol_lists(cli: Callable[..., Any], lists: Path) -> None:
+    for arguments in (("--lists", lists), ("--data", f"lists={lists}")):
+        done = cli("data", "verify", "folder", "--data-root", lists, *arguments, "--json")
+        assert json.loads(done.out)["protocol"] == "lists"
+    done = cli("data", "verify", "folder", "--data-root", lists, "--lists", lists, "--protocol", "split")
+    assert (done.code, "list files go with the protocol lists, not with split" in done.err) == (2, True)
+    done = cli("data", "verify", "folder", "--data-root", lists, "--lists", lists / "none")
+    assert (done.code, "there is no such folder" in done.err) == (2, True)
+
+
+def test_options_that_change_no_split_and_no_pixel_are_no_other_run(
+    cli: Callable[..., Any], lists: Path
+) -> None:
+    command = (*RUN, "--dataset", "folder", "--data-root", lists, "--lists", lists)
+    assert cli(*command).code == 0
+    assert "a record exists" in cli(*command, "--data", "seed=1").err
+    assert "a record exists" not in cli(*command, "--data", "exif=true").err
+
+
+def test_other_files_under_the_same_names_are_another_run(cli: Callable[..., Any], lists: Path) -> None:
+    command = (*RUN, "--dataset", "folder", "--data-root", lists, "--lists", lists)
+    assert cli(*command).code == 0
+    photo(lists / "3.png", 1, 3, (80, 64))
+    done = cli(*command)
+    assert done.code == 0
+    assert "a record exists" not in done.err
+
+
+def test_verify_warns_of_queries_that_are_in_the_database_by_another_name(
+    cli: Callable[..., Any], lists: Path
+) -> None:
+    (lists / "2.png").write_bytes((lists / "5.png").read_bytes())  # a query of another class
+    done = cli("data", "verify", "folder", "--data-root", lists, "--lists", lists)
+    assert "warning: 1 queries have the content of a database image" in done.err
+    assert "warning: 1 images are there several times, with other labels" in done.err
+    assert "unanswerable  1 queries" in done.out
+
+
+def test_lists_that_are_there_are_not_replaced(cli: Callable[..., Any], lists: Path, tmp_path: Path) -> None:
+    before = (lists / "test.txt").read_text()
+    command = ("data", "export-lists", "digits", "--output", lists)
+    done = cli(*command)
+    assert (done.code, "has lists already; name another folder, or pass --force" in done.err) == (2, True)
+    assert (lists / "test.txt").read_text() == before
+    assert cli(*command, "--force").code == 0
+    assert (lists / "test.txt").read_text() != before
+
+
+def test_names_with_blanks_can_be_packed_if_not_listed(cli: Callable[..., Any], tmp_path: Path) -> None:
+    for number in range(8):
+        photo(
+            tmp_path / "own" / ("cat", "dog")[number % 2] / f"my photo {number} [x] é.jpg", number % 2, number
+        )
+    done = cli("data", "prepare", "folder", "--data-root", tmp_path / "own", "--pack", "16")
+    assert done.code == 0, done.err
+    assert "packed copy" in done.out
+    assert "warning: no lists: " in done.err
+    assert load_dataset("folder", None, tmp_path / "own").options["packed"]["size"] == 16
+
+
+def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "hashbench", "data", "info", "digits"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "hashbench: error: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "message"),
+    [
+        (
+            "class A(DatasetPlugin):\n    def load(self, root, protocol): ...",
+            "has no protocols; add protocols =",
+        ),
+        (
+            "class A(DatasetPlugin):\n    protocols = {'p': Protocol('any')}\n"
+            "    def load(self, root, protocol): ...",
+            "load gives NoneType, not a Dataset",
+        ),
+    ],
+)
+def test_a_plugin_that_is_not_finished(
+    cli: Callable[..., Any], tmp_path: Path, plugin: str, message: str
+) -> None:
+    file = tmp_path / "plugin_a.py"
+    file.write_text(f"from hashbench import DatasetPlugin, Protocol\n\n{plugin}\n\nDATASETS = {{'a': A}}\n")
+    done = cli("data", "verify", "a", "--plugin", file)
+    assert done.code == 1
+    assert message in done.err

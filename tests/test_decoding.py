@@ -141,8 +141,8 @@ def test_grey_of_16_bits_is_scaled(format_: str, mode: str, exif: bool) -> None:
 @pytest.mark.parametrize(
     ("image", "problem"),
     [
-        (Image.new("I", (2, 2), 70_000), "its grey levels are not of 16 bits"),
-        (Image.new("I", (2, 2), -1), "its grey levels are not of 16 bits"),
+        (Image.new("I", (2, 2), 70_000), "its grey levels are of 32 bits"),
+        (Image.new("I", (2, 2), 200), "its grey levels are of 32 bits"),
         (Image.new("F", (2, 2), 0.5), "its pixels are floating-point numbers"),
     ],
 )

@@ -210,6 +210,6 @@ def test_rows_of_one_list_of_all_images(root: Path) -> None:
 def test_lists_of_another_number_of_labels(root: Path) -> None:
     for part in ("train", "test", "database"):
         (root / f"flickr25k/{part}.txt").write_text("im1.jpg 1 0 0\n")
-    message = r"flickr25k: the lists have 3 classes; known are 24 and 38, so these are the lists of something"
+    message = r"flickr25k: the lists have 3 classes; known are 24 and 38; for some of these, name them in"
     with pytest.raises(HashbenchError, match=message):
         load_dataset("flickr25k", "lists", root)

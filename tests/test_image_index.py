@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, MissingDataError
 from hashbench.image_index import ImageIndex, locate
 from hashbench.lists import ImageList
 
@@ -127,3 +127,23 @@ def test_one_file_under_two_paths_is_an_error(tmp_path: Path) -> None:
     message = r"b\.txt, line 1: '1\.jpg' is .*images/1\.jpg, which is also listed as 'images/1\.jpg'; list it"
     with pytest.raises(HashbenchError, match=message):
         locate([listing("images/1.jpg"), listing("1.jpg", file="b.txt")], [tmp_path])
+
+
+def test_hidden_folders_and_links_up_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "data/images/1.jpg", "data/.unpack/1.jpg", "data/images/.2.jpg")
+    (tmp_path / "data/images/back").symlink_to(tmp_path)
+    index = ImageIndex(tmp_path / "data")
+    assert index.find("1.jpg") == str(tmp_path / "data/images/1.jpg")
+    assert index.find(".2.jpg") is None
+
+
+def test_a_line_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg", "2.jpg")
+    message = r"a\.txt, line 3: '1\.jpg' is there already \(a\.txt, line 1\)"
+    with pytest.raises(HashbenchError, match=message):
+        locate([listing("1.jpg", "2.jpg", "1.jpg", file="a.txt")], [tmp_path])
+
+
+def test_no_image_at_all_is_missing_data(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match="1 of 1 listed images are not below"):
+        locate([listing("1.jpg")], [tmp_path], missing="skip")

@@ -14,7 +14,18 @@ PACKAGE = Path(hashbench.__file__).parent
 # A module imports from lines above its own only; what is on one line knows nothing of each other.
 LAYERS = [
     ["errors"],
-    ["codes", "config", "contrastive", "progress", "environment", "protocol", "decoding", "plugin_files"],
+    [
+        "codes",
+        "config",
+        "contrastive",
+        "progress",
+        "environment",
+        "protocol",
+        "decoding",
+        "plugin_files",
+        "locking",
+        "walking",
+    ],
     ["images", "backbones", "recipe", "data_options", "download", "image_sets"],
     ["dataset", "evaluation", "lists"],
     ["method", "image_index", "class_folders", "packing", "verification", "idx"],

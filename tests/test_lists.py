@@ -153,8 +153,8 @@ def test_label_formats(
 @pytest.mark.parametrize(
     ("text", "classes", "label_format", "message"),
     [
-        ("a 1\nb 0\n", None, "auto", "line 1: expected several values.*label_format=id with classes=N, or"),
-        ("a 1\nb 0\n", 1, "auto", "line 1: expected several values.*label_format=multihot"),
+        ("a 1\nb 0\n", None, "auto", "has one value a line: .*label_format=id and --data classes=N, or"),
+        ("a 1\nb 0\n", 1, "auto", "has one value a line: .*label_format=multihot"),
         ("a 1\nb 0\n", None, "id", r"list\.txt has class ids, .*; say it by --data classes=N"),
         ("a 1\nb 3\n", 3, "id", "line 2: expected a class id from 0 to 2, found '3'"),
         ("a 1\nb -1\n", 3, "auto", "line 2: expected a class id from 0 to 2, found '-1'"),
@@ -271,7 +271,7 @@ def test_class_ids_are_written_as_multihot_rows(tmp_path: Path) -> None:
 def test_what_no_list_can_hold_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(HashbenchError, match="'my dog.jpg' has a blank, which a list cannot have; rename it"):
         write_list(tmp_path / "list.txt", ["a", "my dog.jpg"], np.ones((2, 1), np.uint8), 1)
-    with pytest.raises(HashbenchError, match=r"list\.txt cannot be written: No such file"):
+    with pytest.raises(HashbenchError, match=r"list\.txt cannot be written: .*No such file"):
         write_list(tmp_path / "no/list.txt", ["a"], np.ones((1, 1), np.uint8), 1)
     assert not list(tmp_path.iterdir())
 

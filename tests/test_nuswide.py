@@ -184,7 +184,11 @@ def test_missing_images_are_an_error_or_left_out(root: Path) -> None:
     assert re.match(
         those, dataset.warnings[0].replace(" and are left out, so that this is another split", "")
     )
-    assert dataset.warnings[1:] == ("database has 103 images, not 105",)
+    assert dataset.warnings[1:] == (
+        "1 photographs are there twice with different labels: actor/0124_2124494303.jpg and "
+        "abbey/0001_2124494303.jpg",
+        "database has 103 images, not 105",
+    )
     assert dataset.fingerprint != whole.fingerprint
 
 

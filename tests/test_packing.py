@@ -19,7 +19,7 @@ from hashbench.data_options import FileOptions
 from hashbench.dataset import Dataset, Split
 from hashbench.decoding import decode
 from hashbench.image_sets import FileImages
-from hashbench.packing import PackedImages, pack, require_size, use_packed
+from hashbench.packing import PackedImages, check_packed, pack, require_size, use_packed
 
 SIZES = [(40, 30), (64, 64), (200, 150), (150, 201), (400, 90), (70, 300)]  # the first two are small
 ORIENTATION = 0x0112
@@ -60,12 +60,14 @@ def all_images(dataset: Dataset) -> list[tuple[str, Image.Image]]:
 def test_what_a_packed_dataset_is(photos: list[Path], tmp_path: Path) -> None:
     dataset = of_files(photos)
     folder = pack(dataset, tmp_path, 64)
-    assert folder == tmp_path / "packed" / "some@lists"
+    assert folder == tmp_path / "packed" / f"some-{dataset.options['files']}"
     packed = use_packed(dataset, tmp_path)
     assert {type(part) for part in (packed.train, packed.query.images, packed.database.images)} == {
         PackedImages
     }
-    sha256 = hashlib.sha256((folder / "images.bin").read_bytes()).hexdigest()
+    (file,) = folder.glob("*.bin")
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert file.stem == sha256
     assert packed.options == {**dataset.options, "packed": {"size": 64, "sha256": sha256}}
     assert (packed.fingerprint, packed.warnings) == (dataset.fingerprint, dataset.warnings)
     assert packed.train.ids == dataset.train.ids
@@ -145,7 +147,7 @@ def test_a_file_that_is_no_image_is_named(photos: list[Path], tmp_path: Path) ->
     photos[3].write_bytes(b"<html>gone</html>")
     with pytest.raises(HashbenchError, match=r"3\.jpg is a web page, not an image"):
         pack(of_files(photos), tmp_path, 64)
-    assert list((tmp_path / "packed").iterdir()) == []
+    assert list((tmp_path / "packed").glob("[!.]*")) == []
 
 
 def test_orientation_is_followed_where_it_was_chosen(photos: list[Path], tmp_path: Path) -> None:
@@ -210,6 +212,12 @@ def test_pickling_carries_no_images(tmp_path: Path) -> None:
     assert len(pickle.dumps(images)) < 2_000
 
 
+def data(folder: Path) -> Path:
+    """The file with the images."""
+    (file,) = folder.glob("*.bin")
+    return file
+
+
 def index_without(key: str) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         index = json.loads((folder / "index.json").read_text())
@@ -221,10 +229,10 @@ def index_without(key: str) -> Callable[[Path], None]:
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut images": (
-        lambda folder: (folder / "images.bin").write_bytes((folder / "images.bin").read_bytes()[:-10]),
-        r"images\.bin has [\d,]+ bytes, not [\d,]+",
+        lambda folder: data(folder).write_bytes(data(folder).read_bytes()[:-10]),
+        r"\.bin has [\d,]+ bytes, not [\d,]+",
     ),
-    "no images": (lambda folder: (folder / "images.bin").unlink(), "No such file"),
+    "no images": (lambda folder: data(folder).unlink(), "No such file"),
     "no index": (lambda folder: (folder / "index.json").unlink(), "No such file"),
     "garbage": (lambda folder: (folder / "index.json").write_bytes(b"\xff\xfe{"), "decode"),
     "half an index": (lambda folder: (folder / "index.json").write_text('{"size": 64, "sha'), "Unterminated"),
@@ -241,9 +249,7 @@ def test_a_damaged_copy(
 ) -> None:
     dataset = of_files(photos)
     damage(pack(dataset, tmp_path, 64))
-    match = (
-        rf"^the packed copy \S*/packed/some@lists is damaged \(.*{why}.*\); delete it, or prepare it again"
-    )
+    match = rf"^the packed copy \S*/packed/some-\w+ is damaged \(.*{why}.*\); delete it, or prepare it again"
     with pytest.raises(HashbenchError, match=match) as caught:
         use_packed(dataset, tmp_path)
     assert caught.value.exit_code == 1
@@ -253,30 +259,53 @@ def test_a_copy_that_goes_away(photos: list[Path], tmp_path: Path) -> None:
     dataset = of_files(photos)
     folder = pack(dataset, tmp_path, 64)
     packed = use_packed(dataset, tmp_path).train
-    (folder / "images.bin").unlink()
-    with pytest.raises(
-        HashbenchError, match=r"images\.bin cannot be read \(.*No such file.*prepare it again"
-    ):
+    data(folder).unlink()
+    with pytest.raises(HashbenchError, match=r"\.bin cannot be read \(.*No such file.*prepare it again"):
         packed[0]
 
 
-def test_a_copy_that_lacks_images_is_not_used(photos: list[Path], tmp_path: Path) -> None:
-    pack(of_files(photos, missing=2), tmp_path, 64)
+def change(photos: list[Path]) -> Dataset:
+    """The dataset after an image was replaced by a larger one."""
+    smooth(500, 400).save(photos[3])
+    return of_files(photos)
+
+
+def test_a_copy_of_other_files_is_not_used(photos: list[Path], tmp_path: Path) -> None:
+    before = of_files(photos)
+    pack(before, tmp_path, 64)
+    for dataset in (of_files(photos, missing=2), change(photos)):
+        assert dataset.options["files"] != before.options["files"]
+        same = use_packed(dataset, tmp_path)
+        assert same.train is dataset.train
+        assert same.options == dataset.options
+        (warning,) = same.warnings
+        assert warning.startswith(f"no packed copy in {tmp_path / 'packed'} is of these images")
+        pack(dataset, tmp_path, 64)
+        assert use_packed(dataset, tmp_path).options["packed"]["size"] == 64
+
+
+def test_a_copy_that_is_there_is_not_made_again(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = of_files(photos)
-    same = use_packed(dataset, tmp_path)
-    assert same.train is dataset.train
-    assert same.options == dataset.options
-    (warning,) = same.warnings
-    assert warning == (
-        f"the packed copy {tmp_path / 'packed' / 'some@lists'} is not used: it lacks 2 of the images; "
-        "prepare it again with --pack"
-    )
+    folder = pack(dataset, tmp_path, 64)
+    monkeypatch.setattr(FileImages, "__getitem__", None)
+    assert pack(dataset, tmp_path, 64) == folder
 
 
-def test_a_copy_with_more_images_is_used(photos: list[Path], tmp_path: Path) -> None:
-    pack(of_files(photos), tmp_path, 64)
-    packed = use_packed(of_files(photos, missing=2), tmp_path)
-    assert [image.size for image in packed.train] == [(85, 64), (64, 86)]
+def test_a_copy_is_checked_by_its_content(photos: list[Path], tmp_path: Path) -> None:
+    dataset = of_files(photos)
+    assert check_packed(dataset, tmp_path) is None
+    folder = pack(dataset, tmp_path, 64)
+    assert check_packed(dataset, tmp_path) is None
+    content = bytearray(data(folder).read_bytes())
+    content[2_000:3_000] = bytes(1_000)
+    data(folder).write_bytes(content)
+    assert "has changed since it was written" in (check_packed(dataset, tmp_path) or "")
+    with pytest.raises(HashbenchError, match=r"is damaged at \d\.jpg; prepare it again with --pack"):
+        [decode_all for part in use_packed(dataset, tmp_path).parts().values() for decode_all in part.images]
+    (folder / "index.json").unlink()
+    assert "is damaged" in (check_packed(dataset, tmp_path) or "")
 
 
 @pytest.mark.parametrize("option", ["exif", "truncated"])
@@ -304,7 +333,7 @@ def test_an_interrupted_pack_leaves_the_old_copy(
     monkeypatch.setattr(FileImages, "__getitem__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pack(dataset, tmp_path, 32)
-    assert list((tmp_path / "packed").iterdir()) == [folder]
+    assert list((tmp_path / "packed").glob("[!.]*")) == [folder]
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
@@ -312,7 +341,7 @@ def test_a_new_copy_replaces_the_old_one(photos: list[Path], tmp_path: Path) -> 
     dataset = of_files(photos)
     folder = pack(dataset, tmp_path, 64)
     assert pack(dataset, tmp_path, 32) == folder
-    assert list((tmp_path / "packed").iterdir()) == [folder]
+    assert list((tmp_path / "packed").glob("[!.]*")) == [folder]
     packed = use_packed(dataset, tmp_path)
     assert packed.options["packed"]["size"] == 32
     assert packed.query.images[1].size == (32, 32)
@@ -320,7 +349,7 @@ def test_a_new_copy_replaces_the_old_one(photos: list[Path], tmp_path: Path) -> 
 
 def test_a_copy_that_cannot_be_written(photos: list[Path], tmp_path: Path) -> None:
     (tmp_path / "packed").write_text("a file where the folder should be")
-    with pytest.raises(HashbenchError, match=r"packed/some@lists cannot be written \(.*\); make room"):
+    with pytest.raises(HashbenchError, match=r"packed/some-\w+ cannot be written \(.*\); make room"):
         pack(of_files(photos), tmp_path, 64)
 
 
@@ -328,7 +357,6 @@ def test_images_in_memory_need_no_copy(tmp_path: Path) -> None:
     dataset = load_dataset("digits", root=tmp_path)
     with pytest.raises(HashbenchError, match="^digits needs no packed copy; its images are not in files"):
         pack(dataset, tmp_path, 64)
-    (tmp_path / "packed" / "digits@default").mkdir(parents=True)
     assert use_packed(dataset, tmp_path) is dataset
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from hashbench.dataset import Dataset, DatasetPlugin, Split
 from hashbench.download import Archive
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, MissingDataError, UsageError
 from hashbench.image_sets import ArrayImages, FileImages
 from hashbench.preparing import export_lists, obtain
 from hashbench.protocol import Protocol
@@ -33,7 +33,7 @@ class Colours(DatasetPlugin):
         """See `DatasetPlugin.load`."""
         files = sorted((root / "colours" / "images").glob("*.png"))
         if len(files) != 2:
-            raise HashbenchError("colours: no images")
+            raise MissingDataError("colours: no images")
         everything = Split(FileImages(files, [file.name for file in files]), np.array([0, 1]))
         query, rest = everything.subset(np.array([0])), everything.subset(np.array([1]))
         return Dataset.from_splits(
@@ -68,17 +68,30 @@ def test_what_is_missing_is_downloaded_and_unpacked(
     archive = Archive(f"{site}/colours.zip", md5, "colours/colours.zip", "colours/images")
     monkeypatch.setattr(Colours, "downloads", (archive,))
     root = tmp_path / "data"
-    dataset = obtain(Colours(), root, "all")
+    dataset = obtain("colours", Colours(), root, "all")
     assert dataset.query.images.ids == ("blue.png",)
     assert (root / "colours/colours.zip").is_file()
 
     (tmp_path / "site/colours.zip").unlink()  # what is there is not asked for again
-    assert obtain(Colours(), root, "all").fingerprint == dataset.fingerprint
+    assert obtain("colours", Colours(), root, "all").fingerprint == dataset.fingerprint
 
 
 def test_what_may_not_be_downloaded_is_the_users(tmp_path: Path) -> None:
     with pytest.raises(HashbenchError, match="colours: no images"):
-        obtain(Colours(), tmp_path, "all")
+        obtain("colours", Colours(), tmp_path, "all")
+
+
+@pytest.mark.parametrize("error", [HashbenchError("damaged"), UsageError("wrong option")])
+def test_other_faults_start_no_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: HashbenchError
+) -> None:
+    def load(self: Colours, root: Path, protocol: str) -> Dataset:
+        raise error
+
+    monkeypatch.setattr(Colours, "load", load)
+    monkeypatch.setattr(Colours, "downloads", (Archive("http://127.0.0.1:9/x.zip", "0" * 32, "x.zip", "x"),))
+    with pytest.raises(type(error), match=str(error)):
+        obtain("colours", Colours(), tmp_path, "all")
 
 
 def in_memory() -> Dataset:
@@ -89,7 +102,8 @@ def in_memory() -> Dataset:
 
 
 def test_lists_are_the_usual_format(tmp_path: Path) -> None:
-    files = export_lists(in_memory(), tmp_path / "new/lists")
+    files, base = export_lists(in_memory(), tmp_path / "new/lists")
+    assert base == tmp_path / "new/lists"
     assert [file.name for file in files] == ["train.txt", "test.txt", "database.txt", "classes.txt"]
     assert [file.read_text() for file in files] == [
         "t/0.png 1 0\nt/1.png 1 1\n",
@@ -119,7 +133,8 @@ def test_images_in_files_are_not_written(tmp_path: Path) -> None:
     )
     with pytest.raises(HashbenchError, match="the images of toy are files already"):
         export_lists(dataset, tmp_path / "lists", write_images=True)
-    export_lists(dataset, tmp_path / "lists")
+    _, base = export_lists(dataset, tmp_path / "lists")
+    assert base == tmp_path
     assert (tmp_path / "lists/test.txt").read_text() == "a.png 1 0\n"
 
 

@@ -153,7 +153,7 @@ def test_quotas_are_filled_by_the_rule(
     expected = by_quota(labels, quotas, seed, only)
     if [len(group) for group in expected] != [3 * quota for quota in quotas]:
         with pytest.raises(
-            HashbenchError, match=r"class \d has too few images; the protocol draws \d+ of each"
+            HashbenchError, match=r"class \d has too few images for the protocol, which draws \d+ for each"
         ):
             draw_by_quota(labels, quotas, seed, only=only)
         return
@@ -170,3 +170,9 @@ def test_a_protocol_says_how_a_split_differs() -> None:
         "query has 999 images, not 1,000",
         "database has 5,001 images, not 5,000",
     ]
+
+
+def test_a_class_that_cannot_fill_its_places_is_named() -> None:
+    labels = np.array([[1, 0], [1, 0], [1, 1]], np.uint8)
+    with pytest.raises(HashbenchError, match=r"^dog has too few images .* draws 2 for each class; 1 have"):
+        draw_by_quota(labels, [1, 1], seed=0, class_names=["cat", "dog"])

@@ -92,7 +92,7 @@ def test_imagenet_ids_are_places_among_the_synsets() -> None:
 
 
 def test_class_ids_need_the_number_of_classes() -> None:
-    with pytest.raises(HashbenchError, match=r"test\.txt, line 1: expected several values.* label_format=id"):
+    with pytest.raises(HashbenchError, match=r"test\.txt has one value a line: .* label_format=id"):
         read_list(LISTS / "sdc/imagenet/test.txt", None)
     with pytest.raises(
         HashbenchError, match=r"test\.txt, line \d+: expected a class id from 0 to 98, found '99'"

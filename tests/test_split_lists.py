@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,9 +156,12 @@ def test_ids_and_fingerprint_do_not_depend_on_where_the_images_were(write: Write
 def test_an_id_can_be_made_of_the_path(write: Write) -> None:
     folder = write(PLAIN)
     dataset = dataset_from_lists(
-        "toy", ListOptions(lists=folder), [folder.parent], image_id=lambda path: path[7]
+        "toy",
+        ListOptions(lists=folder),
+        [folder.parent],
+        image_id=lambda path, file: path[7] + Path(file).suffix,
     )
-    assert dataset.database.images.ids == ("2", "3", "4", "5")
+    assert dataset.database.images.ids == ("2.jpg", "3.jpg", "4.jpg", "5.jpg")
 
 
 def test_the_first_folder_with_lists_has_them_unless_one_is_named(write: Write, tmp_path: Path) -> None:
@@ -247,10 +251,13 @@ def test_how_to_decode_is_handed_on(write: Write) -> None:
             r"split\.json has rows of a list of all images, but neither allannots\.txt nor",
         ),
         (
-            {"a_split.json": SPLIT, "b_split.json": SPLIT},
+            {"a_split.json": SPLIT, "b_split.json": SPLIT, "allannots.txt": lines(0, 1, 2)},
             r"has a_split\.json and b_split\.json, and each could",
         ),
-        ({"img.txt": ALL_NAMES, "split.json": SPLIT}, r"cannot read the list .*targets\.txt: No such file"),
+        (
+            {"img.txt": ALL_NAMES, "split.json": SPLIT},
+            r"split\.json has rows of a list of all images, but neither",
+        ),
         (
             {**PLAIN, "test.txt": "images/0.jpg 1 0\n"},
             r"test\.txt, line 1: expected 3 labels, found 2 labels",
@@ -323,7 +330,8 @@ def test_columns_that_cannot_be_told(
 def test_lists_of_another_number_of_classes_are_of_something_else(write: Write) -> None:
     orders: ColumnOrders = {2: {"usual": ("a", "b")}, 4: {"usual": ("a", "b", "c", "d")}}
     with pytest.raises(
-        HashbenchError, match="toy: the lists have 3 classes; known are 2 and 4, so these are"
+        HashbenchError,
+        match="toy: the lists have 3 classes; known are 2 and 4; for some of these, name them in",
     ):
         load(write(PLAIN), orders)
     with pytest.raises(HashbenchError, match=r"train\.txt, line 1: expected 2 labels, found 3 labels"):
@@ -343,3 +351,49 @@ def test_leaks_and_unlabelled_images_are_counted(write: Write) -> None:
     assert dataset.query.images.ids == ("0.jpg", "2.jpg")
     assert dataset.database.images.ids == ("4.jpg", "5.jpg")
     np.testing.assert_array_equal(dataset.database.labels, [[0, 1, 1], [1, 0, 1]])
+
+
+def test_drawn_training_images_are_no_queries(write: Write) -> None:
+    """As in lists whose queries are all in the database."""
+    folder = write({"test.txt": lines(0, 1), "database.txt": lines(0, 1, 2, 3, 4, 5)})
+    for seed in range(5):
+        dataset = load(folder, train=4, seed=seed)
+        assert sorted(dataset.train.ids) == ["2.jpg", "3.jpg", "4.jpg", "5.jpg"]
+        assert (dataset.overlaps.query_train, dataset.overlaps.query_database) == (0, 2)
+        assert load(folder, train=4, seed=seed, leaks="drop").overlaps.query_database == 0
+    with pytest.raises(HashbenchError, match="there are 4 images, the protocol draws 5"):
+        load(folder, train=5)
+
+
+@pytest.mark.parametrize("option", ["train", "query"])
+def test_what_has_a_list_is_not_drawn(write: Write, option: str) -> None:
+    with pytest.raises(UsageError, match=rf"--data {option}: .* has a list of them, so that none are drawn"):
+        load(write(PLAIN), **{option: 1})
+
+
+def test_a_list_of_all_images_is_split_as_asked(write: Write) -> None:
+    folder = write({"allannots.txt": lines(0, 1, 2, 3, 4, 5)})
+    with pytest.raises(
+        HashbenchError, match=r"one list of all images, .* say --data query=N and --data train=N"
+    ):
+        load(folder)
+    dataset = load(folder, query=2, train=3)
+    assert [len(part.labels) for part in dataset.parts().values()] == [3, 2, 4]
+    assert dataset.overlaps.train_database == 3
+    assert dataset.overlaps.query_database == 0
+    assert "2 queries are drawn from a list of all images" in dataset.warnings[0]
+    assert load(folder, query=2, train=3, seed=1).fingerprint != dataset.fingerprint
+
+
+def test_lists_of_some_of_the_classes(write: Write) -> None:
+    orders: ColumnOrders = {4: {"usual": ("cat", "dog", "owl", "hen"), "other": ("owl", "hen", "dog", "cat")}}
+    dataset = load(write(PLAIN | {"classes.txt": "owl\nhen\ncat\n"}), orders)
+    assert dataset.class_names == ("cat", "owl", "hen")
+    plain = load(write(PLAIN))
+    np.testing.assert_array_equal(dataset.query.labels, plain.query.labels[:, [2, 0, 1]])
+
+
+def test_one_class_is_told_by_its_name(write: Write) -> None:
+    texts = {name: re.sub(r"(\d\.jpg) (\d).*", r"\1 \2", text) for name, text in PLAIN.items()}
+    dataset = load(write(texts | {"classes.txt": "cat\n"}))
+    assert dataset.query.labels.shape == (2, 1)

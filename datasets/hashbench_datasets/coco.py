@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from hashbench.data_options import ListOptions
 from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
 from hashbench.download import Archive
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, MissingDataError
 from hashbench.image_index import locate_all
 from hashbench.lists import ImageList
 from hashbench.protocol import Protocol, draw
@@ -108,12 +109,12 @@ class COCO(DatasetPlugin):
         folders = [root / name for name in FOLDERS]
         if protocol == LISTS:
             return dataset_from_lists(
-                "coco", self.options, folders, self.column_orders, key=image_number, image_id=image_number
+                "coco", self.options, folders, self.column_orders, key=image_number, image_id=_image_id
             )
         folder, annotations = _annotations(folders)
         listed = read_annotations(annotations)
         everything, warnings = locate_all(
-            listed, [folder, root], self.options, key=image_number, image_id=image_number
+            listed, [folder, root], self.options, key=image_number, image_id=_image_id
         )
         train, query, rest = draw(len(everything.images), [TRAIN, QUERIES], self.options.seed)
         database = rest if protocol == "107k" else np.sort(np.concatenate([train, rest]))
@@ -130,8 +131,16 @@ class COCO(DatasetPlugin):
 
 
 def image_number(path: str) -> str:
-    """The 12 digits that name an image in 2014 and 2017: `val2014/COCO_val2014_000000000042.jpg`."""
-    return PurePosixPath(path).stem[-12:]
+    """The 12 digits that name an image in 2014 and 2017: `val2014/COCO_val2014_000000000042.jpg`.
+
+    A path that is not of such an image, as that of a mask or a label file, stays as it is.
+    """
+    found = re.fullmatch(r"(?:.*[/\\])?(?:COCO_(?:train|val)2014_)?(\d{12})\.jpe?g", path, re.IGNORECASE)
+    return found[1] if found else path
+
+
+def _image_id(path: str, _: str) -> str:
+    return image_number(path)
 
 
 def read_annotations(files: Sequence[Path]) -> ImageList:
@@ -195,8 +204,9 @@ def _annotations(folders: Sequence[Path]) -> tuple[Path, list[Path]]:
                 return folder, files
             if len(absent) == 1:
                 incomplete = incomplete or f"coco: {absent[0]} is missing; both parts are needed"
-    raise HashbenchError(
-        incomplete
-        or f"coco: no annotations in {folders[0] / 'annotations'}; `hashbench data prepare coco` downloads "
-        "all, or use --protocol lists with lists of a paper"
+    if incomplete:
+        raise HashbenchError(incomplete)
+    raise MissingDataError(
+        f"coco: no annotations in {folders[0] / 'annotations'}; `hashbench data prepare coco` downloads all, "
+        "or use --protocol lists with lists of a paper"
     )

@@ -11,7 +11,7 @@ import numpy as np
 from hashbench.data_options import ListOptions
 from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
 from hashbench.download import Archive
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, MissingDataError
 from hashbench.image_index import locate_all
 from hashbench.lists import ImageList, read_names
 from hashbench.protocol import Protocol, draw
@@ -129,7 +129,7 @@ class Flickr25k(DatasetPlugin):
             return dataset_from_lists("flickr25k", self.options, folders, self.column_orders)
         folder = next((folder for folder in folders if (folder / ANNOTATIONS).is_dir()), None)
         if folder is None:
-            raise HashbenchError(
+            raise MissingDataError(
                 f"flickr25k: no folder {folders[0] / ANNOTATIONS}; `hashbench data prepare flickr25k` "
                 "downloads all, or use --protocol lists with lists of a paper"
             )

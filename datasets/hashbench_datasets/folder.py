@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,10 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hashbench.class_folders import class_names, read_class_folders
+from hashbench.class_folders import (
+    FOLDERS,
+    class_names,
+    ignored_files,
+    read_class_folders,
+    read_split_folders,
+)
+from hashbench.class_folders import PROTOCOL as FOLDERS_RULE
 from hashbench.data_options import ListOptions
 from hashbench.dataset import About, Dataset, DatasetPlugin
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, UsageError
 from hashbench.image_index import locate_all
 from hashbench.lists import ImageList
 from hashbench.protocol import Protocol
@@ -39,7 +47,7 @@ class Folder(DatasetPlugin):
             "a share of the images (--data query_ratio=0.1) are queries, the others the database; all or a "
             "share of these (--data train_ratio=1) are the training images; drawn by the seed"
         ),
-        "folders": Protocol("the folders train/, query/ (or test/) and database/ decide"),
+        FOLDERS: FOLDERS_RULE,
         LISTS: PROTOCOL,
     }
     about: ClassVar[About] = About(
@@ -61,38 +69,41 @@ class Folder(DatasetPlugin):
     def load(self, root: Path, protocol: str) -> Dataset:
         """Read the folder; see `DatasetPlugin.load`."""
         if not root.is_dir():
-            raise HashbenchError(
-                f"folder: there is no folder {root}; name that of your images by --data-root"
-            )
+            raise UsageError(f"folder: there is no folder {root}; name that of your images by --data-root")
+
+        def place(file: str) -> str:
+            """The id of an image: where it is in the folder, or in that of the lists."""
+            inside = Path(file).is_relative_to(root) or self.options.lists is None
+            return Path(os.path.relpath(file, root if inside else self.options.lists)).as_posix()
+
+        def image_id(_: str, file: str) -> str:
+            return place(file)
+
         if protocol == LISTS:
-            return dataset_from_lists("folder", self.options, [root])
+            return dataset_from_lists("folder", self.options, [root], image_id=image_id)
         warnings: list[str] = []
-        if protocol == "folders":
-            queries = "query" if (root / "query").is_dir() else "test"
-            parts = [root / part for part in ("train", queries, "database")]
-            classes = class_names(parts)
-            train, query, database = (read_class_folders(part, classes, root, self.options) for part in parts)
+        classes: Sequence[str]
+        if protocol == FOLDERS:
+            parts, classes = read_split_folders(root, None, self.options, place)
+            warnings = ignored_files([root / part for part in ("train", "query", "test", "database")])
         else:
             if (root / LABELS).is_file():
                 listed, classes = read_labels(root / LABELS)
-                everything, warnings = locate_all(listed, [root], self.options)
+                everything, warnings = locate_all(listed, [root], self.options, image_id=image_id)
             else:
                 classes = class_names([root])
-                everything = read_class_folders(root, classes, root, self.options)
-            query_rows, train_rows, database_rows = self._draw(everything.labels)
-            train, query, database = map(everything.subset, (train_rows, query_rows, database_rows))
+                if {"train", "database"} <= set(classes):
+                    raise HashbenchError(
+                        f"folder: {root} has the folders of a split, not of classes; say --protocol folders"
+                    )
+                everything = read_class_folders(root, classes, self.options, place)
+                warnings = ignored_files([root / name for name in classes])
+            parts = {part: everything.subset(rows) for part, rows in self._draw(everything.labels).items()}
         return Dataset.from_splits(
-            "folder",
-            protocol,
-            classes,
-            train=train,
-            query=query,
-            database=database,
-            options=self.options,
-            warnings=warnings,
+            "folder", protocol, classes, **parts, options=self.options, warnings=warnings
         )
 
-    def _draw(self, labels: NDArray[np.integer]) -> list[NDArray[np.int64]]:
+    def _draw(self, labels: NDArray[np.integer]) -> dict[str, NDArray[np.int64]]:
         """Rows of the queries, of the training images and of the database."""
         random = np.random.RandomState(self.options.seed)
         if labels.ndim == 2 and (labels.sum(axis=1) == 1).all():
@@ -106,7 +117,7 @@ class Folder(DatasetPlugin):
             raise HashbenchError("folder: there are too few images; a class needs two to have a query")
         database = np.setdiff1d(np.arange(len(labels)), query)
         train = np.sort(random.permutation(database)[: _share(database, self.options.train_ratio)])
-        return [np.sort(query), train, database]
+        return {"query": np.sort(query), "train": train, "database": database}
 
 
 def _share(rows: NDArray[np.int64], ratio: float) -> int:
@@ -129,12 +140,14 @@ def read_labels(file: Path) -> tuple[ImageList, tuple[str, ...]]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:
             reader = csv.reader(text)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+            rows = [
+                (reader.line_num, [cell.strip() for cell in row]) for row in reader if "".join(row).strip()
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise HashbenchError(f"cannot read {file}: {error}") from error
     header = rows.pop(0)[1] if rows else []
     classes = tuple(header[1:])
-    if header[:1] != ["path"] or not classes or len(set(classes)) < len(classes) or not rows:
+    if header[:1] != ["path"] or len({*classes} - {""}) < max(1, len(classes)) or not rows:
         raise HashbenchError(
             f"{file}, line 1: expected `path,label` or `path,<class>,<class>,…` and then images, found "
             f"{','.join(header)!r} and {len(rows)} lines"
@@ -154,6 +167,8 @@ def read_labels(file: Path) -> tuple[ImageList, tuple[str, ...]]:
     if classes == ("label",):
         named = [{name.strip() for name in row[1].split("|")} - {""} for _, row in rows]
         classes = tuple(sorted(set().union(*named)))
+        if not classes:
+            raise HashbenchError(f"{file}: no image has a label, so that nothing could be evaluated")
         labels = np.array([[name in names for name in classes] for names in named], np.uint8)
     else:
         labels = np.array([row[1:] for _, row in rows]).astype(np.uint8)

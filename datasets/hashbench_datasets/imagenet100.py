@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from hashbench.class_folders import read_class_folders
+from hashbench.class_folders import FOLDERS as FOLDERS_PROTOCOL
+from hashbench.class_folders import PROTOCOL as FOLDERS_RULE
+from hashbench.class_folders import read_class_folders, read_split_folders
 from hashbench.data_options import ListOptions
 from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
 from hashbench.errors import HashbenchError
@@ -52,7 +56,7 @@ class ImageNet100(DatasetPlugin):
         "10k": Protocol(
             "as 13k with 100 training images a class (the sizes in HashNet's paper)", 5_000, 10_000, 128_503
         ),
-        "folders": Protocol("the folders train/, query/ (or test/) and database/ decide"),
+        FOLDERS_PROTOCOL: FOLDERS_RULE,
         LISTS: PROTOCOL,
     }
     about: ClassVar[About] = About(
@@ -74,8 +78,10 @@ class ImageNet100(DatasetPlugin):
         by_hand=(
             "ImageNet may be had from https://image-net.org only, after you agree to its terms: "
             "ILSVRC2012_img_train.tar (MD5 1d675b47d978889d74fa0da5fadfb00e) and ILSVRC2012_img_val.tar "
-            "(MD5 29b22e2961454d5413ddabcf34fc5622). Unpack them into a folder a synset, train/<synset>/ and "
-            "val/<synset>/, below the folder imagenet100 (or imagenet) of the data root"
+            "(MD5 29b22e2961454d5413ddabcf34fc5622). Unpack them into a folder a synset, train/<synset>/ "
+            "and val/<synset>/, below the folder imagenet100 (or imagenet) of the data root; the validation "
+            "images come unsorted, and valprep.sh of https://github.com/soumith/imagenetloader.torch sorts "
+            "them"
         ),
     )
     column_orders: ClassVar[ColumnOrders] = {100: {"synsets": SYNSETS}}
@@ -85,34 +91,32 @@ class ImageNet100(DatasetPlugin):
         """Read the folders or lists; see `DatasetPlugin.load`."""
         folders = [root / name for name in FOLDERS]
         if protocol == LISTS:
-            return dataset_from_lists("imagenet100", self.options, folders, self.column_orders)
+            return dataset_from_lists(
+                "imagenet100", self.options, folders, self.column_orders, image_id=lambda path, _: _name(path)
+            )
         base = next((folder for folder in folders if (folder / "train").is_dir()), None)
         if base is None:
             raise HashbenchError(f"imagenet100: no folder {folders[0] / 'train'}. {self.about.by_hand}")
 
-        if protocol == "folders":
-            queries = "query" if (base / "query").is_dir() else "test"
-            train, query, database = (
-                read_class_folders(base / part, SYNSETS, base, self.options)
-                for part in ("train", queries, "database")
-            )
+        if protocol == FOLDERS_PROTOCOL:
+            parts, _ = read_split_folders(base, SYNSETS, self.options, _name)
         else:
-            query = read_class_folders(base / "val", SYNSETS, base, self.options)
-            database = read_class_folders(base / "train", SYNSETS, base, self.options)
+            query, database = (
+                read_class_folders(base / part, SYNSETS, self.options, _name) for part in ("val", "train")
+            )
             drawn, _ = draw_per_class(database.labels, [TRAIN_PER_CLASS[protocol]], self.options.seed)
-            train = database.subset(drawn)
-        for part, split in (("queries", query), ("database images", database)):
-            if absent := np.setdiff1d(np.arange(len(SYNSETS)), split.labels).tolist():
+            parts = {"train": database.subset(drawn), "query": query, "database": database}
+        for part in ("query", "database"):
+            if absent := np.setdiff1d(np.arange(len(SYNSETS)), parts[part].labels).tolist():
                 raise HashbenchError(
-                    f"imagenet100: {len(absent)} of 100 synsets have no {part} in {base}, such as "
+                    f"imagenet100: {len(absent)} of 100 synsets have no {part} images in {base}, such as "
                     f"{SYNSETS[absent[0]]}"
                 )
         return Dataset.from_splits(
-            "imagenet100",
-            protocol,
-            SYNSETS,
-            train=train,
-            query=query,
-            database=database,
-            options=self.options,
+            "imagenet100", protocol, SYNSETS, **parts, options=self.options, warnings=()
         )
+
+
+def _name(path: str) -> str:
+    """The id of an image: its file's name, which is its own in all of ImageNet."""
+    return posixpath.basename(path.replace(os.sep, "/"))

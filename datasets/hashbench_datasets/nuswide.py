@@ -101,7 +101,7 @@ class NUSWide(DatasetPlugin):
         notes=(
             "Published splits of these very sizes share few queries, since each was drawn anew.",
             "HashNet's lists of 81 concepts have 1,131 of 5,000 queries without a label; BiHalf's lists of "
-            "21 order their columns by name (--data columns=alphabetical).",
+            "21 and of 10 order their columns by name (--data columns=alphabetical).",
             "Six photographs are there twice; they are never drawn as queries or training images.",
             "Numbers at the start of `…_m.jpg` names are rows of NUS-WIDE-urls.txt, not of Imagelist.txt.",
         ),
@@ -130,6 +130,7 @@ class NUSWide(DatasetPlugin):
         listed = read_official(folder, concepts)
         labelled = listed.rows(np.flatnonzero(listed.labels.any(axis=1)))
         everything, warnings = locate_all(labelled, [folder, root], self.options)
+        warnings += _conflicts(everything.images.ids, everything.labels)
         train, query, rest = draw_split(everything.images.ids, everything.labels, protocol, self.options.seed)
         return Dataset.from_splits(
             "nuswide",
@@ -164,10 +165,24 @@ def draw_split(
     times = Counter(photographs)
     single = np.array([times[photograph] == 1 for photograph in photographs])
     if protocol != "81":
-        return draw_by_quota(labels, QUOTAS[protocol], seed, only=single)
+        return draw_by_quota(labels, QUOTAS[protocol], seed, only=single, class_names=FREQUENT)
     rows = np.flatnonzero(single)
     train, query, _ = (rows[drawn] for drawn in draw(len(rows), DRAWN_OF_81, seed))
     return [train, query, np.setdiff1d(np.arange(len(single)), np.concatenate([train, query]))]
+
+
+def _conflicts(paths: Sequence[str], labels: NDArray[np.uint8]) -> list[str]:
+    """A warning of photographs that are there twice with different labels."""
+    rows: dict[str, int] = {}
+    pairs = [
+        (paths[first], path)
+        for row, path in enumerate(paths)
+        if (first := rows.setdefault(flickr_id(path), row)) != row and (labels[first] != labels[row]).any()
+    ]
+    if not pairs:
+        return []
+    listed = "; ".join(" and ".join(pair) for pair in pairs)
+    return [f"{len(pairs):,} photographs are there twice with different labels: {listed}"]
 
 
 def flickr_id(path: str) -> str:
