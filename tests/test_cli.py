@@ -248,11 +248,22 @@ def test_an_overlap_can_be_allowed_and_is_recorded(
     assert done.code == 0, done.err
     assert json.loads(done.out)[0]["split"]["overlaps"]["query_database"] == 21
 
-    done = cli(*command, "--json", *FAST, "--data", "leaks=drop")
+    done = cli(
+        "data",
+        "verify",
+        "nuswide",
+        "--protocol",
+        "lists",
+        "--data-root",
+        root,
+        "--json",
+        "--data",
+        "leaks=drop",
+    )
     assert done.code == 0, done.err
-    (shown,) = json.loads(done.out)
-    assert (shown["split"]["database"], shown["split"]["overlaps"]["query_database"]) == (84, 0)
-    assert "21 database images that are also queries are left out" in shown["split"]["warnings"]
+    found = json.loads(done.out)
+    assert (found["counts"]["database"], found["overlaps"]["query_database"]) == (84, 0)
+    assert "21 database images that are also queries are left out" in found["warnings"]
 
 
 @pytest.mark.parametrize(
