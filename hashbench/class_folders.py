@@ -91,7 +91,7 @@ def ignored_files(folders: Sequence[Path]) -> list[str]:
     if not others:
         return []
     return [
-        f"{len(others):,} files are left out, since their suffix is not that of an image, as of {others[0]}"
+        f"{len(others):,} files are left out, since their suffix is not that of an image, as of {min(others)}"
     ]
 
 

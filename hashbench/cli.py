@@ -243,7 +243,6 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal may not know every character
     try:
         app()
-        sys.stdout.flush()
     except HashbenchError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)

@@ -188,7 +188,7 @@ def prepare(
         with locked(root):
             export_lists(dataset, folder)
         show(f"lists {folder}")
-    except HashbenchError as error:  # they are for other code; ours does not need them
+    except (HashbenchError, OSError) as error:  # they are for other code; ours does not need them
         say(f"warning: no lists: {error}")
 
 
@@ -213,9 +213,9 @@ def export_lists(
 
     from hashbench import registry
     from hashbench.preparing import export_lists as export
-    from hashbench.split_lists import find_lists
+    from hashbench.split_lists import CLASS_NAMES, find_lists
 
-    if find_lists(output) and not force:
+    if not force and (find_lists(output) or (output / CLASS_NAMES).exists()):
         raise UsageError(f"{output} has lists already; name another folder, or pass --force to replace them")
     dataset = registry.read_dataset(name, made, chosen, root)
     _say_warnings(dataset)

@@ -9,9 +9,6 @@ from pydantic import Field
 
 from hashbench.config import Section
 
-PIXEL_OPTIONS = ("exif", "truncated", "files", "packed")
-"""What of a dataset's recorded options changes pixels, which no fingerprint covers."""
-
 LabelFormat = Literal["auto", "multihot", "counts", "id", "ids"]
 
 
@@ -56,3 +53,7 @@ class ListOptions(FileOptions):
     """Training images to draw from the database, where the lists have none."""
     query: int | None = Field(default=None, gt=0)
     """Queries to draw, where there is only one list of all images; the others are the database."""
+
+
+SPLIT_OPTIONS = frozenset(ListOptions.model_fields) - {"exif", "truncated", "packed"}
+"""Options that a split's fingerprint covers, so that a run that was done with others of them is the same."""

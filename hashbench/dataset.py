@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from hashbench.data_options import DataOptions
 from hashbench.download import Archive
 from hashbench.errors import HashbenchError
-from hashbench.image_sets import FileImages, Images
+from hashbench.image_sets import ArrayImages, FileImages, Images
 from hashbench.protocol import Overlaps, Protocol, fingerprint, overlaps
 
 
@@ -255,15 +254,13 @@ def unlabelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _files(*parts: Images) -> dict[str, str]:
-    """A digest of the ids and sizes of all files, which tells copies with other pixels apart; no reading."""
-    sizes = {
-        name: size
-        for part in parts
-        if isinstance(part, FileImages)
-        for name, size in zip(part.ids, part.sizes(), strict=True)
+    """A digest of what the images are: names and sizes of files, which are not read; pixels in memory."""
+    lines = {
+        f"{name} {size}" for part in parts if isinstance(part, FileImages) for name, size in part.sizes()
     }
-    text = json.dumps(sorted(sizes.items()))
-    return {"files": hashlib.sha256(text.encode()).hexdigest()[:16]} if sizes else {}
+    lines |= {part.digest() for part in {*parts} if isinstance(part, ArrayImages)}
+    text = "\n".join(sorted(lines)).encode(errors="surrogateescape")
+    return {"files": hashlib.sha256(text).hexdigest()[:16]} if lines else {}
 
 
 def _without(unwanted: NDArray[np.bool_], split: Split, what: str, found: list[str]) -> Split:

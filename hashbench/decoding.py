@@ -84,5 +84,5 @@ def _instead(source: Path | bytes) -> str:
             source = file.read(512)
     if not source:
         return "is empty"
-    page = source.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml"))
+    page = source.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml"))
     return "is a web page, not an image" if page else "is not an image"

@@ -95,7 +95,11 @@ def fetch(url: str, path: Path, md5: str) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        went_on = part.exists()
         _receive(url, part)
+        if went_on and file_md5(part) != md5:  # what an earlier try left was no part of it
+            part.unlink()
+            _receive(url, part)
         if (found := file_md5(part)) != md5:
             part.unlink()
             raise HashbenchError(

@@ -25,7 +25,7 @@ from hashbench import environment, registry
 from hashbench.backbones import create_backbone
 from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.config import RunConfig
-from hashbench.data_options import PIXEL_OPTIONS
+from hashbench.data_options import SPLIT_OPTIONS
 from hashbench.dataset import Dataset
 from hashbench.encoding import check_encoder, encode, encode_queries
 from hashbench.errors import HashbenchError
@@ -106,9 +106,9 @@ def run_id(config: RunConfig, dataset: Dataset, source: str) -> str:
         dataset: Whose split counts.
         source: Hash of the code, from `registry.source_digest`.
     """
-    pixels = {key: value for key, value in config.data.items() if key in PIXEL_OPTIONS}
+    data = {key: value for key, value in config.data.items() if key not in SPLIT_OPTIONS}
     parts = {
-        "config": {**config.model_dump(mode="json"), "data": pixels},  # the fingerprint has the rest of it
+        "config": {**config.model_dump(mode="json"), "data": data},
         "split": dataset.fingerprint,
         "code": source,
         "libraries": environment.library_versions(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -84,6 +85,12 @@ class ArrayImages(Images):
     def __getitem__(self, index: int) -> Image.Image:
         return Image.fromarray(self._array[index]).convert("RGB")
 
+    def digest(self) -> str:
+        """A hash of ids and pixels."""
+        content = hashlib.blake2b(np.ascontiguousarray(self._array).data, digest_size=16)
+        content.update("\n".join(self.ids).encode())
+        return content.hexdigest()
+
     def subset(self, indices: NDArray[np.integer[Any]]) -> ArrayImages:
         """See `Images.subset`."""
         return ArrayImages(self._array[indices], [self.ids[index] for index in indices])
@@ -120,14 +127,15 @@ class FileImages(Images):
     def __getitem__(self, index: int) -> Image.Image:
         return decode(Path(self.paths[index]), exif=self.exif, truncated=self.truncated)
 
-    def sizes(self) -> list[int]:
-        """The bytes that each file has.
+    def sizes(self) -> list[tuple[str, int]]:
+        """The id of each image, and the bytes that its file has.
 
         Raises:
             HashbenchError: A file is not there.
         """
         try:
-            return [os.stat(path).st_size for path in self.paths]  # noqa: PTH116 - these are strings
+            sizes = [os.stat(path).st_size for path in self.paths]  # noqa: PTH116 - these are strings
+            return list(zip(self.ids, sizes, strict=True))
         except OSError as error:
             raise HashbenchError(f"{error.filename} cannot be read: {error.strerror}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,11 +29,25 @@ def locked(folder: Path) -> Iterator[None]:
         OSError: It cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                sys.stderr.write(f"hashbench: another process writes into {folder}; waiting for it\n")
-                fcntl.flock(file, fcntl.LOCK_EX)
+    path = folder / LOCK
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:  # of another user, who shares the folder
+        lock = os.open(path, os.O_RDONLY)
+    try:
+        _wait_for(lock, folder)
         yield
+    finally:
+        os.close(lock)
+
+
+def _wait_for(lock: int, folder: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.stderr.write(f"hashbench: another process writes into {folder}; waiting for it\n")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:  # a file system without locks; what is written is still whole or not there
+        return

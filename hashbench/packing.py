@@ -108,14 +108,21 @@ def pack(dataset: Dataset, root: Path, size: int) -> Path:
     first, *_ = parts
     if not isinstance(first, FileImages):
         raise HashbenchError(f"{dataset.name} needs no packed copy; its images are not in files of their own")
-    if use_packed(dataset, root).options.get("packed", {}).get("size") == size:
-        return packed_folder(dataset, root)
+    ids = {name for part in parts for name in part.ids}
+    files = {file for part in parts if isinstance(part, FileImages) for file in part.sizes()}
+    if len(files) != len(ids):
+        raise HashbenchError(
+            f"{dataset.name}: {len(files) - len(ids):,} ids are of different files in two parts, so that no "
+            "copy can have both; `hashbench data verify` names them"
+        )
     unique = {name: (part, row) for part in parts for row, name in enumerate(part.ids)}
     folder = packed_folder(dataset, root)
     partial = folder.with_name(f".{folder.name}.new")
     old = folder.with_name(f".{folder.name}.old")
     try:
         with locked(folder.parent):
+            if _made(dataset, root, size):
+                return folder
             for leftover in (partial, old):  # of a process that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
             partial.mkdir()
@@ -136,7 +143,9 @@ def pack(dataset: Dataset, root: Path, size: int) -> Path:
             partial.rename(folder)
             shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise HashbenchError(f"{folder} cannot be written ({error}); make room for it") from error
+        raise HashbenchError(
+            f"{folder} cannot be written ({error}); make room, or choose another --data-root"
+        ) from error
     return folder
 
 
@@ -157,7 +166,7 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
         return dataset
     folder = packed_folder(dataset, root)
     if not folder.is_dir():
-        others = sorted(folder.parent.glob(f"{dataset.name}-*"))
+        others = [*folder.parent.glob(f"{dataset.name}-{'[0-9a-f]' * 16}")]
         warning = f"no packed copy in {folder.parent} is of these images; make one by data prepare --pack"
         return replace(dataset, warnings=(*dataset.warnings, warning)) if others else dataset
     decoding = _decoding(first)
@@ -170,6 +179,15 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
         if (there := data.stat().st_size) != ends[-1]:
             raise ValueError(f"{data.name} has {there:,} bytes, not {ends[-1]:,}")
         made = {name: index[name] for name in decoding}
+        parts = {
+            name: Split(
+                PackedImages(
+                    data, np.array([spans[i] for i in part.images.ids], np.int64), part.images.ids, **decoding
+                ),
+                part.labels,
+            )
+            for name, part in dataset.parts().items()
+        }
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise HashbenchError(
             f"the packed copy {folder} is damaged ({error}); delete it, or prepare it again with --pack"
@@ -181,11 +199,6 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
         )
         return replace(dataset, warnings=(*dataset.warnings, warning))
 
-    def swap(part: Split) -> Split:
-        rows = np.array([spans[name] for name in part.images.ids], np.int64)
-        return Split(PackedImages(data, rows, part.images.ids, **decoding), part.labels)
-
-    parts = {name: swap(part) for name, part in dataset.parts().items()}
     return replace(
         dataset,
         train=parts["train"].images,
@@ -193,6 +206,13 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
         database=parts["database"],
         options={**dataset.options, "packed": packed},
     )
+
+
+def _made(dataset: Dataset, root: Path, size: int) -> bool:
+    """Whether there is a sound packed copy of that size."""
+    if check_packed(dataset, root) is not None:
+        return False
+    return bool(use_packed(dataset, root).options.get("packed", {}).get("size") == size)
 
 
 def check_packed(dataset: Dataset, root: Path) -> str | None:

@@ -285,6 +285,10 @@ def _columns(
             ),
             {},
         )
+    if orders and not known and named and len(named) == classes:
+        every = {n for of_all in orders.values() for n in next(iter(of_all.values()))}
+        unknown = min(set(named) - every, default=" and ".join(named))
+        raise HashbenchError(f"{name}: {CLASS_NAMES} names {unknown!r}, which is no class of {name}")
     if orders and not known:
         raise HashbenchError(
             f"{name}: the lists have {classes} classes; known are {' and '.join(map(str, sorted(orders)))}; "

@@ -91,6 +91,7 @@ def print_json(value: Any) -> None:
     import json
 
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.flush()  # a full disk is said here, and not when Python ends
 
 
 def show(what: Any) -> None:

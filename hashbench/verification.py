@@ -20,6 +20,7 @@ from hashbench.image_sets import FileImages, Images
 from hashbench.progress import progress
 from hashbench.protocol import Overlaps, Protocol
 
+BLANK = b"\xef\xbb\xbf \t\r\n"  # what may stand before the tags of a web page, a byte order mark first
 CHUNK = 1024  # images at once with the threads that read them
 
 
@@ -97,14 +98,22 @@ def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) ->
     if dataset.overlaps.query_database:
         problems.append(f"{dataset.overlaps.query_database:,} queries are also in the database")
 
-    unique = {name: (images, row) for images in parts.values() for row, name in enumerate(images.ids)}
+    unique = {
+        (name, images.paths[row] if isinstance(images, FileImages) else ""): (images, row)
+        for images in parts.values()
+        for row, name in enumerate(images.ids)
+    }
+    content_of: dict[str, bytes] = {}
     by_content: dict[bytes, list[str]] = defaultdict(list)
     truncated: list[str] = []
-    for name, found in zip(unique, _inspect([*unique.values()], decode_all), strict=True):
+    for (name, _), found in zip(unique, _inspect([*unique.values()], decode_all), strict=True):
         if found.error is not None:
             problems.append(found.error)
-        else:
+        elif name not in content_of:
+            content_of[name] = found.digest
             by_content[found.digest].append(name)
+        elif content_of[name] != found.digest:
+            problems.append(f"{name} is another image in another part")
         if found.truncated:
             truncated.append(name)
     groups = [group for group in by_content.values() if len(group) > 1]
@@ -177,7 +186,7 @@ def _inspect_one(images: Images, row: int, decode_all: bool) -> _Inspected:
     try:
         content = images.content(row)
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        suspicious = content[:1] in (b"", b"<")  # nothing, or a web page
+        suspicious = content[:64].lstrip(BLANK)[:1] in (b"", b"<")  # nothing, or a web page
         if not (isinstance(images, FileImages) and (decode_all or suspicious)):
             return _Inspected(digest)
         image = decode(content, name=images.paths[row], truncated=images.truncated)

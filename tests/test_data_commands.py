@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -289,11 +290,13 @@ def test_names_with_blanks_can_be_packed_if_not_listed(cli: Callable[..., Any], 
     assert load_dataset("folder", None, tmp_path / "own").options["packed"]["size"] == 16
 
 
-def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "hashbench", "data", "info", "digits"],
+            [sys.executable, "-m", "hashbench", "data", "info", "digits", *arguments],
             stdout=full,
+            env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"},
             stderr=subprocess.PIPE,
             text=True,
             check=False,
@@ -324,3 +327,21 @@ def test_a_plugin_that_is_not_finished(
     done = cli("data", "verify", "a", "--plugin", file)
     assert done.code == 1
     assert message in done.err
+
+
+def test_an_option_of_a_plugin_makes_another_run(cli: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "invert.py").write_text(
+        "from hashbench import DataOptions\n"
+        "from hashbench_datasets.digits import Digits\n\n"
+        "class Inverted(Digits):\n"
+        "    class Options(DataOptions):\n"
+        "        invert: bool = False\n\n"
+        "    def load(self, root, protocol):\n"
+        "        from dataclasses import replace\n"
+        "        return replace(super().load(root, protocol), name='inverted')\n\n"
+        "DATASETS = {'inverted': Inverted}\n"
+    )
+    command = (*RUN, "--plugin", tmp_path / "invert.py", "--dataset", "inverted", "--set", "batch_size=512")
+    assert cli(*command).code == 0
+    assert "a record exists" in cli(*command, "--data", "unlabelled=drop").err
+    assert "a record exists" not in cli(*command, "--data", "invert=true").err

@@ -209,3 +209,31 @@ def test_describing_datasets_imports_no_torch() -> None:
         "sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_images_in_memory_are_told_apart_by_their_pixels() -> None:
+    one, same = make(), make()
+    assert one.options["files"] == same.options["files"]
+    other = Split(ArrayImages(np.full((1, 2, 3), 9, np.uint8), ["q1"]), np.array([0]))
+    changed = Dataset.from_splits(
+        "toy",
+        "default",
+        ["cat", "dog"],
+        train=Split(one.train, one.train_labels),
+        query=other,
+        database=one.database,
+    )
+    assert changed.fingerprint == one.fingerprint
+    assert changed.options["files"] != one.options["files"]
+
+
+@pytest.mark.parametrize("image_id", ["/data/1.jpg", "\\\\server\\1.jpg"])
+def test_a_path_of_this_machine_is_no_id(image_id: str) -> None:
+    with pytest.raises(HashbenchError, match="an id is no path of this machine, make it relative"):
+        make(query=([image_id], [0]))
+
+
+def test_a_dataset_without_classes_is_an_error() -> None:
+    part = Split(grey(["a"]), np.zeros((1, 0), np.uint8))
+    with pytest.raises(HashbenchError, match="toy: train has no classes, so that nothing is relevant"):
+        Dataset.from_splits("toy", "p", [], train=part, query=part, database=part)

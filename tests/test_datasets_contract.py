@@ -46,9 +46,11 @@ def test_the_guide_has_what_the_plugin_says() -> None:
         plugin = registry.create_dataset(name)
         assert plugin.about.licence in readme, name
         assert plugin.about.size in readme, name
+        assert all(note in readme for note in plugin.about.notes), name
         for protocol, definition in plugin.protocols.items():
             assert "\n" not in definition.definition
             (row,) = re.findall(rf"^\| `{name}` \| `{protocol}`.*$", readme, re.MULTILINE)
+            assert f"| {definition.definition} |" in row
             for count in definition.counts.values():
                 assert count is None or f"{count:,}" in row, row
 

@@ -123,15 +123,22 @@ def test_a_part_that_is_whole_needs_no_more(server: str, tmp_path: Path) -> None
         ("wrongrange", CONTENT[:5_000]),
     ],
 )
-def test_a_part_that_does_not_fit_is_deleted(server: str, tmp_path: Path, name: str, there: bytes) -> None:
+def test_what_is_no_part_of_the_file_is_not_gone_on_with(
+    server: str, tmp_path: Path, name: str, there: bytes
+) -> None:
     (tmp_path / ".file.gz.part").write_bytes(there)
-    with pytest.raises(
-        HashbenchError, match=r"sends another file than it should \(MD5 \w+\); fetch it by hand"
-    ):
-        fetch(f"{server}/{name}", tmp_path / "file.gz", MD5)
-    assert not list(tmp_path.iterdir())
-    fetch(f"{server}/file", tmp_path / "file.gz", MD5)
+    fetch(f"{server}/{name}", tmp_path / "file.gz", MD5)
     assert (tmp_path / "file.gz").read_bytes() == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == ["file.gz"]
+
+
+def test_another_file_is_not_kept(server: str, tmp_path: Path) -> None:
+    message = (
+        r"/file sends another file than it should \(MD5 \w+\); fetch it by hand and save it as .*file\.gz"
+    )
+    with pytest.raises(HashbenchError, match=message):
+        fetch(f"{server}/file", tmp_path / "file.gz", "0" * 32)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

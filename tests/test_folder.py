@@ -253,3 +253,24 @@ def test_lists_of_class_ids_need_the_number_of_classes(root: Path) -> None:
     by_file = load_dataset("folder", "lists", root)
     assert by_file.query.labels.tolist() == by_option.query.labels.tolist() == [[0, 1, 0]]
     assert by_file.class_names == ("cat", "dog", "hen")
+
+
+@pytest.mark.parametrize("part", ["query", "test", "database"])
+def test_the_folders_of_a_split_are_no_classes(tmp_path: Path, part: str) -> None:
+    for name in ("train", part):
+        photo(tmp_path / name / "cat/1.jpg", 0, 1)
+    with pytest.raises(HashbenchError, match=r"folders of a split, not of classes; say --protocol folders"):
+        load_dataset("folder", "split", tmp_path)
+
+
+def test_ids_do_not_depend_on_how_paths_are_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        photo(tmp_path / f"own/set/{number}.jpg", number, number)
+    for part, row in (("train", 0), ("test", 1), ("database", 2)):
+        (tmp_path / f"own/set/{part}.txt").write_text(f"{row}.jpg 1 0\n")
+    made = [
+        load_dataset("folder", None, root, lists=Path(lists))
+        for root, lists in (("own", "own/set"), ("own", tmp_path / "own/set"), (tmp_path / "own", "own/set"))
+    ]
+    assert {dataset.query.images.ids for dataset in made} == {("set/1.jpg",)}

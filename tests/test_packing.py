@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,8 +306,36 @@ def test_a_copy_is_checked_by_its_content(photos: list[Path], tmp_path: Path) ->
     assert "has changed since it was written" in (check_packed(dataset, tmp_path) or "")
     with pytest.raises(HashbenchError, match=r"is damaged at \d\.jpg; prepare it again with --pack"):
         [decode_all for part in use_packed(dataset, tmp_path).parts().values() for decode_all in part.images]
+    pack(dataset, tmp_path, 64)  # mends it
+    assert check_packed(dataset, tmp_path) is None
     (folder / "index.json").unlink()
     assert "is damaged" in (check_packed(dataset, tmp_path) or "")
+    pack(dataset, tmp_path, 64)
+    assert check_packed(dataset, tmp_path) is None
+
+
+def test_one_id_for_two_files_cannot_be_packed(photos: list[Path], tmp_path: Path) -> None:
+    dataset = of_files(photos)
+    assert isinstance(dataset.train, FileImages)
+    other = FileImages([photos[0], *dataset.train.paths[1:]], dataset.train.ids)
+    with pytest.raises(HashbenchError, match="some: 1 ids are of different files in two parts"):
+        pack(replace(dataset, train=other), tmp_path, 64)
+
+
+def packs(photos: list[Path], root: Path) -> None:
+    pack(of_files(photos), root, 64)
+
+
+def test_processes_pack_one_after_the_other(photos: list[Path], tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=packs, args=(photos, tmp_path)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert check_packed(of_files(photos), tmp_path) is None
+    assert len([*(tmp_path / "packed").glob("[!.]*")]) == 1
 
 
 @pytest.mark.parametrize("option", ["exif", "truncated"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_files_that_are_gone_or_no_images(folder: Path) -> None:
     made = dataset(folder)
     (folder / "1.jpg").unlink()
     (folder / "2.jpg").write_bytes(b"")
-    (folder / "4.jpg").write_text("<html>404</html>")
+    (folder / "4.jpg").write_text("\ufeff\n<!DOCTYPE html>404")
     found = verify(made, ANY)
     assert len(found.problems) == 3
     assert verify(made, ANY, decode_all=True).problems == found.problems
@@ -125,3 +126,11 @@ def test_an_image_with_other_labels_in_another_part_is_a_problem(folder: Path) -
     query = Split(images, np.array([0, 1] * 3)).subset(np.arange(4, 6))
     made = Dataset.from_splits("toy", "p", ["cat", "dog"], train=train, query=query, database=stored)
     assert verify(made, ANY).problems == ["2 images have other labels in another part, such as b"]
+
+
+def test_one_id_for_two_images_is_a_problem(folder: Path) -> None:
+    made = dataset(folder)
+    photo(folder / "other.jpg", 0, 9)
+    train = FileImages([folder / "other.jpg"], ["b"])
+    found = verify(replace(made, train=train, train_labels=np.array([[0, 1]], np.uint8)), ANY)
+    assert found.problems == ["b is another image in another part"]

@@ -73,8 +73,10 @@ class Folder(DatasetPlugin):
 
         def place(file: str) -> str:
             """The id of an image: where it is in the folder, or in that of the lists."""
-            inside = Path(file).is_relative_to(root) or self.options.lists is None
-            return Path(os.path.relpath(file, root if inside else self.options.lists)).as_posix()
+            below = os.path.relpath(file, root)
+            if below.startswith(os.pardir) and self.options.lists is not None:
+                below = os.path.relpath(file, self.options.lists)
+            return Path(below).as_posix()
 
         def image_id(_: str, file: str) -> str:
             return place(file)
@@ -92,7 +94,7 @@ class Folder(DatasetPlugin):
                 everything, warnings = locate_all(listed, [root], self.options, image_id=image_id)
             else:
                 classes = class_names([root])
-                if {"train", "database"} <= set(classes):
+                if "train" in classes and {"query", "test", "database"} & set(classes):
                     raise HashbenchError(
                         f"folder: {root} has the folders of a split, not of classes; say --protocol folders"
                     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from hashbench.class_folders import FOLDERS as FOLDERS_PROTOCOL
 from hashbench.class_folders import PROTOCOL as FOLDERS_RULE
-from hashbench.class_folders import read_class_folders, read_split_folders
+from hashbench.class_folders import ignored_files, read_class_folders, read_split_folders
 from hashbench.data_options import ListOptions
 from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
 from hashbench.errors import HashbenchError
@@ -98,6 +98,8 @@ class ImageNet100(DatasetPlugin):
         if base is None:
             raise HashbenchError(f"imagenet100: no folder {folders[0] / 'train'}. {self.about.by_hand}")
 
+        used = ("train", "query", "test", "database") if protocol == FOLDERS_PROTOCOL else ("train", "val")
+        warnings = ignored_files([base / part / synset for part in used for synset in SYNSETS])
         if protocol == FOLDERS_PROTOCOL:
             parts, _ = read_split_folders(base, SYNSETS, self.options, _name)
         else:
@@ -113,7 +115,7 @@ class ImageNet100(DatasetPlugin):
                     f"{SYNSETS[absent[0]]}"
                 )
         return Dataset.from_splits(
-            "imagenet100", protocol, SYNSETS, **parts, options=self.options, warnings=()
+            "imagenet100", protocol, SYNSETS, **parts, options=self.options, warnings=warnings
         )
 
 
