@@ -95,12 +95,14 @@ def fetch(url: str, path: Path, md5: str) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        went_on = part.exists()
+        goes_on = part.exists()
         _receive(url, part)
-        if went_on and file_md5(part) != md5:  # what an earlier try left was no part of it
+        found = file_md5(part)
+        if goes_on and found != md5:  # what an earlier try left was no part of it
             part.unlink()
             _receive(url, part)
-        if (found := file_md5(part)) != md5:
+            found = file_md5(part)
+        if found != md5:
             part.unlink()
             raise HashbenchError(
                 f"{url} sends another file than it should (MD5 {found}); fetch it by hand and save it as "

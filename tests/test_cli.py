@@ -21,7 +21,7 @@ from hashbench.config import RunConfig
 # A run of seconds: a tiny network, few pixels, one epoch.
 FAST = [
     f"--set={setting}"
-    for setting in ("backbone=test_resnet", "pretrained=false", "images.size=32", "epochs=1")
+    for setting in ("backbone=test_resnet", "pretrained=false", "images.size=16", "epochs=1")
 ]
 
 

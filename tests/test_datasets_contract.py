@@ -22,7 +22,7 @@ from hashbench.image_sets import FileImages
 from hashbench_datasets import DATASETS
 
 README = Path(__file__).parents[1] / "datasets" / "README.md"
-FAST = ("backbone=test_resnet", "pretrained=false", "images.size=32", "epochs=1", "batch_size=16")
+FAST = ("backbone=test_resnet", "pretrained=false", "images.size=16", "epochs=1", "batch_size=16")
 
 
 @pytest.fixture(params=DATASETS)
