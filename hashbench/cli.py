@@ -26,6 +26,7 @@ from hashbench.terminal import (
     names,
     print_json,
     say,
+    say_warnings,
     show,
 )
 
@@ -105,8 +106,7 @@ def run(
         data = registry.load_dataset(name, protocol, data_root, **options)
         if not allow_overlap:
             data.require_disjoint_queries()
-        for warning in data.warnings:
-            say(f"warning: {data.name}@{data.protocol}: {warning}")
+        say_warnings(data)
         planned += [
             (experiment.configure(m, data, bits=b, seed=s, device=chosen, settings=settings), data)
             for m in methods

@@ -21,11 +21,12 @@ from hashbench.terminal import (
     data_options,
     print_json,
     say,
+    say_warnings,
     show,
 )
 
 if TYPE_CHECKING:
-    from hashbench.dataset import Dataset, DatasetPlugin
+    from hashbench.dataset import DatasetPlugin
     from hashbench.verification import Verification
 
 SHOWN = 10  # of the problems; --json has all
@@ -177,7 +178,7 @@ def prepare(
     from hashbench.preparing import export_lists, obtain
 
     dataset = obtain(name, made, root, chosen)
-    _say_warnings(dataset)
+    say_warnings(dataset)
     counts = f"{len(dataset.query.images):,} queries, {len(dataset.train):,} training images, "
     show(f"{name}@{chosen}: {counts}a database of {len(dataset.database.images):,}")
     show(f"fingerprint {dataset.fingerprint}")
@@ -218,7 +219,7 @@ def export_lists(
     if not force and (find_lists(output) or (output / CLASS_NAMES).exists()):
         raise UsageError(f"{output} has lists already; name another folder, or pass --force to replace them")
     dataset = registry.read_dataset(name, made, chosen, root)
-    _say_warnings(dataset)
+    say_warnings(dataset)
     files, base = export(dataset, output, write_images=images)
     for file in files:
         show(str(file))
@@ -239,11 +240,6 @@ def _choose(
     made = registry.create_dataset(name, **data_options(lists, missing, settings))
     chosen = registry.choose_protocol(name, made, protocol)
     return made, data_root or default_root(), chosen
-
-
-def _say_warnings(dataset: Dataset) -> None:
-    for warning in dataset.warnings:
-        say(f"warning: {dataset.name}@{dataset.protocol}: {warning}")
 
 
 def _show(found: Verification) -> None:

@@ -11,6 +11,8 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from hashbench.errors import HashbenchError
 
+BLANK = b"\xef\xbb\xbf \t\r\n"  # what may stand before the tags of a web page, a byte order mark first
+
 _one_at_a_time = threading.Lock()
 
 
@@ -84,5 +86,5 @@ def _instead(source: Path | bytes) -> str:
             source = file.read(512)
     if not source:
         return "is empty"
-    page = source.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml"))
+    page = source.lstrip(BLANK).lower().startswith((b"<!doctype", b"<html", b"<?xml"))
     return "is a web page, not an image" if page else "is not an image"

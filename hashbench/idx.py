@@ -15,6 +15,7 @@ from hashbench.dataset import Split
 from hashbench.download import Archive
 from hashbench.errors import HashbenchError
 from hashbench.image_sets import ArrayImages
+from hashbench.protocol import draw_per_class
 
 
 def read_idx(path: Path, md5: str) -> NDArray[np.uint8]:
@@ -92,3 +93,20 @@ def read_idx_parts(
         ArrayImages(np.concatenate([train_images, test_images]), ids),
         np.concatenate([train_labels, test_labels]).astype(np.int64),
     )
+
+
+def official_split(everything: Split, train_per_class: int, seed: int) -> dict[str, Split]:
+    """The test images as queries, the others as database, and some of these a class as training images.
+
+    Args:
+        everything: From `read_idx_parts`.
+        train_per_class: How many training images to draw of each class.
+        seed: Seed of the draw.
+
+    Returns:
+        The parts by name.
+    """
+    testing = np.char.startswith(everything.images.ids, "test/")
+    query, database = (everything.subset(np.flatnonzero(part)) for part in (testing, ~testing))
+    drawn, _ = draw_per_class(database.labels, [train_per_class], seed)
+    return {"train": database.subset(drawn), "query": query, "database": database}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -22,10 +20,9 @@ from hashbench.decoding import decode
 from hashbench.errors import HashbenchError
 from hashbench.image_sets import FileImages, Images
 from hashbench.locking import locked
-from hashbench.progress import progress
+from hashbench.threads import in_threads
 
 QUALITY = 95  # of JPEG, without chroma subsampling
-CHUNK = 256  # images that wait in memory to be written
 INDEX = "index.json"
 
 
@@ -210,9 +207,11 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
 
 def _made(dataset: Dataset, root: Path, size: int) -> bool:
     """Whether there is a sound packed copy of that size."""
-    if check_packed(dataset, root) is not None:
+    try:
+        packed = use_packed(dataset, root).options.get("packed")
+    except HashbenchError:
         return False
-    return bool(use_packed(dataset, root).options.get("packed", {}).get("size") == size)
+    return packed is not None and packed["size"] == size and check_packed(dataset, root) is None
 
 
 def check_packed(dataset: Dataset, root: Path) -> str | None:
@@ -275,8 +274,4 @@ def _smaller(images: Sequence[tuple[Images, int]], size: int) -> Iterator[bytes]
         small.save(output, "JPEG", quality=QUALITY, subsampling=0)
         return output.getvalue()
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("pack", len(images)) as advance:
-        for start in range(0, len(images), CHUNK):
-            for content in pool.map(smaller, images[start : start + CHUNK]):
-                yield content
-                advance(1)
+    return in_threads("pack", smaller, images)

@@ -212,10 +212,12 @@ def choose_protocol(name: str, plugin: DatasetPlugin, protocol: str | None) -> s
     Raises:
         UsageError: There is none of that name, or list files do not go with it.
     """
+    from hashbench.split_lists import LISTS
+
     if getattr(plugin.options, "lists", None) is not None:
-        if protocol not in (None, "lists"):
-            raise UsageError(f"list files go with the protocol lists, not with {protocol}")
-        protocol = "lists"
+        if protocol not in (None, LISTS):
+            raise UsageError(f"list files go with the protocol {LISTS}, not with {protocol}")
+        protocol = LISTS
     if protocol is None:
         return next(iter(plugin.protocols))
     if protocol not in plugin.protocols:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hashbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from hashbench.dataset import Dataset
 
 PluginFiles = Annotated[
     list[Path],
@@ -84,6 +87,12 @@ def integers(option: str, text: str, least: int) -> list[int]:
 def say(line: str) -> None:
     """A message beside the results, on standard error."""
     sys.stderr.write(f"hashbench: {line}\n")
+
+
+def say_warnings(dataset: Dataset) -> None:
+    """What a reader of results on a dataset should know."""
+    for warning in dataset.warnings:
+        say(f"warning: {dataset.name}@{dataset.protocol}: {warning}")
 
 
 def print_json(value: Any) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,14 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashbench.dataset import Dataset, unlabelled
-from hashbench.decoding import decode
+from hashbench.decoding import BLANK, decode
 from hashbench.errors import HashbenchError
 from hashbench.image_sets import FileImages, Images
-from hashbench.progress import progress
 from hashbench.protocol import Overlaps, Protocol
-
-BLANK = b"\xef\xbb\xbf \t\r\n"  # what may stand before the tags of a web page, a byte order mark first
-CHUNK = 1024  # images at once with the threads that read them
+from hashbench.threads import in_threads
 
 
 @dataclass(frozen=True)
@@ -103,10 +97,14 @@ def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) ->
         for images in parts.values()
         for row, name in enumerate(images.ids)
     }
+
+    def inspect(item: tuple[Images, int]) -> _Inspected:
+        return _inspect(*item, decode_all)
+
     content_of: dict[str, bytes] = {}
     by_content: dict[bytes, list[str]] = defaultdict(list)
     truncated: list[str] = []
-    for (name, _), found in zip(unique, _inspect([*unique.values()], decode_all), strict=True):
+    for (name, _), found in zip(unique, in_threads("verify", inspect, [*unique.values()]), strict=True):
         if found.error is not None:
             problems.append(found.error)
         elif name not in content_of:
@@ -172,17 +170,7 @@ class _Inspected:
     truncated: bool = False
 
 
-def _inspect(images: Sequence[tuple[Images, int]], decode_all: bool) -> Iterator[_Inspected]:
-    """What is found for each image, in order."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress("verify", len(images)) as advance:
-        for start in range(0, len(images), CHUNK):
-            chunk = images[start : start + CHUNK]
-            for found in pool.map(lambda item: _inspect_one(item[0], item[1], decode_all), chunk):
-                yield found
-                advance(1)
-
-
-def _inspect_one(images: Images, row: int, decode_all: bool) -> _Inspected:
+def _inspect(images: Images, row: int, decode_all: bool) -> _Inspected:
     try:
         content = images.content(row)
         digest = hashlib.blake2b(content, digest_size=16).digest()

@@ -26,7 +26,7 @@ LAYERS = [
         "locking",
         "walking",
     ],
-    ["images", "backbones", "recipe", "data_options", "download", "image_sets"],
+    ["images", "backbones", "recipe", "data_options", "download", "image_sets", "threads"],
     ["dataset", "evaluation", "lists"],
     ["method", "image_index", "class_folders", "packing", "verification", "idx"],
     ["split_lists"],

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from hashbench.dataset import About, Dataset, DatasetPlugin
 from hashbench.download import Archive
-from hashbench.idx import read_idx_parts
+from hashbench.idx import official_split, read_idx_parts
 from hashbench.protocol import Protocol, draw_per_class
 
 MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -76,20 +74,12 @@ class FashionMNIST(DatasetPlugin):
         """Read the dataset; see `DatasetPlugin.load`."""
         folders = [root / RAW, root / "fashionmnist", root, SYSTEM_FOLDER]
         everything = read_idx_parts(root, folders, self.downloads, MD5)
-        testing = np.char.startswith(everything.images.ids, "test/")
-        query, database = (everything.subset(np.flatnonzero(part)) for part in (testing, ~testing))
-
         seed = self.options.seed
-        train = database.subset(draw_per_class(database.labels, [TRAIN_PER_CLASS], seed)[0])
+        parts = official_split(everything, TRAIN_PER_CLASS, seed)
         if protocol == "small":
-            query = query.subset(draw_per_class(query.labels, [SMALL_QUERIES_PER_CLASS], seed)[0])
-            database = train
+            query = parts["query"]
+            drawn, _ = draw_per_class(query.labels, [SMALL_QUERIES_PER_CLASS], seed)
+            parts |= {"query": query.subset(drawn), "database": parts["train"]}
         return Dataset.from_splits(
-            "fashionmnist",
-            protocol,
-            CLASSES,
-            train=train,
-            query=query,
-            database=database,
-            options=self.options,
+            "fashionmnist", protocol, CLASSES, **parts, options=self.options, warnings=()
         )

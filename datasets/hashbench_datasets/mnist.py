@@ -10,7 +10,7 @@ import numpy as np
 
 from hashbench.dataset import About, Dataset, DatasetPlugin
 from hashbench.download import Archive
-from hashbench.idx import read_idx_parts
+from hashbench.idx import official_split, read_idx_parts
 from hashbench.protocol import Protocol, draw_per_class
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -85,21 +85,16 @@ class MNIST(DatasetPlugin):
         everything = read_idx_parts(root, [root / RAW, root / "mnist", root], self.downloads, MD5)
         seed = self.options.seed
         if protocol == "official":
-            testing = np.char.startswith(everything.images.ids, "test/")
-            query, database = (everything.subset(np.flatnonzero(part)) for part in (testing, ~testing))
-            train = database.subset(draw_per_class(database.labels, [TRAIN_PER_CLASS], seed)[0])
+            parts = official_split(everything, TRAIN_PER_CLASS, seed)
         else:
             quotas = [QUERIES_PER_CLASS[protocol], TRAIN_PER_CLASS]
             query_rows, train_rows, _ = draw_per_class(everything.labels, quotas, seed)
-            query = everything.subset(query_rows)
             database = everything.subset(np.setdiff1d(np.arange(len(everything.labels)), query_rows))
-            train = database if protocol == "60k-all" else everything.subset(train_rows)
+            parts = {
+                "train": database if protocol == "60k-all" else everything.subset(train_rows),
+                "query": everything.subset(query_rows),
+                "database": database,
+            }
         return Dataset.from_splits(
-            "mnist",
-            protocol,
-            tuple("0123456789"),
-            train=train,
-            query=query,
-            database=database,
-            options=self.options,
+            "mnist", protocol, tuple("0123456789"), **parts, options=self.options, warnings=()
         )
