@@ -24,20 +24,26 @@ from torch import Tensor
 from hashbench import environment, registry
 from hashbench.backbones import create_backbone
 from hashbench.codes import BinaryCodes, Codes, ProductCodes
-from hashbench.config import RunConfig
+from hashbench.config import RunConfig, flatten
 from hashbench.data_options import SPLIT_OPTIONS
 from hashbench.dataset import Dataset
 from hashbench.encoding import check_encoder, encode, encode_queries
-from hashbench.errors import HashbenchError
-from hashbench.evaluation import Counts, Evaluation, code_health, evaluate
+from hashbench.errors import HashbenchError, UsageError
+from hashbench.evaluation import VERSION, Counts, Evaluation, code_health, evaluate
 from hashbench.method import HashMethod
 from hashbench.packing import require_size
-from hashbench.recipe import load_recipe, resolve
+from hashbench.recipe import FLAGS, load_components, load_recipe, resolve
 from hashbench.results import (
+    CODES,
+    CURVES,
+    LOG,
+    MODEL,
+    QUERIES,
     Metric,
     Record,
     SplitRecord,
     Timing,
+    file_sha256,
     new_run_folder,
     read_record,
     run_folder,
@@ -45,7 +51,6 @@ from hashbench.results import (
 )
 from hashbench.training import resolve_precision, train
 
-MODEL = "model.safetensors"
 BACKBONE = "backbone."
 
 
@@ -77,25 +82,35 @@ def configure(
         device: "cpu" or "cuda".
         settings: `KEY=VALUE` texts.
     """
-    entry = registry.find("method", method)
-    cls: type[HashMethod] = entry.load()
-    path = entry.recipe()
-    recipe = load_recipe(path, dataset.name, bits) if path else {}
-    config = resolve(
-        recipe,
-        settings,
-        cls.Hyperparameters,
-        method=method,
-        dataset=dataset.name,
-        protocol=dataset.protocol,
-        data=dict(dataset.options),
-        bits=bits,
-        seed=seed,
-        device=device,
-    )
+    flags: dict[str, Any] = {"method": method, "bits": bits, "seed": seed, "device": device}
+    flags |= {"dataset": dataset.name, "protocol": dataset.protocol, "data": dict(dataset.options)}
+    config = _configure(flags, settings)
     require_size(dataset, config.images.resize or config.images.size)
-    precision = resolve_precision(config.training.precision, device)
-    return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
+    return config
+
+
+def changes(config: RunConfig) -> dict[str, Any]:
+    """What of a configuration is not as the method's recipe has it, by dotted path.
+
+    Empty, too, if the recipe alone makes no run, as when there is none.
+    """
+    try:
+        recipe = _configure({key: getattr(config, key) for key in FLAGS}, ())
+    except UsageError:
+        return {}
+    usual, chosen = (flatten(c.model_dump(mode="json", exclude=FLAGS)) for c in (recipe, config))
+    return {path: chosen.get(path) for path in {**usual, **chosen} if usual.get(path) != chosen.get(path)}
+
+
+def components(method: str) -> dict[str, dict[str, Any]]:
+    """What the recipe of a method declares for ablation: by name, the settings that take it away, by path.
+
+    Raises:
+        HashbenchError: The recipe cannot be read, or what it says of components cannot be.
+    """
+    entry = registry.find("method", method)
+    path = entry.recipe()
+    return load_components(path, entry.load().Hyperparameters) if path else {}
 
 
 def run_id(config: RunConfig, dataset: Dataset, source: str) -> str:
@@ -142,7 +157,7 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
     check_encoder(method, dataset.train, config)  # a fault should not wait for the end of the training
     with new_run_folder(folder) as partial:
         started = time.monotonic()
-        train(method, dataset.train, config, workers=workers, log=partial / "log.jsonl")
+        train(method, dataset.train, config, workers=workers, log=partial / LOG)
         trained = time.monotonic()
         query = encode_queries(method, dataset.query.images, config, workers=workers, task="queries")
         database = encode(method, dataset.database.images, config, workers=workers, task="database")
@@ -152,6 +167,10 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
         )
         metrics = evaluation.to_dict()["metrics"]
         evaluated = time.monotonic()
+        save_weights(partial / MODEL, method, config)
+        _save_codes(partial / CODES, query, database, dataset)
+        curves(evaluation).to_csv(partial / CURVES, index=False)
+        _save_queries(partial / QUERIES, evaluation, dataset)
         record = Record(
             run_id=identifier,
             method=config.method,
@@ -178,10 +197,11 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
             ),
             environment={**environment.describe(config.device), "source": source},
             created=datetime.now(timezone.utc),
+            evaluator=VERSION,
+            changes=changes(config),
+            components=components(config.method),
+            files={file.name: file_sha256(file) for file in sorted(partial.iterdir())},
         )
-        save_weights(partial / MODEL, method, config)
-        _save_codes(partial / "codes.npz", query, database, dataset)
-        curves(evaluation).to_csv(partial / "curves.csv", index=False)
         write_record(record, partial)
     return Run(record, folder, existed=False)
 
@@ -266,9 +286,26 @@ def curves(evaluation: Evaluation) -> pd.DataFrame:
     ]
 
 
+def _configure(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
+    entry = registry.find("method", flags["method"])
+    cls: type[HashMethod] = entry.load()
+    path = entry.recipe()
+    recipe = load_recipe(path, flags["dataset"], flags["bits"]) if path else {}
+    config = resolve(recipe, settings, cls.Hyperparameters, **flags)
+    precision = resolve_precision(config.training.precision, config.device)
+    return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
+
+
 def _source(config: RunConfig) -> str:
     plugins = registry.find("method", config.method), registry.find("dataset", config.dataset)
     return registry.source_digest(*plugins)
+
+
+def _save_queries(path: Path, evaluation: Evaluation, dataset: Dataset) -> None:
+    values: dict[str, Any] = {
+        f"AP@{k}": np.where(evaluation.counted, evaluation.average_precision(k), np.nan) for k in evaluation.k
+    }
+    np.savez_compressed(path, query_ids=np.array(dataset.query.images.ids), **values)
 
 
 def _save_codes(path: Path, query: Codes | NDArray[np.float32], database: Codes, dataset: Dataset) -> None:

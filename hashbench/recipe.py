@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from hashbench.config import RunConfig, Section
+from hashbench.config import RunConfig, Section, flatten
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 
 # What has a flag of its own, or comes from the machine, is not for recipes and --set.
@@ -19,9 +19,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Recipe(Section):
-    """The content of a `recipe.yaml`: settings, and what differs for some code lengths and datasets."""
+    """The content of a `recipe.yaml`: settings, what differs for some code lengths and datasets, components.
+
+    A component is what an ablation takes away from the method, by the settings that take it away, their keys
+    as `--set` has them.
+    """
 
     defaults: dict[str, Any] = Field(default={})
+    components: dict[str, dict[str, Any]] = Field(default={})
     bits: dict[int, dict[str, Any]] = Field(default={})
     datasets: dict[str, dict[str, Any]] = Field(default={})
 
@@ -34,19 +39,49 @@ def load_recipe(path: Path, dataset: str, bits: int) -> dict[str, Any]:
     Raises:
         HashbenchError: The file is not a recipe.
     """
-    try:
-        recipe = Recipe(**yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise HashbenchError(f"the recipe {path} cannot be read: {error}") from error
-    except (TypeError, ValidationError) as error:
-        raise HashbenchError(
-            f"the recipe {path} is none: it has the keys defaults (settings), bits (length: settings) and "
-            "datasets (name: settings), and no other"
-        ) from error
+    recipe = _read(path)
     settings = merge(merge(recipe.defaults, recipe.bits.get(bits, {})), recipe.datasets.get(dataset, {}))
     if flags := FLAGS & settings.keys():
         raise HashbenchError(f"the recipe {path} sets {', '.join(sorted(flags))}, which only a flag can")
     return settings
+
+
+def load_components(path: Path, hyperparameters: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """Read a method's components: by name, the settings that take it away, by dotted path.
+
+    Args:
+        path: The recipe.
+        hyperparameters: The method's model of its own settings.
+
+    Raises:
+        HashbenchError: The file is not a recipe, a component has an unknown key, none, or one of another's.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, settings in _read(path).components.items():
+        try:
+            chosen: dict[str, Any] = {}
+            for key, value in settings.items():
+                chosen |= flatten(_at_path(key, value, hyperparameters))
+        except UsageError as error:
+            raise HashbenchError(f"the recipe {path}, component {name!r}: {error}") from error
+        shared = {key for other in found.values() for key in other} & chosen.keys()
+        if shared or not chosen:
+            what = f"sets {', '.join(shared)}, as another one does" if shared else "sets nothing"
+            raise HashbenchError(f"the recipe {path}, component {name!r} {what}")
+        found[name] = chosen
+    return found
+
+
+def _read(path: Path) -> Recipe:
+    try:
+        return Recipe(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise HashbenchError(f"the recipe {path} cannot be read: {error}") from error
+    except (TypeError, ValidationError) as error:
+        raise HashbenchError(
+            f"the recipe {path} is none: it has the keys defaults (settings), components (name: settings), "
+            "bits (length: settings) and datasets (name: settings), and no other"
+        ) from error
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -279,11 +279,10 @@ def read_dataset(name: str, plugin: DatasetPlugin, protocol: str, root: Path) ->
 def source_digest(*entries: Entry) -> str:
     """Hash of the code that numbers depend on: the plugins, and what of hashbench takes part in a run."""
     package = Path(__file__).parent
-    beside = {
-        *("cli.py", "cli_data.py", "terminal.py", "report", "scaffold.py", "testing.py"),
-        *("preparing.py", "verification.py"),
-    }
-    core = [file for file in package.rglob("*.py") if file.relative_to(package).parts[0] not in beside]
+    beside = ("cli", "terminal", "report", "results", "scaffold", "testing", "preparing", "verification")
+    core = [
+        file for file in package.rglob("*.py") if not file.relative_to(package).parts[0].startswith(beside)
+    ]
     digest = hashlib.sha256()
     for origin, files in (("", core), *((entry.origin, entry.sources()) for entry in entries)):
         digest.update(origin.encode())  # has the version, if there is no source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import shutil
 import time
@@ -13,11 +14,18 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import CodeHealth
 from hashbench.protocol import Overlaps
+
+RECORD = "record.json"
+CODES = "codes.npz"
+CURVES = "curves.csv"
+QUERIES = "queries.npz"
+LOG = "log.jsonl"
+MODEL = "model.safetensors"
 
 _REPLACED = ".replaced"
 _ABANDONED_S = 7 * 24 * 3600  # no run is silent for so long
@@ -57,7 +65,7 @@ class Timing(_Part):
 class Record(_Part):
     """One run: what was asked for, on what, with what result. This is `record.json`."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     run_id: str
     method: str
     dataset: str
@@ -72,6 +80,18 @@ class Record(_Part):
     timing: Timing
     environment: dict[str, Any]
     created: datetime
+    evaluator: int
+    changes: dict[str, Any]
+    components: dict[str, dict[str, Any]]
+    files: dict[str, str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_older(cls, data: dict[str, Any]) -> dict[str, Any]:
+        if data.get("schema_version") == 1:  # had no word of what is added here
+            added = {"schema_version": 2, "evaluator": 1, "changes": {}, "components": {}, "files": {}}
+            return {**data, **added}
+        return data
 
 
 def run_folder(results: Path, dataset: str, protocol: str, method: str, bits: int, run_id: str) -> Path:
@@ -85,7 +105,7 @@ def read_record(folder: Path) -> Record:
     Raises:
         HashbenchError: It is not there or not a record.
     """
-    path = folder / "record.json"
+    path = folder / RECORD
     try:
         return Record.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -100,10 +120,16 @@ def read_record(folder: Path) -> Record:
 
 def write_record(record: Record, folder: Path) -> None:
     """Write a run's `record.json`, through to the disk."""
-    with (folder / "record.json").open("w", encoding="utf-8") as file:
+    with (folder / RECORD).open("w", encoding="utf-8") as file:
         file.write(record.model_dump_json(indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 @contextmanager

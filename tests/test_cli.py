@@ -44,7 +44,7 @@ def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Any]
     assert path.parent.parent == tmp_path / "results" / "runs" / "digits@default" / "wch" / "16bit"
     assert str(path.parent.relative_to(tmp_path)) in first.out
     assert {file.name for file in path.parent.iterdir()} == {
-        "record.json", "codes.npz", "curves.csv", "log.jsonl", "model.safetensors",
+        "record.json", "codes.npz", "curves.csv", "log.jsonl", "model.safetensors", "queries.npz",
     }  # fmt: skip
 
     record = hashbench.read_record(path.parent)

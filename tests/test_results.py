@@ -34,13 +34,14 @@ RECORD = Record(
     timing=Timing(train=1, encode=1, evaluate=1),
     environment={"torch": "2"},
     created=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    evaluator=1, changes={}, components={}, files={},
 )  # fmt: skip
 
 
 def test_a_record_reads_back_as_written(tmp_path: Path) -> None:
     write_record(RECORD, tmp_path)
     assert read_record(tmp_path) == RECORD
-    assert json.loads((tmp_path / "record.json").read_text())["schema_version"] == 1
+    assert json.loads((tmp_path / "record.json").read_text())["schema_version"] == 2
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_what_is_no_record_is_named(tmp_path: Path, text: str | None, message: s
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_record(RECORD, tmp_path)
-    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": 2}
+    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": 3}
     (tmp_path / "record.json").write_text(json.dumps(changed))
     with pytest.raises(HashbenchError, match="schema_version"):
         read_record(tmp_path)

@@ -15,7 +15,19 @@ from hashbench.evaluation.labels import Labels
 from hashbench.evaluation.product import ProductRankings
 from hashbench.evaluation.result import Cutoff, Denominator, Evaluation, NoRelevant
 
-__all__ = ["CodeHealth", "Counts", "Evaluation", "Labels", "code_health", "count_pairs", "evaluate"]
+__all__ = [
+    "VERSION",
+    "CodeHealth",
+    "Counts",
+    "Evaluation",
+    "Labels",
+    "code_health",
+    "count_pairs",
+    "evaluate",
+]
+
+VERSION = 1
+"""Of the definitions of the metrics: raised when the same codes could get another number."""
 
 
 def evaluate(

@@ -71,7 +71,7 @@ class Evaluation:
             raise UsageError(f"radius: expected a number of bits, 0 or more, found {self.radius!r}")
         _check_choice("denominator", self.denominator, get_args(Denominator))
         _check_choice("no_relevant", self.no_relevant, get_args(NoRelevant))
-        if not self._counted.any():
+        if not self.counted.any():
             raise UsageError("no_relevant='skip' leaves no query: none has a relevant item in the database")
 
     @property
@@ -89,6 +89,11 @@ class Evaluation:
     def queries_without_relevant(self) -> int:
         """Number of queries with no relevant item in the database."""
         return int((self._relevant == 0).sum())
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """Whether a query has a part in the means, bool [queries]; `no_relevant` says which have none."""
+        return np.asarray((self._relevant > 0) | (self.no_relevant == "zero"))
 
     def average_precision(self, k: Cutoff) -> NDArray[np.float64]:
         """Expected AP@k of each query, float64 [queries]; 0 for those without a relevant item.
@@ -132,7 +137,7 @@ class Evaluation:
         """Share of relevant items within `radius` bits of the query; an empty ball counts 0."""
         ball = slice(self.radius + 1)
         relevant, items = self.counts.relevant[:, ball].sum(axis=1), self.counts.items[:, ball].sum(axis=1)
-        return float(_share(relevant, items)[self._counted].mean())
+        return float(_share(relevant, items)[self.counted].mean())
 
     def curve_by_rank(self, ranks: Sequence[int] | None = None) -> pd.DataFrame:
         """Expected precision and recall of the top k for each k of `ranks`.
@@ -155,8 +160,8 @@ class Evaluation:
         curve: pd.DataFrame = pd.DataFrame(
             {
                 "rank": ranks,
-                "precision": precision[:, self._counted].mean(axis=1)[places],
-                "recall": recall[:, self._counted].mean(axis=1)[places],
+                "precision": precision[:, self.counted].mean(axis=1)[places],
+                "recall": recall[:, self.counted].mean(axis=1)[places],
             }
         )
         return curve
@@ -172,8 +177,8 @@ class Evaluation:
             Columns radius, precision, recall; a row for each radius from 0 to bits.
         """
         _check_choice("average", average, get_args(Average))
-        items = np.cumsum(self.counts.items[self._counted], axis=1)
-        relevant = np.cumsum(self.counts.relevant[self._counted], axis=1)
+        items = np.cumsum(self.counts.items[self.counted], axis=1)
+        relevant = np.cumsum(self.counts.relevant[self.counted], axis=1)
         if average == "micro":
             items, relevant = items.sum(axis=0, keepdims=True), relevant.sum(axis=0, keepdims=True)
         precision = _share(relevant, items).mean(axis=0)
@@ -225,10 +230,6 @@ class Evaluation:
     def _relevant(self) -> NDArray[np.float64]:
         return self._reported.relevant
 
-    @property
-    def _counted(self) -> NDArray[np.bool_]:
-        return np.asarray((self._relevant > 0) | (self.no_relevant == "zero"))
-
     def _items(self, k: Cutoff) -> int:
         """How many items `k` retrieves."""
         if k == "all":
@@ -260,7 +261,7 @@ class Evaluation:
         return _share(self._hits_at(k), self._relevant)
 
     def _means(self, values: NDArray[np.float64]) -> dict[str, float]:
-        means = values[:, self._counted].mean(axis=1)
+        means = values[:, self.counted].mean(axis=1)
         return {name: float(means[row]) for row, name in enumerate(_BOUNDS)}
 
 

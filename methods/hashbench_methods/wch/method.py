@@ -44,7 +44,14 @@ def mutual_attention(tokens1: Tensor, tokens2: Tensor, temperature: float = 1.0)
     return attended1, attended2
 
 
-def patch_weights(tokens1: Tensor, tokens2: Tensor, temperature: float = 0.2) -> Tensor:
+def patch_weights(
+    tokens1: Tensor,
+    tokens2: Tensor,
+    temperature: float = 0.2,
+    *,
+    nearest_patch: bool = True,
+    local_similarity: bool = True,
+) -> Tensor:
     """How much image j of the batch should count as a positive of image i.
 
     The similarity of two images is the mean over the first one's patches of the cosine to the nearest patch
@@ -59,10 +66,21 @@ def patch_weights(tokens1: Tensor, tokens2: Tensor, temperature: float = 0.2) ->
         tokens1: Tokens [B, T, D] of the first view.
         tokens2: Tokens [B, T, D] of the second view.
         temperature: Divides the similarities before the softmax.
+        nearest_patch: Take the nearest patch of the second image; off: the mean over all of them.
+        local_similarity: Compare patches; off: the cosine of the two images' mean tokens.
 
     Returns:
         Weights [B, B]; the diagonal is 1, rows do not sum to 1.
     """
+    if not local_similarity:
+        tokens1, tokens2 = tokens1.mean(1, keepdim=True), tokens2.mean(1, keepdim=True)
+    similarity = _nearest_patches(tokens1, tokens2) if nearest_patch else _all_patches(tokens1, tokens2)
+    weights = torch.softmax(similarity / temperature, dim=-1)
+    return weights / weights.diagonal()
+
+
+def _nearest_patches(tokens1: Tensor, tokens2: Tensor) -> Tensor:
+    """Mean over patches of the cosine to the nearest patch of each image: [B, T, D] twice -> [B, B]."""
     patches1, patches2 = F.normalize(tokens1, dim=-1).flatten(0, 1), F.normalize(tokens2, dim=-1)
     step = max(1, MAX_PAIRS // patches2[..., 0].numel())  # patches of the first view at a time
     if step >= len(patches1):
@@ -70,9 +88,13 @@ def patch_weights(tokens1: Tensor, tokens2: Tensor, temperature: float = 0.2) ->
     else:
         pieces = [patches1[start : start + step] for start in range(0, len(patches1), step)]
         nearest = torch.cat([checkpoint(_nearest, piece, patches2, use_reentrant=False) for piece in pieces])
-    similarity = nearest.view(*tokens1.shape[:2], -1).mean(1)  # [B, B]
-    weights = torch.softmax(similarity / temperature, dim=-1)
-    return weights / weights.diagonal()
+    return nearest.view(*tokens1.shape[:2], -1).mean(1)
+
+
+def _all_patches(tokens1: Tensor, tokens2: Tensor) -> Tensor:
+    """Mean cosine over all pairs of patches of two images: [B, T, D] twice -> [B, B]."""
+    means1, means2 = (F.normalize(tokens, dim=-1).mean(1) for tokens in (tokens1, tokens2))
+    return means1 @ means2.T
 
 
 def _nearest(patches1: Tensor, patches2: Tensor) -> Tensor:
@@ -83,7 +105,7 @@ def _nearest(patches1: Tensor, patches2: Tensor) -> Tensor:
 
 
 def weighted_contrastive_loss(
-    codes1: Tensor, codes2: Tensor, weights: Tensor, temperature: float = 0.3
+    codes1: Tensor, codes2: Tensor, weights: Tensor, temperature: float = 0.3, *, balance: bool = True
 ) -> Tensor:
     """Cross-entropy of the code similarities against the patch weights, plus the balance of the first codes.
 
@@ -92,12 +114,14 @@ def weighted_contrastive_loss(
         codes2: Codes [B, bits] of the second view.
         weights: Soft targets [B, B], row i for image i of the first view; gradients flow into them, too.
         temperature: Divides the similarities, which are inner products over bits and so in −1..1.
+        balance: Add the balance term.
 
     Returns:
         A scalar.
     """
     similarity = codes1 @ codes2.T / codes1.shape[1]
-    return F.cross_entropy(similarity / temperature, weights) + bit_balance(codes1)
+    contrastive = F.cross_entropy(similarity / temperature, weights)
+    return contrastive + bit_balance(codes1) if balance else contrastive
 
 
 def bit_balance(codes: Tensor) -> Tensor:
@@ -139,6 +163,13 @@ class WCH(HashMethod):
             default=True,
             description="Patch similarities as soft targets; off: each image is its only positive.",
         )
+        nearest_patch: bool = Field(
+            default=True, description="Similarity by each patch's nearest one; off: the mean over all pairs."
+        )
+        local_similarity: bool = Field(
+            default=True, description="Similarity of patches; off: of the images' mean tokens."
+        )
+        balance: bool = Field(default=True, description="The balance term of the loss.")
         attention_temperature: float = Field(
             default=1.0, gt=0, description="Softmax of the mutual attention."
         )
@@ -163,13 +194,22 @@ class WCH(HashMethod):
             if settings.mutual_attention:
                 tokens1, tokens2 = mutual_attention(tokens1, tokens2, settings.attention_temperature)
             if settings.patch_weighting:
-                weights = patch_weights(tokens1, tokens2, settings.weight_temperature)
+                weights = patch_weights(
+                    tokens1,
+                    tokens2,
+                    settings.weight_temperature,
+                    nearest_patch=settings.nearest_patch,
+                    local_similarity=settings.local_similarity,
+                )
             else:
                 weights = torch.eye(len(tokens1), device=tokens1.device)
             codes1, codes2 = (straight_through_sign(self.head(tokens)) for tokens in (tokens1, tokens2))
-            loss = weighted_contrastive_loss(codes1, codes2, weights, settings.similarity_temperature)
+            loss = weighted_contrastive_loss(
+                codes1, codes2, weights, settings.similarity_temperature, balance=settings.balance
+            )
             balance = bit_balance(codes1).detach()
-            return {"loss": loss, "contrastive": loss.detach() - balance, "balance": balance}
+            contrastive = loss.detach() - balance if settings.balance else loss.detach()
+            return {"loss": loss, "contrastive": contrastive, "balance": balance}
 
     def encode(self, images: Tensor) -> Tensor:
         """Values in −1..1 [B, bits] from the raw tokens: a single image has no partner to attend to."""
