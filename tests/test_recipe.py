@@ -37,6 +37,9 @@ def test_resolved_values_and_defaults() -> None:
         "attention_temperature": 1.0,
         "weight_temperature": 0.2,
         "similarity_temperature": 0.3,
+        "nearest_patch": True,
+        "local_similarity": True,
+        "balance": True,
     }
     with pytest.raises(ValidationError, match="frozen"):
         config.bits = 32  # type: ignore[misc]
