@@ -12,6 +12,7 @@ from hashbench.errors import UsageError
 
 if TYPE_CHECKING:
     from hashbench.dataset import Dataset
+    from hashbench.report.runs import Selection
 
 PluginFiles = Annotated[
     list[Path],
@@ -40,6 +41,53 @@ DataSettings = Annotated[
         help="Option of the dataset, as `data info` lists them, as in --data seed=1; may be repeated.",
     ),
 ]
+
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the records.")]
+RESULTS = Path("results/runs")
+Methods = Annotated[str | None, typer.Option("--method", help="Method, or several with commas between.")]
+Datasets = Annotated[str | None, typer.Option("--dataset", help="Dataset, or several with commas between.")]
+Protocols = Annotated[
+    str | None, typer.Option("--protocol", help="Protocol, or several with commas between.")
+]
+Lengths = Annotated[str | None, typer.Option("--bits", help="Code length, or several: 16,32,64.")]
+Seeds = Annotated[str | None, typer.Option("--seed", help="Seed, or several: 0,1,2.")]
+Where = Annotated[
+    list[str],
+    typer.Option(
+        "--where",
+        metavar="KEY=VALUE",
+        help="Only runs with this value in the record, as in --where training.epochs=10; may be repeated.",
+    ),
+]
+Unchanged = Annotated[
+    bool, typer.Option("--unchanged", help="Only runs with the recipe's own settings, none by --set.")
+]
+MetricName = Annotated[str, typer.Option("--metric", help="Metric of the records, as in mAP@1000 or P@H<=2.")]
+METRIC = "mAP@all"
+
+
+def selection(
+    method: str | None,
+    dataset: str | None,
+    protocol: str | None,
+    bits: str | None,
+    seed: str | None,
+    where: list[str],
+    unchanged: bool = False,
+) -> Selection:
+    """The runs that a command was asked for."""
+    from hashbench.recipe import parse_pairs
+    from hashbench.report.runs import Selection
+
+    return Selection(
+        methods=names("--method", method) if method is not None else (),
+        datasets=names("--dataset", dataset) if dataset is not None else (),
+        protocols=names("--protocol", protocol) if protocol is not None else (),
+        bits=integers("--bits", bits, least=1) if bits is not None else (),
+        seeds=integers("--seed", seed, least=0) if seed is not None else (),
+        where=parse_pairs("--where", where),
+        unchanged=unchanged,
+    )
 
 
 def data_options(lists: Path | None, missing: str | None, settings: list[str]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""From records to papers: tables, plots, comparisons and a page to look at; reads records, trains nothing."""

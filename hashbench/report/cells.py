@@ -1,0 +1,148 @@
+"""Runs that may stand in one table or plot, and the figures they make together: means over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashbench.errors import UsageError
+from hashbench.report.runs import StoredRun, differing
+
+
+class Column(NamedTuple):
+    """What figures must have in common to be compared."""
+
+    dataset: str
+    protocol: str
+    bits: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset}@{self.protocol}, {self.bits} bits"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs that differ in their seed alone, and a metric of them.
+
+    Attributes:
+        runs: One a seed, by seed.
+        metric: Name of the metric, as in a record.
+    """
+
+    runs: tuple[StoredRun, ...]
+    metric: str
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds."""
+        return tuple(run.record.seed for run in self.runs)
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds of the expected metric."""
+        return self._mean("expected")
+
+    @property
+    def lowest(self) -> float:
+        """Mean over the seeds of what the unluckiest order of ties gives."""
+        return self._mean("lowest")
+
+    @property
+    def highest(self) -> float:
+        """Mean over the seeds of what the luckiest order of ties gives."""
+        return self._mean("highest")
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the seeds (divisor n − 1); None for a single one."""
+        values = [run.record.metrics[self.metric].expected for run in self.runs]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    @property
+    def collapsed(self) -> tuple[int, ...]:
+        """Seeds whose codes collapsed."""
+        return tuple(run.record.seed for run in self.runs if run.record.health.collapsed)
+
+    @cached_property
+    def average_precisions(self) -> NDArray[np.float64] | None:
+        """AP of each counted query, mean over the seeds; None if it is not known for all of them."""
+        values = [run.average_precisions(self.metric) for run in self.runs]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None
+        mean = np.mean(known, axis=0)
+        return np.asarray(mean[~np.isnan(mean)])
+
+    def _mean(self, part: str) -> float:
+        return float(np.mean([getattr(run.record.metrics[self.metric], part) for run in self.runs]))
+
+
+def cells(runs: Sequence[StoredRun], metric: str) -> dict[Column, dict[str, Cell]]:
+    """Put runs into cells: columns, and in each the rows by label, both in the order of the runs.
+
+    Args:
+        runs: From `select`.
+        metric: Name of a metric that all of them have.
+
+    Raises:
+        UsageError: A run lacks the metric, or runs of one column or cell cannot be compared.
+    """
+    for run in runs:
+        if metric not in run.record.metrics:
+            raise UsageError(
+                f"{run.record.run_id} has no {metric}; it has {', '.join(run.record.metrics)}; "
+                "choose another --metric, or leave it out by --where or --method"
+            )
+    columns: dict[Column, dict[str, list[StoredRun]]] = {}
+    for run in runs:
+        record = run.record
+        column = columns.setdefault(Column(record.dataset, record.protocol, record.bits), {})
+        column.setdefault(run.label, []).append(run)
+    for name, rows in columns.items():
+        _require_one_protocol(str(name), [run for row in rows.values() for run in row])
+        for label, row in rows.items():
+            _require_one_setting(f"{label}, {name}", row)
+    return {
+        name: {label: Cell(tuple(sorted(row, key=_seed)), metric) for label, row in rows.items()}
+        for name, rows in columns.items()
+    }
+
+
+def _require_one_protocol(column: str, runs: Iterable[StoredRun]) -> None:
+    """Refuse runs whose figures do not measure the same."""
+    values: dict[str, dict[Any, str]] = {}
+    for run in runs:
+        record, evaluation = run.record, run.record.config["evaluation"]
+        for key, value in (
+            ("split.sha256", record.split.sha256),
+            ("evaluation.denominator", evaluation["denominator"]),
+            ("evaluation.no_relevant", evaluation["no_relevant"]),
+            ("evaluator", record.evaluator),
+        ):
+            values.setdefault(key, {}).setdefault(value, record.run_id)
+    for key, found in values.items():
+        if len(found) > 1:
+            examples = "; ".join(f"{value} ({run_id})" for value, run_id in found.items())
+            raise UsageError(
+                f"runs of {column} cannot stand in one column, since they differ in {key}: {examples}; "
+                f"choose one with --where {key}={next(iter(found))}"
+            )
+
+
+def _require_one_setting(cell: str, runs: Sequence[StoredRun]) -> None:
+    """Refuse to average what differs in more than the seed."""
+    for path, values in differing(runs).items():
+        found = ", ".join(map(repr, values))
+        raise UsageError(
+            f"runs of {cell} differ in more than the seed ({path}: {found}), so that they have no mean; "
+            f"choose with --where {path}={values[0]}"
+        )
+
+
+def _seed(run: StoredRun) -> int:
+    return run.record.seed

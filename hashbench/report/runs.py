@@ -1,0 +1,284 @@
+"""Which runs a report is about: found in a folder of records, chosen by the user, one for each seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from hashbench.config import flatten
+from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.evaluation import Evaluation, evaluate
+from hashbench.evaluation.files import load_codes
+from hashbench.results import CODES, QUERIES, RECORD, Record, read_record
+
+_HIDDEN = "."  # starts the name of the folder of a run that has not ended
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run that has a record.
+
+    Attributes:
+        record: Its record.
+        folder: Where it is.
+    """
+
+    record: Record
+    folder: Path
+
+    @cached_property
+    def label(self) -> str:
+        """The method and what was changed of its recipe, as in `wch (balance=false)`."""
+        changed = ", ".join(f"{_short(path)}={_text(value)}" for path, value in self.record.changes.items())
+        return f"{self.record.method} ({changed})" if changed else self.record.method
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The whole configuration but for the seed, by dotted path."""
+        return {path: value for path, value in flatten(self.record.config).items() if path != "seed"}
+
+    def average_precisions(self, metric: str) -> NDArray[np.float64] | None:
+        """AP of each query behind a mAP, float64 [queries]; NaN for a query that the mean leaves out.
+
+        Args:
+            metric: As in "mAP@1000"; None comes back for a metric of another kind, and if neither the values
+                nor the codes are there.
+        """
+        kind, _, k = metric.partition("@")
+        if kind != "mAP":
+            return None
+        path = self.folder / QUERIES
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as file:
+                return np.asarray(file[f"AP@{k}"], np.float64)
+        if not (self.folder / CODES).is_file():
+            return None
+        evaluation = self.evaluate()
+        values = evaluation.average_precision("all" if k == "all" else int(k))
+        return np.where(evaluation.counted, values, np.nan)
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate the stored codes anew, as the run did.
+
+        Raises:
+            HashbenchError: The codes are not there or cannot be read.
+        """
+        path = self.folder / CODES
+        if not path.is_file():
+            raise HashbenchError(f"{path} is not there: the record came without codes; run it again")
+        return evaluate(*load_codes(path), **self.record.config["evaluation"])
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that has not ended: it failed, was stopped, or still goes on.
+
+    Attributes:
+        dataset: As in a record.
+        protocol: As in a record.
+        method: As in a record.
+        bits: As in a record.
+        run_id: As in a record.
+        folder: Where its log is.
+    """
+
+    dataset: str
+    protocol: str
+    method: str
+    bits: int
+    run_id: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a user asks for; an empty part asks for all.
+
+    Attributes:
+        methods: Names of methods.
+        datasets: Names of datasets.
+        protocols: Names of protocols.
+        bits: Code lengths.
+        seeds: Seeds.
+        where: Values by a key of the record or of its configuration.
+        unchanged: Only runs with the recipe's own settings.
+    """
+
+    methods: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    protocols: Sequence[str] = ()
+    bits: Sequence[int] = ()
+    seeds: Sequence[int] = ()
+    where: dict[str, Any] = field(default_factory=dict)
+    unchanged: bool = False
+
+    def admits(self, dataset: str, protocol: str, method: str, bits: int) -> bool:
+        """Whether runs of this kind are asked for."""
+        parts = (
+            (dataset, self.datasets), (protocol, self.protocols), (method, self.methods), (bits, self.bits),
+        )  # fmt: skip
+        return all(not wanted or value in wanted for value, wanted in parts)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What was found.
+
+    Attributes:
+        runs: One a seed and configuration, in the order that the user asked in, else by name.
+        unfinished: Runs of the kind that have no record.
+        notes: What a reader should know: records that were passed over, and why.
+    """
+
+    runs: list[StoredRun]
+    unfinished: list[Unfinished]
+    notes: list[str]
+
+
+def select(results: Path, wanted: Selection) -> Selected:
+    """Find the runs that are asked for. Only their `record.json` is read.
+
+    Of several runs with the same configuration and seed, as after a change of the code, the newest counts,
+    and a note says so.
+
+    Args:
+        results: Folder of all records.
+        wanted: What is asked for.
+
+    Raises:
+        UsageError: There is no run of the kind, or a key of `where` is unknown.
+    """
+    found, unfinished, notes = find(results, wanted)
+    runs = _where(found, wanted)
+    if not runs and not unfinished:
+        raise UsageError(f"{results} has no such run; `hashbench results --results {results}` lists all")
+    newest: dict[tuple[Any, ...], StoredRun] = {}
+    for run in sorted(runs, key=lambda run: run.record.created):
+        record = run.record
+        key = (record.split.sha256, record.bits, record.seed, _frozen(run.settings))
+        if key in newest:
+            notes.append(
+                f"{newest[key].record.run_id} is left out: {record.run_id}, of the same settings, is newer"
+            )
+        newest[key] = run
+    return Selected(sorted(newest.values(), key=lambda run: _order(run, wanted)), unfinished, notes)
+
+
+def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
+    """All runs of the kinds that are asked for, by path; those that have not ended; notes.
+
+    `where`, `seeds` and `unchanged` are not looked at.
+
+    Raises:
+        HashbenchError: There is no such folder.
+    """
+    if not results.is_dir():
+        raise HashbenchError(f"{results} is no folder; `hashbench run` makes it, or choose --results DIR")
+    runs, unfinished, notes = [], [], []
+    for folder in sorted(results.glob("*@*/*/*bit/*")):
+        protocol_folder, method, length = folder.parts[-4:-1]
+        dataset, _, protocol = protocol_folder.partition("@")
+        if not folder.is_dir() or not length[:-3].isdecimal():
+            continue
+        kind = (dataset, protocol, method, int(length[:-3]))
+        if not wanted.admits(*kind):
+            continue
+        if folder.name.startswith(_HIDDEN):
+            run_id = folder.name[1:].partition(".")[0]
+            if not (folder.parent / run_id / RECORD).is_file():
+                unfinished.append(Unfinished(*kind, run_id, folder))
+            continue
+        try:
+            runs.append(StoredRun(read_record(folder), folder))
+        except HashbenchError as error:
+            notes.append(f"left out: {error}")
+    return runs, unfinished, notes
+
+
+def find_run(results: Path, name: str) -> StoredRun:
+    """The run of that id or folder.
+
+    Args:
+        results: Folder of all records.
+        name: A run id, the beginning of one, its hash, or the path of its folder.
+
+    Raises:
+        UsageError: There is none, or several.
+    """
+    if (Path(name) / RECORD).is_file():
+        return StoredRun(read_record(Path(name)), Path(name))
+    folders = [path.parent for path in results.glob(f"*@*/*/*bit/*/{RECORD}")]
+    known = {folder.name: folder for folder in folders if not folder.name.startswith(_HIDDEN)}
+    matches = [n for n in known if n.startswith(name) or n.endswith(f"-{name}")]
+    if name in known:
+        matches = [name]
+    if not matches:
+        raise unknown_name("run", name, known)
+    if len(matches) > 1:
+        raise UsageError(f"{name} may be {' or '.join(sorted(matches)[:4])}; give more of it")
+    return StoredRun(read_record(known[matches[0]]), known[matches[0]])
+
+
+def differing(runs: Iterable[StoredRun]) -> dict[str, list[Any]]:
+    """Settings in which runs differ but for the seed: their values, each once, by dotted path."""
+    settings = [run.settings for run in runs]
+    paths = dict.fromkeys(path for one in settings for path in one)
+    values = {path: _unique([one.get(path) for one in settings]) for path in paths}
+    return {path: several for path, several in values.items() if len(several) > 1}
+
+
+def _where(runs: list[StoredRun], wanted: Selection) -> list[StoredRun]:
+    runs = [
+        run
+        for run in runs
+        if (not wanted.seeds or run.record.seed in wanted.seeds)
+        and not (wanted.unchanged and run.record.changes)
+    ]
+    if not wanted.where or not runs:
+        return runs
+    flat = [flatten(run.record.model_dump(mode="json")) for run in runs]
+    known = {path for one in flat for path in one}
+    for key, value in wanted.where.items():
+        paths = [path for path in known if path == key or path.endswith(f".{key}")]
+        if not paths:
+            raise unknown_name("key of a record", key, known)
+        kept = [any(path in one and one[path] == value for path in paths) for one in flat]
+        runs = [run for run, keep in zip(runs, kept, strict=True) if keep]
+        flat = [one for one, keep in zip(flat, kept, strict=True) if keep]
+    return runs
+
+
+def _order(run: StoredRun, wanted: Selection) -> tuple[Any, ...]:
+    record = run.record
+    given = (
+        (record.dataset, wanted.datasets),
+        (record.protocol, wanted.protocols),
+        (record.method, wanted.methods),
+    )
+    places = [(list(asked).index(value) if asked else 0, value) for value, asked in given]
+    return (*places, bool(record.changes), run.label, record.bits, record.seed)
+
+
+def _short(path: str) -> str:
+    return path.rpartition(".")[2] if path.startswith(("hyperparameters.", "training.")) else path
+
+
+def _text(value: Any) -> str:
+    """A value as `--set` takes it."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    return [value for place, value in enumerate(values) if value not in values[:place]]
+
+
+def _frozen(settings: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((path, repr(value)) for path, value in settings.items()))
