@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from hashbench.errors import UsageError
 
 if TYPE_CHECKING:
     from hashbench.dataset import Dataset
+    from hashbench.report.grid import Grid
     from hashbench.report.runs import Selection
 
 PluginFiles = Annotated[
@@ -42,6 +44,12 @@ DataSettings = Annotated[
     ),
 ]
 
+Settings = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override the recipe, as in --set epochs=10; may be repeated."
+    ),
+]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the records.")]
 RESULTS = Path("results/runs")
 Methods = Annotated[str | None, typer.Option("--method", help="Method, or several with commas between.")]
@@ -64,6 +72,10 @@ Unchanged = Annotated[
 ]
 MetricName = Annotated[str, typer.Option("--metric", help="Metric of the records, as in mAP@1000 or P@H<=2.")]
 METRIC = "mAP@all"
+TableFormat = Annotated[
+    Literal["markdown", "latex", "csv"],
+    typer.Option("--format", help="latex: a document that compiles; csv: full precision."),
+]
 
 
 def selection(
@@ -149,6 +161,25 @@ def print_json(value: Any) -> None:
 
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
     sys.stdout.flush()  # a full disk is said here, and not when Python ends
+
+
+def write_tables(form: str, grids: Sequence[Grid], csv: Callable[[], str]) -> None:
+    """Tables on standard output in the format that was asked for.
+
+    Args:
+        form: Of `TableFormat`.
+        grids: The tables.
+        csv: Makes them as CSV.
+    """
+    from hashbench.report.grid import latex, markdown
+
+    formats = {
+        "markdown": lambda: "\n".join(map(markdown, grids)),
+        "latex": lambda: latex(grids),
+        "csv": csv,
+    }
+    sys.stdout.write(formats[form]())
+    sys.stdout.flush()
 
 
 def show(what: Any) -> None:

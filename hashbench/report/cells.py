@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,7 +91,8 @@ def cells(runs: Sequence[StoredRun], metric: str) -> dict[Column, dict[str, Cell
         metric: Name of a metric that all of them have.
 
     Raises:
-        UsageError: A run lacks the metric, or runs of one column or cell cannot be compared.
+        UsageError: A run lacks the metric, runs of a protocol do not measure the same, or those of a cell
+            differ in more than the seed.
     """
     for run in runs:
         if metric not in run.record.metrics:
@@ -103,8 +105,10 @@ def cells(runs: Sequence[StoredRun], metric: str) -> dict[Column, dict[str, Cell
         record = run.record
         column = columns.setdefault(Column(record.dataset, record.protocol, record.bits), {})
         column.setdefault(run.label, []).append(run)
+    for (dataset, protocol), names in groupby(sorted(columns), key=lambda name: name[:2]):
+        inside = [run for name in names for row in columns[name].values() for run in row]
+        require_one_protocol(f"runs of {dataset}@{protocol} cannot stand in one table", inside)
     for name, rows in columns.items():
-        _require_one_protocol(str(name), [run for row in rows.values() for run in row])
         for label, row in rows.items():
             _require_one_setting(f"{label}, {name}", row)
     return {
@@ -113,8 +117,16 @@ def cells(runs: Sequence[StoredRun], metric: str) -> dict[Column, dict[str, Cell
     }
 
 
-def _require_one_protocol(column: str, runs: Iterable[StoredRun]) -> None:
-    """Refuse runs whose figures do not measure the same."""
+def require_one_protocol(refusal: str, runs: Iterable[StoredRun]) -> None:
+    """Refuse runs whose figures do not measure the same on the same images.
+
+    Args:
+        refusal: What cannot be, for the message.
+        runs: The runs.
+
+    Raises:
+        UsageError: They differ in split, definitions of the metrics or the evaluator's version.
+    """
     values: dict[str, dict[Any, str]] = {}
     for run in runs:
         record, evaluation = run.record, run.record.config["evaluation"]
@@ -129,7 +141,7 @@ def _require_one_protocol(column: str, runs: Iterable[StoredRun]) -> None:
         if len(found) > 1:
             examples = "; ".join(f"{value} ({run_id})" for value, run_id in found.items())
             raise UsageError(
-                f"runs of {column} cannot stand in one column, since they differ in {key}: {examples}; "
+                f"{refusal}, since they differ in {key}: {examples}; "
                 f"choose one with --where {key}={next(iter(found))}"
             )
 

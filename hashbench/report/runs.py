@@ -36,8 +36,7 @@ class StoredRun:
     @cached_property
     def label(self) -> str:
         """The method and what was changed of its recipe, as in `wch (balance=false)`."""
-        changed = ", ".join(f"{_short(path)}={_text(value)}" for path, value in self.record.changes.items())
-        return f"{self.record.method} ({changed})" if changed else self.record.method
+        return text_of(self.record.method, self.record.changes)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -63,6 +62,18 @@ class StoredRun:
         evaluation = self.evaluate()
         values = evaluation.average_precision("all" if k == "all" else int(k))
         return np.where(evaluation.counted, values, np.nan)
+
+    def query_ids(self) -> list[str]:
+        """Ids of the queries, in the order of their values.
+
+        Raises:
+            HashbenchError: Neither the values nor the codes are there.
+        """
+        for path in (self.folder / QUERIES, self.folder / CODES):
+            if path.is_file():
+                with np.load(path, allow_pickle=False) as file:
+                    return [str(name) for name in file["query_ids"]]
+        raise HashbenchError(f"{self.folder} has neither {QUERIES} nor {CODES}; run it again with --force")
 
     def evaluate(self) -> Evaluation:
         """Evaluate the stored codes anew, as the run did.
@@ -200,6 +211,12 @@ def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfini
         except HashbenchError as error:
             notes.append(f"left out: {error}")
     return runs, unfinished, notes
+
+
+def text_of(method: str, changes: dict[str, Any]) -> str:
+    """A method and what was changed of its recipe, as in `wch (balance=false)`."""
+    changed = ", ".join(f"{_short(path)}={_text(value)}" for path, value in changes.items())
+    return f"{method} ({changed})" if changed else method
 
 
 def find_run(results: Path, name: str) -> StoredRun:

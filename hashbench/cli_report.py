@@ -1,0 +1,114 @@
+"""The commands that set runs side by side: `hashbench table` and `hashbench compare`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hashbench.terminal import (
+    METRIC,
+    RESULTS,
+    AsJson,
+    Datasets,
+    Lengths,
+    Methods,
+    MetricName,
+    Protocols,
+    Results,
+    Seeds,
+    TableFormat,
+    Unchanged,
+    Where,
+    print_json,
+    say,
+    selection,
+    show,
+    write_tables,
+)
+
+if TYPE_CHECKING:
+    from hashbench.report.compare import Comparison
+    from hashbench.report.runs import StoredRun
+
+Run = Annotated[str, typer.Argument(help="Run id, its beginning or its hash; or the folder of a run.")]
+
+
+def table(
+    method: Methods = None,
+    dataset: Datasets = None,
+    protocol: Protocols = None,
+    bits: Lengths = None,
+    seed: Seeds = None,
+    where: Where = [],  # noqa: B006 (typer copies it)
+    unchanged: Unchanged = False,
+    results: Results = RESULTS,
+    metric: MetricName = METRIC,
+    form: TableFormat = "markdown",
+    bounds: Annotated[
+        bool, typer.Option("--bounds", help="Show what the order of equal distances could do.")
+    ] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Add figures that papers print, in columns of their own.")
+    ] = False,
+) -> None:
+    """Methods against datasets and code lengths: means over seeds, the best, and what is level with it."""
+    wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
+
+    from hashbench.report.csv_tables import result_csv
+    from hashbench.report.published import read_published
+    from hashbench.report.runs import select
+    from hashbench.report.tables import result_grid
+
+    selected = select(results, wanted)
+    for note in selected.notes:
+        say(note)
+    figures = read_published(results, wanted) if published else []
+    grid = result_grid(selected, metric, bounds=bounds, published=figures)
+    write_tables(form, [grid], lambda: result_csv(selected, metric, figures))
+
+
+def compare(
+    first: Run,
+    second: Run,
+    results: Results = RESULTS,
+    metric: MetricName = METRIC,
+    queries: Annotated[int, typer.Option(min=0, help="Queries to list, those that changed most.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Two runs on the same queries: difference, interval, p-value, changed queries, other settings."""
+    from hashbench.report import compare as comparing
+    from hashbench.report.runs import find_run
+
+    one, other = find_run(results, first), find_run(results, second)
+    comparison = comparing.compare(one, other, metric)
+    if as_json:
+        ids = {"first": one.record.run_id, "second": other.record.run_id}
+        print_json(
+            {**ids, **asdict(comparison), "queries": [asdict(q) for q in comparison.queries[:queries]]}
+        )
+    else:
+        _show_comparison(one, other, comparison, queries)
+
+
+def _show_comparison(one: StoredRun, other: StoredRun, comparison: Comparison, queries: int) -> None:
+    from rich.table import Table
+
+    difference = comparison.difference
+    table = Table("", "first", "second", "first − second")
+    table.add_row("run", one.record.run_id, other.record.run_id)
+    table.add_row(comparison.metric, *(f"{mean:.4f}" for mean in comparison.means), f"{difference.mean:+.4f}")
+    table.add_row("95 % interval", "", "", f"{difference.lowest:+.4f} to {difference.highest:+.4f}")
+    table.add_row("p", "", "", f"{difference.p:.4f}")
+    for path, values in comparison.settings.items():
+        table.add_row(path, *map(str, values))
+    show(table)
+    changed = Table("query", "AP, first", "AP, second", "first − second")
+    for query in comparison.queries[:queries]:
+        change = query.first - query.second
+        changed.add_row(query.query, f"{query.first:.4f}", f"{query.second:.4f}", f"{change:+.4f}")
+    if queries:
+        show(changed)
+    if not difference.distinguishable:
+        show("The interval holds 0: on other queries of this kind either could be ahead.")

@@ -1,0 +1,280 @@
+"""The commands that train: `hashbench run` and `hashbench ablate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hashbench.errors import UsageError, unknown_name
+from hashbench.terminal import (
+    METRIC,
+    RESULTS,
+    AsJson,
+    DataRoot,
+    DataSettings,
+    Lists,
+    MetricName,
+    Missing,
+    PluginFiles,
+    ProtocolName,
+    Results,
+    Settings,
+    TableFormat,
+    add_plugins,
+    data_options,
+    integers,
+    names,
+    print_json,
+    say,
+    say_warnings,
+    show,
+    write_tables,
+)
+
+if TYPE_CHECKING:
+    from hashbench.config import RunConfig
+    from hashbench.dataset import Dataset
+    from hashbench.experiment import Run
+    from hashbench.results import Record
+
+RUNS_ABREAST = 3  # in a table, so that it fits a terminal of 80 columns
+
+MethodNames = Annotated[str, typer.Option("--method", help="Method, or several with commas between.")]
+DatasetNames = Annotated[str, typer.Option("--dataset", help="Dataset, or several with commas between.")]
+Lengths = Annotated[str, typer.Option("--bits", help="Code length, or several: 16,32,64.")]
+Seeds = Annotated[str, typer.Option("--seed", help="Seed, or several: 0,1,2.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU if there is one.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Processes that load images (default: up to 8 for a GPU, else 0)."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Run again what has a record, and replace it.")]
+AllowOverlap = Annotated[
+    bool, typer.Option("--allow-overlap", help="Accept queries that are also in the database.")
+]
+Planned = tuple["RunConfig", "Dataset"]
+
+
+def run(
+    method: MethodNames,
+    dataset: DatasetNames,
+    bits: Lengths = "32",
+    seed: Seeds = "0",
+    protocol: ProtocolName = None,
+    settings: Settings = [],  # noqa: B006 (typer copies it)
+    data_root: DataRoot = None,
+    lists: Lists = None,
+    missing: Missing = None,
+    data_settings: DataSettings = [],  # noqa: B006
+    results: Results = RESULTS,
+    device: Device = "auto",
+    workers: Workers = None,
+    force: Force = False,
+    allow_overlap: AllowOverlap = False,
+    plugin: PluginFiles = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Train, encode, evaluate, and leave a record; commas make a grid."""
+    add_plugins(plugin)
+    lengths, seeds = integers("--bits", bits, least=1), integers("--seed", seed, least=0)
+    methods, datasets = _known(method, dataset)
+
+    from hashbench import experiment
+    from hashbench.training import resolve_device, resolve_workers
+
+    chosen = resolve_device(device)
+    planned: list[Planned] = []  # all of it, before hours of training end in a wrong key
+    for data in _load(datasets, protocol, data_root, lists, missing, data_settings, allow_overlap):
+        planned += [
+            (experiment.configure(m, data, bits=b, seed=s, device=chosen, settings=settings), data)
+            for m in methods
+            for b in lengths
+            for s in seeds
+        ]
+    runs: list[Run] = []
+    try:
+        runs.extend(_runs(planned, results, force, resolve_workers(workers, chosen)))
+    finally:  # those that are done, too, if one fails
+        if as_json:
+            print_json([{**done.record.model_dump(mode="json"), "folder": str(done.folder)} for done in runs])
+        else:
+            _print_runs(runs)
+
+
+def ablate(
+    method: MethodNames,
+    dataset: DatasetNames,
+    bits: Lengths = "32",
+    seed: Seeds = "0",
+    components: Annotated[
+        str | None,
+        typer.Option(help="Components to take away, with commas between (default: all that it declares)."),
+    ] = None,
+    protocol: ProtocolName = None,
+    settings: Settings = [],  # noqa: B006
+    data_root: DataRoot = None,
+    lists: Lists = None,
+    missing: Missing = None,
+    data_settings: DataSettings = [],  # noqa: B006
+    results: Results = RESULTS,
+    device: Device = "auto",
+    workers: Workers = None,
+    force: Force = False,
+    allow_overlap: AllowOverlap = False,
+    plugin: PluginFiles = [],  # noqa: B006
+    metric: MetricName = METRIC,
+    form: TableFormat = "markdown",
+) -> None:
+    """Run a method whole, without each of its components, and without all; show what each one gives.
+
+    Components are what the method's recipe declares. Runs that have a record are not repeated, so that an
+    ablation that was stopped goes on where it was.
+    """
+    add_plugins(plugin)
+    lengths, seeds = integers("--bits", bits, least=1), integers("--seed", seed, least=0)
+    methods, datasets = _known(method, dataset)
+
+    from hashbench import experiment
+    from hashbench.training import resolve_device, resolve_workers
+
+    chosen = resolve_device(device)
+    variants = {name: _variants(name, components) for name in methods}
+    planned: list[Planned] = []
+    for data in _load(datasets, protocol, data_root, lists, missing, data_settings, allow_overlap):
+        planned += [
+            (
+                experiment.configure(m, data, bits=b, seed=s, device=chosen, settings=[*settings, *without]),
+                data,
+            )
+            for m in methods
+            for b in lengths
+            for without in variants[m]
+            for s in seeds
+        ]
+    runs = list(_runs(planned, results, force, resolve_workers(workers, chosen)))
+
+    from hashbench.report.ablation import ablation_grid, ablations
+    from hashbench.report.csv_tables import ablation_csv
+    from hashbench.report.runs import StoredRun
+
+    found = ablations([StoredRun(done.record, done.folder) for done in runs], metric)
+    write_tables(form, [ablation_grid(ablation) for ablation in found], lambda: ablation_csv(found))
+
+
+def _known(method: str, dataset: str) -> tuple[list[str], list[str]]:
+    """The methods and datasets; a wrong name is said at once, before torch is imported."""
+    from hashbench import registry
+
+    methods, datasets = names("--method", method), names("--dataset", dataset)
+    for name in methods:
+        registry.find("method", name)
+    for name in datasets:
+        registry.find("dataset", name)
+    return methods, datasets
+
+
+def _load(
+    names_: Sequence[str],
+    protocol: str | None,
+    data_root: Path | None,
+    lists: Path | None,
+    missing: str | None,
+    data_settings: list[str],
+    allow_overlap: bool,
+) -> Iterator[Dataset]:
+    from hashbench import registry
+
+    options = data_options(lists, missing, data_settings)
+    for name in names_:
+        data = registry.load_dataset(name, protocol, data_root, **options)
+        if not allow_overlap:
+            data.require_disjoint_queries()
+        say_warnings(data)
+        yield data
+
+
+def _runs(planned: Sequence[Planned], results: Path, force: bool, workers: int) -> Iterator[Run]:
+    from hashbench import experiment
+    from hashbench.report.runs import text_of
+
+    for place, (config, data) in enumerate(planned, start=1):
+        which = f"[{place}/{len(planned)}] " if len(planned) > 1 else ""
+        what = f"{text_of(config.method, experiment.changes(config))} on {data.name}@{data.protocol}"
+        say(f"{which}{what}, {config.bits} bits, seed {config.seed}, {config.device}")
+        done = experiment.run(config, data, results, force=force, workers=workers)
+        if done.existed:
+            say("a record exists, nothing was trained; --force runs it again")
+        yield done
+
+
+def _variants(method: str, wanted: str | None) -> list[list[str]]:
+    """Settings of the whole method, of it without each component, and without all of them.
+
+    Raises:
+        UsageError: It declares no components, or not these.
+    """
+    from hashbench import experiment
+
+    declared = experiment.components(method)
+    if not declared:
+        raise UsageError(
+            f"the recipe of {method} declares no components; add `components: {{NAME: {{KEY: VALUE}}}}`, "
+            "with the settings that take each away"
+        )
+    chosen = names("--components", wanted) if wanted is not None else list(declared)
+    for name in chosen:
+        if name not in declared:
+            raise unknown_name(f"component of {method}", name, declared)
+    without = [[f"{path}={json.dumps(value)}" for path, value in declared[name].items()] for name in chosen]
+    every = [setting for settings in without for setting in settings]
+    return [[], *without, *([every] if len(without) > 1 else [])]
+
+
+def _counts_unanswerable(record: Record) -> bool:
+    """Whether queries to which nothing is relevant count 0 in the means."""
+    return record.queries_without_relevant > 0 and record.config["evaluation"]["no_relevant"] == "zero"
+
+
+def _answerable(record: Record, name: str) -> str:
+    """A mean over the queries to which something is relevant; the others count 0 in the usual one."""
+    if name not in record.metrics or not _counts_unanswerable(record):
+        return ""
+    answerable = record.split.query - record.queries_without_relevant
+    return f"{record.metrics[name].expected * record.split.query / answerable:.4f}" if answerable else ""
+
+
+def _print_runs(runs: list[Run]) -> None:
+    from rich.table import Table
+
+    for start in range(0, len(runs), RUNS_ABREAST):
+        shown = [run.record for run in runs[start : start + RUNS_ABREAST]]
+        table = Table("", pad_edge=False)
+        for record in shown:
+            table.add_column(
+                f"{record.method}\n{record.dataset}@{record.protocol}\n{record.bits} bits, seed {record.seed}"
+            )
+        for name in dict.fromkeys(name for record in shown for name in record.metrics):
+            if name.startswith("R@") or name == "P@all":
+                continue
+            metrics = [record.metrics.get(name) for record in shown]
+            table.add_row(name, *(f"{m.expected:.4f}" if m else "" for m in metrics))
+            if name.startswith("mAP"):
+                table.add_row(
+                    "  any tie order", *(f"{m.lowest:.4f} to {m.highest:.4f}" if m else "" for m in metrics)
+                )
+                if any(map(_counts_unanswerable, shown)):
+                    table.add_row("  answerable only", *(_answerable(record, name) for record in shown))
+        table.add_row("codes", *("COLLAPSED" if record.health.collapsed else "healthy" for record in shown))
+        for step in ("train", "encode", "evaluate"):
+            table.add_row(step, *(f"{getattr(record.timing, step):.1f} s" for record in shown))
+        show(table)
+    for run in runs:
+        for reason in run.record.health.reasons:
+            say(f"{run.record.run_id} COLLAPSED: {reason}")
+        show(str(run.folder))

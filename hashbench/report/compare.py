@@ -1,0 +1,93 @@
+"""Two runs against each other: difference, interval, queries that changed, settings that differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hashbench.config import flatten
+from hashbench.errors import UsageError
+from hashbench.report.cells import require_one_protocol
+from hashbench.report.runs import StoredRun
+from hashbench.report.significance import Difference, paired_bootstrap
+
+_COMPARED = {"config", "environment", "evaluator"}
+
+
+@dataclass(frozen=True)
+class QueryChange:
+    """AP of one query by two runs.
+
+    Attributes:
+        query: Id of the image.
+        first: AP by the first run.
+        second: AP by the second run.
+    """
+
+    query: str
+    first: float
+    second: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two runs differ in.
+
+    Attributes:
+        metric: The mAP that is compared.
+        means: That of the first and of the second run.
+        difference: First minus second.
+        queries: The queries, those with the largest change of AP first.
+        settings: What differs in configuration and environment, by dotted path: values of the first and of
+            the second.
+    """
+
+    metric: str
+    means: tuple[float, float]
+    difference: Difference
+    queries: list[QueryChange]
+    settings: dict[str, tuple[Any, Any]]
+
+
+def compare(first: StoredRun, second: StoredRun, metric: str) -> Comparison:
+    """Compare two runs on the same queries.
+
+    Args:
+        first: A run.
+        second: A run on the same split; method, code length and all else may differ.
+        metric: A mAP that both have.
+
+    Raises:
+        UsageError: They are of other splits or definitions, or a value is not there.
+    """
+    runs = (first, second)
+    require_one_protocol("the two runs cannot be compared", runs)
+    for run in runs:
+        if metric not in run.record.metrics or not metric.startswith("mAP@"):
+            known = ", ".join(name for name in run.record.metrics if name.startswith("mAP@"))
+            raise UsageError(
+                f"{run.record.run_id}: {metric} cannot be compared; choose --metric from {known}"
+            )
+    values = [run.average_precisions(metric) for run in runs]
+    if values[0] is None or values[1] is None:
+        lacking = first if values[0] is None else second
+        raise UsageError(f"{lacking.folder} has neither queries.npz nor codes.npz, so no AP of the queries")
+    counted = ~np.isnan(values[0])
+    ids = np.array(first.query_ids())[counted]
+    one, other = values[0][counted], values[1][counted]
+    order = np.argsort(-np.abs(one - other), kind="stable")
+    settings = [flatten(run.record.model_dump(mode="json", include=_COMPARED)) for run in runs]
+    differing = {
+        path: (settings[0].get(path), settings[1].get(path))
+        for path in dict.fromkeys([*settings[0], *settings[1]])
+        if settings[0].get(path) != settings[1].get(path)
+    }
+    return Comparison(
+        metric,
+        (first.record.metrics[metric].expected, second.record.metrics[metric].expected),
+        paired_bootstrap(one, [other])[0],
+        [QueryChange(str(ids[row]), float(one[row]), float(other[row])) for row in order],
+        differing,
+    )

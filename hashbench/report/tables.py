@@ -1,0 +1,150 @@
+"""The table of results: methods against datasets and code lengths, means over seeds, what is best."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from hashbench.report.cells import Cell, Column, cells
+from hashbench.report.grid import Entry, Grid, Head, number
+from hashbench.report.marks import mark
+from hashbench.report.published import Published, published_columns, published_notes, with_published
+from hashbench.report.runs import Selected, Unfinished
+from hashbench.results import Record
+
+LEVEL, COLLAPSED, OTHER_SEEDS, UNFINISHED = "≈", "‡", "*", "§"
+EXPLAINED = {
+    LEVEL: "not distinguishable from the best of its column (paired bootstrap over the queries, 95 %)",
+    COLLAPSED: "codes collapsed",
+    OTHER_SEEDS: "other seeds",
+    UNFINISHED: "not finished: failed, stopped, or still running",
+}
+
+
+def result_grid(
+    selected: Selected, metric: str, *, bounds: bool = False, published: Sequence[Published] = ()
+) -> Grid:
+    """The table of results.
+
+    Args:
+        selected: The runs, from `select`.
+        metric: A metric of all of them.
+        bounds: Show what the order of ties could make of a figure.
+        published: Figures of papers, for columns of their own.
+
+    Raises:
+        UsageError: Figures cannot stand in one table.
+    """
+    columns = cells(selected.runs, metric)
+    for run in selected.unfinished:
+        columns.setdefault(Column(run.dataset, run.protocol, run.bits), {})
+    marks = {column: mark(rows) for column, rows in columns.items()}
+    unfinished = {(run.method, (run.dataset, run.protocol, run.bits)) for run in selected.unfinished}
+    usual = _usual_seeds(cell for rows in columns.values() for cell in rows.values())
+    labels = dict.fromkeys([label for rows in columns.values() for label in rows])
+    labels |= dict.fromkeys(run.method for run in selected.unfinished)
+
+    def entry(label: str, column: Column) -> Entry:
+        cell, pending = columns[column].get(label), (label, column) in unfinished
+        if cell is None:
+            return Entry(marks=UNFINISHED if pending else "")
+        where = marks[column][label]
+        signs = {
+            LEVEL: where.level_with_best,
+            COLLAPSED: cell.collapsed,
+            OTHER_SEEDS: cell.seeds != usual,
+            UNFINISHED: pending,
+        }
+        return Entry(
+            number(cell.mean),
+            spread(cell, bounds),
+            where.place,
+            "".join(s for s, has in signs.items() if has),
+        )
+
+    rows = [(label, [entry(label, column) for column in columns]) for label in labels]
+    heads = [Head(f"{c.bits} bits", f"{c.dataset}@{c.protocol}") for c in columns]
+    printed = published_columns(published, columns)
+    return Grid(
+        caption=_caption(selected, metric, usual, bounds),
+        corner="method",
+        heads=[*heads, *printed],
+        rows=with_published(rows, printed, len(heads)),
+        notes=[*_notes(columns, rows, usual, selected.unfinished), *published_notes(printed)],
+    )
+
+
+def described(metric: str, records: Iterable[Record], seeds: Sequence[int], several: str) -> list[str]:
+    """What a metric is and on what it was measured: sentences for a caption.
+
+    Args:
+        metric: Its name.
+        records: The records of the runs.
+        seeds: The seeds of a usual cell.
+        several: What is said of the mean over seeds.
+    """
+    records = list(records)
+    ties = "expectation over all orders of equal distances"
+    over = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {', '.join(map(str, seeds))}"
+    sentences = [f"{metric}, {ties}; {several if len(seeds) > 1 else ''}{over}."]
+    by_protocol: dict[str, Record] = {}
+    for record in records:
+        by_protocol.setdefault(f"{record.dataset}@{record.protocol}", record)
+    for name, record in by_protocol.items():
+        split, evaluation = record.split, record.config["evaluation"]
+        divisor = {"hits": "the hits in the top K", "relevant": "min(K, all relevant)"}
+        images = f"{split.train:,} training and {split.database:,} database images"
+        text = f"{name}: {split.query:,} queries, {images}"
+        if metric.startswith("mAP"):
+            text += f"; AP@K divides by {divisor[evaluation['denominator']]}"
+        if record.queries_without_relevant:
+            counts = {"zero": "count 0", "skip": "are left out"}[evaluation["no_relevant"]]
+            text += f"; {record.queries_without_relevant:,} queries without anything relevant {counts}"
+        sentences.append(f"{text}.")
+    return sentences
+
+
+def _caption(selected: Selected, metric: str, seeds: Sequence[int], bounds: bool) -> str:
+    records = [run.record for run in selected.runs]
+    sentences = described(metric, records, seeds, "mean ± standard deviation over ")
+    if bounds:
+        sentences.append("In brackets what the unluckiest and the luckiest order of equal distances give.")
+    sentences.append("Best bold, second underlined.")
+    return " ".join(sentences)
+
+
+def spread(cell: Cell, bounds: bool = False) -> str:
+    """What stands beside a mean: the standard deviation and, if asked for, the bounds of tie order."""
+    parts = [f"± {number(cell.deviation)}"] if cell.deviation is not None else []
+    if bounds:
+        parts.append(f"[{number(cell.lowest)}, {number(cell.highest)}]")
+    return " ".join(parts)
+
+
+def _usual_seeds(found: Iterable[Cell]) -> tuple[int, ...]:
+    counts = Counter(cell.seeds for cell in found)
+    return max(counts, key=lambda seeds: (counts[seeds], len(seeds)), default=())
+
+
+def _notes(
+    columns: Mapping[Column, Mapping[str, Cell]],
+    rows: Sequence[tuple[str, Sequence[Entry]]],
+    usual: Sequence[int],
+    unfinished: Sequence[Unfinished],
+) -> list[str]:
+    notes = []
+    used = {sign for _, entries in rows for entry in entries for sign in entry.marks}
+    if LEVEL in used:
+        notes.append(f"{LEVEL} {EXPLAINED[LEVEL]}.")
+    for column, cells_ in columns.items():
+        for label, cell in cells_.items():
+            where = f"{label}, {column}"
+            if cell.collapsed:
+                seeds = ", ".join(map(str, cell.collapsed))
+                notes.append(f"{COLLAPSED} {where}: {EXPLAINED[COLLAPSED]} (seed {seeds}); not ranked.")
+            if cell.seeds != tuple(usual):
+                notes.append(f"{OTHER_SEEDS} {where}: seed {', '.join(map(str, cell.seeds))}.")
+            if cell.metric.startswith("mAP") and cell.average_precisions is None:
+                notes.append(f"{where}: AP of the queries is not stored, so that nothing was tested.")
+    notes += [f"{UNFINISHED} {run.run_id}: {EXPLAINED[UNFINISHED]}." for run in unfinished]
+    return notes
