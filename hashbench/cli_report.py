@@ -96,8 +96,8 @@ def _show_comparison(one: StoredRun, other: StoredRun, comparison: Comparison, q
     from rich.table import Table
 
     difference = comparison.difference
+    show(f"first:  {one.record.run_id}\nsecond: {other.record.run_id}")
     table = Table("", "first", "second", "first − second")
-    table.add_row("run", one.record.run_id, other.record.run_id)
     table.add_row(comparison.metric, *(f"{mean:.4f}" for mean in comparison.means), f"{difference.mean:+.4f}")
     table.add_row("95 % interval", "", "", f"{difference.lowest:+.4f} to {difference.highest:+.4f}")
     table.add_row("p", "", "", f"{difference.p:.4f}")

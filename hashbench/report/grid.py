@@ -14,8 +14,8 @@ NOTHING = "–"
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
-    "±": r"$\pm$", "≈": r"$\approx$", "‡": r"$\ddagger$", "§": r"\S{}", "−": "$-$", "✓": r"$\checkmark$",
-    "×": r"$\times$", "–": "--",
+    "±": r"$\pm$", "≈": r"$\approx$", "†": r"$\dagger$", "‡": r"$\ddagger$", "§": r"$\S$", "−": "$-$",
+    "✓": r"$\checkmark$", "×": r"$\times$", "–": "--",
 }  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def markdown(grid: Grid) -> str:
     rows = [[_plain(label), *map(_markdown_entry, entries)] for label, entries in grid.rows]
     table = tabulate(
         rows,
-        headers=[grid.corner, *heads],
+        headers=[_plain(grid.corner), *heads],
         tablefmt="pipe",
         disable_numparse=True,
         colalign=("left", *("right" for _ in heads)),
@@ -123,7 +123,7 @@ def _plain(text: str) -> str:
 
 def _markdown_entry(entry: Entry) -> str:
     text = {1: f"**{entry.text}**", 2: f"_{entry.text}_"}.get(entry.place, entry.text)
-    return f"{text} {entry.rest}".rstrip() + (f" {entry.marks}" if entry.marks else "")
+    return _plain(" ".join(part for part in (text, entry.rest, entry.marks) if part))
 
 
 def _tex_table(grid: Grid) -> list[str]:
@@ -135,7 +135,7 @@ def _tex_table(grid: Grid) -> list[str]:
     return [
         r"\begin{table}",
         r"\centering\small",
-        rf"\caption{{{_tex(grid.caption)}}}",
+        rf"\caption{{{_tex(grid.caption)}}}\medskip",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         *_tex_heads(grid),
@@ -143,7 +143,7 @@ def _tex_table(grid: Grid) -> list[str]:
         *(" & ".join([_tex(label), *map(_tex_entry, entries)]) + r" \\" for label, entries in grid.rows),
         r"\bottomrule",
         r"\end{tabular}",
-        *(rf"\par\smallskip{{\footnotesize {_tex(note)}}}" for note in grid.notes),
+        *(rf"\par\smallskip\raggedright\footnotesize {_tex(note)}" for note in grid.notes),
         r"\end{table}",
     ]
 

@@ -144,11 +144,13 @@ class Selected:
 
     Attributes:
         runs: One a seed and configuration, in the order that the user asked in, else by name.
+        labels: Labels of the runs, each once, by method and then by what was changed.
         unfinished: Runs of the kind that have no record.
         notes: What a reader should know: records that were passed over, and why.
     """
 
     runs: list[StoredRun]
+    labels: list[str]
     unfinished: list[Unfinished]
     notes: list[str]
 
@@ -167,9 +169,10 @@ def select(results: Path, wanted: Selection) -> Selected:
         UsageError: There is no run of the kind, or a key of `where` is unknown.
     """
     found, unfinished, notes = find(results, wanted)
-    runs = _where(found, wanted)
-    if not runs and not unfinished:
-        raise UsageError(f"{results} has no such run; `hashbench results --results {results}` lists all")
+    runs = matching(found, wanted)
+    if not runs:
+        ended = f"; {unfinished[0].run_id} has not ended" if unfinished else ""
+        raise UsageError(f"{results} has no such run{ended}; `hashbench results` lists what it has")
     newest: dict[tuple[Any, ...], StoredRun] = {}
     for run in sorted(runs, key=lambda run: run.record.created):
         record = run.record
@@ -179,7 +182,9 @@ def select(results: Path, wanted: Selection) -> Selected:
                 f"{newest[key].record.run_id} is left out: {record.run_id}, of the same settings, is newer"
             )
         newest[key] = run
-    return Selected(sorted(newest.values(), key=lambda run: _order(run, wanted)), unfinished, notes)
+    chosen = sorted(newest.values(), key=lambda run: _order(run, wanted))
+    labels = dict.fromkeys(run.label for run in sorted(chosen, key=lambda run: _row_order(run, wanted)))
+    return Selected(chosen, list(labels), unfinished, notes)
 
 
 def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
@@ -251,7 +256,12 @@ def differing(runs: Iterable[StoredRun]) -> dict[str, list[Any]]:
     return {path: several for path, several in values.items() if len(several) > 1}
 
 
-def _where(runs: list[StoredRun], wanted: Selection) -> list[StoredRun]:
+def matching(runs: list[StoredRun], wanted: Selection) -> list[StoredRun]:
+    """Those of some runs that have the seeds, values and recipe that are asked for.
+
+    Raises:
+        UsageError: A key of `where` is unknown.
+    """
     runs = [
         run
         for run in runs
@@ -265,7 +275,7 @@ def _where(runs: list[StoredRun], wanted: Selection) -> list[StoredRun]:
     for key, value in wanted.where.items():
         paths = [path for path in known if path == key or path.endswith(f".{key}")]
         if not paths:
-            raise unknown_name("key of a record", key, known)
+            raise unknown_name("key of a record", key, {*known, *(path.rpartition(".")[2] for path in known)})
         kept = [any(path in one and one[path] == value for path in paths) for one in flat]
         runs = [run for run, keep in zip(runs, kept, strict=True) if keep]
         flat = [one for one, keep in zip(flat, kept, strict=True) if keep]
@@ -274,13 +284,18 @@ def _where(runs: list[StoredRun], wanted: Selection) -> list[StoredRun]:
 
 def _order(run: StoredRun, wanted: Selection) -> tuple[Any, ...]:
     record = run.record
-    given = (
-        (record.dataset, wanted.datasets),
-        (record.protocol, wanted.protocols),
-        (record.method, wanted.methods),
-    )
-    places = [(list(asked).index(value) if asked else 0, value) for value, asked in given]
-    return (*places, bool(record.changes), run.label, record.bits, record.seed)
+    place = _place(record.dataset, wanted.datasets), _place(record.protocol, wanted.protocols)
+    return (*place, _row_order(run, wanted), record.bits, record.seed)
+
+
+def _row_order(run: StoredRun, wanted: Selection) -> tuple[Any, ...]:
+    record = run.record
+    return _place(record.method, wanted.methods), bool(record.changes), run.label
+
+
+def _place(name: str, asked: Sequence[str]) -> tuple[int, str]:
+    """As the user asked, else by name."""
+    return (list(asked).index(name) if asked else 0), name
 
 
 def _short(path: str) -> str:

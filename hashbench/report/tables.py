@@ -12,7 +12,7 @@ from hashbench.report.published import Published, published_columns, published_n
 from hashbench.report.runs import Selected, Unfinished
 from hashbench.results import Record
 
-LEVEL, COLLAPSED, OTHER_SEEDS, UNFINISHED = "≈", "‡", "*", "§"
+LEVEL, COLLAPSED, OTHER_SEEDS, UNFINISHED = "≈", "‡", "†", "§"
 EXPLAINED = {
     LEVEL: "not distinguishable from the best of its column (paired bootstrap over the queries, 95 %)",
     COLLAPSED: "codes collapsed",
@@ -41,8 +41,7 @@ def result_grid(
     marks = {column: mark(rows) for column, rows in columns.items()}
     unfinished = {(run.method, (run.dataset, run.protocol, run.bits)) for run in selected.unfinished}
     usual = _usual_seeds(cell for rows in columns.values() for cell in rows.values())
-    labels = dict.fromkeys([label for rows in columns.values() for label in rows])
-    labels |= dict.fromkeys(run.method for run in selected.unfinished)
+    labels = dict.fromkeys([*selected.labels, *(run.method for run in selected.unfinished)])
 
     def entry(label: str, column: Column) -> Entry:
         cell, pending = columns[column].get(label), (label, column) in unfinished

@@ -1,0 +1,80 @@
+"""Two runs against each other."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from given_runs import given_run
+
+VALUES = np.linspace(0.2, 0.8, 30)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results" / "runs"
+    given_run(folder, "wch", VALUES)
+    other = VALUES - 0.01
+    other[4] -= 0.15
+    given_run(folder, "itq", other, epochs=3)
+    return folder
+
+
+def test_difference_changed_queries_and_settings(
+    cli: Callable[..., Any], results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = cli("compare", "wch", "itq", "--json", "--queries", "2")
+    assert done.code == 0, done.err
+    shown = json.loads(done.out)
+    assert shown["difference"]["mean"] == pytest.approx(0.01 + 0.15 / 30)
+    assert (
+        0.01 <= shown["difference"]["lowest"] < shown["difference"]["mean"] < shown["difference"]["highest"]
+    )
+    assert shown["difference"]["p"] < 0.001
+    first, second = shown["queries"]
+    assert first == {
+        "query": "q4",
+        "first": pytest.approx(VALUES[4]),
+        "second": pytest.approx(VALUES[4] - 0.16),
+    }
+    assert second["query"] == "q0"  # of equal changes the first
+    assert shown["settings"] == {"config.method": ["wch", "itq"], "config.training.epochs": [10, 3]}
+    monkeypatch.setenv("COLUMNS", "120")
+    text = cli("compare", "wch", "itq").out
+    for part in ("+0.0150", "config.training.epochs", "q4", "95 % interval"):
+        assert part in text
+
+
+def test_a_run_does_not_differ_from_itself(cli: Callable[..., Any], results: Path) -> None:
+    done = cli("compare", "wch", "wch", "--json")
+    shown = json.loads(done.out)
+    assert shown["difference"] == {"mean": 0, "lowest": 0, "highest": 0, "p": 1}
+    assert shown["settings"] == {}
+    assert "either could be ahead" in cli("compare", "wch", "wch").out
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"sha256": "bb"}, "the two runs cannot be compared, since they differ in split.sha256"),
+        ({"evaluator": 2}, "since they differ in evaluator: 1"),
+        ({"metrics": ["mAP@10"]}, "mAP@all cannot be compared; choose --metric from mAP@10"),
+    ],
+)
+def test_what_cannot_be_compared(
+    cli: Callable[..., Any], results: Path, other: dict[str, Any], message: str
+) -> None:
+    given_run(results, "sh", VALUES, **other)
+    done = cli("compare", "wch", "sh")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert message in done.err
+
+
+def test_without_values_of_queries_there_is_no_comparison(cli: Callable[..., Any], results: Path) -> None:
+    next(results.glob("*/itq/*/*/queries.npz")).unlink()
+    done = cli("compare", "wch", "itq")
+    assert done.code == 2
+    assert "has neither queries.npz nor codes.npz" in done.err
+    assert "unknown run 'lsh'" in cli("compare", "wch", "lsh").err

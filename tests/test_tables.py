@@ -1,0 +1,217 @@
+"""Tables: the figures of the records, to the last digit, in every format."""
+
+import csv
+import io
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from given_runs import given_run
+
+from hashbench import HashbenchError
+from hashbench.report import published
+from hashbench.report.cells import cells
+from hashbench.report.grid import Entry, Grid, Head, latex, markdown
+from hashbench.report.marks import mark
+from hashbench.report.runs import Selection, select
+
+GOLDEN = Path(__file__).parent / "golden"
+LATIN = (0.1, 0.9) * 20  # mean 0.5
+
+
+def shifted(by: float) -> list[float]:
+    return [value + by for value in LATIN]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """wch is best; spq, whose gains are now here and now there, is level with it at 16 bits; itq is below."""
+    folder = tmp_path / "results" / "runs"
+    for seed, gain in enumerate((0.0, 0.02, 0.04)):
+        given_run(folder, "wch", shifted(gain), seed=seed)
+        given_run(folder, "spq", [*shifted(gain + 0.3)[:20], *shifted(gain - 0.31)[20:]], seed=seed)
+        given_run(folder, "itq", shifted(gain - 0.1), seed=seed)
+        given_run(folder, "wch", shifted(gain + 0.0512345), bits=32, seed=seed)
+        given_run(folder, "itq", shifted(gain - 0.05), bits=32, seed=seed)
+    given_run(folder, "l_sh", shifted(-0.2))
+    return folder
+
+
+def test_the_table_equals_the_one_made_by_hand(cli: Callable[..., Any], results: Path) -> None:
+    done = cli("table", "--dataset", "digits")
+    assert done.code == 0, done.err
+    assert done.out == (GOLDEN / "table.md").read_text(encoding="utf-8")
+
+
+def test_the_latex_table_equals_the_one_made_by_hand(cli: Callable[..., Any], results: Path) -> None:
+    done = cli("table", "--dataset", "digits", "--format", "latex", "--bounds")
+    assert done.code == 0, done.err
+    assert done.out == (GOLDEN / "table.tex").read_text(encoding="utf-8")
+
+
+def test_csv_has_every_digit(cli: Callable[..., Any], results: Path) -> None:
+    lines = list(csv.DictReader(io.StringIO(cli("table", "--format", "csv").out)))
+    by = {(line["method"], line["bits"]): line for line in lines}
+    line = by["wch", "32"]
+    assert float(line["mean"]) == pytest.approx(0.5 + 0.02 + 0.0512345, abs=1e-15)
+    assert float(line["std"]) == pytest.approx(0.02)
+    assert (line["kind"], line["seeds"], line["place"], line["p"]) == ("measured", "0 1 2", "1", "")
+    assert float(by["itq", "32"]["best_minus_this"]) == pytest.approx(0.1012345)
+    assert float(by["itq", "32"]["interval_low"]) == pytest.approx(0.1012345)
+    assert float(by["itq", "16"]["lowest"]) == pytest.approx(0.42 - 0.05)
+    assert len(lines) == 6
+
+
+def test_marks(results: Path) -> None:
+    (column, _) = cells(select(results, Selection()).runs, "mAP@all").values()
+    marks = mark(column)
+    assert {label: m.place for label, m in marks.items()} == {"wch": 1, "spq": 2, "itq": 0, "l_sh": 0}
+    assert {label for label, m in marks.items() if m.level_with_best} == {"spq"}
+    assert marks["wch"].from_best is None
+    assert marks["itq"].from_best is not None
+    assert marks["itq"].from_best.mean == pytest.approx(0.1)
+
+
+def test_equal_figures_share_a_place(tmp_path: Path) -> None:
+    runs = [given_run(tmp_path, name, LATIN) for name in ("a", "b")]
+    runs.append(given_run(tmp_path, "c", shifted(-0.1)))
+    (column,) = cells(runs, "mAP@all").values()
+    assert [m.place for m in mark(column).values()] == [1, 1, 2]
+    assert mark({"a": column["a"]})["a"].place == 0  # alone, it is best of nothing
+
+
+def test_collapsed_codes_are_marked_and_not_ranked(cli: Callable[..., Any], results: Path) -> None:
+    given_run(results, "dead", shifted(0.4), collapsed=True)
+    given_run(results, "dead", shifted(0.4), seed=1)
+    done = cli("table", "--bits", "16")
+    assert "| dead     |  0.900 ± 0.000 ‡† |" in done.out
+    assert "‡ dead, digits@default, 16 bits: codes collapsed (seed 0); not ranked." in done.out
+    assert "† dead, digits@default, 16 bits: seed 0, 1." in done.out
+    assert "**0.520** ± 0.020" in done.out
+    assert "\\textsuperscript{$\\ddagger$$\\dagger$}" in cli("table", "--bits", "16", "--format", "latex").out
+
+
+def test_unfinished_runs_are_marked(cli: Callable[..., Any], results: Path) -> None:
+    (results / "digits@default" / "wch" / "32bit" / ".wch-digits-32bit-seed3-x.01234567").mkdir()
+    (results / "digits@default" / "sh" / "64bit" / ".sh-digits-64bit-seed0-x.01234567").mkdir(parents=True)
+    out = cli("table").out
+    assert "**0.571** ± 0.020 §" in out
+    assert "§ wch-digits-32bit-seed3-x: not finished: failed, stopped, or still running." in out
+    assert "64 bits" in out
+    assert "unfinished,sh,digits,default,64," in cli("table", "--format", "csv").out.replace(",,", ",")
+
+
+def test_a_mixed_table_is_refused(cli: Callable[..., Any], results: Path) -> None:
+    given_run(results, "sh", LATIN, sha256="bb")
+    done = cli("table")
+    assert done.code == 2
+    assert "cannot stand in one table, since they differ in split.sha256" in done.err
+    assert "choose one with --where split.sha256=" in done.err
+    assert done.err.count("\n") == 1
+    assert cli("table", "--where", "split.sha256=aa").code == 0
+
+
+def test_several_datasets_are_columns(cli: Callable[..., Any], results: Path) -> None:
+    given_run(results, "wch", LATIN, dataset="coco", sha256="bb")
+    out = cli("table").out
+    assert "coco@default 16 bits" in out
+    assert "digits@default 32 bits" in out
+    tex = cli("table", "--format", "latex").out
+    assert r" & \multicolumn{1}{c}{coco@default} & \multicolumn{2}{c}{digits@default} \\" in tex
+    assert r"\cmidrule(lr){2-2}\cmidrule(lr){3-4}" in tex
+
+
+def test_another_metric_has_no_tests_of_queries(cli: Callable[..., Any], tmp_path: Path) -> None:
+    given_run(tmp_path / "results/runs", "wch", LATIN, metrics=["mAP@all", "P@H<=2"])
+    given_run(tmp_path / "results/runs", "itq", shifted(0.1), metrics=["mAP@all", "P@H<=2"])
+    out = cli("table", "--metric", "P@H<=2").out
+    assert "P@H<=2, expectation" in out
+    assert "divides by" not in out
+    assert "**0.600**" in out
+    assert "≈" not in out
+    assert "P@H$<$=2" in cli("table", "--metric", "P@H<=2", "--format", "latex").out
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex"])
+def test_text_of_others_breaks_no_format(form: str) -> None:
+    nasty = r"a|b & 50% of $x_1 \ {y} #~^ <z>"
+    grid = Grid(nasty, nasty, [Head(nasty, nasty)], [(nasty, [Entry(nasty, nasty, 1)])], [nasty])
+    if form == "markdown":
+        lines = [line for line in markdown(grid).splitlines() if line.startswith("|")]
+        assert [line.replace(r"\|", "").count("|") for line in lines] == [3, 3, 3]
+    else:
+        assert r"a|b \& 50\% of \$x\_1 \textbackslash{} \{y\} \#\textasciitilde{}\textasciicircum{}" in latex(
+            [grid]
+        )
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="there is no pdflatex")
+def test_latex_compiles(cli: Callable[..., Any], results: Path, tmp_path: Path) -> None:
+    given_run(results, "dead", shifted(0.4), collapsed=True)
+    (results / "digits@default" / "wch" / "32bit" / ".wch-digits-32bit-seed3-x.01234567").mkdir()
+    file = tmp_path / "table.tex"
+    file.write_text(cli("table", "--format", "latex", "--bounds", "--published").out, encoding="utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", file.name],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert file.with_suffix(".pdf").stat().st_size > 1000
+
+
+def test_latex_is_balanced(cli: Callable[..., Any], results: Path) -> None:
+    """What can be known of it without LaTeX."""
+    tex = cli("table", "--format", "latex").out
+    for environment in ("document", "table", "tabular"):
+        assert tex.count(f"\\begin{{{environment}}}") == tex.count(f"\\end{{{environment}}}") == 1
+    plain = tex.replace(r"\{", "").replace(r"\}", "")
+    assert plain.count("{") == plain.count("}")
+    assert plain.count("$") % 2 == 0
+    rows = [line for line in tex.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert {row.count("&") for row in rows} == {2}
+
+
+def test_published_figures_stand_apart(cli: Callable[..., Any], results: Path) -> None:
+    given_run(results, "wch", LATIN, dataset="cifar10", sha256="bb")
+    done = cli("table", "--dataset", "cifar10", "--published")
+    assert done.code == 0, done.err
+    rows = {line.split("|")[1].strip(): line for line in done.out.splitlines() if line.startswith("|")}
+    assert "cifar10, printed [a] 16 bits" in rows["method"]
+    assert [cell.strip() for cell in rows["wch"].split("|")] == ["", "wch", "0.500", "0.897", ""]
+    assert "0.768" in rows["SPQ (ICCV 2021)"]
+    assert "**" not in done.out  # printed figures take no part in the ranking
+    assert "[a] as printed in Table 1 of Weighted Contrastive Hashing (ACCV 2022)" in done.out
+    assert "BiHalf: printed as MBE in that table." in done.out
+    assert "printed" not in cli("table", "--dataset", "cifar10").out
+    tex = cli("table", "--dataset", "cifar10", "--published", "--format", "latex").out
+    assert r"\begin{tabular}{lc@{\hspace{2em}}c}" in tex
+    lines = list(csv.DictReader(io.StringIO(cli("table", "--published", "--format", "csv").out)))
+    (line,) = [line for line in lines if line["method"] == "WCH" and line["kind"] == "published"]
+    assert (line["dataset"], line["bits"], line["mean"]) == ("cifar10", "16", "0.897")
+
+
+def test_the_published_figures_that_come_along_are_sound() -> None:
+    figures = published.read_published(Path("none"), Selection())
+    assert len(figures) == 147
+    assert {figure.dataset for figure in figures} == {"cifar10", "nuswide", "coco"}
+    keys = [(figure.method, figure.dataset, figure.bits, figure.source) for figure in figures]
+    assert len(set(keys)) == len(keys)
+
+
+def test_figures_of_the_user_are_read_too(cli: Callable[..., Any], results: Path) -> None:
+    folder = results.parent / "published"
+    folder.mkdir()
+    file = folder / "mine.csv"
+    head = "method,year,venue,dataset,bits,map,source,note\n"
+    file.write_text(f"{head}WCH,2026,mine,digits,16,0.9,Table 9 of mine,\n", encoding="utf-8")
+    assert "Table 9 of mine" in cli("table", "--published").out
+    file.write_text(f"{head}WCH,2026,mine,digits,16,90,Table 9 of mine,\n", encoding="utf-8")
+    done = cli("table", "--published")
+    assert done.code == 1
+    assert f"{file}, line 2, map: " in done.err
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(HashbenchError, match="cannot be read"):
+        published.read_published(results, Selection())
