@@ -32,10 +32,10 @@ LAYERS = [
     ["split_lists"],
     ["features", "linear"],
     ["registry", "training", "encoding", "results"],
-    ["experiment"],
+    ["experiment", "report"],
     ["testing", "scaffold"],
     ["preparing", "terminal"],
-    ["cli_data"],
+    ["cli_data", "cli_run", "cli_report", "cli_plot", "cli_page", "cli_results"],
     ["cli"],
     ["__init__", "__main__"],
 ]
@@ -63,8 +63,15 @@ def test_imports_point_one_way(file: Path) -> None:
         assert not name.startswith(("hashbench_methods", "hashbench_datasets")), "the core imports no plugin"
         if name.startswith("hashbench."):
             imported = name.split(".")[1]
-            inside = imported == module(file) == "evaluation"
+            inside = imported == module(file) and imported in ("evaluation", "report")
             assert inside or RANK[imported] < RANK[module(file)], f"{file.name} imports {imported}"
+
+
+def test_reports_train_nothing() -> None:
+    for file in (PACKAGE / "report").rglob("*.py"):
+        for name in imports(file):
+            assert name not in {f"hashbench.{layer}" for layer in ("training", "encoding", "method", "backbones")}
+            assert not name.startswith("torch"), f"{file.name} imports torch, which takes seconds"
 
 
 def test_the_folder_of_datasets_is_no_package() -> None:

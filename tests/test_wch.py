@@ -8,6 +8,7 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
+from torch.nn import functional as F
 
 from hashbench import Backbone, create_method
 from hashbench.method import straight_through_sign
@@ -136,6 +137,21 @@ def test_switches(network: tuple[wch.WCH, dict[str, Tensor]]) -> None:
     codes = [straight_through_sign(method.head(t)) for t in wch.mutual_attention(*tokens)]
     unweighted = wch.weighted_contrastive_loss(*codes, torch.eye(6))
     torch.testing.assert_close(loss(patch_weighting=False), unweighted)
+
+    attended = wch.mutual_attention(*tokens)
+    similarities = {
+        "nearest_patch": [[F.cosine_similarity(p[:, None], q[None], dim=-1).mean() for q in attended[1]]
+                          for p in attended[0]],
+        "local_similarity": [[F.cosine_similarity(p.mean(0), q.mean(0), dim=0) for q in attended[1]]
+                             for p in attended[0]],
+    }  # fmt: skip
+    for switch, rows in similarities.items():
+        weights = torch.softmax(torch.tensor(rows) / 0.2, dim=1)
+        expected = wch.weighted_contrastive_loss(*codes, weights / weights.diagonal())
+        torch.testing.assert_close(loss(**{switch: False}), expected)
+
+    whole, unbalanced = loss(), loss(balance=False)
+    torch.testing.assert_close(whole - unbalanced, wch.method.bit_balance(codes[0]))
 
 
 def test_patch_weights_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
