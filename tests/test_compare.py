@@ -77,4 +77,9 @@ def test_without_values_of_queries_there_is_no_comparison(cli: Callable[..., Any
     done = cli("compare", "wch", "itq")
     assert done.code == 2
     assert "has neither queries.npz nor codes.npz" in done.err
+    file = next(results.glob("*/wch/*/*/queries.npz"))
+    file.write_bytes(file.read_bytes()[:100])
+    done = cli("compare", "wch", "wch")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert f"{file.relative_to(results.parents[1])} cannot be read" in done.err
     assert "unknown run 'lsh'" in cli("compare", "wch", "lsh").err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -55,8 +57,7 @@ class StoredRun:
             return None
         path = self.folder / QUERIES
         if path.is_file():
-            with np.load(path, allow_pickle=False) as file:
-                return np.asarray(file[f"AP@{k}"], np.float64)
+            return np.asarray(_array(path, f"AP@{k}"), np.float64)
         if not (self.folder / CODES).is_file():
             return None
         evaluation = self.evaluate()
@@ -71,8 +72,7 @@ class StoredRun:
         """
         for path in (self.folder / QUERIES, self.folder / CODES):
             if path.is_file():
-                with np.load(path, allow_pickle=False) as file:
-                    return [str(name) for name in file["query_ids"]]
+                return [str(name) for name in _array(path, "query_ids")]
         raise HashbenchError(f"{self.folder} has neither {QUERIES} nor {CODES}; run it again with --force")
 
     def evaluate(self) -> Evaluation:
@@ -280,6 +280,17 @@ def matching(runs: list[StoredRun], wanted: Selection) -> list[StoredRun]:
         runs = [run for run, keep in zip(runs, kept, strict=True) if keep]
         flat = [one for one, keep in zip(flat, kept, strict=True) if keep]
     return runs
+
+
+def _array(path: Path, name: str) -> NDArray[Any]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            array: NDArray[Any] = file[name]
+            return array
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise HashbenchError(
+            f"{path} cannot be read ({error}); `hashbench results verify` names what is damaged"
+        ) from error
 
 
 def _order(run: StoredRun, wanted: Selection) -> tuple[Any, ...]:

@@ -1,0 +1,197 @@
+"""Runs on their way to another place: copied into a folder, packed into an archive, taken in from either."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.progress import progress
+from hashbench.report.runs import Selection, StoredRun, find
+from hashbench.report.verifying import FILES, OPTIONAL, check_files, place
+from hashbench.results import RECORD, new_run_folder
+
+ARCHIVE = ".tar.gz"
+
+_OTHER_ARCHIVES = (".zip", ".tgz", ".tar", ".gz", ".xz", ".bz2")
+_CHUNK = 2**20
+_NAME = r"[^./\\:][^/\\:]*"  # of a folder: not hidden, and leads nowhere else
+_MEMBER = re.compile(
+    rf"(?=[^/]+@){_NAME}/{_NAME}/[0-9]+bit/{_NAME}/({'|'.join(map(re.escape, (RECORD, *FILES)))})"
+)
+
+
+class Transferred(NamedTuple):
+    """The runs that came to a place, and how many were there already."""
+
+    new: list[StoredRun]
+    there: int
+
+
+def export_runs(runs: Sequence[StoredRun], destination: Path, without: Collection[str] = ()) -> Transferred:
+    """Copy runs to a folder, or pack them into a new archive; the same runs give the same bytes.
+
+    Args:
+        runs: The runs, from `find`.
+        destination: A folder, as one of all records; or a file `NAME.tar.gz`.
+        without: Of "codes", "log" and "weights", what to leave out.
+
+    Raises:
+        UsageError: There is no such part, or the archive is there already or of another kind.
+        HashbenchError: A run is not sound, another one of its id is there, or something cannot be written.
+    """
+    for name in without:
+        if name not in OPTIONAL:
+            raise unknown_name("part of a run", name, OPTIONAL)
+    left_out = {OPTIONAL[name] for name in without}
+    if problems := _problems(runs):
+        raise HashbenchError(f"nothing is exported: {problems[0]}; `hashbench results verify` shows all")
+    if not destination.name.endswith(ARCHIVE):
+        if destination.suffix in _OTHER_ARCHIVES:
+            raise UsageError(f"{destination}: name a folder, or an archive that ends in {ARCHIVE}")
+        return _move(runs, destination, shutil.copyfile, left_out)
+    if destination.exists():
+        raise UsageError(f"{destination} is there already; choose another name")
+    part = destination.with_name(f".{destination.name}.part")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _pack(runs, part, left_out)
+            part.replace(destination)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise HashbenchError(
+            f"{destination} cannot be written ({error}); make room, or choose another place"
+        ) from error
+    return Transferred(list(runs), 0)
+
+
+def import_runs(source: Path, results: Path) -> Transferred:
+    """Take in all runs of a folder or an archive, once every one of them is found to be sound.
+
+    Args:
+        source: A folder of records; or an archive from `export_runs`.
+        results: Folder of all records.
+
+    Raises:
+        HashbenchError: The source is damaged or holds anything else than runs; or a run is not sound, or
+            another one of its id is there.
+    """
+    if source.is_dir():
+        return _move(_sound_runs(source, source), results, shutil.copyfile)
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".import.", dir=results) as folder:
+            _unpack(source, Path(folder))
+            return _move(_sound_runs(Path(folder), source), results, Path.rename)
+    except OSError as error:
+        raise HashbenchError(f"{results} cannot be written ({error}); choose --results DIR") from error
+
+
+def _problems(runs: Sequence[StoredRun]) -> list[str]:
+    return [f"{check.run.record.run_id}: {p}" for check in map(check_files, runs) for p in check.problems]
+
+
+def _sound_runs(folder: Path, source: Path) -> list[StoredRun]:
+    """All runs of a folder, which came from `source`; refuses all of them if one is not sound."""
+    runs, _, notes = find(folder, Selection())
+    problems = [note.replace(f"{folder}/", "") for note in notes] + _problems(runs)
+    if problems:
+        more = f" ({len(problems):,} problems in all)" if len(problems) > 1 else ""
+        raise HashbenchError(f"{source}: nothing is imported: {problems[0]}{more}")
+    if not runs:
+        raise HashbenchError(f"{source} holds no runs; `hashbench results export` makes what can be imported")
+    return runs
+
+
+def _move(
+    runs: Sequence[StoredRun],
+    destination: Path,
+    put: Callable[[Path, Path], object],
+    left_out: Collection[str] = (),
+) -> Transferred:
+    """Bring runs to a folder by `put(file, new file)`, each as a whole or not at all."""
+    new, there = [], 0
+    for run in runs:
+        final = destination / place(run)
+        if not final.exists():
+            new.append(run)
+        elif _same(final / RECORD, run.folder / RECORD):
+            there += 1
+        else:
+            raise HashbenchError(
+                f"{final} is another run of the same id; move it away, or choose another folder"
+            )
+    with progress("copy", len(new)) as advance:
+        for run in new:
+            with new_run_folder(destination / place(run)) as partial:
+                try:
+                    for path in _paths(run, left_out):
+                        put(path, partial / path.name)
+                except BaseException:
+                    shutil.rmtree(partial)  # it would pass for a run that has not ended
+                    raise
+            advance(1)
+    return Transferred(new, there)
+
+
+def _paths(run: StoredRun, left_out: Collection[str]) -> list[Path]:
+    """The files of a run, in a fixed order."""
+    paths = [run.folder / name for name in (RECORD, *FILES) if name not in left_out]
+    return [path for path in paths if path.is_file()]
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.is_file() and path.read_bytes() == other.read_bytes()
+
+
+def _pack(runs: Sequence[StoredRun], archive: Path, left_out: Collection[str]) -> None:
+    with (
+        archive.open("wb") as file,
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        progress("pack", len(runs)) as advance,
+    ):
+        for run in sorted(runs, key=place):
+            for path in _paths(run, left_out):
+                member = tarfile.TarInfo((place(run) / path.name).as_posix())
+                member.size = path.stat().st_size
+                member.mtime = int(run.record.created.timestamp())
+                with path.open("rb") as content:
+                    tar.addfile(member, content)
+            advance(1)
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack files of runs, by their content alone, and refuse an archive that holds anything else."""
+    try:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                if member.isdir():
+                    continue
+                if not (member.isreg() and _MEMBER.fullmatch(member.name)):
+                    raise HashbenchError(
+                        f"{archive} holds {member.name!r}, which is no file of a run; nothing is imported"
+                    )
+                if member.size > shutil.disk_usage(folder).free:
+                    raise HashbenchError(f"{member.name} of {archive} has {member.size:,} bytes; make room")
+                path = folder / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                content = tar.extractfile(member)
+                assert content is not None
+                with path.open("xb") as file:
+                    shutil.copyfileobj(content, file)
+            while stream.read(_CHUNK):  # gzip has its checksum behind all that tarfile reads
+                pass
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
+        raise HashbenchError(
+            f"{archive} cannot be unpacked ({error}); if it is damaged, get it again"
+        ) from error
