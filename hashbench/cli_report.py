@@ -17,6 +17,7 @@ from hashbench.terminal import (
     MetricName,
     Protocols,
     Results,
+    RunName,
     Seeds,
     TableFormat,
     Unchanged,
@@ -25,14 +26,13 @@ from hashbench.terminal import (
     say,
     selection,
     show,
+    write_ablations,
     write_tables,
 )
 
 if TYPE_CHECKING:
     from hashbench.report.compare import Comparison
     from hashbench.report.runs import StoredRun
-
-Run = Annotated[str, typer.Argument(help="Run id, its beginning or its hash; or the folder of a run.")]
 
 
 def table(
@@ -52,6 +52,9 @@ def table(
     published: Annotated[
         bool, typer.Option("--published", help="Add figures that papers print, in columns of their own.")
     ] = False,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Show what components give, of the runs of `hashbench ablate`.")
+    ] = False,
 ) -> None:
     """Methods against datasets and code lengths: means over seeds, the best, and what is level with it."""
     wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
@@ -64,14 +67,17 @@ def table(
     selected = select(results, wanted)
     for note in selected.notes:
         say(note)
+    if ablation:
+        write_ablations(selected.runs, metric, form)
+        return
     figures = read_published(results, wanted) if published else []
     grid = result_grid(selected, metric, bounds=bounds, published=figures)
     write_tables(form, [grid], lambda: result_csv(selected, metric, figures))
 
 
 def compare(
-    first: Run,
-    second: Run,
+    first: RunName,
+    second: RunName,
     results: Results = RESULTS,
     metric: MetricName = METRIC,
     queries: Annotated[int, typer.Option(min=0, help="Queries to list, those that changed most.")] = 10,

@@ -18,6 +18,7 @@ from hashbench.terminal import (
     Methods,
     Protocols,
     Results,
+    RunName,
     Seeds,
     Unchanged,
     Where,
@@ -87,7 +88,7 @@ def list_runs(
 
 @app.command("show")
 def show_run(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run id, its beginning or hash, or its folder.")],
+    run: RunName,
     results: Results = RESULTS,
     as_json: AsJson = False,
 ) -> None:

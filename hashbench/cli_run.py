@@ -32,7 +32,7 @@ from hashbench.terminal import (
     say,
     say_warnings,
     show,
-    write_tables,
+    write_ablations,
 )
 
 if TYPE_CHECKING:
@@ -159,12 +159,9 @@ def ablate(
         ]
     runs = list(_runs(planned, results, force, resolve_workers(workers, chosen)))
 
-    from hashbench.report.ablation import ablation_grid, ablations
-    from hashbench.report.csv_tables import ablation_csv
     from hashbench.report.runs import StoredRun
 
-    found = ablations([StoredRun(done.record, done.folder) for done in runs], metric)
-    write_tables(form, [ablation_grid(ablation) for ablation in found], lambda: ablation_csv(found))
+    write_ablations([StoredRun(done.record, done.folder) for done in runs], metric, form)
 
 
 def _known(method: str, dataset: str) -> tuple[list[str], list[str]]:

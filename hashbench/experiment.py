@@ -168,9 +168,9 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
         metrics = evaluation.to_dict()["metrics"]
         evaluated = time.monotonic()
         save_weights(partial / MODEL, method, config)
-        _save_codes(partial / CODES, query, database, dataset)
+        save_codes(partial / CODES, query, database, dataset)
         curves(evaluation).to_csv(partial / CURVES, index=False)
-        _save_queries(partial / QUERIES, evaluation, dataset)
+        save_queries(partial / QUERIES, evaluation, dataset)
         record = Record(
             run_id=identifier,
             method=config.method,
@@ -301,14 +301,16 @@ def _source(config: RunConfig) -> str:
     return registry.source_digest(*plugins)
 
 
-def _save_queries(path: Path, evaluation: Evaluation, dataset: Dataset) -> None:
+def save_queries(path: Path, evaluation: Evaluation, dataset: Dataset) -> None:
+    """Save ids and expected AP of the queries; NaN for a query that the means leave out."""
     values: dict[str, Any] = {
         f"AP@{k}": np.where(evaluation.counted, evaluation.average_precision(k), np.nan) for k in evaluation.k
     }
     np.savez_compressed(path, query_ids=np.array(dataset.query.images.ids), **values)
 
 
-def _save_codes(path: Path, query: Codes | NDArray[np.float32], database: Codes, dataset: Dataset) -> None:
+def save_codes(path: Path, query: Codes | NDArray[np.float32], database: Codes, dataset: Dataset) -> None:
+    """Save what the evaluator needs, and the ids of the images, in plain arrays."""
     arrays: dict[str, Any] = {
         "query_labels": dataset.query.labels,
         "database_labels": dataset.database.labels,

@@ -14,7 +14,7 @@ from hashbench.errors import UsageError
 if TYPE_CHECKING:
     from hashbench.dataset import Dataset
     from hashbench.report.grid import Grid
-    from hashbench.report.runs import Selection
+    from hashbench.report.runs import Selection, StoredRun
 
 PluginFiles = Annotated[
     list[Path],
@@ -52,6 +52,9 @@ Settings = Annotated[
 ]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the records.")]
 RESULTS = Path("results/runs")
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="Id of a run, its beginning or its hash; or the run's folder.")
+]
 Methods = Annotated[str | None, typer.Option("--method", help="Method, or several with commas between.")]
 Datasets = Annotated[str | None, typer.Option("--dataset", help="Dataset, or several with commas between.")]
 Protocols = Annotated[
@@ -180,6 +183,21 @@ def write_tables(form: str, grids: Sequence[Grid], csv: Callable[[], str]) -> No
     }
     sys.stdout.write(formats[form]())
     sys.stdout.flush()
+
+
+def write_ablations(runs: Sequence[StoredRun], metric: str, form: str) -> None:
+    """The ablation tables among runs, on standard output.
+
+    Raises:
+        UsageError: There is none.
+    """
+    from hashbench.report.ablation import ablation_grid, ablations
+    from hashbench.report.csv_tables import ablation_csv
+
+    found = ablations(runs, metric)
+    if not found:
+        raise UsageError("there is no ablation among these runs; `hashbench ablate` makes one")
+    write_tables(form, [ablation_grid(one) for one in found], lambda: ablation_csv(found))
 
 
 def show(what: Any) -> None:

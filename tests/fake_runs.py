@@ -15,7 +15,7 @@ from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.config import BackboneConfig, RunConfig, TrainingConfig
 from hashbench.dataset import Dataset, Split
 from hashbench.evaluation import VERSION, code_health, evaluate
-from hashbench.experiment import _save_codes, _save_queries, curves
+from hashbench.experiment import curves, save_codes, save_queries
 from hashbench.image_sets import ArrayImages
 from hashbench.report.runs import StoredRun
 from hashbench.results import (
@@ -90,9 +90,9 @@ def make_run(
     evaluated = evaluate(
         query, database, dataset.query.labels, dataset.database.labels, **config["evaluation"]
     )
-    _save_codes(folder / CODES, query, database, dataset)
+    save_codes(folder / CODES, query, database, dataset)
     curves(evaluated).to_csv(folder / CURVES, index=False)
-    _save_queries(folder / QUERIES, evaluated, dataset)
+    save_queries(folder / QUERIES, evaluated, dataset)
     _write_log(folder / LOG, random, 0 if fitted else epochs)
     record = Record(
         run_id=run_id,

@@ -134,6 +134,7 @@ def test_one_command_runs_the_grid_and_goes_on_where_it_was_stopped(
     assert [line["without"] for line in lines] == [
         "", "mutual attention", "balance term", "mutual attention; balance term",
     ]  # fmt: skip
+    assert cli("table", "--ablation", "--format", "csv").out == cli(*command, "--format", "csv").out
     records = [experiment.read_record(path.parent) for path in tmp_path.rglob("record.json")]
     means = {record.metrics["mAP@all"].expected for record in records}
     assert {float(line["mean"]) for line in lines} == means

@@ -54,7 +54,7 @@ def code_health(database_codes: Codes, evaluation: Evaluation) -> CodeHealth:
         evaluation: What came of searching this database.
     """
     binary = database_codes.to_binary() if isinstance(database_codes, ProductCodes) else database_codes
-    means, products = _moments(binary)
+    means, products = moments(binary)
     dead = np.abs(means) == 1
     tie_blocks = evaluation.largest_ties
     reasons = []
@@ -77,7 +77,7 @@ def code_health(database_codes: Codes, evaluation: Evaluation) -> CodeHealth:
     )
 
 
-def _moments(codes: BinaryCodes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def moments(codes: BinaryCodes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Means of the signs [bits], and means of the products of two signs [bits, bits]."""
     sums, products = np.zeros(codes.bits), np.zeros((codes.bits, codes.bits))
     for start in range(0, len(codes), _BLOCK):

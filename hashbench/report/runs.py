@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from hashbench.codes import Codes
 from hashbench.config import flatten
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.evaluation import Evaluation, evaluate
@@ -81,10 +82,20 @@ class StoredRun:
         Raises:
             HashbenchError: The codes are not there or cannot be read.
         """
+        return evaluate(*self.codes(), **self.record.config["evaluation"])
+
+    def codes(
+        self,
+    ) -> tuple[Codes | NDArray[Any], Codes | NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Codes of queries and database, then their labels: the arguments of `hashbench.evaluate`.
+
+        Raises:
+            HashbenchError: They are not there or cannot be read.
+        """
         path = self.folder / CODES
         if not path.is_file():
             raise HashbenchError(f"{path} is not there: the record came without codes; run it again")
-        return evaluate(*load_codes(path), **self.record.config["evaluation"])
+        return load_codes(path)
 
 
 @dataclass(frozen=True)

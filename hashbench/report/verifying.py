@@ -14,7 +14,6 @@ from hashbench.codes import BinaryCodes, ProductCodes
 from hashbench.config import EvaluationConfig, flatten
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import VERSION, Evaluation, code_health
-from hashbench.evaluation.files import load_codes
 from hashbench.report.runs import StoredRun
 from hashbench.results import CODES, CURVES, LOG, MODEL, QUERIES, file_sha256, run_folder
 
@@ -135,7 +134,7 @@ def _changed(path: Path, sha256: str) -> str | None:
 
 def _differences(run: StoredRun, evaluation: Evaluation) -> list[str]:
     """Figures of the record that its codes do not give."""
-    _, database, *_ = load_codes(run.folder / CODES)
+    _, database, *_ = run.codes()
     if not isinstance(database, BinaryCodes | ProductCodes):
         raise HashbenchError(f"{CODES} has no packed codes, as a run writes them")
     record = run.record.model_dump(include={"metrics", "queries_without_relevant", "health", "bits"})

@@ -1,0 +1,230 @@
+"""Plots of curves, means over seeds: precision against recall or rank, losses against epochs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from hashbench.errors import HashbenchError, UsageError
+from hashbench.report.cells import Cell, Column, cells
+from hashbench.report.runs import StoredRun
+from hashbench.report.style import (
+    Look,
+    Plot,
+    add_legend,
+    lines,
+    log_axis,
+    looks,
+    panels,
+    set_title,
+    style,
+)
+from hashbench.results import CURVES, LOG
+
+Kind = Literal["rank", "radius", "topn"]
+
+# Of a line of a log; the rest is the loss and its parts.
+_EPOCH = ("epoch", "step", "seconds", "lr")
+
+
+@dataclass(frozen=True)
+class _Axes:
+    curve: str  # its name in curves.csv
+    x: str  # its column on the horizontal axis
+    x_label: str
+    y_label: str
+
+
+_AXES: dict[Kind, _Axes] = {
+    "rank": _Axes("rank", "recall", "Recall (by rank, full database)", "Precision"),
+    "radius": _Axes("radius-macro", "recall", "Recall (by Hamming radius)", "Precision (empty radius: 0)"),
+    "topn": _Axes("rank", "at", "N, number of images retrieved", "Precision of the top N"),
+}
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """What is drawn of a cell: its points, means over seeds, and the least and the most of the seeds."""
+
+    cell: Cell
+    points: pd.DataFrame
+
+
+_Curves = dict[Column, dict[str, _Curve]]
+
+
+def pr_plot(runs: Sequence[StoredRun], kind: Kind = "rank") -> Plot:
+    """Precision against recall or rank: a panel for each dataset and code length, a line for each method.
+
+    A line is the mean over seeds; a band goes from the least to the most precision of the seeds.
+
+    Args:
+        runs: From `select`.
+        kind: "rank", precision against recall as the rank goes over the whole database; "radius", the same as
+            the Hamming radius goes from 0 to the code length, both means over the queries; "topn", precision
+            against rank.
+
+    Returns:
+        The plot; `data` has a row a point: dataset, protocol, bits, label, seeds (their number), at (the rank
+        or radius), precision, recall, precision_least, precision_most.
+
+    Raises:
+        UsageError: Runs cannot be compared, or none has a curve of the kind.
+        HashbenchError: A run's curves cannot be read.
+    """
+    axes = _AXES[kind]
+    curves, left_out = _curves(runs, lambda run: _precision(run, axes.curve), ["at"], "precision")
+    if not curves:
+        raise UsageError("product codes have no Hamming radius; choose --kind rank or topn")
+    look = looks(run.label for run in runs)
+    with style():
+        figure, panel_axes = panels(len(curves), height=2.5, share_y=True)
+        for axis, (column, row) in zip(panel_axes, curves.items(), strict=True):
+            for place, (label, curve) in enumerate(row.items()):
+                # Else markers of neighbours cover each other; a number is a share of the panel's diagonal.
+                every = 1 if kind == "radius" else (0.03 * (place + 1), 0.2)
+                _draw(axis, look[label], curve, curve.points, axes.x, "precision", every)
+            set_title(axis, str(column))
+            axis.set_xlabel(axes.x_label)
+            if (place_of := axis.get_subplotspec()) and place_of.is_first_col():
+                axis.set_ylabel(axes.y_label)
+            if kind == "topn":
+                log_axis(axis)
+            else:
+                axis.set_xlim(0, 1.02)
+        panel_axes[0].set_ylim(bottom=0)  # and so of all
+        add_legend(figure, lines(look, [_cells(row) for row in curves.values()]))
+    return Plot(figure, _table(curves), _notes(left_out, "product codes have no Hamming radius"))
+
+
+def training_plot(runs: Sequence[StoredRun]) -> Plot:
+    """The loss and its parts over epochs: a panel for each part, method, dataset and code length.
+
+    Lines are variants of the method. A value is the mean over the steps of an epoch and over seeds; a band
+    goes from the least to the most of the seeds.
+
+    Args:
+        runs: From `select`.
+
+    Returns:
+        The plot; `data` has a row a point: dataset, protocol, bits, label, seeds (their number), part, epoch
+        (from 1), value, value_least, value_most.
+
+    Raises:
+        UsageError: Runs cannot be compared, or none was trained by epochs.
+        HashbenchError: A run's log cannot be read.
+    """
+    curves, left_out = _curves(runs, _losses, ["part", "epoch"], "value")
+    if not curves:
+        raise UsageError(f"{', '.join(left_out)}: fitted without epochs, so there is no training to show")
+    shown: dict[tuple[str, str], dict[str, _Curve]] = {}
+    for column, row in curves.items():
+        for label, curve in row.items():
+            for part in curve.points["part"].unique():
+                panel = shown.setdefault((f"{curve.cell.runs[0].record.method}, {column}", part), {})
+                panel[label] = curve
+    look = looks(run.label for run in runs)
+    with style():
+        figure, panel_axes = panels(len(shown), height=1.8)
+        for axis, ((title, part), panel) in zip(panel_axes, shown.items(), strict=True):
+            for label, curve in panel.items():
+                points = curve.points[curve.points["part"] == part]
+                _draw(axis, look[label], curve, points, "epoch", "value", max(1, len(points) // 6))
+            set_title(axis, title)
+            axis.set(xlabel="Epoch", ylabel=part)
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        add_legend(figure, lines(look, [_cells(row) for row in curves.values()]))
+    return Plot(figure, _table(curves), _notes(left_out, "they are fitted without epochs"))
+
+
+def _curves(
+    runs: Sequence[StoredRun], read: Callable[[StoredRun], pd.DataFrame], keys: list[str], value: str
+) -> tuple[_Curves, list[str]]:
+    """The curves of all cells that have one, and the labels of those that have none.
+
+    Args:
+        runs: The runs.
+        read: Gives the points of a run; none, if it has no such curve.
+        keys: Columns that tell points apart.
+        value: The column whose least and most are wanted, too.
+    """
+    first, *others = (run.record.metrics for run in runs)
+    metric = next((name for name in first if all(name in metrics for metrics in others)), next(iter(first)))
+    curves: _Curves = {}
+    left_out = []
+    for column, row in cells(runs, metric).items():
+        for label, cell in row.items():
+            grouped = pd.concat(map(read, cell.runs)).groupby(keys, sort=False)
+            if not len(grouped):
+                left_out.append(label)
+                continue
+            points = grouped.mean()
+            points[f"{value}_least"], points[f"{value}_most"] = grouped[value].min(), grouped[value].max()
+            curves.setdefault(column, {})[label] = _Curve(cell, points.reset_index())
+    return curves, list(dict.fromkeys(left_out))
+
+
+def _precision(run: StoredRun, curve: str) -> pd.DataFrame:
+    """Columns at, precision, recall."""
+    path = run.folder / CURVES
+    try:
+        table = pd.read_csv(path)
+        return table.loc[table["curve"] == curve, ["at", "precision", "recall"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise HashbenchError(f"{path} cannot be read ({error}); run it again with --force") from error
+
+
+def _losses(run: StoredRun) -> pd.DataFrame:
+    """Columns part, epoch (from 1), value; no rows for a method that was fitted."""
+    path = run.folder / LOG
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if all("epoch" not in line for line in lines):
+            return pd.DataFrame(columns=["part", "epoch", "value"])
+        table = pd.DataFrame(lines)
+        table["epoch"] += 1
+        steps = table.melt("epoch", [name for name in table if name not in _EPOCH], "part")
+        steps["value"] = steps["value"].astype(float)  # what was not finite is text
+        return steps.groupby(["part", "epoch"], sort=False, as_index=False).mean()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HashbenchError(f"{path} cannot be read ({error}); run it again with --force") from error
+
+
+def _draw(
+    axis: Axes, look: Look, curve: _Curve, points: pd.DataFrame, x: str, y: str, markevery: Any
+) -> None:
+    axis.plot(points[x], points[y], markevery=markevery, **look.line(bool(curve.cell.collapsed)))
+    if len(curve.cell.runs) > 1:
+        axis.fill_between(
+            points[x],
+            points[f"{y}_least"],
+            points[f"{y}_most"],
+            color=look.colour,
+            alpha=0.2,
+            linewidth=0,
+        )
+
+
+def _notes(left_out: list[str], reason: str) -> list[str]:
+    return [f"left out, since {reason}: {', '.join(left_out)}"] if left_out else []
+
+
+def _cells(row: Mapping[str, _Curve]) -> dict[str, Cell]:
+    return {label: curve.cell for label, curve in row.items()}
+
+
+def _table(curves: _Curves) -> pd.DataFrame:
+    keys: list[tuple[Any, ...]] = []
+    tables = []
+    for column, row in curves.items():
+        for label, curve in row.items():
+            keys.append((*column, label, len(curve.cell.runs)))
+            tables.append(curve.points)
+    named = pd.concat(tables, keys=keys, names=["dataset", "protocol", "bits", "label", "seeds"])
+    return named.reset_index(level=-1, drop=True).reset_index()
