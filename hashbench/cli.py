@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hashbench import cli_data, cli_plot, cli_report, cli_results, cli_run
+from hashbench import cli_data, cli_page, cli_plot, cli_report, cli_results, cli_run
 from hashbench.errors import HashbenchError
 from hashbench.terminal import (
     AsJson,
@@ -39,6 +39,7 @@ app.command()(cli_run.run)
 app.command()(cli_run.ablate)
 app.command()(cli_report.table)
 app.command()(cli_report.compare)
+app.command()(cli_page.report)
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_plot.app, name="plot")
 app.add_typer(cli_results.app, name="results")
