@@ -192,8 +192,6 @@ def _find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfin
     from hashbench.report.runs import find, matching
 
     found, unfinished, notes = find(results, wanted)
-    if wanted.seeds or wanted.where or wanted.unchanged:
-        unfinished = []  # only a record tells
     return sorted(matching(found, wanted), key=_order), unfinished, notes
 
 

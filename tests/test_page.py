@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fake_runs import make_dataset, make_run
 
+from hashbench.evaluation import VERSION
 from hashbench.report import html_page, html_parts
 from hashbench.report.grid import Entry, Grid, Head
 
@@ -105,7 +106,7 @@ def test_what_is_wrong_stands_first(page: Callable[..., str], results: Path) -> 
     text = page()
     read = Page(text)
     assert text.index("Warnings") < text.index("Results")
-    assert re.search(r"dead-shapes-\S+ COLLAPSED: ", read.text)
+    assert len(re.findall(r"dead-shapes-\S+ COLLAPSED: on average .*; 15 of 16 bits have", read.text)) == 1
     assert "itq-shapes-16bit-seed2-x has not finished" in read.text
     assert "broken/record.json is not a record" in read.text
     assert any("‡" in cell for cell in read.cells)
@@ -128,6 +129,37 @@ def test_a_mixed_page_is_refused_and_nothing_is_written(cli: Callable[..., Any],
     assert not Path("report.html").exists()
 
 
+def test_a_metric_that_a_run_lacks_is_refused(cli: Callable[..., Any], results: Path) -> None:
+    make_run(results, "spq", product=True)
+    done = cli("report", "--metric", "P@H<=2")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "has no P@H<=2; it has" in done.err
+
+
+def test_other_evaluators_and_sources_are_said(page: Callable[..., str], results: Path) -> None:
+    for method, key, old, new in (
+        ("*", "evaluator", f'"evaluator": {VERSION}', '"evaluator": 99'),
+        ("itq", "source", '"source": "0"', '"source": "1"'),
+    ):
+        records = sorted(results.glob(f"*/{method}/*/*/record.json"))
+        for path in records if key == "evaluator" else records[:1]:
+            text = path.read_text(encoding="utf-8")
+            assert old in text
+            path.write_text(text.replace(old, new), encoding="utf-8")
+    read = Page(page())
+    assert f"shapes@default: measured by evaluator 99; installed is evaluator {VERSION}." in read.text
+    assert "The runs of itq on shapes are of 2 versions of the code." in read.text
+
+
+def test_cost_and_chance_are_those_of_the_record(page: Callable[..., str], results: Path) -> None:
+    run = make_run(results, "spq", product=True)
+    record, cells = run.record, Page(page()).cells
+    at = max(place for place, cell in enumerate(cells) if cell == "spq")
+    figures = record.metrics["mAP@all"].expected, record.health.chance_map["mAP@all"]
+    assert cells[at + 1 : at + 6] == ["shapes@default", "16", "0", *(f"{value:.4f}" for value in figures)]
+    assert cells[at + 12 : at + 16] == ["116.0", "1.5", "0.2", "2"]  # seconds, then bytes
+
+
 def test_several_datasets_have_a_table_each(page: Callable[..., str], results: Path) -> None:
     make_run(results, "wch", make_dataset("forms", "other"))
     read = Page(page("--retrieval", "0"))
@@ -143,7 +175,7 @@ def test_the_best_run_shows_what_it_retrieves(page: Callable[..., str], results:
     best = make_run(results, "wch", digits, noise=0.1)
     make_run(results, "itq", digits, noise=0.9)
     text = page("--dataset", "digits", "--retrieval", "2")
-    assert text.count("data:image/png") == 1
+    assert text.count("data:image/webp") == 1
     assert "Queries and their nearest images, wch, digits@default" in text
     (best.folder / "codes.npz").unlink()
     assert "came without codes" in Page(page("--dataset", "digits")).text

@@ -84,6 +84,9 @@ def test_unfinished_runs_are_found_and_those_that_were_done_again_are_not(result
     assert (run.dataset, run.protocol, run.method, run.bits) == ("digits", "default", "wch", 16)
     assert run.run_id == "wch-digits-16bit-seed2-x"
     assert select(results, Selection(bits=[32])).unfinished == []
+    assert select(results, Selection(seeds=[2, 0])).unfinished == [run]
+    assert select(results, Selection(seeds=[1])).unfinished == []
+    assert select(results, Selection(where={"epochs": 10})).unfinished == []  # nobody knows
 
 
 def test_a_broken_record_is_named_and_the_others_are_read(results: Path) -> None:

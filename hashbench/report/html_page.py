@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from hashbench.config import flatten
+from hashbench.evaluation import VERSION
 from hashbench.report.ablation import ablation_grid, ablations
+from hashbench.report.cells import cells
 from hashbench.report.curve_plots import pr_plot
+from hashbench.report.grid import NOTHING
 from hashbench.report.html_parts import (
     element,
     folded,
@@ -83,8 +86,13 @@ def html_page(selected: Selected, metric: str, grids: Grids) -> str:
 
 
 def best_runs(runs: Sequence[StoredRun], metric: str) -> list[StoredRun]:
-    """The run with the highest metric of each dataset and protocol, of those whose codes did not collapse."""
-    sound = [run for run in runs if not run.record.health.collapsed]
+    """The run with the highest metric of each dataset and protocol, of those whose codes did not collapse.
+
+    Raises:
+        UsageError: Runs of one protocol cannot be compared, or lack the metric.
+    """
+    compared = (cell for row in cells(runs, metric).values() for cell in row.values())
+    sound = [run for cell in compared for run in cell.runs if not run.record.health.collapsed]
     return [
         max(group, key=lambda run: run.record.metrics[metric].expected)
         for group in _by_protocol(sound).values()
@@ -106,7 +114,8 @@ def _warnings(selected: Selected) -> list[str]:
     found = []
     for run in selected.runs:
         record = run.record
-        found += [f"{record.run_id} COLLAPSED: {reason}" for reason in record.health.reasons]
+        if record.health.collapsed:
+            found.append(f"{record.run_id} COLLAPSED: {'; '.join(record.health.reasons)}.")
     found += [
         f"{run.run_id} has not finished: it failed, was stopped, or still runs."
         for run in selected.unfinished
@@ -118,6 +127,9 @@ def _warnings(selected: Selected) -> list[str]:
         shared = max(run.record.split.overlaps.query_database for run in runs)
         if shared:
             found.append(f"{name}: {shared:,} queries are also in the database.")
+        evaluator = runs[0].record.evaluator  # of all, since they are compared
+        if evaluator != VERSION:
+            found.append(f"{name}: measured by evaluator {evaluator}; installed is evaluator {VERSION}.")
     sources: dict[str, set[str]] = {}
     for run in selected.runs:
         name = f"{run.record.method} on {run.record.dataset}"
@@ -154,19 +166,20 @@ def _retrieval(runs: Sequence[StoredRun], grids: Grids) -> str:
     return "".join(
         text("p", f"{labels[run_id]}: {grid}")
         if isinstance(grid, str)
-        else plot_image(grid, f"Queries and their nearest images, {labels[run_id]}", "png")
+        else plot_image(grid, f"Queries and their nearest images, {labels[run_id]}", "webp")
         for run_id, grid in grids.items()
     )
 
 
 def _runs(runs: Sequence[StoredRun], metric: str) -> str:
     head = (
-        "run", "dataset", "bits", "seed", metric, "codes", "distinct codes", "dead bits", "balance",
-        "correlation", "largest tie", "training, s", "encoding, s", "bytes a code",
+        "run", "dataset", "bits", "seed", metric, "chance", "codes", "distinct codes", "dead bits", "balance",
+        "correlation", "largest tie", "training, s", "encoding, s", "evaluation, s", "bytes a code",
     )  # fmt: skip
     rows = []
     for run in runs:
         record, health = run.record, run.record.health
+        chance = health.chance_map.get(metric)
         rows.append(
             (
                 run.label,
@@ -174,6 +187,7 @@ def _runs(runs: Sequence[StoredRun], metric: str) -> str:
                 record.bits,
                 record.seed,
                 f"{record.metrics[metric].expected:.4f}",
+                NOTHING if chance is None else f"{chance:.4f}",
                 "COLLAPSED" if health.collapsed else "healthy",
                 f"{health.unique_code_ratio:.3f}",
                 health.dead_bits,
@@ -182,12 +196,14 @@ def _runs(runs: Sequence[StoredRun], metric: str) -> str:
                 f"{health.largest_tie_block_mean:.3f}",
                 f"{record.timing.train:.1f}",
                 f"{record.timing.encode:.1f}",
+                f"{record.timing.evaluate:.1f}",
                 f"{record.bits / 8:g}",
             )
         )
     caption = (
-        "Of the codes in the database: distinct codes as a share of the items; dead bits; mean |mean sign| "
-        "of a bit; mean |correlation| of two bits; largest share of the database at one distance of a query."
+        "Chance: of a random ranking. Of the codes in the database: distinct codes as a share of the items; "
+        "dead bits; mean |mean sign| of a bit; mean |correlation| of two bits; largest share of the database "
+        "at one distance from a query."
     )
     details = (
         element(
@@ -203,6 +219,7 @@ def _runs(runs: Sequence[StoredRun], metric: str) -> str:
 
 def _details(run: StoredRun) -> str:
     record = run.record
+    overlaps = record.split.overlaps
     facts = {
         "created": f"{record.created:%Y-%m-%d %H:%M:%S} UTC",
         "folder": "/".join(run.folder.parts[-4:]),
@@ -210,6 +227,9 @@ def _details(run: StoredRun) -> str:
         "training images": f"{record.split.train:,}",
         "database images": f"{record.split.database:,}",
         "split": record.split.sha256,
+        "shared images": f"{overlaps.query_database:,} query and database, "
+        f"{overlaps.query_train:,} query and train, {overlaps.train_database:,} train and database",
+        "source code": record.environment.get("source", NOTHING),
         "evaluator": record.evaluator,
         "queries without relevant": record.queries_without_relevant,
     }

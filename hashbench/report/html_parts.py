@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
+
+from PIL import Image
 
 from hashbench.report.grid import Entry, Grid
-from hashbench.report.style import Format, Plot
+from hashbench.report.style import COLUMN, Plot
 
 _PIXELS = 130  # of a screen, to an inch of a figure for print
-_TYPES: Mapping[Format, str] = {"svg": "image/svg+xml", "png": "image/png"}
+_TYPES = {"svg": "image/svg+xml", "webp": "image/webp"}
 
 
 def element(tag: str, *content: str, **attributes: str) -> str:
@@ -86,16 +89,31 @@ def pairs(values: Mapping[str, Any]) -> str:
     return element("dl", *found) if values else ""
 
 
-def plot_image(plot: Plot, alternative: str, form: Format = "svg") -> str:
+def plot_image(plot: Plot, alternative: str, form: Literal["svg", "webp"] = "svg") -> str:
     """A plot inside the page, and its notes below it.
 
     As an image of its own, the names inside an SVG cannot clash with those of another one.
+
+    Args:
+        plot: The plot.
+        alternative: Text for those who do not see it.
+        form: "webp" for photographs, which take a fifth of their room as PNG.
     """
-    content = base64.b64encode(plot.render(form)).decode("ascii")
+    rendered = plot.render("svg") if form == "svg" else _webp(plot)
+    content = base64.b64encode(rendered).decode("ascii")
     source = f"data:{_TYPES[form]};base64,{content}"
     width = round(_PIXELS * plot.figure.get_figwidth())
     image = f'<img src="{source}" alt="{escape(alternative)}" width="{width}">'
+    if plot.figure.get_figwidth() > COLUMN:  # shrunk to the width of a phone its text could not be read
+        image = element("div", image, class_="scroll", tabindex="0")
     return element("figure", image, *(text("figcaption", note) for note in plot.notes))
+
+
+def _webp(plot: Plot) -> bytes:
+    stream = io.BytesIO()
+    with Image.open(io.BytesIO(plot.render("png"))) as image:
+        image.convert("RGB").save(stream, "WEBP", quality=85)
+    return stream.getvalue()
 
 
 def _box(table: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -118,6 +119,12 @@ class Unfinished:
     run_id: str
     folder: Path
 
+    @property
+    def seed(self) -> int | None:
+        """The seed, as the run id has it."""
+        found = re.search(r"-seed(\d+)-", self.run_id)
+        return int(found[1]) if found else None
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -201,7 +208,8 @@ def select(results: Path, wanted: Selection) -> Selected:
 def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
     """All runs of the kinds that are asked for, by path; those that have not ended; notes.
 
-    `where`, `seeds` and `unchanged` are not looked at.
+    Of runs that have ended, `where`, `seeds` and `unchanged` are not looked at. Settings of the others are not
+    known: those of other seeds are left out, and all of them if `where` asks for something.
 
     Raises:
         HashbenchError: There is no such folder.
@@ -219,8 +227,10 @@ def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfini
             continue
         if folder.name.startswith(_HIDDEN):
             run_id = folder.name[1:].partition(".")[0]
-            if not (folder.parent / run_id / RECORD).is_file():
-                unfinished.append(Unfinished(*kind, run_id, folder))
+            run = Unfinished(*kind, run_id, folder)
+            other = wanted.where or (wanted.seeds and run.seed not in wanted.seeds)
+            if not other and not (folder.parent / run_id / RECORD).is_file():
+                unfinished.append(run)
             continue
         try:
             runs.append(StoredRun(read_record(folder), folder))
