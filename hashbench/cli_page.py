@@ -60,23 +60,25 @@ def report(
 
     from hashbench.report.files import write_whole
     from hashbench.report.html_page import best_runs, html_page
-    from hashbench.report.runs import select
+    from hashbench.report.selection import select
 
-    selected = select(results, wanted)
+    selected = select(results, wanted, metric)
     best = best_runs(selected.runs, metric) if retrieval else []
-    grids = {run.record.run_id: _retrieved(run, data_root, lists, retrieval) for run in best}
+    grids = {run.record.run_id: _retrieved(run, metric, data_root, lists, retrieval) for run in best}
     write_whole(output, html_page(selected, metric, grids).encode())
     for note in selected.notes:
         say(note)
     show(str(output))
 
 
-def _retrieved(run: StoredRun, data_root: Path | None, lists: Path | None, queries: int) -> Plot | str:
+def _retrieved(
+    run: StoredRun, metric: str, data_root: Path | None, lists: Path | None, queries: int
+) -> Plot | str:
     """What a run retrieves, or why that cannot be shown."""
     from hashbench.report.retrieval import dataset_of, retrieval_plot
 
     try:
         run.codes()
-        return retrieval_plot(run, dataset_of(run.record, data_root, lists), queries)
+        return retrieval_plot(run, dataset_of(run.record, data_root, lists), metric, queries)
     except HashbenchError as error:
         return str(error)

@@ -30,7 +30,8 @@ from hashbench.terminal import (
 )
 
 if TYPE_CHECKING:
-    from hashbench.report.runs import Selection, StoredRun
+    from hashbench.report.runs import StoredRun
+    from hashbench.report.selection import Selection
     from hashbench.report.style import Format, Plot
 
 app = typer.Typer(help="Plots of records, in a style for print.", no_args_is_help=True)
@@ -92,7 +93,7 @@ def bits(
 
     from hashbench.report.metric_plots import bits_plot
 
-    _write(bits_plot(_select(results, wanted), metric), output, form, data)
+    _write(bits_plot(_select(results, wanted, metric), metric), output, form, data)
 
 
 @app.command()
@@ -115,7 +116,7 @@ def speed(
 
     from hashbench.report.metric_plots import speed_plot
 
-    _write(speed_plot(_select(results, wanted), metric), output, form, data)
+    _write(speed_plot(_select(results, wanted, metric), metric), output, form, data)
 
 
 @app.command()
@@ -146,7 +147,7 @@ def codes(run: RunName, output: Output, results: Results = RESULTS, data: Data =
     form = _format(output)
 
     from hashbench.report.code_plots import codes_plot
-    from hashbench.report.runs import find_run
+    from hashbench.report.selection import find_run
 
     _write(codes_plot(find_run(results, run)), output, form, data)
 
@@ -159,6 +160,7 @@ def retrieval(
         int, typer.Option(min=1, max=50, help="Number of queries, evenly spread over their order by AP.")
     ] = 5,
     top: Annotated[int, typer.Option(min=1, max=20, help="Number of nearest images for each.")] = 10,
+    metric: MetricName = METRIC,
     results: Results = RESULTS,
     data_root: DataRoot = None,
     lists: Lists = None,
@@ -170,11 +172,11 @@ def retrieval(
     form = _format(output)
 
     from hashbench.report.retrieval import dataset_of, retrieval_plot
-    from hashbench.report.runs import find_run
+    from hashbench.report.selection import find_run
 
     found = find_run(results, run)
     dataset = dataset_of(found.record, data_root, lists)
-    _write(retrieval_plot(found, dataset, queries, top), output, form, data)
+    _write(retrieval_plot(found, dataset, metric, queries, top), output, form, data)
 
 
 def _format(output: Path) -> Format:
@@ -185,16 +187,17 @@ def _format(output: Path) -> Format:
     return formats[output.suffix.lower()]
 
 
-def _select(results: Path, wanted: Selection) -> list[StoredRun]:
-    from hashbench.report.runs import select
+def _select(results: Path, wanted: Selection, metric: str = "") -> list[StoredRun]:
+    from hashbench.report.runs import common_changes, label_of
+    from hashbench.report.selection import select
 
-    selected = select(results, wanted)
+    selected = select(results, wanted, metric)
     for note in selected.notes:
         say(note)
     for unfinished in selected.unfinished:
         say(f"{unfinished.run_id} has not ended, and is left out")
-    if not selected.runs:
-        raise UsageError(f"{results} has no such run that has ended")
+    if common := common_changes(selected.runs):
+        say(label_of("all runs", common))
     return selected.runs
 
 

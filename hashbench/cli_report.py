@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hashbench.errors import UsageError
 from hashbench.terminal import (
     METRIC,
     RESULTS,
@@ -61,18 +62,27 @@ def table(
 
     from hashbench.report.csv_tables import result_csv
     from hashbench.report.published import read_published
-    from hashbench.report.runs import select
+    from hashbench.report.selection import select
     from hashbench.report.tables import result_grid
 
-    selected = select(results, wanted)
+    if ablation and (bounds or published):
+        raise UsageError("--ablation goes with neither --bounds nor --published")
+    selected = select(results, wanted, "" if ablation else metric)
     for note in selected.notes:
         say(note)
     if ablation:
         write_ablations(selected.runs, metric, form)
         return
     figures = read_published(results, wanted) if published else []
-    grid = result_grid(selected, metric, bounds=bounds, published=figures)
-    write_tables(form, [grid], lambda: result_csv(selected, metric, figures))
+    kinds = {(run.record.dataset, run.record.bits) for run in selected.runs}
+    if published and not any((figure.dataset, figure.bits) in kinds for figure in figures):
+        known = ", ".join(dict.fromkeys(figure.dataset for figure in figures)) or "none at all"
+        say(f"no printed figures are of these datasets and code lengths; there are some of {known}")
+    write_tables(
+        form,
+        lambda: [result_grid(selected, metric, bounds=bounds, published=figures)],
+        lambda: result_csv(selected, metric, figures),
+    )
 
 
 def compare(
@@ -85,7 +95,7 @@ def compare(
 ) -> None:
     """Two runs on the same queries: difference, interval, p-value, changed queries, other settings."""
     from hashbench.report import compare as comparing
-    from hashbench.report.runs import find_run
+    from hashbench.report.selection import find_run
 
     one, other = find_run(results, first), find_run(results, second)
     comparison = comparing.compare(one, other, metric)
@@ -99,17 +109,24 @@ def compare(
 
 
 def _show_comparison(one: StoredRun, other: StoredRun, comparison: Comparison, queries: int) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     difference = comparison.difference
-    show(f"first:  {one.record.run_id}\nsecond: {other.record.run_id}")
+    for which, run in (("first: ", one), ("second:", other)):
+        collapsed = (
+            f" COLLAPSED: {'; '.join(run.record.health.reasons)}" if run.record.health.collapsed else ""
+        )
+        show(f"{which} {run.record.run_id}{collapsed}")
     table = Table("", "first", "second", "first − second")
     table.add_row(comparison.metric, *(f"{mean:.4f}" for mean in comparison.means), f"{difference.mean:+.4f}")
     table.add_row("95 % interval", "", "", f"{difference.lowest:+.4f} to {difference.highest:+.4f}")
     table.add_row("p", "", "", f"{difference.p:.4f}")
-    for path, values in comparison.settings.items():
-        table.add_row(path, *map(str, values))
     show(table)
+    if comparison.settings:
+        settings = Table(*(Column(name, overflow="fold") for name in ("what differs", "first", "second")))
+        for path, values in comparison.settings.items():
+            settings.add_row(path.removeprefix("config."), *("–" if v is None else str(v) for v in values))
+        show(settings)
     changed = Table("query", "AP, first", "AP, second", "first − second")
     for query in comparison.queries[:queries]:
         change = query.first - query.second

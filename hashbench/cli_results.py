@@ -30,7 +30,8 @@ from hashbench.terminal import (
 )
 
 if TYPE_CHECKING:
-    from hashbench.report.runs import Selection, StoredRun, Unfinished
+    from hashbench.report.runs import StoredRun, Unfinished
+    from hashbench.report.selection import Selection
     from hashbench.report.transfer import Transferred
     from hashbench.report.verifying import Checked
     from hashbench.results import Record
@@ -93,7 +94,7 @@ def show_run(
     as_json: AsJson = False,
 ) -> None:
     """Show all that the record of a run says."""
-    from hashbench.report.runs import find_run
+    from hashbench.report.selection import find_run
 
     found = find_run(results, run)
     if as_json:
@@ -122,7 +123,7 @@ def verify(
     wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
 
     from hashbench.progress import progress
-    from hashbench.report.runs import Selection, find_run
+    from hashbench.report.selection import Selection, find_run
     from hashbench.report.verifying import verify as verify_run
 
     unreadable: list[str] = []
@@ -189,7 +190,7 @@ def import_(
 
 def _find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
     """The runs that are asked for, by name; those without a record; notes on records that cannot be read."""
-    from hashbench.report.runs import find, matching
+    from hashbench.report.selection import find, matching
 
     found, unfinished, notes = find(results, wanted)
     return sorted(matching(found, wanted), key=_order), unfinished, notes
@@ -218,11 +219,12 @@ def _show_list(runs: list[StoredRun]) -> None:
 
     table = Table(
         Column("method", overflow="fold"),
-        Column("dataset", overflow="fold"),
-        *("bits", "seed", METRIC, "created"),
+        Column("dataset", no_wrap=True),
+        *("bits", "seed", METRIC),
+        Column("created", no_wrap=True),
         Column("run", no_wrap=True),
         box=None,
-        padding=(0, 2, 0, 0),
+        padding=(0, 1, 0, 0),
     )
     for run in runs:
         record = run.record
@@ -232,7 +234,7 @@ def _show_list(runs: list[StoredRun]) -> None:
             str(record.bits),
             str(record.seed),
             f"{_figure(record)} COLLAPSED" if record.health.collapsed else _figure(record),
-            f"{record.created:%Y-%m-%d %H:%M}",
+            f"{record.created:%Y-%m-%d}",
             record.run_id.rpartition("-")[2],
         )
     show(table)
@@ -286,10 +288,11 @@ def _show_run(run: StoredRun) -> None:
     _show_pairs({key: f"{value:.4g}" for key, value in flatten(figures).items()}, "health")
     _show_pairs({key: f"{value:.2f} s" for key, value in record.timing.model_dump().items()}, "timing")
     _show_pairs(record.environment, "environment")
-    _show_pairs(record.changes, "changed of the recipe")
+    _show_pairs(record.changes or {}, "changed of the recipe")
     _show_pairs(record.components, "components, and what takes each away")
-    there = {name: "" if (run.folder / name).is_file() else ", not there" for name in record.files}
-    files = {name: f"{sha256}{there[name]}" for name, sha256 in record.files.items()}
+    recorded = record.files or {}
+    there = {name: "" if (run.folder / name).is_file() else ", not there" for name in recorded}
+    files = {name: f"{sha256}{there[name]}" for name, sha256 in recorded.items()}
     _show_pairs(files or {"SHA-256": "not recorded"}, "files")
     _show_pairs(flatten(record.config), "config")
 

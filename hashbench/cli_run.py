@@ -114,7 +114,10 @@ def ablate(
     seed: Seeds = "0",
     components: Annotated[
         str | None,
-        typer.Option(help="Components to take away, with commas between (default: all that it declares)."),
+        typer.Option(
+            help="Components to take away, of those under `components` in the method's recipe, with commas "
+            "between, as in 'balance term,patch weighting' (default: all)."
+        ),
     ] = None,
     protocol: ProtocolName = None,
     settings: Settings = [],  # noqa: B006
@@ -157,11 +160,13 @@ def ablate(
             for without in variants[m]
             for s in seeds
         ]
+    _check_plan(planned, metric)
     runs = list(_runs(planned, results, force, resolve_workers(workers, chosen)))
 
     from hashbench.report.runs import StoredRun
+    from hashbench.report.selection import share_common
 
-    write_ablations([StoredRun(done.record, done.folder) for done in runs], metric, form)
+    write_ablations(share_common([StoredRun(done.record, done.folder) for done in runs]), metric, form)
 
 
 def _known(method: str, dataset: str) -> tuple[list[str], list[str]]:
@@ -198,16 +203,38 @@ def _load(
 
 def _runs(planned: Sequence[Planned], results: Path, force: bool, workers: int) -> Iterator[Run]:
     from hashbench import experiment
-    from hashbench.report.runs import text_of
+    from hashbench.report.runs import label_of
 
     for place, (config, data) in enumerate(planned, start=1):
         which = f"[{place}/{len(planned)}] " if len(planned) > 1 else ""
-        what = f"{text_of(config.method, experiment.changes(config))} on {data.name}@{data.protocol}"
+        what = f"{label_of(config.method, experiment.changes(config))} on {data.name}@{data.protocol}"
         say(f"{which}{what}, {config.bits} bits, seed {config.seed}, {config.device}")
-        done = experiment.run(config, data, results, force=force, workers=workers)
+        try:
+            done = experiment.run(config, data, results, force=force, workers=workers)
+        except KeyboardInterrupt:
+            say(f"stopped; {place - 1} of {len(planned)} runs are done, and the same command goes on there")
+            raise
         if done.existed:
             say("a record exists, nothing was trained; --force runs it again")
         yield done
+
+
+def _check_plan(planned: Sequence[Planned], metric: str) -> None:
+    """Find out now what would spoil the table of an ablation after hours of training.
+
+    Raises:
+        UsageError: The metric will not be there, or two variants are the same run.
+    """
+    for place, (config, _) in enumerate(planned):
+        if metric not in config.evaluation.metrics:
+            raise UsageError(
+                f"no run will have {metric}; choose --metric from {', '.join(config.evaluation.metrics)}"
+            )
+        if any(config == other for other, _ in planned[:place]):
+            raise UsageError(
+                f"two variants of {config.method} on {config.dataset} would be the same run, since --set or "
+                "the recipe takes a component away already; leave it out by --components"
+            )
 
 
 def _variants(method: str, wanted: str | None) -> list[list[str]]:

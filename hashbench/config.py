@@ -204,6 +204,11 @@ class EvaluationConfig(Section):
     no_relevant: Literal["zero", "skip"] = "zero"
     """Queries with nothing relevant in the database."""
 
+    @property
+    def metrics(self) -> list[str]:
+        """Names of what is measured; of product codes all but the last."""
+        return [f"{name}@{k}" for name in ("mAP", "P", "R") for k in self.k] + [f"P@H<={self.radius}"]
+
 
 class RunConfig(Section):
     """Everything about a run that can change its numbers, but for the data and the code."""

@@ -39,6 +39,7 @@ from hashbench.results import (
     LOG,
     MODEL,
     QUERIES,
+    STARTED,
     Metric,
     Record,
     SplitRecord,
@@ -98,6 +99,10 @@ def changes(config: RunConfig) -> dict[str, Any]:
         recipe = _configure({key: getattr(config, key) for key in FLAGS}, ())
     except UsageError:
         return {}
+    for section in ("backbone", "schedule"):  # another one has settings of its own
+        usual_one, chosen_one = getattr(recipe, section), getattr(config, section)
+        if usual_one.name != chosen_one.name:
+            recipe = recipe.model_copy(update={section: type(usual_one)(name=usual_one.name)})
     usual, chosen = (flatten(c.model_dump(mode="json", exclude=FLAGS)) for c in (recipe, config))
     return {path: chosen.get(path) for path in {**usual, **chosen} if usual.get(path) != chosen.get(path)}
 
@@ -155,7 +160,9 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
         return Run(read_record(folder), folder, existed=True)
     method = build_method(config)
     check_encoder(method, dataset.train, config)  # a fault should not wait for the end of the training
+    changed, declared = changes(config), components(config.method)  # faults of a recipe should not wait, too
     with new_run_folder(folder) as partial:
+        (partial / STARTED).write_text(json.dumps(changed), encoding="utf-8")
         started = time.monotonic()
         train(method, dataset.train, config, workers=workers, log=partial / LOG)
         trained = time.monotonic()
@@ -171,6 +178,7 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
         save_codes(partial / CODES, query, database, dataset)
         curves(evaluation).to_csv(partial / CURVES, index=False)
         save_queries(partial / QUERIES, evaluation, dataset)
+        (partial / STARTED).unlink()
         record = Record(
             run_id=identifier,
             method=config.method,
@@ -198,8 +206,8 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
             environment={**environment.describe(config.device), "source": source},
             created=datetime.now(timezone.utc),
             evaluator=VERSION,
-            changes=changes(config),
-            components=components(config.method),
+            changes=changed,
+            components=declared,
             files={file.name: file_sha256(file) for file in sorted(partial.iterdir())},
         )
         write_record(record, partial)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
+from hashbench.config import EvaluationConfig
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import CodeHealth
 from hashbench.protocol import Overlaps
@@ -26,6 +27,7 @@ CURVES = "curves.csv"
 QUERIES = "queries.npz"
 LOG = "log.jsonl"
 MODEL = "model.safetensors"
+STARTED = "started.json"  # until a run ends: what it changed of the recipe
 
 _REPLACED = ".replaced"
 _ABANDONED_S = 7 * 24 * 3600  # no run is silent for so long
@@ -81,17 +83,33 @@ class Record(_Part):
     environment: dict[str, Any]
     created: datetime
     evaluator: int
-    changes: dict[str, Any]
+    changes: dict[str, Any] | None
     components: dict[str, dict[str, Any]]
-    files: dict[str, str]
+    files: dict[str, str] | None
 
     @model_validator(mode="before")
     @classmethod
-    def _from_older(cls, data: dict[str, Any]) -> dict[str, Any]:
-        if data.get("schema_version") == 1:  # had no word of what is added here
-            added = {"schema_version": 2, "evaluator": 1, "changes": {}, "components": {}, "files": {}}
+    def _from_older(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("schema_version") == 1:
+            added: dict[str, Any] = {
+                "schema_version": 2,
+                "evaluator": 1,
+                "changes": None,
+                "components": {},
+                "files": None,
+            }
             return {**data, **added}
         return data
+
+    @field_validator("config")
+    @classmethod
+    def _says_how_it_was_evaluated(cls, config: dict[str, Any]) -> dict[str, Any]:
+        given = config.get("evaluation")
+        lacking = EvaluationConfig.model_fields.keys() - (given if isinstance(given, dict) else {})
+        if lacking:
+            raise ValueError(f"evaluation lacks {', '.join(sorted(lacking))}")
+        EvaluationConfig.model_validate(given)
+        return config
 
 
 def run_folder(results: Path, dataset: str, protocol: str, method: str, bits: int, run_id: str) -> Path:

@@ -14,7 +14,8 @@ from hashbench.errors import UsageError
 if TYPE_CHECKING:
     from hashbench.dataset import Dataset
     from hashbench.report.grid import Grid
-    from hashbench.report.runs import Selection, StoredRun
+    from hashbench.report.runs import StoredRun
+    from hashbench.report.selection import Selection
 
 PluginFiles = Annotated[
     list[Path],
@@ -91,8 +92,7 @@ def selection(
     unchanged: bool = False,
 ) -> Selection:
     """The runs that a command was asked for."""
-    from hashbench.recipe import parse_pairs
-    from hashbench.report.runs import Selection
+    from hashbench.report.selection import Selection
 
     return Selection(
         methods=names("--method", method) if method is not None else (),
@@ -100,9 +100,17 @@ def selection(
         protocols=names("--protocol", protocol) if protocol is not None else (),
         bits=integers("--bits", bits, least=1) if bits is not None else (),
         seeds=integers("--seed", seed, least=0) if seed is not None else (),
-        where=parse_pairs("--where", where),
+        where=_texts("--where", where),
         unchanged=unchanged,
     )
+
+
+def _texts(flag: str, pairs: list[str]) -> dict[str, str]:
+    """What `KEY=VALUE` texts say, by key."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise UsageError(f"{flag} takes KEY=VALUE, not {pair!r}")
+    return {key: text for key, _, text in (pair.partition("=") for pair in pairs)}
 
 
 def data_options(lists: Path | None, missing: str | None, settings: list[str]) -> dict[str, Any]:
@@ -166,19 +174,19 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()  # a full disk is said here, and not when Python ends
 
 
-def write_tables(form: str, grids: Sequence[Grid], csv: Callable[[], str]) -> None:
+def write_tables(form: str, grids: Callable[[], Sequence[Grid]], csv: Callable[[], str]) -> None:
     """Tables on standard output in the format that was asked for.
 
     Args:
         form: Of `TableFormat`.
-        grids: The tables.
+        grids: Makes the tables.
         csv: Makes them as CSV.
     """
     from hashbench.report.grid import latex, markdown
 
     formats = {
-        "markdown": lambda: "\n".join(map(markdown, grids)),
-        "latex": lambda: latex(grids),
+        "markdown": lambda: "\n".join(map(markdown, grids())),
+        "latex": lambda: latex(grids()),
         "csv": csv,
     }
     sys.stdout.write(formats[form]())
@@ -197,7 +205,7 @@ def write_ablations(runs: Sequence[StoredRun], metric: str, form: str) -> None:
     found = ablations(runs, metric)
     if not found:
         raise UsageError("there is no ablation among these runs; `hashbench ablate` makes one")
-    write_tables(form, [ablation_grid(one) for one in found], lambda: ablation_csv(found))
+    write_tables(form, lambda: [ablation_grid(one) for one in found], lambda: ablation_csv(found))
 
 
 def show(what: Any) -> None:

@@ -29,12 +29,14 @@ def given_run(
     sha256: str = "aa",
     evaluator: int = 1,
     denominator: str = "hits",
+    no_relevant: str = "zero",
     collapsed: bool = False,
     changes: Mapping[str, Any] | None = None,
     components: Mapping[str, dict[str, Any]] | None = None,
     epochs: int = 10,
     minutes: int = 0,
     suffix: str = "",
+    source: str = "0",
     metrics: Sequence[str] = ("mAP@all",),
 ) -> StoredRun:
     """Write a run whose AP of the queries are `values`.
@@ -50,12 +52,14 @@ def given_run(
         sha256: Fingerprint of the split.
         evaluator: Version of the evaluator.
         denominator: What AP divides by.
+        no_relevant: Queries with nothing relevant.
         collapsed: Whether the codes collapsed.
         changes: What was changed of the recipe.
         components: What the recipe declares.
         epochs: A setting.
         minutes: When it ended.
         suffix: Of the run id.
+        source: Hash of the source code.
         metrics: Names of the metrics, all with the same figure.
     """
     changes, mean = dict(changes or {}), float(np.nanmean(values))
@@ -74,9 +78,11 @@ def given_run(
         seed=seed,
         config={
             "method": method,
+            "dataset": dataset,
+            "bits": bits,
             "seed": seed,
             "training": {"epochs": epochs},
-            "evaluation": {"k": ["all"], "denominator": denominator, "no_relevant": "zero"},
+            "evaluation": {"k": ["all"], "radius": 2, "denominator": denominator, "no_relevant": no_relevant},
             "changed": changes,
         },
         split=SplitRecord(
@@ -86,10 +92,10 @@ def given_run(
         metrics={
             name: Metric(expected=mean, lowest=mean - slack, highest=mean + slack) for name in metrics
         },
-        queries_without_relevant=0,
+        queries_without_relevant=int(np.isnan(values).sum()),
         health=health,
         timing=Timing(train=10 + seed, encode=1, evaluate=0.1),
-        environment={"torch": "2"},
+        environment={"torch": "2.10", "source": source},
         created=START + timedelta(minutes=minutes),
         evaluator=evaluator,
         changes=changes,

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -65,10 +66,10 @@ def test_the_table_has_a_check_mark_for_what_is_there(runs: list[Any]) -> None:
     grid = ablation_grid(ablations(runs, "mAP@all")[0])
     rows = [line for line in markdown(grid).splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
-    assert cells[0] == ["variant", "part a", "part b", "mAP@all", "gain of the whole"]
+    assert cells[0] == ["variant", "part a", "part b", "mAP@all", "gain"]
     assert cells[2] == ["whole", "✓", "✓", "0.500 ± 0.000", "–"]
     assert cells[3] == ["without part a", "", "✓", "0.400 ± 0.000", "+0.100 [+0.100, +0.100]"]
-    assert cells[5][:4] == ["without 2 of them", "", "", "0.400 ± 0.000"]
+    assert cells[5][:4] == ["without all", "", "", "0.400 ± 0.000"]
     assert r"without part a &  & $\checkmark$ & 0.400" in latex([grid])
 
 
@@ -77,7 +78,42 @@ def test_gains_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     runs.append(given_run(tmp_path, "mine", VALUES - 0.1, changes=A, components=COMPONENTS))
     (ablation,) = ablations(runs, "mAP@all")
     assert ablation.variants[1].gain.mean == pytest.approx(0.1)
-    assert "without part a: seed 0." in ablation_grid(ablation).notes
+    assert "without part a: seed 0; gain over seed 0." in ablation_grid(ablation).notes
+
+
+def test_variants_of_other_seeds_are_compared_over_all_of_theirs(tmp_path: Path) -> None:
+    runs = [
+        given_run(tmp_path, "mine", VALUES, seed=1, components=COMPONENTS),
+        given_run(tmp_path, "mine", VALUES - 0.1, changes=A, components=COMPONENTS),
+    ]
+    (ablation,) = ablations(runs, "mAP@all")
+    assert ablation.variants[1].gain.mean == pytest.approx(0.1)
+    assert "without part a: seed 0; no seed in common." in ablation_grid(ablation).notes
+
+
+def test_a_recipe_may_get_components_after_its_first_run(tmp_path: Path) -> None:
+    runs = [
+        given_run(tmp_path, "mine", VALUES),
+        given_run(tmp_path, "mine", VALUES - 0.1, changes=B | A, components=COMPONENTS),
+        given_run(tmp_path, "other", VALUES, metrics=["mAP@5"]),  # no part of it, so it may lack the metric
+    ]
+    (ablation,) = ablations(runs, "mAP@all")
+    assert ablation.components == ("part a", "part b")
+
+
+def test_a_component_of_several_settings_is_away_if_all_of_them_are(tmp_path: Path) -> None:
+    both = {"both": A | B}
+    runs = [
+        given_run(tmp_path, "mine", VALUES, changes=changes, components=both) for changes in ({}, A, A | B)
+    ]
+    (ablation,) = ablations(runs, "mAP@all")
+    assert [variant.without for variant in ablation.variants] == [(), ("both",)]
+
+
+def test_a_gain_needs_values_of_queries(runs: list[Any]) -> None:
+    (runs[1].folder / "queries.npz").unlink()  # seed 0 without part a
+    (ablation,) = ablations(runs, "mAP@all")
+    assert [variant.gain is None for variant in ablation.variants] == [True, True, False, False]
 
 
 def test_other_changes_make_ablations_of_their_own(tmp_path: Path) -> None:
@@ -138,14 +174,45 @@ def test_one_command_runs_the_grid_and_goes_on_where_it_was_stopped(
     records = [experiment.read_record(path.parent) for path in tmp_path.rglob("record.json")]
     means = {record.metrics["mAP@all"].expected for record in records}
     assert {float(line["mean"]) for line in lines} == means
-    changed = "backbone.name=test_resnet"
-    assert all(changed in line["method"] for line in lines)
+    assert {line["method"] for line in lines} == {"wch"}  # what all have in common is no part of the label
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--metric", "mAP@7"], "no run will have mAP@7; choose --metric from mAP@1000, mAP@all, P@1000"),
+        (["--set", "balance=false"], "two variants of wch on digits would be the same run, since --set"),
+    ],
+)
+def test_what_would_spoil_the_table_is_said_before_training(
+    cli: Callable[..., Any], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = cli("ablate", "--method", "wch", "--dataset", "digits", *FAST, *arguments)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert message in done.err
+    assert not list(tmp_path.rglob("log.jsonl"))
+
+
+def test_an_interrupted_grid_says_how_to_go_on(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "train", interrupted)
+    done = cli("run", "--method", "wch", "--dataset", "digits", *FAST)
+    assert done.code == 130
+    assert "stopped; 0 of 1 runs are done, and the same command goes on there" in done.err
+    (folder,) = Path("results/runs/digits@default/wch/32bit").iterdir()
+    changes = json.loads((folder / "started.json").read_text(encoding="utf-8"))
+    assert changes["backbone.name"] == "test_resnet"
 
 
 def test_what_cannot_be_ablated_is_said(cli: Callable[..., Any]) -> None:
     done = cli("ablate", "--method", "itq", "--dataset", "digits")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "the recipe of itq declares no components; add `components:" in done.err
+    assert cli("table", "--ablation", "--bounds").code == 2
     done = cli("ablate", "--method", "wch", "--dataset", "digits", "--components", "attention")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "unknown component of wch 'attention'; did you mean 'mutual attention'" in done.err
@@ -194,4 +261,7 @@ def test_changes_are_what_differs_from_the_recipe() -> None:
     assert changed() == {}
     assert changed("balance=true", "epochs=10") == {}  # as the recipe has it
     assert changed("epochs=5", "optimizer.lr=1") == {"training.epochs": 5, "optimizer.lr": 1.0}
-    assert changed("backbone=resnet18") == {"backbone.name": "resnet18", "backbone.freeze_batch_norm": False}
+    assert changed("backbone=resnet18") == {"backbone.name": "resnet18"}  # another one, another section
+    assert changed("backbone=resnet18", "freeze_batch_norm=true") == {
+        "backbone.name": "resnet18", "backbone.freeze_batch_norm": True,
+    }  # fmt: skip

@@ -43,8 +43,31 @@ def test_difference_changed_queries_and_settings(
     assert shown["settings"] == {"config.method": ["wch", "itq"], "config.training.epochs": [10, 3]}
     monkeypatch.setenv("COLUMNS", "120")
     text = cli("compare", "wch", "itq").out
-    for part in ("+0.0150", "config.training.epochs", "q4", "95 % interval"):
+    for part in ("+0.0150", "training.epochs", "q4", "95 % interval"):
         assert part in text
+
+
+def test_a_loss_counts_as_a_change_like_a_gain(cli: Callable[..., Any], results: Path) -> None:
+    shown = json.loads(cli("compare", "itq", "wch", "--json", "--queries", "1").out)
+    assert shown["queries"][0]["query"] == "q4"
+    assert shown["difference"]["mean"] == pytest.approx(-0.01 - 0.15 / 30)
+
+
+def test_queries_that_do_not_count_are_not_compared(cli: Callable[..., Any], results: Path) -> None:
+    skipped = VALUES.copy()
+    skipped[0] = np.nan
+    given_run(results, "sh", skipped, suffix="x", no_relevant="skip")
+    given_run(results, "sh", skipped - 0.1, suffix="y", no_relevant="skip")
+    shown = json.loads(cli("compare", "x", "y", "--json", "--queries", "99").out)
+    assert {query["query"] for query in shown["queries"]} == {f"q{n}" for n in range(1, 30)}
+    assert shown["difference"]["mean"] == pytest.approx(0.1)
+
+
+def test_collapsed_codes_are_said(cli: Callable[..., Any], results: Path) -> None:
+    given_run(results, "dead", VALUES, collapsed=True)
+    assert (
+        "dead-digits-16bit-seed0- COLLAPSED: half of the bits are dead" in cli("compare", "dead", "itq").out
+    )
 
 
 def test_a_run_does_not_differ_from_itself(cli: Callable[..., Any], results: Path) -> None:
@@ -60,7 +83,7 @@ def test_a_run_does_not_differ_from_itself(cli: Callable[..., Any], results: Pat
     [
         ({"sha256": "bb"}, "the two runs cannot be compared, since they differ in split.sha256"),
         ({"evaluator": 2}, "since they differ in evaluator: 1"),
-        ({"metrics": ["mAP@10"]}, "mAP@all cannot be compared; choose --metric from mAP@10"),
+        ({"metrics": ["mAP@10"]}, "has no mAP@all by query; choose --metric from mAP@10"),
     ],
 )
 def test_what_cannot_be_compared(
@@ -82,4 +105,4 @@ def test_without_values_of_queries_there_is_no_comparison(cli: Callable[..., Any
     done = cli("compare", "wch", "wch")
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert f"{file.relative_to(results.parents[1])} cannot be read" in done.err
-    assert "unknown run 'lsh'" in cli("compare", "wch", "lsh").err
+    assert "has no run 'lsh'" in cli("compare", "wch", "lsh").err

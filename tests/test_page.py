@@ -129,11 +129,11 @@ def test_a_mixed_page_is_refused_and_nothing_is_written(cli: Callable[..., Any],
     assert not Path("report.html").exists()
 
 
-def test_a_metric_that_a_run_lacks_is_refused(cli: Callable[..., Any], results: Path) -> None:
+def test_a_run_that_lacks_the_metric_is_left_out(page: Callable[..., str], results: Path) -> None:
     make_run(results, "spq", product=True)
-    done = cli("report", "--metric", "P@H<=2")
-    assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "has no P@H<=2; it has" in done.err
+    read = Page(page("--metric", "P@H<=2"))
+    assert "spq is left out where it has no P@H<=2" in read.text
+    assert "spq" not in read.cells
 
 
 def test_other_evaluators_and_sources_are_said(page: Callable[..., str], results: Path) -> None:
@@ -148,7 +148,7 @@ def test_other_evaluators_and_sources_are_said(page: Callable[..., str], results
             path.write_text(text.replace(old, new), encoding="utf-8")
     read = Page(page())
     assert f"shapes@default: measured by evaluator 99; installed is evaluator {VERSION}." in read.text
-    assert "The runs of itq on shapes are of 2 versions of the code." in read.text
+    assert "the seeds of itq, shapes@default, 16 bits were run by 2 versions of the source code" in read.text
 
 
 def test_cost_and_chance_are_those_of_the_record(page: Callable[..., str], results: Path) -> None:
@@ -158,6 +158,12 @@ def test_cost_and_chance_are_those_of_the_record(page: Callable[..., str], resul
     figures = record.metrics["mAP@all"].expected, record.health.chance_map["mAP@all"]
     assert cells[at + 1 : at + 6] == ["shapes@default", "16", "0", *(f"{value:.4f}" for value in figures)]
     assert cells[at + 12 : at + 16] == ["116.0", "1.5", "0.2", "2"]  # seconds, then bytes
+
+
+def test_a_plot_that_cannot_be_drawn_is_a_sentence(page: Callable[..., str], results: Path) -> None:
+    for path in results.rglob("curves.csv"):
+        path.unlink()
+    assert "there is nothing to draw; left out, since they have no curves.csv: itq, wch" in Page(page()).text
 
 
 def test_several_datasets_have_a_table_each(page: Callable[..., str], results: Path) -> None:
@@ -192,8 +198,8 @@ def test_the_same_records_give_the_same_page(
 
 def test_a_place_that_cannot_be_written(cli: Callable[..., Any], results: Path) -> None:
     done = cli("report", "--output", "none/report.html")
-    assert (done.code, done.err.count("\n")) == (1, 1)
-    assert "none/report.html cannot be written" in done.err
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "none/report.html cannot be written, since there is no folder none" in done.err
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")

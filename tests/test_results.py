@@ -20,7 +20,7 @@ RECORD = Record(
     protocol="default",
     bits=16,
     seed=0,
-    config={"a": 1},
+    config={"evaluation": {"k": ["all"], "radius": 2, "denominator": "hits", "no_relevant": "zero"}},
     split=SplitRecord(
         query=1, train=2, database=3, sha256="00", warnings=("one",),
         overlaps=Overlaps(query_database=0, query_train=0, train_database=2),
@@ -50,6 +50,7 @@ def test_a_record_reads_back_as_written(tmp_path: Path) -> None:
         (None, "cannot be read: No such file"),
         ("{", "is not a record"),
         ("{}", "is not a record .*Field required"),
+        ("[]", "is not a record"),
     ],
 )
 def test_what_is_no_record_is_named(tmp_path: Path, text: str | None, message: str) -> None:

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from hashbench.report import published
 from hashbench.report.cells import cells
 from hashbench.report.grid import Entry, Grid, Head, latex, markdown
 from hashbench.report.marks import mark
-from hashbench.report.runs import Selection, select
+from hashbench.report.selection import Selection, select
 
 GOLDEN = Path(__file__).parent / "golden"
 LATIN = (0.1, 0.9) * 20  # mean 0.5
@@ -66,8 +68,7 @@ def test_csv_has_every_digit(cli: Callable[..., Any], results: Path) -> None:
 
 
 def test_marks(results: Path) -> None:
-    (column, _) = cells(select(results, Selection()).runs, "mAP@all").values()
-    marks = mark(column)
+    marks, _ = mark(cells(select(results, Selection()).runs, "mAP@all")).values()
     assert {label: m.place for label, m in marks.items()} == {"wch": 1, "spq": 2, "itq": 0, "l_sh": 0}
     assert {label for label, m in marks.items() if m.level_with_best} == {"spq"}
     assert marks["wch"].from_best is None
@@ -78,9 +79,34 @@ def test_marks(results: Path) -> None:
 def test_equal_figures_share_a_place(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, name, LATIN) for name in ("a", "b")]
     runs.append(given_run(tmp_path, "c", shifted(-0.1)))
-    (column,) = cells(runs, "mAP@all").values()
-    assert [m.place for m in mark(column).values()] == [1, 1, 2]
-    assert mark({"a": column["a"]})["a"].place == 0  # alone, it is best of nothing
+    runs.append(given_run(tmp_path, "d", [value - 1e-15 for value in LATIN]))  # as another NumPy may add
+    (marks,) = mark(cells(runs, "mAP@all")).values()
+    assert [m.place for m in marks.values()] == [1, 1, 2, 1]
+    assert marks["d"].level_with_best
+    (marks,) = mark(cells(runs[:1], "mAP@all")).values()
+    assert marks["a"].place == 0  # alone, it is best of nothing
+
+
+def test_figures_are_tested_over_the_seeds_that_both_have(tmp_path: Path) -> None:
+    runs = [given_run(tmp_path, "a", shifted(gain), seed=seed) for seed, gain in enumerate((0.0, 0.1, 0.2))]
+    runs.append(given_run(tmp_path, "b", shifted(0.2), seed=2))
+    (marks,) = mark(cells(runs, "mAP@all")).values()
+    assert (marks["b"].place, marks["a"].place) == (1, 2)
+    assert marks["a"].from_best.mean == 0  # on seed 2 they are the same
+    assert marks["a"].level_with_best
+
+
+def test_a_figure_without_values_of_queries_is_not_tested(tmp_path: Path) -> None:
+    runs = [given_run(tmp_path, "a", LATIN, seed=seed) for seed in (0, 1)]
+    runs += [given_run(tmp_path, name, shifted(-0.1)) for name in ("b", "c")]
+    (runs[1].folder / "queries.npz").unlink()
+    (marks,) = mark(cells([runs[0], *runs[2:]], "mAP@all")).values()
+    assert marks["c"].from_best is not None
+    (marks,) = mark(cells(runs, "mAP@all")).values()
+    assert [m.from_best for m in marks.values()] == [None, None, None]
+    (runs[3].folder / "queries.npz").unlink()
+    (marks,) = mark(cells([runs[0], *runs[2:]], "mAP@all")).values()
+    assert (marks["b"].from_best is None, marks["c"].from_best is None) == (False, True)
 
 
 def test_collapsed_codes_are_marked_and_not_ranked(cli: Callable[..., Any], results: Path) -> None:
@@ -95,13 +121,25 @@ def test_collapsed_codes_are_marked_and_not_ranked(cli: Callable[..., Any], resu
 
 
 def test_unfinished_runs_are_marked(cli: Callable[..., Any], results: Path) -> None:
-    (results / "digits@default" / "wch" / "32bit" / ".wch-digits-32bit-seed3-x.01234567").mkdir()
-    (results / "digits@default" / "sh" / "64bit" / ".sh-digits-64bit-seed0-x.01234567").mkdir(parents=True)
+    for name, bits, changes in (("wch", 32, {}), ("wch", 16, {"hyperparameters.x": 1}), ("sh", 64, {})):
+        folder = (
+            results / "digits@default" / name / f"{bits}bit" / f".{name}-digits-{bits}bit-seed3-x.01234567"
+        )
+        folder.mkdir(parents=True)
+        (folder / "started.json").write_text(json.dumps(changes))
     out = cli("table").out
     assert "**0.571** ± 0.020 §" in out
-    assert "§ wch-digits-32bit-seed3-x: not finished: failed, stopped, or still running." in out
+    assert "**0.520** ± 0.020 |" in out  # the other settings of wch are a row of their own
+    assert re.search(r"\| wch \(x=1\) *\| *– § \|", out)
+    assert (
+        "§ wch, seed 3: not finished: failed, stopped, or still running; if it is not wanted, delete " in out
+    )
     assert "64 bits" in out
     assert "unfinished,sh,digits,default,64," in cli("table", "--format", "csv").out.replace(",,", ",")
+    (
+        results / "digits@default" / "wch" / "32bit" / ".wch-digits-32bit-seed3-x.01234567" / "started.json"
+    ).unlink()
+    assert "wch (settings not recorded)" in cli("table").out
 
 
 def test_a_mixed_table_is_refused(cli: Callable[..., Any], results: Path) -> None:
@@ -122,6 +160,52 @@ def test_several_datasets_are_columns(cli: Callable[..., Any], results: Path) ->
     tex = cli("table", "--format", "latex").out
     assert r" & \multicolumn{1}{c}{coco@default} & \multicolumn{2}{c}{digits@default} \\" in tex
     assert r"\cmidrule(lr){2-2}\cmidrule(lr){3-4}" in tex
+
+
+def test_columns_go_from_short_codes_to_long_ones(cli: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "runs"
+    given_run(folder, "a", LATIN, bits=64)
+    for bits in (16, 32, 64):
+        given_run(folder, "b", LATIN, bits=bits)
+        given_run(folder, "b", LATIN, bits=bits, dataset="coco", sha256="bb")
+    head = cli("table").out.splitlines()[2]
+    assert re.findall(r"(\w+)@default (\d+)", head) == [
+        (name, bits) for name in ("coco", "digits") for bits in ("16", "32", "64")
+    ]
+    head = cli("table", "--dataset", "digits,coco").out.splitlines()[2]
+    assert re.findall(r"(\w+)@default", head) == ["digits"] * 3 + ["coco"] * 3
+
+
+def test_what_all_rows_share_stands_in_the_caption(cli: Callable[..., Any], tmp_path: Path) -> None:
+    folder, fast = tmp_path / "results" / "runs", {"training.epochs": 1, "images.size": 32}
+    given_run(folder, "a", LATIN, changes=fast)
+    given_run(folder, "b", LATIN, changes=fast | {"hyperparameters.x": 2})
+    out = cli("table").out
+    assert "All runs (epochs=1, images.size=32)." in out
+    assert re.findall(r"^\| (\S.*?) +\|", out, re.MULTILINE)[1:] == ["a", "b (x=2)"]
+
+
+def test_a_method_that_lacks_the_metric_is_left_out_and_named(
+    cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "results" / "runs"
+    given_run(folder, "a", LATIN, metrics=["mAP@all", "P@H<=2"])
+    given_run(folder, "spq", LATIN)
+    done = cli("table", "--metric", "P@H<=2")
+    assert done.code == 0
+    assert "spq is left out where it has no P@H<=2" in done.err
+    assert "| spq" not in done.out
+    done = cli("table", "--metric", "mAP@7")
+    assert (done.code, done.err) == (
+        2,
+        "hashbench: error: no run has mAP@7; choose --metric from mAP@all, P@H<=2\n",
+    )
+
+
+def test_unanswerable_queries_are_in_the_caption(cli: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "runs"
+    given_run(folder, "a", [*LATIN, float("nan")], no_relevant="skip")
+    assert "1 queries without anything relevant are left out" in cli("table").out
 
 
 def test_another_metric_has_no_tests_of_queries(cli: Callable[..., Any], tmp_path: Path) -> None:
@@ -150,7 +234,9 @@ def test_text_of_others_breaks_no_format(form: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="there is no pdflatex")
 def test_latex_compiles(cli: Callable[..., Any], results: Path, tmp_path: Path) -> None:
-    given_run(results, "dead", shifted(0.4), collapsed=True)
+    given_run(
+        results, "dead", shifted(0.4), collapsed=True, changes={"backbone.name": "a_very_long_name" * 4}
+    )
     (results / "digits@default" / "wch" / "32bit" / ".wch-digits-32bit-seed3-x.01234567").mkdir()
     file = tmp_path / "table.tex"
     file.write_text(cli("table", "--format", "latex", "--bounds", "--published").out, encoding="utf-8")
@@ -159,6 +245,7 @@ def test_latex_compiles(cli: Callable[..., Any], results: Path, tmp_path: Path) 
         cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout  # a wide table shrinks
     assert file.with_suffix(".pdf").stat().st_size > 1000
 
 
@@ -186,6 +273,12 @@ def test_published_figures_stand_apart(cli: Callable[..., Any], results: Path) -
     assert "[a] as printed in Table 1 of Weighted Contrastive Hashing (ACCV 2022)" in done.out
     assert "BiHalf: printed as MBE in that table." in done.out
     assert "printed" not in cli("table", "--dataset", "cifar10").out
+    assert "SPQ" not in cli("table", "--method", "wch", "--dataset", "cifar10", "--published").out
+    done = cli("table", "--dataset", "digits", "--published")
+    assert (
+        "no printed figures are of these datasets and code lengths; there are some of cifar10"
+        in done.err
+    )
     tex = cli("table", "--dataset", "cifar10", "--published", "--format", "latex").out
     assert r"\begin{tabular}{lc@{\hspace{2em}}c}" in tex
     lines = list(csv.DictReader(io.StringIO(cli("table", "--published", "--format", "csv").out)))
@@ -212,6 +305,13 @@ def test_figures_of_the_user_are_read_too(cli: Callable[..., Any], results: Path
     done = cli("table", "--published")
     assert done.code == 1
     assert f"{file}, line 2, map: " in done.err
+    line = "WCH,2026,mine,digits,16,0.9,Table 9 of mine,\n"
+    file.write_text(f"\ufeff{head}{line}", encoding="utf-8")  # as spreadsheets write it
+    assert cli("table", "--published").code == 0
+    file.write_text(f"{head}{line}{line}", encoding="utf-8")
+    assert "line 3: there is a line of this method" in cli("table", "--published").err
+    file.write_text(f"{head}{line[:-1]},x\n", encoding="utf-8")
+    assert "line 2: more columns than the head has" in cli("table", "--published").err
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(HashbenchError, match="cannot be read"):
         published.read_published(results, Selection())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from hashbench.report.cells import Cell, Column, cells
+from hashbench.report.cells import Cell, Column, cells, paired
 from hashbench.report.grid import Entry, Grid, Head, number, signed
-from hashbench.report.runs import StoredRun, text_of
+from hashbench.report.runs import StoredRun, label_of
 from hashbench.report.significance import Difference, paired_bootstrap
 from hashbench.report.tables import COLLAPSED, EXPLAINED, described, spread
 
@@ -53,13 +53,15 @@ def ablations(runs: Sequence[StoredRun], metric: str) -> list[Ablation]:
 
     Args:
         runs: From `select`.
-        metric: A metric of all of them.
+        metric: A metric of those that are part of an ablation.
 
     Raises:
         UsageError: Runs cannot be compared.
     """
+    # Others need not have the metric.
+    methods = {_where(run) for run in runs if _taken_away(run)[1]}
     found = []
-    for column, rows in cells(runs, metric).items():
+    for column, rows in cells([run for run in runs if _where(run) in methods], metric).items():
         groups: dict[str, dict[tuple[str, ...], Cell]] = {}
         for cell in rows.values():
             base, without = _taken_away(cell.runs[0])
@@ -73,32 +75,41 @@ def ablations(runs: Sequence[StoredRun], metric: str) -> list[Ablation]:
 def ablation_grid(ablation: Ablation) -> Grid:
     """The table of an ablation."""
     whole = ablation.variants[0].cell
-    records = [run.record for variant in ablation.variants for run in variant.cell.runs]
+    runs = [run for variant in ablation.variants for run in variant.cell.runs]
     several = "mean ± standard deviation over "
     sentences = [
         f"Components of {ablation.method}, {ablation.column}.",
-        *described(whole.metric, records, whole.seeds, several),
-        "The last column is what the whole method gains over the row: difference and its 95 % interval "
+        *described(whole.metric, runs, whole.seeds, several),
+        "Gain is that of the whole method over the row, with its 95 % interval "
         "(paired bootstrap over the queries).",
     ]
     rows, notes = [], []
     for variant in ablation.variants:
-        cell = variant.cell
-        has = [Entry(_HAS if name not in variant.without else "") for name in ablation.components]
+        cell, name = variant.cell, _name(variant, ablation)
+        has = [Entry(_HAS if part not in variant.without else "") for part in ablation.components]
         figure = Entry(number(cell.mean), spread(cell), marks=COLLAPSED if cell.collapsed else "")
-        rows.append((_name(variant), [*has, figure, _gain_entry(variant.gain)]))
+        rows.append((name, [*has, figure, _gain_entry(variant.gain)]))
         if cell.collapsed:
             seeds = ", ".join(map(str, cell.collapsed))
-            notes.append(f"{COLLAPSED} {_name(variant)}: {EXPLAINED[COLLAPSED]} (seed {seeds}).")
+            notes.append(f"{COLLAPSED} {name}: {EXPLAINED[COLLAPSED]} (seed {seeds}).")
         if cell.seeds != whole.seeds:
-            notes.append(f"{_name(variant)}: seed {', '.join(map(str, cell.seeds))}.")
-    heads = [*map(Head, ablation.components), Head(whole.metric), Head("gain of the whole")]
+            common = sorted({*cell.seeds} & {*whole.seeds})
+            gain = f"gain over seed {', '.join(map(str, common))}" if common else "no seed in common"
+            notes.append(f"{name}: seed {', '.join(map(str, cell.seeds))}; {gain}.")
+    heads = [*map(Head, ablation.components), Head(whole.metric), Head("gain")]
     return Grid(" ".join(sentences), "variant", heads, rows, notes)
+
+
+def _where(run: StoredRun) -> tuple[Any, ...]:
+    record = run.record
+    return record.dataset, record.protocol, record.bits, record.method
 
 
 def _taken_away(run: StoredRun) -> tuple[str, tuple[str, ...]]:
     """The method with its other changes, as a label, and the names of the components that it is without."""
     changes, components = run.record.changes, run.record.components
+    if changes is None:
+        return run.label, ()
     without = tuple(
         name
         for name, settings in components.items()
@@ -106,13 +117,16 @@ def _taken_away(run: StoredRun) -> tuple[str, tuple[str, ...]]:
     )
     keys = {path for name in without for path in components[name]}
     other = {path: value for path, value in changes.items() if path not in keys}
-    return text_of(run.record.method, other), without
+    return label_of(run.record.method, other, run.common), without
 
 
 def _ablation(column: Column, method: str, variants: dict[tuple[str, ...], Cell]) -> Ablation:
     whole = variants[()]
-    declared = whole.runs[0].record.components
+    # Of all, since a recipe may have got components after its first runs.
+    declared = dict.fromkeys(name for cell in variants.values() for name in cell.runs[0].record.components)
     order = [name for name in declared if any(name in without for without in variants)]
+    pairs = {without: pair for without, cell in variants.items() if without and (pair := paired(whole, cell))}
+    gains = dict(zip(pairs, paired_bootstrap(list(pairs.values())), strict=True))
 
     def place(without: tuple[str, ...]) -> tuple[Any, ...]:
         return len(without), [order.index(name) for name in without]
@@ -122,30 +136,16 @@ def _ablation(column: Column, method: str, variants: dict[tuple[str, ...], Cell]
         method,
         tuple(order),
         tuple(
-            Variant(without, cell, _gain(whole, cell) if without else None)
-            for without, cell in sorted(variants.items(), key=lambda item: place(item[0]))
+            Variant(without, variants[without], gains.get(without)) for without in sorted(variants, key=place)
         ),
     )
 
 
-def _gain(whole: Cell, variant: Cell) -> Difference | None:
-    common = set(whole.seeds) & set(variant.seeds)
-    pair = [
-        replace(cell, runs=tuple(r for r in cell.runs if r.record.seed in common))
-        for cell in (whole, variant)
-    ]
-    if not common:
-        return None
-    first, second = (cell.average_precisions for cell in pair)
-    return None if first is None or second is None else paired_bootstrap(first, [second])[0]
-
-
-def _name(variant: Variant) -> str:
+def _name(variant: Variant, ablation: Ablation) -> str:
     if not variant.without:
         return "whole"
-    return "without " + (
-        variant.without[0] if len(variant.without) == 1 else f"{len(variant.without)} of them"
-    )
+    everything = len(variant.without) == len(ablation.components) > 1
+    return f"without {'all' if everything else ', '.join(variant.without)}"
 
 
 def _gain_entry(gain: Difference | None) -> Entry:

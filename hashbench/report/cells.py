@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashbench.errors import UsageError
-from hashbench.report.runs import StoredRun, differing
+from hashbench.report.runs import StoredRun, as_set, differing
+from hashbench.report.significance import Pair
 
 
 class Column(NamedTuple):
@@ -70,32 +71,45 @@ class Cell:
         return tuple(run.record.seed for run in self.runs if run.record.health.collapsed)
 
     @cached_property
-    def average_precisions(self) -> NDArray[np.float64] | None:
-        """AP of each counted query, mean over the seeds; None if it is not known for all of them."""
-        values = [run.average_precisions(self.metric) for run in self.runs]
-        known = [value for value in values if value is not None]
-        if len(known) < len(values):
-            return None
-        mean = np.mean(known, axis=0)
-        return np.asarray(mean[~np.isnan(mean)])
+    def average_precisions(self) -> dict[int, NDArray[np.float64]] | None:
+        """AP of each counted query by seed; None if it is not known for all of them."""
+        values = {run.record.seed: run.average_precisions(self.metric) for run in self.runs}
+        known = {seed: value[~np.isnan(value)] for seed, value in values.items() if value is not None}
+        return known if len(known) == len(values) else None
 
     def _mean(self, part: str) -> float:
         return float(np.mean([getattr(run.record.metrics[self.metric], part) for run in self.runs]))
 
 
-def cells(runs: Sequence[StoredRun], metric: str) -> dict[Column, dict[str, Cell]]:
-    """Put runs into cells: columns, and in each the rows by label, both in the order of the runs.
+def paired(first: Cell, second: Cell) -> Pair | None:
+    """AP of each query in two cells of a column: means over the seeds that both have, else over all of each.
+
+    None if it is not known.
+    """
+    values = first.average_precisions, second.average_precisions
+    if values[0] is None or values[1] is None:
+        return None
+    common = values[0].keys() & values[1].keys()
+    one, other = (
+        np.mean([value for seed, value in by_seed.items() if seed in common or not common], axis=0)
+        for by_seed in (values[0], values[1])
+    )
+    return one, other
+
+
+def cells(runs: Sequence[StoredRun], metric: str = "") -> dict[Column, dict[str, Cell]]:
+    """Put runs into cells: columns, from short to long codes, and in each the rows by label as the runs come.
 
     Args:
         runs: From `select`.
-        metric: Name of a metric that all of them have.
+        metric: Name of a metric that all of them have; empty, if no figure of the cells is wanted.
 
     Raises:
         UsageError: A run lacks the metric, runs of a protocol do not measure the same, or those of a cell
             differ in more than the seed.
     """
     for run in runs:
-        if metric not in run.record.metrics:
+        if metric and metric not in run.record.metrics:
             raise UsageError(
                 f"{run.record.run_id} has no {metric}; it has {', '.join(run.record.metrics)}; "
                 "choose another --metric, or leave it out by --where or --method"
@@ -112,9 +126,16 @@ def cells(runs: Sequence[StoredRun], metric: str) -> dict[Column, dict[str, Cell
         for label, row in rows.items():
             _require_one_setting(f"{label}, {name}", row)
     return {
-        name: {label: Cell(tuple(sorted(row, key=_seed)), metric) for label, row in rows.items()}
-        for name, rows in columns.items()
+        name: {label: Cell(tuple(sorted(row, key=_seed)), metric) for label, row in columns[name].items()}
+        for name in in_order(columns)
     }
+
+
+def in_order(columns: Iterable[Column]) -> list[Column]:
+    """Columns of a dataset and protocol together, as they come up; in them from short codes to long ones."""
+    found = list(columns)
+    places = {name: place for place, name in reversed(list(enumerate(column[:2] for column in found)))}
+    return sorted(found, key=lambda column: (places[column[:2]], column.bits))
 
 
 def require_one_protocol(refusal: str, runs: Iterable[StoredRun]) -> None:
@@ -142,17 +163,17 @@ def require_one_protocol(refusal: str, runs: Iterable[StoredRun]) -> None:
             examples = "; ".join(f"{value} ({run_id})" for value, run_id in found.items())
             raise UsageError(
                 f"{refusal}, since they differ in {key}: {examples}; "
-                f"choose one with --where {key}={next(iter(found))}"
+                f"choose one with --where {key}={as_set(next(iter(found)))}"
             )
 
 
 def _require_one_setting(cell: str, runs: Sequence[StoredRun]) -> None:
     """Refuse to average what differs in more than the seed."""
     for path, values in differing(runs).items():
-        found = ", ".join(map(repr, values))
+        found = ", ".join(map(as_set, values))
         raise UsageError(
             f"runs of {cell} differ in more than the seed ({path}: {found}), so that they have no mean; "
-            f"choose with --where {path}={values[0]}"
+            f"choose with --where {path}={as_set(values[0])}"
         )
 
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from hashbench.codes import BinaryCodes, ProductCodes
+from hashbench.codes import ProductCodes
 from hashbench.evaluation import Counts
 from hashbench.evaluation.health import moments
 from hashbench.report.runs import StoredRun
@@ -52,7 +52,6 @@ def codes_plot(run: StoredRun) -> Plot:
     rankings = run.evaluate().rankings
     _, database, *_ = run.codes()
     binary = database.to_binary() if isinstance(database, ProductCodes) else database
-    assert isinstance(binary, BinaryCodes)
     means, products = moments(binary)
     correlations = _correlations(means, products)
     bits = np.arange(binary.bits)

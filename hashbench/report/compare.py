@@ -67,9 +67,7 @@ def compare(first: StoredRun, second: StoredRun, metric: str) -> Comparison:
     for run in runs:
         if metric not in run.record.metrics or not metric.startswith("mAP@"):
             known = ", ".join(name for name in run.record.metrics if name.startswith("mAP@"))
-            raise UsageError(
-                f"{run.record.run_id}: {metric} cannot be compared; choose --metric from {known}"
-            )
+            raise UsageError(f"{run.record.run_id} has no {metric} by query; choose --metric from {known}")
     values = [run.average_precisions(metric) for run in runs]
     if values[0] is None or values[1] is None:
         lacking = first if values[0] is None else second
@@ -87,7 +85,7 @@ def compare(first: StoredRun, second: StoredRun, metric: str) -> Comparison:
     return Comparison(
         metric,
         (first.record.metrics[metric].expected, second.record.metrics[metric].expected),
-        paired_bootstrap(one, [other])[0],
+        paired_bootstrap([(one, other)])[0],
         [QueryChange(str(ids[row]), float(one[row]), float(other[row])) for row in order],
         differing,
     )

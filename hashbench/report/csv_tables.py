@@ -11,7 +11,7 @@ from hashbench.report.ablation import Ablation
 from hashbench.report.cells import Cell, cells
 from hashbench.report.marks import mark
 from hashbench.report.published import Published, published_columns
-from hashbench.report.runs import Selected
+from hashbench.report.selection import Selected
 from hashbench.report.significance import Difference
 
 
@@ -27,9 +27,11 @@ def result_csv(selected: Selected, metric: str, published: Sequence[Published] =
         UsageError: Figures cannot stand in one table.
     """
     columns = cells(selected.runs, metric)
+    marks = mark(columns)
     lines: list[dict[str, Any]] = []
     for column, rows in columns.items():
-        for (label, cell), where in zip(rows.items(), mark(rows).values(), strict=True):
+        for label, cell in rows.items():
+            where = marks[column][label]
             line = {"kind": "measured", "method": label, **column._asdict(), **_values(cell)}
             lines.append(line | {"place": where.place or None} | _test("best_minus_this", where.from_best))
     for figures in published_columns(published, columns).values():

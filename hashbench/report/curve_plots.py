@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -79,9 +80,9 @@ def pr_plot(runs: Sequence[StoredRun], kind: Kind = "rank") -> Plot:
         HashbenchError: A run's curves cannot be read.
     """
     axes = _AXES[kind]
-    curves, left_out = _curves(runs, lambda run: _precision(run, axes.curve), ["at"], "precision")
-    if not curves:
-        raise UsageError("product codes have no Hamming radius; choose --kind rank or topn")
+    curves, notes = _curves(
+        runs, CURVES, lambda path: _precision(path, axes.curve), ["at"], "precision", "have no Hamming radius"
+    )
     look = looks(run.label for run in runs)
     with style():
         figure, panel_axes = panels(len(curves), height=2.5, share_y=True)
@@ -100,7 +101,7 @@ def pr_plot(runs: Sequence[StoredRun], kind: Kind = "rank") -> Plot:
                 axis.set_xlim(0, 1.02)
         panel_axes[0].set_ylim(bottom=0)  # and so of all
         add_legend(figure, lines(look, [_cells(row) for row in curves.values()]))
-    return Plot(figure, _table(curves), _notes(left_out, "product codes have no Hamming radius"))
+    return Plot(figure, _table(curves), notes)
 
 
 def training_plot(runs: Sequence[StoredRun]) -> Plot:
@@ -120,69 +121,85 @@ def training_plot(runs: Sequence[StoredRun]) -> Plot:
         UsageError: Runs cannot be compared, or none was trained by epochs.
         HashbenchError: A run's log cannot be read.
     """
-    curves, left_out = _curves(runs, _losses, ["part", "epoch"], "value")
-    if not curves:
-        raise UsageError(f"{', '.join(left_out)}: fitted without epochs, so there is no training to show")
-    shown: dict[tuple[str, str], dict[str, _Curve]] = {}
+    curves, notes = _curves(runs, LOG, _losses, ["part", "epoch"], "value", "are fitted without epochs")
+    shown: dict[str, dict[str, dict[str, _Curve]]] = {}  # a row of panels for each method
     for column, row in curves.items():
         for label, curve in row.items():
+            parts = shown.setdefault(f"{curve.cell.runs[0].record.method}, {column}", {})
             for part in curve.points["part"].unique():
-                panel = shown.setdefault((f"{curve.cell.runs[0].record.method}, {column}", part), {})
-                panel[label] = curve
+                parts.setdefault(part, {})[label] = curve
+    width = max(map(len, shown.values()))
     look = looks(run.label for run in runs)
     with style():
-        figure, panel_axes = panels(len(shown), height=1.8)
-        for axis, ((title, part), panel) in zip(panel_axes, shown.items(), strict=True):
-            for label, curve in panel.items():
-                points = curve.points[curve.points["part"] == part]
-                _draw(axis, look[label], curve, points, "epoch", "value", max(1, len(points) // 6))
-            set_title(axis, title)
-            axis.set(xlabel="Epoch", ylabel=part)
-            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        figure, panel_axes = panels(len(shown) * width, height=1.8, columns=width)
+        for place, (title, parts) in enumerate(shown.items()):
+            axes = panel_axes[place * width : (place + 1) * width]
+            for axis in axes[len(parts) :]:
+                axis.remove()
+            for axis, (part, panel) in zip(axes, parts.items(), strict=False):
+                for label, curve in panel.items():
+                    points = curve.points[curve.points["part"] == part]
+                    _draw(axis, look[label], curve, points, "epoch", "value", max(1, len(points) // 6))
+                set_title(axis, title)
+                axis.set(xlabel="Epoch", ylabel=part)
+                axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         add_legend(figure, lines(look, [_cells(row) for row in curves.values()]))
-    return Plot(figure, _table(curves), _notes(left_out, "they are fitted without epochs"))
+    return Plot(figure, _table(curves), notes)
 
 
 def _curves(
-    runs: Sequence[StoredRun], read: Callable[[StoredRun], pd.DataFrame], keys: list[str], value: str
+    runs: Sequence[StoredRun],
+    file: str,
+    read: Callable[[Path], pd.DataFrame],
+    keys: list[str],
+    value: str,
+    why_none: str,
 ) -> tuple[_Curves, list[str]]:
-    """The curves of all cells that have one, and the labels of those that have none.
+    """The curves of all cells that have one, and notes on those that have none.
 
     Args:
         runs: The runs.
-        read: Gives the points of a run; none, if it has no such curve.
+        file: Name of the file that has the points of a run.
+        read: Gives them; none, if it has no such curve.
         keys: Columns that tell points apart.
         value: The column whose least and most are wanted, too.
+        why_none: Why a file may have none, as in "have no Hamming radius".
+
+    Raises:
+        UsageError: No cell has a curve.
     """
-    first, *others = (run.record.metrics for run in runs)
-    metric = next((name for name in first if all(name in metrics for metrics in others)), next(iter(first)))
     curves: _Curves = {}
-    left_out = []
-    for column, row in cells(runs, metric).items():
+    left_out: dict[str, dict[str, None]] = {}
+    for column, row in cells(runs).items():
         for label, cell in row.items():
-            grouped = pd.concat(map(read, cell.runs)).groupby(keys, sort=False)
+            paths = [run.folder / file for run in cell.runs]
+            if not all(path.is_file() for path in paths):
+                left_out.setdefault(f"have no {file}", {})[label] = None
+                continue
+            grouped = pd.concat(map(read, paths)).groupby(keys, sort=False)
             if not len(grouped):
-                left_out.append(label)
+                left_out.setdefault(why_none, {})[label] = None
                 continue
             points = grouped.mean()
             points[f"{value}_least"], points[f"{value}_most"] = grouped[value].min(), grouped[value].max()
             curves.setdefault(column, {})[label] = _Curve(cell, points.reset_index())
-    return curves, list(dict.fromkeys(left_out))
+    notes = [f"left out, since they {reason}: {', '.join(labels)}" for reason, labels in left_out.items()]
+    if not curves:
+        raise UsageError(f"there is nothing to draw; {'; '.join(notes)}")
+    return curves, notes
 
 
-def _precision(run: StoredRun, curve: str) -> pd.DataFrame:
+def _precision(path: Path, curve: str) -> pd.DataFrame:
     """Columns at, precision, recall."""
-    path = run.folder / CURVES
     try:
         table = pd.read_csv(path)
         return table.loc[table["curve"] == curve, ["at", "precision", "recall"]]
     except (OSError, ValueError, KeyError) as error:
-        raise HashbenchError(f"{path} cannot be read ({error}); run it again with --force") from error
+        raise HashbenchError(f"{path} is damaged ({error}); `hashbench results verify` tells more") from error
 
 
-def _losses(run: StoredRun) -> pd.DataFrame:
+def _losses(path: Path) -> pd.DataFrame:
     """Columns part, epoch (from 1), value; no rows for a method that was fitted."""
-    path = run.folder / LOG
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if all("epoch" not in line for line in lines):
@@ -193,7 +210,7 @@ def _losses(run: StoredRun) -> pd.DataFrame:
         steps["value"] = steps["value"].astype(float)  # what was not finite is text
         return steps.groupby(["part", "epoch"], sort=False, as_index=False).mean()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HashbenchError(f"{path} cannot be read ({error}); run it again with --force") from error
+        raise HashbenchError(f"{path} is damaged ({error}); `hashbench results verify` tells more") from error
 
 
 def _draw(
@@ -209,10 +226,6 @@ def _draw(
             alpha=0.2,
             linewidth=0,
         )
-
-
-def _notes(left_out: list[str], reason: str) -> list[str]:
-    return [f"left out, since {reason}: {', '.join(left_out)}"] if left_out else []
 
 
 def _cells(row: Mapping[str, _Curve]) -> dict[str, Cell]:

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 PLACES = 3  # decimals of a metric
 NOTHING = "–"
+_LONG = 10  # letters of a head
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -104,7 +105,7 @@ def latex(grids: Sequence[Grid]) -> str:
     lines = [
         r"% Into a paper: copy the table; or load the package standalone there, and \input this file.",
         r"\documentclass{article}",
-        r"\usepackage{booktabs,amssymb}",
+        r"\usepackage{amssymb,booktabs,graphicx}",
         r"\begin{document}",
         *(line for grid in grids for line in _tex_table(grid)),
         r"\end{document}",
@@ -136,20 +137,21 @@ def _tex_table(grid: Grid) -> list[str]:
         r"\begin{table}",
         r"\centering\small",
         rf"\caption{{{_tex(grid.caption)}}}\medskip",
-        rf"\begin{{tabular}}{{{columns}}}",
+        rf"\sbox0{{\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         *_tex_heads(grid),
         r"\midrule",
         *(" & ".join([_tex(label), *map(_tex_entry, entries)]) + r" \\" for label, entries in grid.rows),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}%",
+        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
         *(rf"\par\smallskip\raggedright\footnotesize {_tex(note)}" for note in grid.notes),
         r"\end{table}",
     ]
 
 
 def _tex_heads(grid: Grid) -> list[str]:
-    names = " & ".join(map(_tex, [grid.corner, *(head.name for head in grid.heads)])) + r" \\"
+    names = " & ".join([_tex(grid.corner), *(_tex_stack(head.name) for head in grid.heads)]) + r" \\"
     if not any(head.group for head in grid.heads):
         return [names]
     spans, rules, column = [""], [], 2
@@ -160,6 +162,14 @@ def _tex_heads(grid: Grid) -> list[str]:
             rules.append(rf"\cmidrule(lr){{{column}-{column + width - 1}}}")
         column += width
     return [" & ".join(spans) + r" \\", "".join(rules), names]
+
+
+def _tex_stack(text: str) -> str:
+    """A head, its words one below the other if it is long."""
+    if len(text) <= _LONG:
+        return _tex(text)
+    lines = r" \\ ".join(map(_tex, text.split()))
+    return rf"\shortstack{{{lines}}}"
 
 
 def _tex(text: str) -> str:

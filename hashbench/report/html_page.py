@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from html import escape
 from importlib.metadata import version
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hashbench.config import flatten
+from hashbench.errors import HashbenchError
 from hashbench.evaluation import VERSION
 from hashbench.report.ablation import ablation_grid, ablations
 from hashbench.report.cells import cells
@@ -27,7 +28,8 @@ from hashbench.report.html_parts import (
     text,
 )
 from hashbench.report.metric_plots import bits_plot, speed_plot
-from hashbench.report.runs import Selected, StoredRun
+from hashbench.report.runs import StoredRun
+from hashbench.report.selection import Selected
 from hashbench.report.style import Plot
 from hashbench.report.tables import result_grid
 
@@ -130,15 +132,6 @@ def _warnings(selected: Selected) -> list[str]:
         evaluator = runs[0].record.evaluator  # of all, since they are compared
         if evaluator != VERSION:
             found.append(f"{name}: measured by evaluator {evaluator}; installed is evaluator {VERSION}.")
-    sources: dict[str, set[str]] = {}
-    for run in selected.runs:
-        name = f"{run.record.method} on {run.record.dataset}"
-        sources.setdefault(name, set()).add(run.record.environment.get("source", ""))
-    found += [
-        f"The runs of {name} are of {len(s)} versions of the code."
-        for name, s in sources.items()
-        if len(s) > 1
-    ]
     return found
 
 
@@ -153,12 +146,18 @@ def _results(selected: Selected, whole: Sequence[StoredRun], metric: str) -> str
 
 
 def _curves(runs: Sequence[StoredRun], metric: str) -> str:
-    plots = {
-        "Precision against recall, by rank over the full database": pr_plot(runs),
-        f"{metric} against code length": bits_plot(runs, metric),
-        f"{metric} against seconds of training and bytes of a code": speed_plot(runs, metric),
+    plots: dict[str, Callable[[], Plot]] = {
+        "Precision against recall, by rank over the full database": lambda: pr_plot(runs),
+        f"{metric} against code length": lambda: bits_plot(runs, metric),
+        f"{metric} against seconds of training and bytes of a code": lambda: speed_plot(runs, metric),
     }
-    return "".join(text("h3", title) + plot_image(plot, title) for title, plot in plots.items())
+    shown = []
+    for title, draw in plots.items():
+        try:
+            shown += [text("h3", title), plot_image(draw(), title)]
+        except HashbenchError as error:  # as where curves.csv did not come along
+            shown.append(text("p", error))
+    return "".join(shown)
 
 
 def _retrieval(runs: Sequence[StoredRun], grids: Grids) -> str:
@@ -238,7 +237,7 @@ def _details(run: StoredRun) -> str:
         for name, metric in record.metrics.items()
     }
     settings = {path: json.dumps(value) for path, value in flatten(record.config).items()}
-    changes = {path: json.dumps(value) for path, value in record.changes.items()}
+    changes = {path: json.dumps(value) for path, value in (record.changes or {}).items()}
     return "".join(
         [
             pairs(facts),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hashbench.report.cells import Cell
+from hashbench.report.cells import Cell, Column, paired
 from hashbench.report.significance import Difference, paired_bootstrap
+
+_DIGITS = 12  # that count: another version of NumPy or Numba may add in another order
 
 
 @dataclass(frozen=True)
@@ -28,27 +30,29 @@ class Mark:
         return self.from_best is not None and not self.from_best.distinguishable
 
 
-def mark(column: Mapping[str, Cell]) -> dict[str, Mark]:
-    """Rank the cells of a column, and test each against the best.
+def mark(columns: Mapping[Column, Mapping[str, Cell]]) -> dict[Column, dict[str, Mark]]:
+    """Rank the cells of each column, and test each against the best.
 
     Args:
-        column: Cells by label, from `cells`.
+        columns: From `cells`.
     """
-    ranked = {label: cell for label, cell in column.items() if not cell.collapsed}
-    if len(ranked) < 2:
-        return dict.fromkeys(column, Mark())
-    means = sorted({cell.mean for cell in ranked.values()}, reverse=True)
-    places = {label: means.index(cell.mean) + 1 for label, cell in ranked.items()}
-    best = next(label for label, place in places.items() if place == 1)
-    values = {label: cell.average_precisions for label, cell in ranked.items() if label != best}
-    known = {label: value for label, value in values.items() if value is not None}
-    reference = ranked[best].average_precisions
-    tests = (
-        {}
-        if reference is None
-        else dict(zip(known, paired_bootstrap(reference, list(known.values())), strict=True))
-    )
+    pairs, places = {}, {}
+    for column, rows in columns.items():
+        ranked = {label: cell for label, cell in rows.items() if not cell.collapsed}
+        means = {label: round(cell.mean, _DIGITS) for label, cell in ranked.items()}
+        order = sorted(set(means.values()), reverse=True)
+        for label, cell in ranked.items() if len(ranked) > 1 else ():
+            places[column, label] = order.index(means[label]) + 1
+            best = next(other for other, mean in means.items() if mean == order[0])
+            if label != best and (pair := paired(ranked[best], cell)):
+                pairs[column, label] = pair
+    tests = dict(zip(pairs, paired_bootstrap(list(pairs.values())), strict=True))
     return {
-        label: Mark(place if (place := places.get(label, 0)) <= 2 else 0, tests.get(label))
-        for label in column
+        column: {
+            label: Mark(
+                place if (place := places.get((column, label), 0)) <= 2 else 0, tests.get((column, label))
+            )
+            for label in rows
+        }
+        for column, rows in columns.items()
     }

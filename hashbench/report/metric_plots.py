@@ -46,7 +46,7 @@ def bits_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
                 _draw(axis, look[label], [bits * aside for bits in by_bits], list(by_bits.values()))
             _mark_lengths(axis, {bits: str(bits) for by_bits in row.values() for bits in by_bits})
             set_title(axis, name)
-            axis.set(xlabel="Code length (bits)", ylabel=_y_label(runs, metric))
+            axis.set(xlabel="Code length (bits); markers side by side", ylabel=_y_label(runs, metric))
         add_legend(figure, lines(look, columns.values()))
     return Plot(figure, _table(columns, metric))
 
@@ -73,11 +73,11 @@ def speed_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
     with style():
         figure, axes = panels(2 * len(shown), height=2.4, columns=2)
         for time, size, (name, row) in zip(axes[::2], axes[1::2], shown.items(), strict=True):
-            for place, (label, by_bits) in enumerate(row.items()):
-                found, aside = list(by_bits.values()), _aside(place, len(row))
+            for label, by_bits in row.items():
+                found = list(by_bits.values())
                 seconds = [max(_SHORTEST_S, _mean_seconds(cell, "train")) for cell in found]
                 _draw(time, look[label], seconds, found, sizes=[1.5 + bits**0.5 / 2 for bits in by_bits])
-                _draw(size, look[label], [bits / 8 * aside for bits in by_bits], found)
+                _draw(size, look[label], [bits / 8 for bits in by_bits], found)
             log_axis(time)
             time.set(xlabel="Training (s); larger marker: longer code", ylabel=_y_label(runs, metric))
             _mark_lengths(size, {bits / 8: f"{bits / 8:g}" for by_bits in row.values() for bits in by_bits})
@@ -86,8 +86,10 @@ def speed_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
                 set_title(axis, name)
         add_legend(figure, lines(look, columns.values()))
     hardware = {tuple(run.record.environment.get(key) for key in _HARDWARE) for run in runs}
-    note = "runs were timed on different hardware, so that their seconds do not compare"
-    return Plot(figure, _table(columns, metric), [note] if len(hardware) > 1 else [])
+    notes = ["features that a command computes once count in the seconds of its first run only"]
+    if len(hardware) > 1:
+        notes.append("runs were timed on different hardware, so that their seconds do not compare")
+    return Plot(figure, _table(columns, metric), notes)
 
 
 def _panels(columns: Mapping[Column, Mapping[str, Cell]]) -> _Panels:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hashbench.errors import HashbenchError
 from hashbench.report.cells import Column
 from hashbench.report.grid import Entry, Head, number
-from hashbench.report.runs import Selection
+from hashbench.report.selection import Selection
 
 _PACKAGE = Path(__file__).parents[1]
 # In an installed package; in a checkout.
@@ -41,7 +41,7 @@ def read_published(results: Path, wanted: Selection) -> list[Published]:
 
     Args:
         results: Folder of the records.
-        wanted: Whose methods, datasets and bits count; methods are compared without regard to case.
+        wanted: Whose methods count; they are compared without regard to case.
 
     Raises:
         HashbenchError: A file cannot be read; the message names its line.
@@ -53,9 +53,7 @@ def read_published(results: Path, wanted: Selection) -> list[Published]:
         for folder in sorted(folders)
         for path in sorted(folder.glob("*.csv"))
         for figure in _read(path)
-        if (not methods or figure.method.casefold() in methods)
-        and (not wanted.datasets or figure.dataset in wanted.datasets)
-        and (not wanted.bits or figure.bits in wanted.bits)
+        if not methods or figure.method.casefold() in methods
     ]
 
 
@@ -122,17 +120,26 @@ def _sources(figures: Iterable[Published]) -> list[str]:
 
 def _read(path: Path) -> Iterator[Published]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.DictReader(file)
+            seen = set()
             for line in lines:
+                where = f"{path}, line {lines.line_num}"
+                if None in line:
+                    raise HashbenchError(f"{where}: more columns than the head has")
                 try:
-                    yield Published.model_validate(line)
+                    figure = Published.model_validate(line)
                 except ValidationError as error:
                     first = error.errors()[0]
-                    key = ".".join(map(str, first["loc"]))
+                    column = ".".join(map(str, first["loc"]))
                     raise HashbenchError(
-                        f"{path}, line {lines.line_num}, {key}: {first['msg']}; "
+                        f"{where}, {column}: {first['msg']}; "
                         f"the columns are {', '.join(Published.model_fields)}"
                     ) from None
+                key = (figure.method, figure.dataset, figure.bits, figure.source)
+                if key in seen:
+                    raise HashbenchError(f"{where}: there is a line of this method, dataset, bits and source")
+                seen.add(key)
+                yield figure
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise HashbenchError(f"{path} cannot be read: {error}") from error

@@ -61,7 +61,7 @@ def dataset_of(record: Record, root: Path | None, lists: Path | None = None) -> 
     return registry.load_dataset(record.dataset, record.protocol, root, **options)
 
 
-def retrieval_plot(run: StoredRun, dataset: Dataset, queries: int = 5, top: int = 10) -> Plot:
+def retrieval_plot(run: StoredRun, dataset: Dataset, metric: str, queries: int = 5, top: int = 10) -> Plot:
     """Queries of a run and the images that are nearest to them, framed by whether they are relevant.
 
     The queries are evenly spread over their order by AP, from the best to the worst. Images at the same
@@ -70,6 +70,7 @@ def retrieval_plot(run: StoredRun, dataset: Dataset, queries: int = 5, top: int 
     Args:
         run: A run with its codes.
         dataset: What it was done on, as from `dataset_of`.
+        metric: Whose AP orders the queries, as in "mAP@all"; if it is no mAP of the run, the run's first is.
         queries: Number of queries; all, if there are fewer.
         top: Number of images for each; all, if there are fewer.
 
@@ -88,9 +89,11 @@ def retrieval_plot(run: StoredRun, dataset: Dataset, queries: int = 5, top: int 
             "the run's data by --data-root or --lists"
         )
     query_codes, database_codes, query_labels, database_labels = run.codes()
-    metric = next(name for name in record.metrics if name.startswith("mAP"))
+    if not metric.startswith("mAP") or metric not in record.metrics:
+        metric = next(name for name in record.metrics if name.startswith("mAP"))
     values = run.average_precisions(metric)
-    assert values is not None  # since the codes are there
+    if values is None:
+        raise HashbenchError(f"{run.folder} has no AP of its queries by the evaluator that is installed")
     found = []
     for query in _spread(values, queries):
         distances = _distances(query_codes, database_codes, query)
@@ -127,15 +130,14 @@ def _spread(values: NDArray[np.float64], count: int) -> list[int]:
     return [int(query) for query in order[places]]
 
 
-def _distances(query: Codes | NDArray[Any], database: Codes | NDArray[Any], index: int) -> NDArray[Any]:
+def _distances(query: Codes | NDArray[Any], database: Codes, index: int) -> NDArray[Any]:
     """Distances of the database from one query [n], as `hashbench.evaluate` has them."""
     if isinstance(database, ProductCodes):
         books, _, dim = database.codebooks.shape
         pieces = read_vectors(query, database)[index].reshape(books, 1, dim)
         table = np.sqrt(np.square(pieces - database.codebooks.astype(np.float64)).sum(axis=-1))
         return np.asarray(table[np.arange(books), database.indices].sum(axis=1))
-    assert isinstance(query, BinaryCodes)
-    assert isinstance(database, BinaryCodes)
+    assert isinstance(query, BinaryCodes)  # as `StoredRun.codes` gives them
     return np.asarray(unpack_bits(database.packed ^ query.packed[index], database.bits).sum(axis=1))
 
 

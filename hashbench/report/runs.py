@@ -1,12 +1,13 @@
-"""Which runs a report is about: found in a folder of records, chosen by the user, one for each seed."""
+"""Runs as reports see them: those that have a record, and those that have not ended."""
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,12 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from hashbench.codes import Codes
+from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.config import flatten
-from hashbench.errors import HashbenchError, UsageError, unknown_name
-from hashbench.evaluation import Evaluation, evaluate
+from hashbench.errors import HashbenchError
+from hashbench.evaluation import VERSION, Evaluation, evaluate
 from hashbench.evaluation.files import load_codes
-from hashbench.results import CODES, QUERIES, RECORD, Record, read_record
-
-_HIDDEN = "."  # starts the name of the folder of a run that has not ended
+from hashbench.results import CODES, QUERIES, STARTED, Record
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,17 @@ class StoredRun:
     Attributes:
         record: Its record.
         folder: Where it is.
+        common: Changed settings that it shares with all runs of a report, by path; its label leaves them out.
     """
 
     record: Record
     folder: Path
+    common: Collection[str] = ()
 
     @cached_property
     def label(self) -> str:
         """The method and what was changed of its recipe, as in `wch (balance=false)`."""
-        return text_of(self.record.method, self.record.changes)
+        return label_of(self.record.method, self.record.changes, self.common)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -51,16 +52,25 @@ class StoredRun:
         """AP of each query behind a mAP, float64 [queries]; NaN for a query that the mean leaves out.
 
         Args:
-            metric: As in "mAP@1000"; None comes back for a metric of another kind, and if neither the values
-                nor the codes are there.
+            metric: As in "mAP@1000"; None comes back for a metric of another kind, and if the values are not
+                there and codes to compute them are not, or were measured by another evaluator.
+
+        Raises:
+            HashbenchError: The values cannot be read, or are not those of the run's queries.
         """
         kind, _, k = metric.partition("@")
         if kind != "mAP":
             return None
         path = self.folder / QUERIES
         if path.is_file():
-            return np.asarray(_array(path, f"AP@{k}"), np.float64)
-        if not (self.folder / CODES).is_file():
+            values = np.asarray(_array(path, f"AP@{k}"), np.float64)
+            if values.shape != (self.record.split.query,):
+                raise HashbenchError(
+                    f"{path} has {values.size} values of AP@{k} for {self.record.split.query} queries; "
+                    "`hashbench results verify` names what is damaged"
+                )
+            return values
+        if self.record.evaluator != VERSION or not (self.folder / CODES).is_file():
             return None
         evaluation = self.evaluate()
         values = evaluation.average_precision("all" if k == "all" else int(k))
@@ -85,9 +95,7 @@ class StoredRun:
         """
         return evaluate(*self.codes(), **self.record.config["evaluation"])
 
-    def codes(
-        self,
-    ) -> tuple[Codes | NDArray[Any], Codes | NDArray[Any], NDArray[Any], NDArray[Any]]:
+    def codes(self) -> tuple[Codes | NDArray[Any], Codes, NDArray[Any], NDArray[Any]]:
         """Codes of queries and database, then their labels: the arguments of `hashbench.evaluate`.
 
         Raises:
@@ -96,7 +104,12 @@ class StoredRun:
         path = self.folder / CODES
         if not path.is_file():
             raise HashbenchError(f"{path} is not there: the record came without codes; run it again")
-        return load_codes(path)
+        query, database, *labels = load_codes(path)
+        packed = isinstance(database, BinaryCodes) and isinstance(query, BinaryCodes)
+        if not (packed or isinstance(database, ProductCodes)):
+            raise HashbenchError(f"{path} has no packed codes, as a run writes them")
+        assert not isinstance(database, np.ndarray)
+        return query, database, labels[0], labels[1]
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,7 @@ class Unfinished:
         bits: As in a record.
         run_id: As in a record.
         folder: Where its log is.
+        common: As of a run that has a record.
     """
 
     dataset: str
@@ -118,6 +132,7 @@ class Unfinished:
     bits: int
     run_id: str
     folder: Path
+    common: Collection[str] = ()
 
     @property
     def seed(self) -> int | None:
@@ -125,148 +140,38 @@ class Unfinished:
         found = re.search(r"-seed(\d+)-", self.run_id)
         return int(found[1]) if found else None
 
-
-@dataclass(frozen=True)
-class Selection:
-    """What a user asks for; an empty part asks for all.
-
-    Attributes:
-        methods: Names of methods.
-        datasets: Names of datasets.
-        protocols: Names of protocols.
-        bits: Code lengths.
-        seeds: Seeds.
-        where: Values by a key of the record or of its configuration.
-        unchanged: Only runs with the recipe's own settings.
-    """
-
-    methods: Sequence[str] = ()
-    datasets: Sequence[str] = ()
-    protocols: Sequence[str] = ()
-    bits: Sequence[int] = ()
-    seeds: Sequence[int] = ()
-    where: dict[str, Any] = field(default_factory=dict)
-    unchanged: bool = False
-
-    def admits(self, dataset: str, protocol: str, method: str, bits: int) -> bool:
-        """Whether runs of this kind are asked for."""
-        parts = (
-            (dataset, self.datasets), (protocol, self.protocols), (method, self.methods), (bits, self.bits),
-        )  # fmt: skip
-        return all(not wanted or value in wanted for value, wanted in parts)
-
-
-@dataclass(frozen=True)
-class Selected:
-    """What was found.
-
-    Attributes:
-        runs: One a seed and configuration, in the order that the user asked in, else by name.
-        labels: Labels of the runs, each once, by method and then by what was changed.
-        unfinished: Runs of the kind that have no record.
-        notes: What a reader should know: records that were passed over, and why.
-    """
-
-    runs: list[StoredRun]
-    labels: list[str]
-    unfinished: list[Unfinished]
-    notes: list[str]
-
-
-def select(results: Path, wanted: Selection) -> Selected:
-    """Find the runs that are asked for. Only their `record.json` is read.
-
-    Of several runs with the same configuration and seed, as after a change of the code, the newest counts,
-    and a note says so.
-
-    Args:
-        results: Folder of all records.
-        wanted: What is asked for.
-
-    Raises:
-        UsageError: There is no run of the kind, or a key of `where` is unknown.
-    """
-    found, unfinished, notes = find(results, wanted)
-    runs = matching(found, wanted)
-    if not runs:
-        ended = f"; {unfinished[0].run_id} has not ended" if unfinished else ""
-        raise UsageError(f"{results} has no such run{ended}; `hashbench results` lists what it has")
-    newest: dict[tuple[Any, ...], StoredRun] = {}
-    for run in sorted(runs, key=lambda run: run.record.created):
-        record = run.record
-        key = (record.split.sha256, record.bits, record.seed, _frozen(run.settings))
-        if key in newest:
-            notes.append(
-                f"{newest[key].record.run_id} is left out: {record.run_id}, of the same settings, is newer"
-            )
-        newest[key] = run
-    chosen = sorted(newest.values(), key=lambda run: _order(run, wanted))
-    labels = dict.fromkeys(run.label for run in sorted(chosen, key=lambda run: _row_order(run, wanted)))
-    return Selected(chosen, list(labels), unfinished, notes)
-
-
-def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
-    """All runs of the kinds that are asked for, by path; those that have not ended; notes.
-
-    Of runs that have ended, `where`, `seeds` and `unchanged` are not looked at. Settings of the others are not
-    known: those of other seeds are left out, and all of them if `where` asks for something.
-
-    Raises:
-        HashbenchError: There is no such folder.
-    """
-    if not results.is_dir():
-        raise HashbenchError(f"{results} is no folder; `hashbench run` makes it, or choose --results DIR")
-    runs, unfinished, notes = [], [], []
-    for folder in sorted(results.glob("*@*/*/*bit/*")):
-        protocol_folder, method, length = folder.parts[-4:-1]
-        dataset, _, protocol = protocol_folder.partition("@")
-        if not folder.is_dir() or not length[:-3].isdecimal():
-            continue
-        kind = (dataset, protocol, method, int(length[:-3]))
-        if not wanted.admits(*kind):
-            continue
-        if folder.name.startswith(_HIDDEN):
-            run_id = folder.name[1:].partition(".")[0]
-            run = Unfinished(*kind, run_id, folder)
-            other = wanted.where or (wanted.seeds and run.seed not in wanted.seeds)
-            if not other and not (folder.parent / run_id / RECORD).is_file():
-                unfinished.append(run)
-            continue
+    @cached_property
+    def label(self) -> str:
+        """The method and what was changed of its recipe."""
         try:
-            runs.append(StoredRun(read_record(folder), folder))
-        except HashbenchError as error:
-            notes.append(f"left out: {error}")
-    return runs, unfinished, notes
+            changes = json.loads((self.folder / STARTED).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            changes = None
+        return label_of(self.method, changes if isinstance(changes, dict) else None, self.common)
 
 
-def text_of(method: str, changes: dict[str, Any]) -> str:
-    """A method and what was changed of its recipe, as in `wch (balance=false)`."""
-    changed = ", ".join(f"{_short(path)}={_text(value)}" for path, value in changes.items())
-    return f"{method} ({changed})" if changed else method
-
-
-def find_run(results: Path, name: str) -> StoredRun:
-    """The run of that id or folder.
+def label_of(method: str, changes: Mapping[str, Any] | None, common: Collection[str] = ()) -> str:
+    """A method and what was changed of its recipe, as in `wch (balance=false)`.
 
     Args:
-        results: Folder of all records.
-        name: A run id, the beginning of one, its hash, or the path of its folder.
-
-    Raises:
-        UsageError: There is none, or several.
+        method: Its name.
+        changes: By dotted path; None: not known.
+        common: Paths to leave out.
     """
-    if (Path(name) / RECORD).is_file():
-        return StoredRun(read_record(Path(name)), Path(name))
-    folders = [path.parent for path in results.glob(f"*@*/*/*bit/*/{RECORD}")]
-    known = {folder.name: folder for folder in folders if not folder.name.startswith(_HIDDEN)}
-    matches = [n for n in known if n.startswith(name) or n.endswith(f"-{name}")]
-    if name in known:
-        matches = [name]
-    if not matches:
-        raise unknown_name("run", name, known)
-    if len(matches) > 1:
-        raise UsageError(f"{name} may be {' or '.join(sorted(matches)[:4])}; give more of it")
-    return StoredRun(read_record(known[matches[0]]), known[matches[0]])
+    if changes is None:
+        return f"{method} (settings not recorded)"
+    shown = ", ".join(f"{_short(path)}={as_set(v)}" for path, v in changes.items() if path not in common)
+    return f"{method} ({shown})" if shown else method
+
+
+def common_changes(runs: Iterable[StoredRun]) -> dict[str, Any]:
+    """What all of these runs, of a report, changed alike of their recipes: what their labels leave out."""
+    return {
+        path: value
+        for run in runs
+        for path, value in (run.record.changes or {}).items()
+        if path in run.common
+    }
 
 
 def differing(runs: Iterable[StoredRun]) -> dict[str, list[Any]]:
@@ -277,30 +182,18 @@ def differing(runs: Iterable[StoredRun]) -> dict[str, list[Any]]:
     return {path: several for path, several in values.items() if len(several) > 1}
 
 
-def matching(runs: list[StoredRun], wanted: Selection) -> list[StoredRun]:
-    """Those of some runs that have the seeds, values and recipe that are asked for.
+def as_set(value: Any) -> str:
+    """A value in one line, as `--set` and `--where` take it."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return " ".join(text.removesuffix("\n").removesuffix("\n...").split())
 
-    Raises:
-        UsageError: A key of `where` is unknown.
-    """
-    runs = [
-        run
-        for run in runs
-        if (not wanted.seeds or run.record.seed in wanted.seeds)
-        and not (wanted.unchanged and run.record.changes)
-    ]
-    if not wanted.where or not runs:
-        return runs
-    flat = [flatten(run.record.model_dump(mode="json")) for run in runs]
-    known = {path for one in flat for path in one}
-    for key, value in wanted.where.items():
-        paths = [path for path in known if path == key or path.endswith(f".{key}")]
-        if not paths:
-            raise unknown_name("key of a record", key, {*known, *(path.rpartition(".")[2] for path in known)})
-        kept = [any(path in one and one[path] == value for path in paths) for one in flat]
-        runs = [run for run, keep in zip(runs, kept, strict=True) if keep]
-        flat = [one for one, keep in zip(flat, kept, strict=True) if keep]
-    return runs
+
+def _short(path: str) -> str:
+    return path.rpartition(".")[2] if path.startswith(("hyperparameters.", "training.")) else path
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    return [value for place, value in enumerate(values) if value not in values[:place]]
 
 
 def _array(path: Path, name: str) -> NDArray[Any]:
@@ -312,37 +205,3 @@ def _array(path: Path, name: str) -> NDArray[Any]:
         raise HashbenchError(
             f"{path} cannot be read ({error}); `hashbench results verify` names what is damaged"
         ) from error
-
-
-def _order(run: StoredRun, wanted: Selection) -> tuple[Any, ...]:
-    record = run.record
-    place = _place(record.dataset, wanted.datasets), _place(record.protocol, wanted.protocols)
-    return (*place, _row_order(run, wanted), record.bits, record.seed)
-
-
-def _row_order(run: StoredRun, wanted: Selection) -> tuple[Any, ...]:
-    record = run.record
-    return _place(record.method, wanted.methods), bool(record.changes), run.label
-
-
-def _place(name: str, asked: Sequence[str]) -> tuple[int, str]:
-    """As the user asked, else by name."""
-    return (list(asked).index(name) if asked else 0), name
-
-
-def _short(path: str) -> str:
-    return path.rpartition(".")[2] if path.startswith(("hyperparameters.", "training.")) else path
-
-
-def _text(value: Any) -> str:
-    """A value as `--set` takes it."""
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6)
-    return text.removesuffix("\n").removesuffix("\n...")
-
-
-def _unique(values: list[Any]) -> list[Any]:
-    return [value for place, value in enumerate(values) if value not in values[:place]]
-
-
-def _frozen(settings: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((path, repr(value)) for path, value in settings.items()))

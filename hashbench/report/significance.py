@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 RESAMPLES = 10_000
 _CHUNK = 2**22  # numbers of resampled queries held at once
+_NOISE = 1e-12  # another version of NumPy or Numba may add in another order
+
+Pair = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""A value of each query [queries] by one method, and by another."""
 
 
 @dataclass(frozen=True)
@@ -34,26 +38,33 @@ class Difference:
         return not self.lowest <= 0 <= self.highest
 
 
-def paired_bootstrap(
-    first: NDArray[np.float64], others: Sequence[NDArray[np.float64]], resamples: int = RESAMPLES
-) -> list[Difference]:
-    """Compare one mean over queries with others, by resampling the queries (Efron's percentile interval).
+def paired_bootstrap(pairs: Sequence[Pair], resamples: int = RESAMPLES) -> list[Difference]:
+    """Compare pairs of means over queries, by resampling the queries (Efron's percentile interval).
 
-    All means are taken over the same resampled queries, which is what pairs them. The draw has a fixed seed:
-    the same values give the same result. It says how far the difference would vary with other queries of the
-    same kind; not how far it varies with another training, which the spread over seeds shows.
+    Both means of a pair are taken over the same resampled queries, which is what pairs them. The draw has a
+    fixed seed: the same values give the same result. It says how far the difference would vary with other
+    queries of the same kind; not how far it varies with another training, which the spread over seeds shows.
 
     Args:
-        first: A value for each query [queries].
-        others: The same of what it is compared with.
+        pairs: A value for each query [queries], and the same of what it is compared with.
         resamples: Number of times that the queries are drawn anew, as many as there are, with replacement.
 
     Returns:
-        First minus other, for each of the others.
+        First minus second, for each pair.
     """
-    if not others:
-        return []
-    differences = first - np.stack(others)  # [others, queries]
+    by_queries: dict[int, list[int]] = {}
+    for place, (first, _) in enumerate(pairs):
+        by_queries.setdefault(len(first), []).append(place)
+    found: dict[int, Difference] = {}
+    for places in by_queries.values():  # drawing is most of the work, and the same for all of a length
+        differences = np.stack([pairs[place][0] - pairs[place][1] for place in places])
+        differences[np.abs(differences) < _NOISE] = 0
+        found |= zip(places, _bootstrap(differences, resamples), strict=True)
+    return [found[place] for place in range(len(pairs))]
+
+
+def _bootstrap(differences: NDArray[np.float64], resamples: int) -> list[Difference]:
+    """Mean, interval and p-value of differences [pairs, queries]."""
     queries = differences.shape[1]
     random = np.random.default_rng(0)
     rows = max(1, _CHUNK // queries)
@@ -63,7 +74,7 @@ def paired_bootstrap(
             for start in range(0, resamples, rows)
         ],
         axis=1,
-    )  # [others, resamples]
+    )  # [pairs, resamples]
     lowest, highest = np.quantile(means, (0.025, 0.975), axis=1)
     not_above, not_below = ((side.sum(axis=1) + 1) / (resamples + 1) for side in (means <= 0, means >= 0))
     p = np.minimum(1, 2 * np.minimum(not_above, not_below))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from hashbench.report.cells import Cell, Column, cells
+from hashbench.report.cells import Cell, Column, cells, in_order
 from hashbench.report.grid import Entry, Grid, Head, number
 from hashbench.report.marks import mark
 from hashbench.report.published import Published, published_columns, published_notes, with_published
-from hashbench.report.runs import Selected, Unfinished
+from hashbench.report.runs import StoredRun, Unfinished, common_changes, label_of
+from hashbench.report.selection import Selected
 from hashbench.results import Record
 
 LEVEL, COLLAPSED, OTHER_SEEDS, UNFINISHED = "≈", "‡", "†", "§"
@@ -35,24 +36,23 @@ def result_grid(
     Raises:
         UsageError: Figures cannot stand in one table.
     """
-    columns = cells(selected.runs, metric)
-    for run in selected.unfinished:
-        columns.setdefault(Column(run.dataset, run.protocol, run.bits), {})
-    marks = {column: mark(rows) for column, rows in columns.items()}
-    unfinished = {(run.method, (run.dataset, run.protocol, run.bits)) for run in selected.unfinished}
-    usual = _usual_seeds(cell for rows in columns.values() for cell in rows.values())
-    labels = dict.fromkeys([*selected.labels, *(run.method for run in selected.unfinished)])
+    found = cells(selected.runs, metric)
+    marks = mark(found)
+    pending = {(run.label, Column(run.dataset, run.protocol, run.bits)) for run in selected.unfinished}
+    columns = in_order([*found, *(column for _, column in pending if column not in found)])
+    usual = _usual_seeds(cell for rows in found.values() for cell in rows.values())
+    labels = dict.fromkeys([*selected.labels, *(run.label for run in selected.unfinished)])
 
     def entry(label: str, column: Column) -> Entry:
-        cell, pending = columns[column].get(label), (label, column) in unfinished
+        cell, unfinished = found.get(column, {}).get(label), (label, column) in pending
         if cell is None:
-            return Entry(marks=UNFINISHED if pending else "")
+            return Entry(marks=UNFINISHED if unfinished else "")
         where = marks[column][label]
         signs = {
             LEVEL: where.level_with_best,
             COLLAPSED: cell.collapsed,
             OTHER_SEEDS: cell.seeds != usual,
-            UNFINISHED: pending,
+            UNFINISHED: unfinished,
         }
         return Entry(
             number(cell.mean),
@@ -69,25 +69,26 @@ def result_grid(
         corner="method",
         heads=[*heads, *printed],
         rows=with_published(rows, printed, len(heads)),
-        notes=[*_notes(columns, rows, usual, selected.unfinished), *published_notes(printed)],
+        notes=[*_notes(found, rows, usual, selected.unfinished), *published_notes(printed)],
     )
 
 
-def described(metric: str, records: Iterable[Record], seeds: Sequence[int], several: str) -> list[str]:
+def described(metric: str, runs: Sequence[StoredRun], seeds: Sequence[int], several: str) -> list[str]:
     """What a metric is and on what it was measured: sentences for a caption.
 
     Args:
         metric: Its name.
-        records: The records of the runs.
+        runs: The runs.
         seeds: The seeds of a usual cell.
         several: What is said of the mean over seeds.
     """
-    records = list(records)
     ties = "expectation over all orders of equal distances"
     over = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {', '.join(map(str, seeds))}"
     sentences = [f"{metric}, {ties}; {several if len(seeds) > 1 else ''}{over}."]
+    if common := common_changes(runs):
+        sentences.append(f"{label_of('All runs', common)}.")
     by_protocol: dict[str, Record] = {}
-    for record in records:
+    for record in (run.record for run in runs):
         by_protocol.setdefault(f"{record.dataset}@{record.protocol}", record)
     for name, record in by_protocol.items():
         split, evaluation = record.split, record.config["evaluation"]
@@ -104,8 +105,7 @@ def described(metric: str, records: Iterable[Record], seeds: Sequence[int], seve
 
 
 def _caption(selected: Selected, metric: str, seeds: Sequence[int], bounds: bool) -> str:
-    records = [run.record for run in selected.runs]
-    sentences = described(metric, records, seeds, "mean ± standard deviation over ")
+    sentences = described(metric, selected.runs, seeds, "mean ± standard deviation over ")
     if bounds:
         sentences.append("In brackets what the unluckiest and the luckiest order of equal distances give.")
     sentences.append("Best bold, second underlined.")
@@ -145,5 +145,9 @@ def _notes(
                 notes.append(f"{OTHER_SEEDS} {where}: seed {', '.join(map(str, cell.seeds))}.")
             if cell.metric.startswith("mAP") and cell.average_precisions is None:
                 notes.append(f"{where}: AP of the queries is not stored, so that nothing was tested.")
-    notes += [f"{UNFINISHED} {run.run_id}: {EXPLAINED[UNFINISHED]}." for run in unfinished]
+    notes += [
+        f"{UNFINISHED} {run.label}, seed {run.seed}: {EXPLAINED[UNFINISHED]}; if it is not wanted, delete "
+        f"{run.folder}."
+        for run in unfinished
+    ]
     return notes

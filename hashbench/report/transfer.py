@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.progress import progress
-from hashbench.report.runs import Selection, StoredRun, find
-from hashbench.report.verifying import FILES, OPTIONAL, check_files, place
+from hashbench.report.runs import StoredRun
+from hashbench.report.selection import Selection, find
+from hashbench.report.verifying import FILES, OPTIONAL, check_files, place, verify
 from hashbench.results import RECORD, new_run_folder
 
 ARCHIVE = ".tar.gz"
@@ -51,7 +52,8 @@ def export_runs(runs: Sequence[StoredRun], destination: Path, without: Collectio
         if name not in OPTIONAL:
             raise unknown_name("part of a run", name, OPTIONAL)
     left_out = {OPTIONAL[name] for name in without}
-    if problems := _problems(runs):
+    problems = [f"{check.run.record.run_id}: {p}" for check in map(check_files, runs) for p in check.problems]
+    if problems:
         raise HashbenchError(f"nothing is exported: {problems[0]}; `hashbench results verify` shows all")
     if not destination.name.endswith(ARCHIVE):
         if destination.suffix in _OTHER_ARCHIVES:
@@ -85,31 +87,41 @@ def import_runs(source: Path, results: Path) -> Transferred:
         HashbenchError: The source is damaged or holds anything else than runs; or a run is not sound, or
             another one of its id is there.
     """
-    if source.is_dir():
-        return _move(_sound_runs(source, source), results, shutil.copyfile)
+    if not source.exists():
+        raise UsageError(f"{source} is not there")
     try:
         results.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".import.", dir=results) as folder:
-            _unpack(source, Path(folder))
+            if source.is_dir():
+                runs, _, notes = find(source, Selection())
+                _refuse(source, notes)
+                _move(runs, Path(folder), shutil.copyfile)
+            else:
+                _unpack(source, Path(folder))
             return _move(_sound_runs(Path(folder), source), results, Path.rename)
     except OSError as error:
         raise HashbenchError(f"{results} cannot be written ({error}); choose --results DIR") from error
 
 
-def _problems(runs: Sequence[StoredRun]) -> list[str]:
-    return [f"{check.run.record.run_id}: {p}" for check in map(check_files, runs) for p in check.problems]
-
-
 def _sound_runs(folder: Path, source: Path) -> list[StoredRun]:
     """All runs of a folder, which came from `source`; refuses all of them if one is not sound."""
     runs, _, notes = find(folder, Selection())
-    problems = [note.replace(f"{folder}/", "") for note in notes] + _problems(runs)
+    _refuse(source, [note.replace(f"{folder}/", "") for note in notes])
+    if not runs:
+        raise HashbenchError(f"{source} holds no runs; `hashbench results export` makes what can be imported")
+    problems = []
+    with progress("check", len(runs)) as advance:
+        for run in runs:
+            problems += [f"{run.record.run_id}: {problem}" for problem in verify(run).problems]
+            advance(1)
+    _refuse(source, problems)
+    return runs
+
+
+def _refuse(source: Path, problems: Sequence[str]) -> None:
     if problems:
         more = f" ({len(problems):,} problems in all)" if len(problems) > 1 else ""
         raise HashbenchError(f"{source}: nothing is imported: {problems[0]}{more}")
-    if not runs:
-        raise HashbenchError(f"{source} holds no runs; `hashbench results export` makes what can be imported")
-    return runs
 
 
 def _move(
@@ -126,6 +138,10 @@ def _move(
             new.append(run)
         elif _same(final / RECORD, run.folder / RECORD):
             there += 1
+            for path in _paths(run, left_out):
+                if not (final / path.name).exists():  # as codes that were left out before
+                    put(path, final / f".{path.name}")
+                    (final / f".{path.name}").rename(final / path.name)
         else:
             raise HashbenchError(
                 f"{final} is another run of the same id; move it away, or choose another folder"
