@@ -22,7 +22,8 @@ from hashbench.report.curve_plots import pr_plot, training_plot
 from hashbench.report.files import write_whole
 from hashbench.report.metric_plots import bits_plot, speed_plot
 from hashbench.report.retrieval import _spread, retrieval_plot
-from hashbench.report.runs import Selection, StoredRun, select
+from hashbench.report.runs import StoredRun
+from hashbench.report.selection import Selection, select
 from hashbench.report.style import Plot, looks
 
 LONG = {"hyperparameters.mutual_attention": False, "hyperparameters.patch_weighting": False}
@@ -64,7 +65,7 @@ def plots(results: Path) -> dict[str, Plot]:
         "training": training_plot(short),
         **{f"codes of {run.label}": codes_plot(run) for run in (wch, spq, bad)},
         **{
-            f"retrieval of {run.label}": retrieval_plot(run, make_dataset(), 1, top)
+            f"retrieval of {run.label}": retrieval_plot(run, make_dataset(), "mAP@all", 1, top)
             for run, top in ((wch, 1), (spq, 20), (bad, 5))
         },
     }
@@ -116,7 +117,7 @@ def test_a_single_run_makes_every_plot(results: Path) -> None:
     ):
         require_legible(plot.figure)
         assert labels_of(plot.figure) == ["wch"]
-        assert not plot.notes
+        assert all(note.startswith("features that a command computes once") for note in plot.notes)
 
 
 def test_many_long_labels_fit(tmp_path: Path) -> None:
@@ -257,9 +258,10 @@ def test_cost(results: Path) -> None:
     time, size = plot.figure.axes
     assert time.get_xscale() == "log"
     assert [tick.get_text() for tick in size.get_xticklabels()] == ["2", "4"]
-    assert plot.notes == []
+    (features,) = plot.notes
+    assert features.startswith("features that a command computes once count in the seconds of its first run")
     other = runs[0].record.model_copy(update={"environment": {"gpu": "H100"}})
-    (note,) = speed_plot([StoredRun(other, runs[0].folder), *runs[1:]], "mAP@all").notes
+    _, note = speed_plot([StoredRun(other, runs[0].folder), *runs[1:]], "mAP@all").notes
     assert "different hardware" in note
 
 
@@ -337,7 +339,7 @@ def test_product_codes_have_no_distances(tmp_path: Path) -> None:
 def test_retrieval_by_hamming_distance(tmp_path: Path) -> None:
     dataset = make_dataset()
     run = make_run(tmp_path, dataset=dataset, noise=0.6)
-    plot = retrieval_plot(run, dataset, queries=4, top=7)
+    plot = retrieval_plot(run, dataset, "mAP@1000", queries=4, top=7)
     with np.load(run.folder / "codes.npz") as file:
         query, database = file["query_codes"][:, 0].tolist(), file["database_codes"][:, 0].tolist()
     with np.load(run.folder / "queries.npz") as file:
@@ -367,7 +369,7 @@ def test_retrieval_by_hamming_distance(tmp_path: Path) -> None:
 def test_retrieval_by_product_codes(tmp_path: Path) -> None:
     dataset = make_dataset()
     run = make_run(tmp_path, dataset=dataset, product=True)
-    data = retrieval_plot(run, dataset, queries=2, top=9).data
+    data = retrieval_plot(run, dataset, "mAP@1000", queries=2, top=9).data
     with np.load(run.folder / "codes.npz") as file:
         books, codes, queries = (file[name] for name in ("codebooks", "database_codes", "query_codes"))
     for query_id, found in data.groupby("query", sort=False):
@@ -387,14 +389,14 @@ def test_relevance_of_several_labels(tmp_path: Path) -> None:
         arrays[name] = np.eye(4, dtype=np.uint8)[arrays[name]]
         arrays[name][:, 3] = 1  # a label that all have
     np.savez(run.folder / "codes.npz", **arrays)
-    assert retrieval_plot(run, dataset, 2, 3).data["relevant"].all()
+    assert retrieval_plot(run, dataset, "mAP@all", 2, 3).data["relevant"].all()
 
 
 def test_images_are_small(tmp_path: Path) -> None:
     dataset = make_dataset()
     dataset.database.images._array = np.zeros((120, 300, 200), np.uint8)  # type: ignore[attr-defined]
     run = make_run(tmp_path, dataset=dataset)
-    plot = retrieval_plot(run, dataset, 1, 1)
+    plot = retrieval_plot(run, dataset, "mAP@all", 1, 1)
     assert plot.figure.axes[-1].images[0].get_array().shape == (96, 64, 3)
 
 
@@ -408,7 +410,7 @@ def test_queries_are_spread_over_those_that_count() -> None:
 def test_another_split_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path, dataset=make_dataset(seed=1))
     with pytest.raises(HashbenchError, match=f"not what {run.record.run_id} was done on: the fingerprint is"):
-        retrieval_plot(run, make_dataset())
+        retrieval_plot(run, make_dataset(), "mAP@all")
 
 
 # Files
@@ -481,11 +483,23 @@ def test_the_command_says_what_it_leaves_out(cli: Callable[..., Any], results: P
     ("arguments", "message"),
     [
         (("pr", "--output", "pr.jpg"), "--output takes a name that ends in .pdf, .svg or .png, not pr.jpg"),
-        (("pr", "--method", "wich", "--output", "p.pdf"), "has no such run"),
-        (("bits", "--metric", "mAP@7", "--output", "p.pdf"), "has no mAP@7; it has mAP@1000, mAP@all"),
-        (("pr", "--method", "spq", "--kind", "radius", "--output", "p.pdf"), "choose --kind rank or topn"),
-        (("training", "--method", "lsh", "--output", "p.pdf"), "lsh: fitted without epochs"),
-        (("codes", "wch-shapes-16bit-seed9", "--output", "p.pdf"), "unknown run 'wch-shapes-16bit-seed9'"),
+        (("pr", "--method", "wich", "--output", "p.pdf"), "has no such run; no run has the method wich"),
+        (
+            ("bits", "--metric", "mAP@7", "--output", "p.pdf"),
+            "no run has mAP@7; choose --metric from mAP@1000, mAP@all",
+        ),
+        (
+            ("pr", "--method", "spq", "--kind", "radius", "--output", "p.pdf"),
+            "there is nothing to draw; left out, since product codes have no Hamming radius: spq",
+        ),
+        (
+            ("training", "--method", "lsh", "--output", "p.pdf"),
+            "there is nothing to draw; left out, since they are fitted without epochs: lsh",
+        ),
+        (
+            ("codes", "wch-shapes-16bit-seed9", "--output", "p.pdf"),
+            "has no run 'wch-shapes-16bit-seed9'; `hashbench results",
+        ),
         (("codes", "wch-shapes", "--output", "p.pdf"), "wch-shapes may be"),
     ],
 )
@@ -506,26 +520,33 @@ def test_output_is_required(cli: Callable[..., Any]) -> None:
 
 def test_files_of_a_run_that_are_not_there(cli: Callable[..., Any], tmp_path: Path) -> None:
     dataset = load_dataset("digits")
-    run = make_run(tmp_path / "runs", dataset=dataset)
+    run, other = (make_run(tmp_path / "runs", name, dataset) for name in ("wch", "cibhash"))
     for name, kind, target in (
         ("codes.npz", "codes", (run.folder,)),
         ("codes.npz", "retrieval", (run.folder,)),
-        ("curves.csv", "pr", ("--results", "runs")),
-        ("log.jsonl", "training", ("--results", "runs")),
     ):
         (run.folder / name).unlink(missing_ok=True)
         done = cli("plot", kind, *target, "--output", "p.pdf")
         assert (done.code, done.err.count("\n")) == (1, 1), done.err
         assert str(Path(run.folder.name, name)) in done.err
+        assert "came without codes" in done.err
+    for name, kind in (("curves.csv", "pr"), ("log.jsonl", "training")):
+        (run.folder / name).unlink()  # as an export may have left it out
+        done = cli("plot", kind, "--results", "runs", "--output", "p.pdf")
+        assert (done.code, done.err) == (0, f"hashbench: left out, since they have no {name}: wch\n")
+        (other.folder / name).unlink()
+        done = cli("plot", kind, "--results", "runs", "--output", "p.pdf")
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert f"there is nothing to draw; left out, since they have no {name}: cibhash, wch" in done.err
 
 
 def test_damaged_files_of_a_run_are_named(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     (run.folder / "curves.csv").write_text("a,b\n1,2\n")
     (run.folder / "log.jsonl").write_text("{")
-    with pytest.raises(HashbenchError, match=r"curves\.csv cannot be read.*run it again"):
+    with pytest.raises(HashbenchError, match=r"curves\.csv is damaged .*results verify"):
         pr_plot([run])
-    with pytest.raises(HashbenchError, match=r"log\.jsonl cannot be read.*run it again"):
+    with pytest.raises(HashbenchError, match=r"log\.jsonl is damaged .*results verify"):
         training_plot([run])
 
 
@@ -541,7 +562,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_whole(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
     (tmp_path / "folder").mkdir()
-    for name in ("folder", "none/a"):
-        with pytest.raises(HashbenchError, match=f"{name} cannot be written .*choose another place"):
+    for name, message in (("folder", r" \(.*choose another place"), ("none/a", ", since there is no folder")):
+        with pytest.raises(HashbenchError, match=f"{name} cannot be written{message}"):
             write_whole(tmp_path / name, b"new")
     assert {path.name for path in tmp_path.iterdir()} == {"a", "folder"}

@@ -81,7 +81,12 @@ def pr_plot(runs: Sequence[StoredRun], kind: Kind = "rank") -> Plot:
     """
     axes = _AXES[kind]
     curves, notes = _curves(
-        runs, CURVES, lambda path: _precision(path, axes.curve), ["at"], "precision", "have no Hamming radius"
+        runs,
+        CURVES,
+        lambda path: _precision(path, axes.curve),
+        ["at"],
+        "precision",
+        "product codes have no Hamming radius",
     )
     look = looks(run.label for run in runs)
     with style():
@@ -121,7 +126,7 @@ def training_plot(runs: Sequence[StoredRun]) -> Plot:
         UsageError: Runs cannot be compared, or none was trained by epochs.
         HashbenchError: A run's log cannot be read.
     """
-    curves, notes = _curves(runs, LOG, _losses, ["part", "epoch"], "value", "are fitted without epochs")
+    curves, notes = _curves(runs, LOG, _losses, ["part", "epoch"], "value", "they are fitted without epochs")
     shown: dict[str, dict[str, dict[str, _Curve]]] = {}  # a row of panels for each method
     for column, row in curves.items():
         for label, curve in row.items():
@@ -163,7 +168,7 @@ def _curves(
         read: Gives them; none, if it has no such curve.
         keys: Columns that tell points apart.
         value: The column whose least and most are wanted, too.
-        why_none: Why a file may have none, as in "have no Hamming radius".
+        why_none: Why a file may have none, as in "they are fitted without epochs".
 
     Raises:
         UsageError: No cell has a curve.
@@ -174,7 +179,7 @@ def _curves(
         for label, cell in row.items():
             paths = [run.folder / file for run in cell.runs]
             if not all(path.is_file() for path in paths):
-                left_out.setdefault(f"have no {file}", {})[label] = None
+                left_out.setdefault(f"they have no {file}", {})[label] = None
                 continue
             grouped = pd.concat(map(read, paths)).groupby(keys, sort=False)
             if not len(grouped):
@@ -183,7 +188,7 @@ def _curves(
             points = grouped.mean()
             points[f"{value}_least"], points[f"{value}_most"] = grouped[value].min(), grouped[value].max()
             curves.setdefault(column, {})[label] = _Curve(cell, points.reset_index())
-    notes = [f"left out, since they {reason}: {', '.join(labels)}" for reason, labels in left_out.items()]
+    notes = [f"left out, since {reason}: {', '.join(labels)}" for reason, labels in left_out.items()]
     if not curves:
         raise UsageError(f"there is nothing to draw; {'; '.join(notes)}")
     return curves, notes

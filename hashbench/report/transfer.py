@@ -112,7 +112,8 @@ def _sound_runs(folder: Path, source: Path) -> list[StoredRun]:
     problems = []
     with progress("check", len(runs)) as advance:
         for run in runs:
-            problems += [f"{run.record.run_id}: {problem}" for problem in verify(run).problems]
+            found = (problem.replace(f"{folder}/", "") for problem in verify(run).problems)
+            problems += [f"{run.record.run_id}: {problem}" for problem in found]
             advance(1)
     _refuse(source, problems)
     return runs

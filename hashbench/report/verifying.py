@@ -60,17 +60,19 @@ def verify(run: StoredRun) -> Checked:
     wrong, notes = _files(run)
     problems = [*_misplaced(run), *_settings(run), *wrong.values()]
     differences: list[str] = []
+    queries = (run.folder / QUERIES).is_file() and QUERIES not in wrong
     try:
-        if (run.folder / QUERIES).is_file() and QUERIES not in wrong:
+        if queries:
             differences += _mean_differences(run)
         if not (run.folder / CODES).is_file():
-            notes.append("its codes are not there, so that only mAP is checked, by AP of the queries")
+            checked = "only mAP is checked, by AP of the queries" if queries else "no figure is checked"
+            notes.append(f"its codes are not there, so that {checked}")
         elif CODES in wrong:
             notes.append("its figures are not checked, since its codes have changed")
         else:
             evaluation = run.evaluate()
             differences += _differences(run, evaluation)
-            if (run.folder / QUERIES).is_file() and QUERIES not in wrong:
+            if queries:
                 differences += _query_differences(run, evaluation)
     except HashbenchError as error:
         problems.append(str(error))
