@@ -26,6 +26,7 @@ from hashbench.terminal import (
     Where,
     add_plugins,
     say,
+    say_unfinished,
     selection,
 )
 
@@ -194,8 +195,7 @@ def _select(results: Path, wanted: Selection, metric: str = "") -> list[StoredRu
     selected = select(results, wanted, metric)
     for note in selected.notes:
         say(note)
-    for unfinished in selected.unfinished:
-        say(f"{unfinished.run_id} has not ended, and is left out")
+    say_unfinished(selected)
     if common := common_changes(selected.runs):
         say(label_of("all runs", common))
     return selected.runs

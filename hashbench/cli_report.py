@@ -25,6 +25,7 @@ from hashbench.terminal import (
     Where,
     print_json,
     say,
+    say_unfinished,
     selection,
     show,
     write_ablations,
@@ -71,12 +72,13 @@ def table(
     for note in selected.notes:
         say(note)
     if ablation:
+        say_unfinished(selected)
         write_ablations(selected.runs, metric, form)
         return
     figures = read_published(results, wanted) if published else []
     kinds = {(run.record.dataset, run.record.bits) for run in selected.runs}
     if published and not any((figure.dataset, figure.bits) in kinds for figure in figures):
-        known = ", ".join(dict.fromkeys(figure.dataset for figure in figures)) or "none at all"
+        known = ", ".join(dict.fromkeys(figure.dataset for figure in figures)) or "other methods"
         say(f"no printed figures are of these datasets and code lengths; there are some of {known}")
     write_tables(
         form,

@@ -166,7 +166,8 @@ def ablate(
     from hashbench.report.runs import StoredRun
     from hashbench.report.selection import share_common
 
-    write_ablations(share_common([StoredRun(done.record, done.folder) for done in runs]), metric, form)
+    stored, _ = share_common([StoredRun(done.record, done.folder) for done in runs])
+    write_ablations(stored, metric, form)
 
 
 def _known(method: str, dataset: str) -> tuple[list[str], list[str]]:
@@ -223,18 +224,24 @@ def _check_plan(planned: Sequence[Planned], metric: str) -> None:
     """Find out now what would spoil the table of an ablation after hours of training.
 
     Raises:
-        UsageError: The metric will not be there, or two variants are the same run.
+        UsageError: The metric will not be there, or two variants could not be told apart.
     """
-    for place, (config, _) in enumerate(planned):
+    from hashbench import experiment
+
+    seen = set()
+    for config, data in planned:
         if metric not in config.evaluation.metrics:
             raise UsageError(
                 f"no run will have {metric}; choose --metric from {', '.join(config.evaluation.metrics)}"
             )
-        if any(config == other for other, _ in planned[:place]):
+        where = config.method, config.dataset, config.bits, config.seed
+        variant = (*where, json.dumps(experiment.changes(config), sort_keys=True))
+        if variant in seen:
             raise UsageError(
-                f"two variants of {config.method} on {config.dataset} would be the same run, since --set or "
+                f"two variants of {config.method} on {data.name} would be the same run, since --set or "
                 "the recipe takes a component away already; leave it out by --components"
             )
+        seen.add(variant)
 
 
 def _variants(method: str, wanted: str | None) -> list[list[str]]:

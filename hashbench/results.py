@@ -9,12 +9,11 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from hashbench.config import EvaluationConfig
 from hashbench.errors import HashbenchError
@@ -81,7 +80,7 @@ class Record(_Part):
     health: CodeHealth
     timing: Timing
     environment: dict[str, Any]
-    created: datetime
+    created: AwareDatetime
     evaluator: int
     changes: dict[str, Any] | None
     components: dict[str, dict[str, Any]]

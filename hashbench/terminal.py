@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hashbench.dataset import Dataset
     from hashbench.report.grid import Grid
     from hashbench.report.runs import StoredRun
-    from hashbench.report.selection import Selection
+    from hashbench.report.selection import Selected, Selection
 
 PluginFiles = Annotated[
     list[Path],
@@ -107,10 +107,14 @@ def selection(
 
 def _texts(flag: str, pairs: list[str]) -> dict[str, str]:
     """What `KEY=VALUE` texts say, by key."""
+    found: dict[str, str] = {}
     for pair in pairs:
-        if "=" not in pair:
-            raise UsageError(f"{flag} takes KEY=VALUE, not {pair!r}")
-    return {key: text for key, _, text in (pair.partition("=") for pair in pairs)}
+        key, equals, text = pair.partition("=")
+        if not equals or key in found:
+            twice = f"names {key} twice" if equals else f"takes KEY=VALUE, not {pair!r}"
+            raise UsageError(f"{flag} {twice}")
+        found[key] = text
+    return found
 
 
 def data_options(lists: Path | None, missing: str | None, settings: list[str]) -> dict[str, Any]:
@@ -164,6 +168,12 @@ def say_warnings(dataset: Dataset) -> None:
     """What a reader of results on a dataset should know."""
     for warning in dataset.warnings:
         say(f"warning: {dataset.name}@{dataset.protocol}: {warning}")
+
+
+def say_unfinished(selected: Selected) -> None:
+    """Runs that a plot or table cannot show, since they have not ended."""
+    for run in selected.unfinished:
+        say(f"{run.run_id} has not ended, and is left out")
 
 
 def print_json(value: Any) -> None:

@@ -99,7 +99,7 @@ def test_without_values_of_queries_there_is_no_comparison(cli: Callable[..., Any
     next(results.glob("*/itq/*/*/queries.npz")).unlink()
     done = cli("compare", "wch", "itq")
     assert done.code == 2
-    assert "has neither queries.npz nor codes.npz" in done.err
+    assert "has no AP of its queries by the evaluator that is installed" in done.err
     file = next(results.glob("*/wch/*/*/queries.npz"))
     file.write_bytes(file.read_bytes()[:100])
     done = cli("compare", "wch", "wch")

@@ -1,6 +1,7 @@
 """Which runs a report is about."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def test_what_is_not_there_is_said(results: Path) -> None:
     [
         ("lr=1e-05", ["a"]), ("lr=1e-5", ["a"]), ("lr=0.00001", ["a"]), ("torch=2.10", ["a", "b", "c"]),
         ("torch=2.1", []), ("flag=true", ["a"]), ("flag=null", ["b"]), ("flag=1", []), ("word=1e3", ["c"]),
+        ("word=[a", []),
     ],
 )  # fmt: skip
 def test_values_are_asked_for_as_they_are_shown(tmp_path: Path, text: str, found: list[str]) -> None:
@@ -99,6 +101,30 @@ def test_values_of_other_queries_are_refused(results: Path) -> None:
     np.savez(run.folder / "queries.npz", **{"AP@all": np.zeros(7)})
     with pytest.raises(HashbenchError, match="has 7 values of AP@all for 3 queries"):
         run.average_precisions("mAP@all")
+
+
+def test_damaged_values_of_queries_are_named(results: Path) -> None:
+    run = given_run(results, "sh", VALUES)
+    np.savez(run.folder / "queries.npz", **{"AP@all": np.array(["a", "b", "c"])})
+    with pytest.raises(HashbenchError, match=r"queries\.npz cannot be read \(could not convert"):
+        run.average_precisions("mAP@all")
+
+
+def test_what_unfinished_runs_share_with_the_others_counts_too(results: Path) -> None:
+    folder = results / "coco@default" / "itq" / "16bit"
+    shutil.rmtree(next(folder.iterdir()))
+    given_run(results, "itq", VALUES, dataset="coco", changes={"training.epochs": 1})
+    given_run(results, "sh", VALUES, dataset="coco", changes={"training.epochs": 1})
+    pending = folder / ".itq-coco-16bit-seed1-x.01234567"
+    pending.mkdir()
+    (pending / "started.json").write_text('{"training.epochs": 99}')
+    selected = select(results, Selection(datasets=["coco"]))
+    assert selected.labels == ["itq (epochs=1)", "sh (epochs=1)"]
+    assert [run.label for run in selected.unfinished] == ["itq (epochs=99)"]
+    (pending / "started.json").write_text('{"training.epochs": 1}')
+    selected = select(results, Selection(datasets=["coco"]))
+    assert selected.labels == ["itq", "sh"]
+    assert [run.label for run in selected.unfinished] == ["itq"]
 
 
 def test_a_record_that_says_too_little_is_left_out(results: Path) -> None:

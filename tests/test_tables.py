@@ -96,6 +96,35 @@ def test_figures_are_tested_over_the_seeds_that_both_have(tmp_path: Path) -> Non
     assert marks["a"].level_with_best
 
 
+def test_a_figure_that_is_ahead_where_both_have_seeds_is_not_below(tmp_path: Path) -> None:
+    runs = [given_run(tmp_path, "a", shifted(0.3))]
+    runs += [given_run(tmp_path, "b", shifted(gain), seed=seed) for seed, gain in enumerate((0.35, 0.0, 0.0))]
+    (marks,) = mark(cells(runs, "mAP@all")).values()
+    assert (marks["a"].place, marks["b"].place) == (1, 2)
+    assert marks["b"].from_best.highest < 0
+    assert marks["b"].level_with_best
+
+
+def test_unfinished_runs_of_a_new_length_are_one_column(cli: Callable[..., Any], results: Path) -> None:
+    for name, changes in (("a", {}), ("b", {"x": 1}), ("c", {"x": 2})):
+        folder = results / "digits@default" / name / "128bit" / f".{name}-digits-128bit-seed0-x.01234567"
+        folder.mkdir(parents=True)
+        (folder / "started.json").write_text(json.dumps(changes))
+    out = cli("table").out
+    assert out.count("128 bits") == 1
+    assert cli("table", "--ablation").err.startswith("hashbench: a-digits-128bit-seed0-x has not ended")
+    assert "b (x=1)" not in cli("table", "--unchanged").out
+
+
+def test_what_was_done_by_another_version_of_the_code_is_not_unfinished(
+    cli: Callable[..., Any], results: Path
+) -> None:
+    folder = results / "digits@default" / "wch" / "16bit" / ".wch-digits-16bit-seed1-old.01234567"
+    folder.mkdir()
+    (folder / "started.json").write_text("{}")
+    assert "§" not in cli("table").out
+
+
 def test_a_figure_without_values_of_queries_is_not_tested(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, "a", LATIN, seed=seed) for seed in (0, 1)]
     runs += [given_run(tmp_path, name, shifted(-0.1)) for name in ("b", "c")]
@@ -115,7 +144,7 @@ def test_collapsed_codes_are_marked_and_not_ranked(cli: Callable[..., Any], resu
     done = cli("table", "--bits", "16")
     assert "| dead     |  0.900 ± 0.000 ‡† |" in done.out
     assert "‡ dead, digits@default, 16 bits: codes collapsed (seed 0); not ranked." in done.out
-    assert "† dead, digits@default, 16 bits: seed 0, 1." in done.out
+    assert "† dead, digits@default, 16 bits: seed 0, 1; tested over the seeds that it shares" in done.out
     assert "**0.520** ± 0.020" in done.out
     assert "\\textsuperscript{$\\ddagger$$\\dagger$}" in cli("table", "--bits", "16", "--format", "latex").out
 
@@ -216,6 +245,7 @@ def test_another_metric_has_no_tests_of_queries(cli: Callable[..., Any], tmp_pat
     assert "divides by" not in out
     assert "**0.600**" in out
     assert "≈" not in out
+    assert "Differences are not tested; those of mAP are." in out
     assert "P@H$<$=2" in cli("table", "--metric", "P@H<=2", "--format", "latex").out
 
 
@@ -275,10 +305,7 @@ def test_published_figures_stand_apart(cli: Callable[..., Any], results: Path) -
     assert "printed" not in cli("table", "--dataset", "cifar10").out
     assert "SPQ" not in cli("table", "--method", "wch", "--dataset", "cifar10", "--published").out
     done = cli("table", "--dataset", "digits", "--published")
-    assert (
-        "no printed figures are of these datasets and code lengths; there are some of cifar10"
-        in done.err
-    )
+    assert "no printed figures are of these datasets and code lengths; there are some of cifar10" in done.err
     tex = cli("table", "--dataset", "cifar10", "--published", "--format", "latex").out
     assert r"\begin{tabular}{lc@{\hspace{2em}}c}" in tex
     lines = list(csv.DictReader(io.StringIO(cli("table", "--published", "--format", "csv").out)))

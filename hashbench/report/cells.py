@@ -138,12 +138,13 @@ def in_order(columns: Iterable[Column]) -> list[Column]:
     return sorted(found, key=lambda column: (places[column[:2]], column.bits))
 
 
-def require_one_protocol(refusal: str, runs: Iterable[StoredRun]) -> None:
+def require_one_protocol(refusal: str, runs: Iterable[StoredRun], choose: bool = True) -> None:
     """Refuse runs whose figures do not measure the same on the same images.
 
     Args:
         refusal: What cannot be, for the message.
         runs: The runs.
+        choose: Whether there is a `--where` to choose by.
 
     Raises:
         UsageError: They differ in split, definitions of the metrics or the evaluator's version.
@@ -162,8 +163,8 @@ def require_one_protocol(refusal: str, runs: Iterable[StoredRun]) -> None:
         if len(found) > 1:
             examples = "; ".join(f"{value} ({run_id})" for value, run_id in found.items())
             raise UsageError(
-                f"{refusal}, since they differ in {key}: {examples}; "
-                f"choose one with --where {key}={as_set(next(iter(found)))}"
+                f"{refusal}, since they differ in {key}: {examples}"
+                + (f"; choose one with --where {key}={as_set(next(iter(found)))}" if choose else "")
             )
 
 

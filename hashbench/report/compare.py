@@ -63,7 +63,7 @@ def compare(first: StoredRun, second: StoredRun, metric: str) -> Comparison:
         UsageError: They are of other splits or definitions, or a value is not there.
     """
     runs = (first, second)
-    require_one_protocol("the two runs cannot be compared", runs)
+    require_one_protocol("the two runs cannot be compared", runs, choose=False)
     for run in runs:
         if metric not in run.record.metrics or not metric.startswith("mAP@"):
             known = ", ".join(name for name in run.record.metrics if name.startswith("mAP@"))
@@ -71,7 +71,7 @@ def compare(first: StoredRun, second: StoredRun, metric: str) -> Comparison:
     values = [run.average_precisions(metric) for run in runs]
     if values[0] is None or values[1] is None:
         lacking = first if values[0] is None else second
-        raise UsageError(f"{lacking.folder} has neither queries.npz nor codes.npz, so no AP of the queries")
+        raise UsageError(f"{lacking.folder} has no AP of its queries by the evaluator that is installed")
     counted = ~np.isnan(values[0])
     ids = np.array(first.query_ids())[counted]
     one, other = values[0][counted], values[1][counted]

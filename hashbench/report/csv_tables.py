@@ -39,7 +39,7 @@ def result_csv(selected: Selected, metric: str, published: Sequence[Published] =
             line = figure.model_dump(include={"method", "dataset", "bits", "source", "note"})
             lines.append({"kind": "published", **line, "metric": "mAP", "mean": figure.map})
     for run in selected.unfinished:
-        kind = {"method": run.method, "dataset": run.dataset, "protocol": run.protocol, "bits": run.bits}
+        kind = {"method": run.label, "dataset": run.dataset, "protocol": run.protocol, "bits": run.bits}
         lines.append({"kind": "unfinished", **kind, "metric": metric, "note": run.run_id})
     return csv_text(lines)
 

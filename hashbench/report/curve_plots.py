@@ -198,7 +198,7 @@ def _precision(path: Path, curve: str) -> pd.DataFrame:
     """Columns at, precision, recall."""
     try:
         table = pd.read_csv(path)
-        return table.loc[table["curve"] == curve, ["at", "precision", "recall"]]
+        return table.loc[table["curve"] == curve, ["at", "precision", "recall"]].astype(float)
     except (OSError, ValueError, KeyError) as error:
         raise HashbenchError(f"{path} is damaged ({error}); `hashbench results verify` tells more") from error
 

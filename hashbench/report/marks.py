@@ -26,8 +26,11 @@ class Mark:
 
     @property
     def level_with_best(self) -> bool:
-        """Whether it is not the best, but not distinguishable from it."""
-        return self.from_best is not None and not self.from_best.distinguishable
+        """Whether it is not the best by its mean, but not distinguishable from it.
+
+        Over the seeds that both have, it may even be ahead.
+        """
+        return self.from_best is not None and self.from_best.lowest <= 0
 
 
 def mark(columns: Mapping[Column, Mapping[str, Cell]]) -> dict[Column, dict[str, Mark]]:

@@ -41,7 +41,12 @@ class StoredRun:
     @cached_property
     def label(self) -> str:
         """The method and what was changed of its recipe, as in `wch (balance=false)`."""
-        return label_of(self.record.method, self.record.changes, self.common)
+        return label_of(self.record.method, self.changes, self.common)
+
+    @property
+    def changes(self) -> dict[str, Any] | None:
+        """What was changed of the recipe, by dotted path; None: not known."""
+        return self.record.changes
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -63,7 +68,7 @@ class StoredRun:
             return None
         path = self.folder / QUERIES
         if path.is_file():
-            values = np.asarray(_array(path, f"AP@{k}"), np.float64)
+            values: NDArray[np.float64] = _array(path, f"AP@{k}", np.float64)
             if values.shape != (self.record.split.query,):
                 raise HashbenchError(
                     f"{path} has {values.size} values of AP@{k} for {self.record.split.query} queries; "
@@ -84,7 +89,7 @@ class StoredRun:
         """
         for path in (self.folder / QUERIES, self.folder / CODES):
             if path.is_file():
-                return [str(name) for name in _array(path, "query_ids")]
+                return [str(name) for name in _array(path, "query_ids", np.str_)]
         raise HashbenchError(f"{self.folder} has neither {QUERIES} nor {CODES}; run it again with --force")
 
     def evaluate(self) -> Evaluation:
@@ -141,13 +146,18 @@ class Unfinished:
         return int(found[1]) if found else None
 
     @cached_property
-    def label(self) -> str:
-        """The method and what was changed of its recipe."""
+    def changes(self) -> dict[str, Any] | None:
+        """What was changed of the recipe, by dotted path; None: not known."""
         try:
             changes = json.loads((self.folder / STARTED).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            changes = None
-        return label_of(self.method, changes if isinstance(changes, dict) else None, self.common)
+            return None
+        return changes if isinstance(changes, dict) else None
+
+    @cached_property
+    def label(self) -> str:
+        """The method and what was changed of its recipe."""
+        return label_of(self.method, self.changes, self.common)
 
 
 def label_of(method: str, changes: Mapping[str, Any] | None, common: Collection[str] = ()) -> str:
@@ -196,11 +206,10 @@ def _unique(values: list[Any]) -> list[Any]:
     return [value for place, value in enumerate(values) if value not in values[:place]]
 
 
-def _array(path: Path, name: str) -> NDArray[Any]:
+def _array(path: Path, name: str, kind: type[Any]) -> NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            array: NDArray[Any] = file[name]
-            return array
+            return np.asarray(file[name], kind)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise HashbenchError(
             f"{path} cannot be read ({error}); `hashbench results verify` names what is damaged"

@@ -99,7 +99,6 @@ def select(results: Path, wanted: Selection, metric: str = "") -> Selected:
     """
     found, unfinished, notes = find(results, wanted)
     runs = matching(found, wanted)
-    absent = wanted.without_runs([*runs, *unfinished])
     if not runs:
         everything, others, _ = find(results, Selection())
         why = (
@@ -108,20 +107,26 @@ def select(results: Path, wanted: Selection, metric: str = "") -> Selected:
             or notes[:1]
         )
         raise UsageError("; ".join([f"{results} has no such run", *why, "`hashbench results` lists all"]))
-    notes += absent
+    absent = wanted.without_runs([*found, *unfinished])
     runs, older = _newest(runs)
+    runs, unfinished = share_common(runs, unfinished)
+    done = {_identity(run) for run in runs}
+    unfinished = [
+        run for run in unfinished if _identity(run) not in done
+    ]  # done by another version of the code
     runs, lacking = _having(runs, metric)
-    runs = sorted(share_common(runs), key=lambda run: _order(run, wanted))
+    runs = sorted(runs, key=lambda run: _order(run, wanted))
     labels = dict.fromkeys(run.label for run in sorted(runs, key=lambda run: _row_order(run, wanted)))
-    unfinished = [replace(run, common=runs[0].common) for run in unfinished]
-    return Selected(runs, list(labels), unfinished, [*notes, *older, *lacking, *_mixed_code(runs)])
+    notes = [*(f"left out: {note}" for note in notes), *absent, *older, *lacking, *_mixed_code(runs)]
+    return Selected(runs, list(labels), unfinished, notes)
 
 
 def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
     """All runs of the kinds that are asked for, by path; those that have not ended; notes.
 
-    Of runs that have ended, `where`, `seeds` and `unchanged` are not looked at. Settings of the others are
-    not known: those of other seeds are left out, and all of them if `where` asks for something.
+    Of runs that have ended, `where`, `seeds` and `unchanged` are not looked at. Of the others, those of other
+    seeds and with changed settings are left out, and all of them if `where` asks for something, since they
+    have no record.
 
     Raises:
         UsageError: There is no such folder.
@@ -140,14 +145,18 @@ def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfini
         if folder.name.startswith(_HIDDEN):
             run_id = folder.name[1:].partition(".")[0]
             run = Unfinished(*kind, run_id, folder)
-            other = wanted.where or (wanted.seeds and run.seed not in wanted.seeds)
+            other = bool(
+                wanted.where
+                or (wanted.seeds and run.seed not in wanted.seeds)
+                or (wanted.unchanged and run.changes)
+            )
             if not other and not (folder.parent / run_id / RECORD).is_file():
                 unfinished.append(run)
             continue
         try:
             runs.append(StoredRun(read_record(folder), folder))
         except HashbenchError as error:
-            notes.append(f"left out: {error}")
+            notes.append(str(error))
     return runs, unfinished, notes
 
 
@@ -175,15 +184,24 @@ def matching(runs: Sequence[StoredRun], wanted: Selection) -> list[StoredRun]:
         paths = [path for path in known if path == key or path.endswith(f".{key}")]
         if not paths:
             raise unknown_name("key of a record", key, {*known, *(path.rpartition(".")[2] for path in known)})
-        runs = [run for run in runs if any(_is(flat[run.folder].get(path), text) for path in paths)]
+        try:
+            asked = yaml.safe_load(text)
+        except yaml.YAMLError:
+            asked = text
+        runs = [run for run in runs if any(_is(flat[run.folder].get(path), text, asked) for path in paths)]
     return runs
 
 
-def share_common(runs: Sequence[StoredRun]) -> list[StoredRun]:
+def share_common(
+    runs: Sequence[StoredRun], unfinished: Sequence[Unfinished] = ()
+) -> tuple[list[StoredRun], list[Unfinished]]:
     """The same runs, whose labels leave out what all of them changed alike of their recipes."""
-    first, *others = (run.record.changes or {} for run in runs)
-    common = [p for p, v in first.items() if all(p in other and other[p] == v for other in others)]
-    return [replace(run, common=frozenset(common if others else ())) for run in runs]
+    every: list[StoredRun | Unfinished] = [*runs, *unfinished]
+    known = [run.changes for run in every if run.changes is not None]
+    first, *others = known or [{}]
+    common = frozenset(p for p, v in first.items() if all(p in other and other[p] == v for other in others))
+    common = common if others else frozenset()
+    return [replace(run, common=common) for run in runs], [replace(run, common=common) for run in unfinished]
 
 
 def find_run(results: Path, name: str) -> StoredRun:
@@ -228,8 +246,8 @@ def _having(runs: list[StoredRun], metric: str) -> tuple[list[StoredRun], list[s
     if not having:
         known = ", ".join(dict.fromkeys(name for run in runs for name in run.record.metrics))
         raise UsageError(f"no run has {metric}; choose --metric from {known}")
-    methods = {run.label: run for run in runs if run not in having}
-    return having, [f"{label} is left out where it has no {metric}" for label in methods]
+    labels = dict.fromkeys(run.label for run in runs if run not in having)
+    return having, [f"{label} is left out where it has no {metric}" for label in labels]
 
 
 def _mixed_code(runs: Iterable[StoredRun]) -> list[str]:
@@ -246,18 +264,23 @@ def _mixed_code(runs: Iterable[StoredRun]) -> list[str]:
     ]
 
 
-def _is(value: Any, text: str) -> bool:
-    """Whether a text stands for a value of a record; nothing there is null."""
+def _is(value: Any, text: str, asked: Any) -> bool:
+    """Whether a text, in YAML `asked`, stands for a value of a record; nothing there is null."""
     if text in (as_set(value), str(value)):
         return True
     if not isinstance(value, int | float):
-        return bool(value == yaml.safe_load(text))
+        return bool(value == asked)
     if isinstance(value, bool):  # which is 1 or 0 to Python
         return False
     try:
         return float(text) == value  # YAML takes 1e-5 for a text
     except ValueError:
         return False
+
+
+def _identity(run: StoredRun | Unfinished) -> tuple[Any, ...]:
+    what = run.record if isinstance(run, StoredRun) else run
+    return run.label, what.dataset, what.protocol, what.bits, what.seed
 
 
 def _order(run: StoredRun, wanted: Selection) -> tuple[Any, ...]:

@@ -38,8 +38,10 @@ def result_grid(
     """
     found = cells(selected.runs, metric)
     marks = mark(found)
-    pending = {(run.label, Column(run.dataset, run.protocol, run.bits)) for run in selected.unfinished}
-    columns = in_order([*found, *(column for _, column in pending if column not in found)])
+    pending = dict.fromkeys(
+        (run.label, Column(run.dataset, run.protocol, run.bits)) for run in selected.unfinished
+    )
+    columns = in_order(dict.fromkeys([*found, *(column for _, column in pending)]))
     usual = _usual_seeds(cell for rows in found.values() for cell in rows.values())
     labels = dict.fromkeys([*selected.labels, *(run.label for run in selected.unfinished)])
 
@@ -69,7 +71,7 @@ def result_grid(
         corner="method",
         heads=[*heads, *printed],
         rows=with_published(rows, printed, len(heads)),
-        notes=[*_notes(found, rows, usual, selected.unfinished), *published_notes(printed)],
+        notes=[*_notes(metric, found, rows, usual, selected.unfinished), *published_notes(printed)],
     )
 
 
@@ -126,6 +128,7 @@ def _usual_seeds(found: Iterable[Cell]) -> tuple[int, ...]:
 
 
 def _notes(
+    metric: str,
     columns: Mapping[Column, Mapping[str, Cell]],
     rows: Sequence[tuple[str, Sequence[Entry]]],
     usual: Sequence[int],
@@ -135,6 +138,8 @@ def _notes(
     used = {sign for _, entries in rows for entry in entries for sign in entry.marks}
     if LEVEL in used:
         notes.append(f"{LEVEL} {EXPLAINED[LEVEL]}.")
+    if not metric.startswith("mAP"):
+        notes.append("Differences are not tested; those of mAP are.")
     for column, cells_ in columns.items():
         for label, cell in cells_.items():
             where = f"{label}, {column}"
@@ -142,8 +147,10 @@ def _notes(
                 seeds = ", ".join(map(str, cell.collapsed))
                 notes.append(f"{COLLAPSED} {where}: {EXPLAINED[COLLAPSED]} (seed {seeds}); not ranked.")
             if cell.seeds != tuple(usual):
-                notes.append(f"{OTHER_SEEDS} {where}: seed {', '.join(map(str, cell.seeds))}.")
-            if cell.metric.startswith("mAP") and cell.average_precisions is None:
+                seeds = ", ".join(map(str, cell.seeds))
+                shared = "tested over the seeds that it shares with the best, if any"
+                notes.append(f"{OTHER_SEEDS} {where}: seed {seeds}; {shared}.")
+            if metric.startswith("mAP") and cell.average_precisions is None:
                 notes.append(f"{where}: AP of the queries is not stored, so that nothing was tested.")
     notes += [
         f"{UNFINISHED} {run.label}, seed {run.seed}: {EXPLAINED[UNFINISHED]}; if it is not wanted, delete "

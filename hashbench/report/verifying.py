@@ -92,23 +92,22 @@ def _misplaced(run: StoredRun) -> list[str]:
 
 def _settings(run: StoredRun) -> list[str]:
     record = run.record
-    found = [
+    return [
         f"{key} is {getattr(record, key)!r} in the record and {record.config.get(key)!r} in its config"
         for key in ("method", "dataset", "protocol", "bits", "seed")
         if record.config.get(key) != getattr(record, key)
     ]
-    return found
 
 
 def _files(run: StoredRun) -> tuple[dict[str, str], list[str]]:
     """What is wrong with files, by name, and what cannot be checked."""
-    recorded = run.record.files or {}
+    recorded = run.record.files
+    if recorded is None:
+        return {}, ["the hashes of its files are not recorded"]
     wrong = {name: f"{name!r} is no file of a run" for name in recorded if name not in FILES}
     absent = []
     for name in FILES:
         path = run.folder / name
-        if run.record.files is None:
-            continue
         if name not in recorded:
             if path.exists() or name not in OPTIONAL.values():
                 wrong[name] = f"{name} is not in the record"
@@ -119,10 +118,7 @@ def _files(run: StoredRun) -> tuple[dict[str, str], list[str]]:
                 wrong[name] = f"{name} is missing"
         elif problem := _changed(path, recorded[name]):
             wrong[name] = problem
-    notes = [f"not there: {', '.join(absent)}"] if absent else []
-    if run.record.files is None:
-        notes.append("the hashes of its files are not recorded")
-    return wrong, notes
+    return wrong, [f"not there: {', '.join(absent)}"] if absent else []
 
 
 def _changed(path: Path, sha256: str) -> str | None:
