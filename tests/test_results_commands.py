@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from fake_runs import make_run
 from hashbench import read_record
 from hashbench.report.runs import StoredRun
 from hashbench.report.verifying import Checked, verify
-from hashbench.results import file_sha256
+from hashbench.results import CODES, CURVES, LOG, QUERIES, file_sha256
 
 OLD = Path(__file__).parent / "records"
 Cli = Callable[..., Any]
@@ -49,11 +50,36 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path.write_text(json.dumps(record))
 
 
+def forge(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the arrays of a file, and its hash in the record."""
+    with np.load(folder / name) as file:
+        arrays = dict(file)
+    change(arrays)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    replace(folder / name, content.getvalue())
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file of a run, and its hash into the record."""
+    path.write_bytes(content)
+    edit(path.parent, lambda record: record["files"].update({path.name: file_sha256(path)}))
+
+
 def flip(path: Path) -> None:
     """Change a byte in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def error(ended: Any) -> str:
+    """The one line of an error, without the lines of progress that may come before it."""
+    *others, line = ended.err.splitlines()
+    for other in others:
+        assert re.fullmatch(r"(check|copy|pack|verify): \d+/\d+, \d+ s, \d+ s left", other), ended.err
+    assert line.startswith("hashbench: error: "), ended.err
+    return str(line.removeprefix("hashbench: error: "))
 
 
 def check(folder: Path) -> Checked:
@@ -104,11 +130,10 @@ def test_list_shows_every_run(cli: Cli, results: Path) -> None:
     mean, lsh = first.record.metrics["mAP@all"].expected, second.record.metrics["mAP@7"].expected
     hashes = [run.record.run_id.rpartition("-")[2] for run in (first, second)]
     data = ["shapes@default", "16", "0"]
-    created = ["2026-01-01", "00:00"]
     assert rows[0] == ["method", "dataset", "bits", "seed", "mAP@all", "created", "run"]
-    assert rows[1] == ["itq", *data, f"{mean:.4f}", "COLLAPSED", *created, hashes[0]]
-    assert rows[2] == ["itq", *data, f"{mean:.4f}", "COLLAPSED", "2026-01-02", "00:00", "other"]
-    assert rows[3] == ["lsh", *data, f"{lsh:.4f}", "(mAP@7)", *created, hashes[1]]
+    assert rows[1] == ["itq", *data, f"{mean:.4f}", "COLLAPSED", "2026-01-01", hashes[0]]
+    assert rows[2] == ["itq", *data, f"{mean:.4f}", "COLLAPSED", "2026-01-02", "other"]
+    assert rows[3] == ["lsh", *data, f"{lsh:.4f}", "(mAP@7)", "2026-01-01", hashes[1]]
     assert [row[0] for row in rows[4:8]] == ["spq", "wch", "wch", "wch"]
     assert rows[7][1] == "(drop_last=true)"
     hidden = "results/runs/shapes@default/itq/16bit/.itq-shapes-16bit-seed3-0.1"
@@ -141,11 +166,16 @@ def test_nothing_to_list_is_said_in_one_line(cli: Cli, results: Path, tmp_path: 
     assert (none.code, none.out) == (0, "results/runs has no such run\n")
     (tmp_path / "empty").mkdir()
     assert cli("results", "--results", "empty").out == "empty has no such run\n"
-    gone = cli("results", "--results", "gone")
-    assert (gone.code, gone.err.count("\n")) == (1, 1)
-    assert "gone is no folder" in gone.err
     unknown = cli("results", "--where", "drop_lost=true")
     assert (unknown.code, "did you mean" in unknown.err) == (2, True)
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["verify"], ["export", "out"]])
+def test_a_folder_that_is_not_there_is_named(cli: Cli, tmp_path: Path, command: list[str]) -> None:
+    gone = cli("results", *command, "--results", "gone")
+    assert (gone.code, gone.out) == (2, "")
+    assert error(gone) == "gone is no folder; `hashbench run` makes it, or choose --results DIR"
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_list_names_a_record_that_cannot_be_read(cli: Cli, results: Path) -> None:
@@ -153,8 +183,9 @@ def test_list_names_a_record_that_cannot_be_read(cli: Cli, results: Path) -> Non
     record.write_text("{")
     shown = cli("results")
     assert (shown.code, len(shown.out.splitlines())) == (0, 4)
-    assert "warning: left out: " in shown.err
-    assert f"{record.relative_to(results)} is not a record" in shown.err
+    (warning,) = shown.err.splitlines()
+    place = record.relative_to(results.parents[1])
+    assert warning.startswith(f"hashbench: warning: left out: {place} is not a record (the file: ")
 
 
 # show
@@ -165,7 +196,7 @@ def test_show_tells_all_of_a_run(cli: Cli, results: Path) -> None:
     (run.folder / "codes.npz").unlink()
     shown = cli("results", "show", "itq")
     assert shown.code == 0, shown.err
-    metric, record = run.record.metrics["mAP@all"], run.record
+    metric, record, files = run.record.metrics["mAP@all"], run.record, run.record.files or {}
     row = next(line for line in shown.out.splitlines() if "mAP@all" in line)
     cells = [cell.strip() for cell in row.split("│")[1:-1]]
     values = (metric.expected, metric.lowest, metric.highest)
@@ -179,8 +210,8 @@ def test_show_tells_all_of_a_run(cli: Cli, results: Path) -> None:
         "  evaluate  0.25 s",
         "  processor  none",
         '  a part  {"hyperparameters.x": false}',
-        f"  codes.npz    {record.files['codes.npz']}, not there",
-        f"  curves.csv   {record.files['curves.csv']}",
+        f"  codes.npz    {files['codes.npz']}, not there",
+        f"  curves.csv   {files['curves.csv']}",
     ):
         assert line in shown.out.splitlines()
     assert '  evaluation.k                    [1000, "all"]' in shown.out.splitlines()
@@ -193,7 +224,10 @@ def test_show_takes_any_name_of_a_run_and_prints_its_record(cli: Cli, results: P
         assert json.loads(cli("results", "show", name, "--json").out) == stored
     several = cli("results", "show", "wch")
     assert (several.code, "give more of it" in several.err) == (2, True)
-    assert cli("results", "show", "nothing").code == 2
+    for place in ("results/runs", "gone"):
+        nothing = cli("results", "show", "nothing", "--results", place)
+        said = f"{place} has no run 'nothing'; `hashbench results --results {place}` lists all"
+        assert (nothing.code, error(nothing)) == (2, said)
 
 
 # verify
@@ -227,7 +261,12 @@ def test_a_changed_byte_is_found(cli: Cli, results: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda r: r["metrics"]["mAP@all"].update(expected=2), "metrics.mAP@all.expected is recorded as 2"),
+        (lambda r: r["metrics"]["mAP@all"].update(expected=2),
+         "metrics.mAP@all.expected is recorded as 2.0; queries.npz gives 0."),
+        (lambda r: r["metrics"]["mAP@all"].update(expected=2),
+         "metrics.mAP@all.expected is recorded as 2.0; the codes give 0."),
+        (lambda r: r["metrics"]["P@all"].update(lowest=2),
+         "metrics.P@all.lowest is recorded as 2.0; the codes give 0."),
         (lambda r: r["metrics"].pop("P@all"), "metrics.P@all.expected is recorded as None"),
         (lambda r: r["health"].update(dead_bits=3), "health.dead_bits is recorded as 3; the codes give 0"),
         (lambda r: r["health"].update(collapsed=True), "health.collapsed is recorded as True"),
@@ -235,9 +274,11 @@ def test_a_changed_byte_is_found(cli: Cli, results: Path, name: str) -> None:
         (lambda r: r.update(queries_without_relevant=1), "queries_without_relevant is recorded as 1"),
         (lambda r: r.update(seed=5), "seed is 5 in the record and 7 in its config"),
         (lambda r: r.update(method="itq"), "it is in shapes@default/wch/16bit/"),
-        (lambda r: r["config"].pop("evaluation"), "its config.evaluation cannot be read"),
+        (lambda r: r["config"]["evaluation"].update(k=["7"]),
+         "k: expected a number of items, 1 or more, or 'all', found '7'"),
         (lambda r: r["files"].update({"../x": "0"}), "'../x' is no file of a run"),
-        (lambda r: r["files"].pop("log.jsonl"), "log.jsonl is there, but not in the record"),
+        (lambda r: r["files"].pop("log.jsonl"), "log.jsonl is not in the record"),
+        (lambda r: r["files"].clear(), "codes.npz is not in the record"),
     ],
 )  # fmt: skip
 def test_a_changed_record_is_found(
@@ -251,29 +292,83 @@ def test_a_changed_record_is_found(
 
 def test_rounding_is_no_change(results: Path) -> None:
     folder = make_run(results, seed=7).folder
-    for difference, problems in ((1e-13, 0), (1e-9, 1)):
+    for difference, sources in ((1e-13, []), (1e-9, ["queries.npz gives", "the codes give"])):
 
         def change(record: dict[str, Any], difference: float = difference) -> None:
             record["metrics"]["mAP@all"]["expected"] += difference
 
         edit(folder, change)
-        assert len(check(folder).problems) == problems
+        problems = check(folder).problems
+        assert [problem.partition("; ")[2].rpartition(" ")[0] for problem in problems] == sources
+        assert all(problem.startswith("metrics.mAP@all.expected is recorded as ") for problem in problems)
 
 
 def test_figures_are_compared_even_if_the_hashes_were_changed_with_the_files(results: Path) -> None:
     folder = make_run(results, seed=7).folder
-    with np.load(folder / "queries.npz") as file:
-        arrays = dict(file)
-    arrays["AP@all"][3] += 1e-6
-    np.savez_compressed(folder / "queries.npz", **arrays)
-    edit(folder, lambda r: r["files"].update({"queries.npz": file_sha256(folder / "queries.npz")}))
+    forge(folder, QUERIES, lambda arrays: arrays.update({"AP@all": arrays["AP@all"][::-1]}))  # the mean stays
     assert check(folder).problems == ["queries.npz has another AP@all than the codes give"]
-    with np.load(folder / "codes.npz") as file:
-        arrays = dict(file)
-    arrays["database_codes"][0] ^= np.uint64(1)
-    np.savez_compressed(folder / "codes.npz", **arrays)
-    edit(folder, lambda r: r["files"].update({"codes.npz": file_sha256(folder / "codes.npz")}))
-    assert any(problem.startswith("metrics.mAP@all.expected") for problem in check(folder).problems)
+    forge(folder, QUERIES, lambda arrays: arrays.update({"AP@all": np.full(20, 0.25)}))
+    mean, values = check(folder).problems
+    assert mean.startswith("metrics.mAP@all.expected is recorded as 0.")
+    assert mean.endswith("; queries.npz gives 0.25")
+    assert values == "queries.npz has another AP@all than the codes give"
+    forge(folder, CODES, lambda a: a.update(database_codes=a["database_codes"] ^ np.uint64(1)))
+    changed = re.compile(r"metrics\.mAP@all\.expected is recorded as [\d.]+; the codes give [\d.]+")
+    assert any(changed.fullmatch(problem) for problem in check(folder).problems)
+
+
+def test_without_codes_map_is_checked_by_ap_of_the_queries(results: Path) -> None:
+    folder = make_run(results, seed=7).folder
+    (folder / CODES).unlink()
+    less = "its codes are not there, so that only mAP is checked, by AP of the queries"
+    notes = ["not there: codes.npz", less]
+    assert (check(folder).problems, check(folder).notes) == ([], notes)
+    values = np.repeat([0.5, 0.75, np.nan], [4, 4, 12])  # NaN: a query that the mean leaves out
+    forge(folder, QUERIES, lambda arrays: arrays.update({"AP@all": values}))
+    edit(folder, lambda r: r["metrics"]["mAP@all"].update(expected=0.75))
+    problem = "metrics.mAP@all.expected is recorded as 0.75; queries.npz gives 0.625"
+    assert (check(folder).problems, check(folder).notes) == ([problem], notes)
+    edit(folder, lambda r: r.update(evaluator=0))
+    other = "measured by evaluator 0; installed is evaluator 1"
+    assert (check(folder).problems, check(folder).notes) == ([], [*notes, other, problem])
+    edit(folder, lambda r: (r.update(evaluator=1), r["metrics"]["mAP@all"].update(expected=0.625)))
+    assert check(folder).problems == []
+    edit(folder, lambda r: r["metrics"].update({"mAP@7": r["metrics"]["mAP@all"]}))
+    (problem,) = check(folder).problems
+    assert f"{folder / QUERIES} cannot be read ('AP@7 is not a file in the archive')" in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "problems", "notes"),
+    [
+        (CODES, [], ["its codes are not there, so that only mAP is checked, by AP of the queries"]),
+        (LOG, [], []),
+        (CURVES, ["curves.csv is not in the record"], []),
+        (QUERIES, ["queries.npz is not in the record"], []),
+    ],
+)
+def test_a_record_names_the_files_that_no_export_leaves_out(
+    results: Path, name: str, problems: list[str], notes: list[str]
+) -> None:
+    folder = make_run(results, seed=7).folder
+    edit(folder, lambda record: record["files"].pop(name))
+    (folder / name).unlink()
+    assert (check(folder).problems, check(folder).notes) == (problems, notes)
+
+
+def test_a_record_that_does_not_say_how_it_was_evaluated_is_none(cli: Cli, results: Path) -> None:
+    folder = next(results.glob("shapes@default/spq/*/*"))
+    edit(folder, lambda r: r["config"]["evaluation"].pop("radius"))
+    said = "record.json is not a record (config: Value error, evaluation lacks radius)"
+    done = cli("results", "verify", "--json")
+    assert done.code == 1
+    (row,) = [row for row in json.loads(done.out) if not row["passed"]]
+    assert (row["run_id"], row["folder"], row["notes"]) == (None, None, [])
+    (problem,) = row["problems"]
+    assert problem.startswith(f"{folder.relative_to(results.parents[1])}/{said}")
+    for command in (["verify", folder.name], ["show", folder.name], ["export", "out"]):
+        refused = cli("results", *command)
+        assert (refused.code, said in error(refused)) == (1, True)
 
 
 def test_a_moved_folder_is_found(cli: Cli, results: Path) -> None:
@@ -299,8 +394,7 @@ def test_what_is_missing_is_named(cli: Cli, results: Path) -> None:
     folder = next(results.glob("shapes@default/spq/*/*"))
     for name in ("codes.npz", "log.jsonl"):
         (folder / name).unlink()
-    notes = ["not there: codes.npz, log.jsonl", "its figures are not checked, since there are no codes"]
-    assert (check(folder).problems, check(folder).notes) == ([], notes)
+    assert (check(folder).problems, check(folder).notes[0]) == ([], "not there: codes.npz, log.jsonl")
     (folder / "curves.csv").unlink()
     assert check(folder).problems == ["curves.csv is missing"]
     (folder / "record.json").unlink()
@@ -346,7 +440,8 @@ def test_a_folder_is_exported_and_imported(cli: Cli, results: Path, tmp_path: Pa
     assert tree(tmp_path / "out") == tree(results)
     (tmp_path / "out/shapes@default/spq/16bit/.spq-shapes-16bit-seed1-0.1").mkdir()
     assert cli("results", "import", "out", "--results", "new").out == "new: 4 new, 0 there before\n"
-    assert tree(tmp_path / "new") == tree(results)
+    assert tree(tmp_path / "new") == tree(tmp_path / "out") == tree(results)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["shapes@default"]
 
 
 def test_parts_are_left_out(cli: Cli, results: Path, tmp_path: Path) -> None:
@@ -356,9 +451,26 @@ def test_parts_are_left_out(cli: Cli, results: Path, tmp_path: Path) -> None:
     assert names == {"record.json", "curves.csv", "queries.npz"}
     done = cli("results", "verify", "--results", "new")
     assert (done.code, done.out.count("not there: codes.npz, log.jsonl")) == (0, 4)
-    assert done.out.count("its figures are not checked, since there are no codes") == 4
+    assert done.out.count("only mAP is checked, by AP of the queries") == 4
     wrong = cli("results", "export", "other", "--without", "code")
     assert (wrong.code, "did you mean 'codes'?" in wrong.err) == (2, True)
+
+
+def test_parts_that_were_left_out_come_later(cli: Cli, results: Path, tmp_path: Path) -> None:
+    whole = tree(results)
+    small = {path: content for path, content in whole.items() if not path.endswith((CODES, LOG))}
+    assert cli("results", "export", "small.tar.gz", "--without", "codes,log").code == 0
+    assert cli("results", "export", "whole.tar.gz").code == 0
+    for place, source in (("a", results), ("b", "whole.tar.gz")):
+        assert cli("results", "import", "small.tar.gz", "--results", place).code == 0
+        assert tree(tmp_path / place) == small
+        for again in (source, "small.tar.gz"):  # which has less, and takes nothing away
+            done = cli("results", "import", again, "--results", place)
+            assert (done.code, done.out) == (0, f"{place}: 0 new, 4 there before\n"), done.err
+            assert tree(tmp_path / place) == whole
+    assert cli("results", "export", "c", "--without", "codes,log").code == 0
+    assert cli("results", "export", "c", "--without", "log").out == "c: 0 new, 4 there before\n"
+    assert tree(tmp_path / "c") == small | {p: content for p, content in whole.items() if p.endswith(CODES)}
 
 
 def test_what_is_there_is_never_replaced(cli: Cli, results: Path, tmp_path: Path) -> None:
@@ -372,20 +484,31 @@ def test_what_is_there_is_never_replaced(cli: Cli, results: Path, tmp_path: Path
     before = tree(tmp_path / "out")
     for command in (["export", "out"], ["import", "out.tar.gz", "--results", "out"]):
         refused = cli("results", *command)
-        assert (refused.code, refused.err.count("\n")) == (1, 1)
-        assert f"{folder.relative_to(tmp_path)} is another run of the same id" in refused.err
+        assert refused.code == 1
+        assert error(refused) == (
+            f"{folder.relative_to(tmp_path)} is another run of the same id; "
+            "move it away, or choose another folder"
+        )
         assert tree(tmp_path / "out") == before  # not even the run that is missing there
+    flip(folder / CURVES)
+    shutil.copy(results / folder.relative_to(tmp_path / "out") / "record.json", folder)
+    damaged = (folder / CURVES).read_bytes()
+    assert cli("results", "import", "out.tar.gz", "--results", "out").code == 0
+    assert (folder / CURVES).read_bytes() == damaged
 
 
 def test_other_kinds_of_archives_are_refused(cli: Cli, results: Path, tmp_path: Path) -> None:
     for name in ("out.zip", "out.tgz"):
-        assert "ends in .tar.gz" in cli("results", "export", name).err
+        refused = cli("results", "export", name)
+        assert (refused.code, "ends in .tar.gz" in error(refused)) == (2, True)
     (tmp_path / "notes.txt").write_text("no archive")
-    for name in ("notes.txt", "gone.tar.gz"):
-        refused = cli("results", "import", name, "--results", "new")
-        assert (refused.code, refused.err.count("\n")) == (1, 1)
-        assert f"{name} cannot be unpacked" in refused.err
+    refused = cli("results", "import", "notes.txt", "--results", "new")
+    assert (refused.code, error(refused).startswith("notes.txt cannot be unpacked (")) == (1, True)
     assert cli("results", "export", "notes.txt").code == 1
+    for name in ("gone.tar.gz", "gone"):
+        refused = cli("results", "import", name, "--results", "other")
+        assert (refused.code, error(refused)) == (2, f"{name} is not there")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_run_that_is_not_sound_is_not_exported(cli: Cli, results: Path, tmp_path: Path) -> None:
@@ -396,27 +519,24 @@ def test_a_run_that_is_not_sound_is_not_exported(cli: Cli, results: Path, tmp_pa
         assert not (tmp_path / name).exists()
 
 
-@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9, 0.999])
-def test_a_truncated_archive_is_refused(cli: Cli, results: Path, tmp_path: Path, keep: float) -> None:
+def test_an_archive_that_ends_early_is_refused(cli: Cli, results: Path, tmp_path: Path) -> None:
     archive = tmp_path / "a.tar.gz"
     assert cli("results", "export", archive).code == 0
-    content = archive.read_bytes()
-    archive.write_bytes(content[: int(keep * len(content))])
-    refused = cli("results", "import", archive, "--results", "new")
-    assert (refused.code, refused.err.count("\n")) == (1, 1)
-    assert "if it is damaged, get it again" in refused.err
-    assert [*(tmp_path / "new").iterdir()] == []
-
-
-def test_a_tar_that_ends_early_is_refused(cli: Cli, results: Path, tmp_path: Path) -> None:
-    """Packed again after it lost its end, so that gzip notices nothing."""
-    archive = tmp_path / "a.tar.gz"
-    assert cli("results", "export", archive).code == 0
-    content = gzip.decompress(archive.read_bytes())
-    for length in (len(content) // 2, len(content) // 2 // 512 * 512, 100, 0):
-        archive.write_bytes(gzip.compress(content[:length]))
+    packed = archive.read_bytes()
+    content = gzip.decompress(packed)
+    cut = [(packed[: int(keep * len(packed))], "cannot be unpacked") for keep in (0.3, 0.6, 0.9, 0.999)]
+    for length, said in (
+        (len(content) // 2, "nothing is imported: "),
+        (len(content) // 2 // 512 * 512, "nothing is imported: "),
+        (100, "cannot be unpacked (truncated header); if it is damaged, get it again"),
+        (0, "cannot be unpacked (empty file); if it is damaged, get it again"),
+    ):
+        cut.append((gzip.compress(content[:length]), said))  # so that gzip notices nothing
+    for part, said in cut:
+        archive.write_bytes(part)
         refused = cli("results", "import", archive, "--results", "new")
-        assert (refused.code, refused.err.count("\n")) == (1, 1), length
+        assert (refused.code, said in error(refused)) == (1, True), refused.err
+        assert error(refused).startswith(str(archive))
         assert [*(tmp_path / "new").iterdir()] == []
 
 
@@ -452,39 +572,52 @@ def test_an_archive_that_holds_anything_else_is_refused(
     archive = write_archive(tmp_path / "a.tar.gz", {**tree(results), name: member})
     before = tree(tmp_path)
     refused = cli("results", "import", archive, "--results", "new")
-    assert (refused.code, refused.err.count("\n")) == (1, 1)
-    assert f"{name!r}, which is no file of a run" in refused.err
+    assert refused.code == 1
+    assert error(refused) == f"{archive} holds {name!r}, which is no file of a run; nothing is imported"
     assert tree(tmp_path) == before
+
+
+def claim_more_without_codes(folder: Path) -> None:
+    (folder / CODES).unlink()
+    edit(folder, lambda record: record["metrics"]["mAP@all"].update(expected=0.99))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda folder: flip(folder / "codes.npz"), "codes.npz has changed since it was recorded"),
+        (lambda folder: replace(folder / CODES, b"no codes"), "codes.npz is not an .npz file"),
+        (lambda folder: replace(folder / QUERIES, b"no AP"), "queries.npz cannot be read"),
+        (lambda folder: forge(folder, CODES, lambda a: a["query_labels"].sort()), "; the codes give 0."),
+        (lambda folder: edit(folder, lambda r: r["metrics"]["P@all"].update(highest=1)),
+         "metrics.P@all.highest is recorded as 1.0; the codes give 0."),
+        (claim_more_without_codes, "metrics.mAP@all.expected is recorded as 0.99; queries.npz gives 0."),
+        (lambda folder: edit(folder, lambda r: r["config"].pop("evaluation")),
+         "record.json is not a record (config: Value error, evaluation lacks denominator, k, no_relevant,"),
         (lambda folder: (folder / "record.json").write_text("{"), "record.json is not a record"),
         (lambda folder: (folder / "record.json").unlink(), "record.json cannot be read"),
         (lambda folder: (folder / "queries.npz").unlink(), "queries.npz is missing"),
         (lambda folder: edit(folder, lambda r: r.update(run_id="../../../x")), "by its record it belongs in"),
     ],
-)
+)  # fmt: skip
 def test_nothing_is_imported_if_one_run_is_not_sound(
     cli: Cli, results: Path, tmp_path: Path, change: Callable[[Path], object], message: str
 ) -> None:
     change(next(results.glob("shapes@default/wch/*/*seed1*")))
     for source in (results, write_archive(tmp_path / "a.tar.gz", tree(results))):
         refused = cli("results", "import", source, "--results", "new")
-        assert (refused.code, refused.err.count("\n")) == (1, 1)
-        assert refused.err.startswith(f"hashbench: error: {source}: nothing is imported")
-        assert message in refused.err
+        assert refused.code == 1
+        assert error(refused).startswith(f"{source}: nothing is imported: ")
+        assert message in error(refused)
         assert ".import." not in refused.err
-        assert tree(tmp_path / "new") == {}
+        assert [*(tmp_path / "new").iterdir()] == []
 
 
 def test_nothing_to_import_is_said(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source in ("empty", write_archive(tmp_path / "a.tar.gz", {})):
         refused = cli("results", "import", source, "--results", "new")
-        assert (refused.code, "holds no runs" in refused.err) == (1, True)
+        assert (refused.code, error(refused).startswith(f"{source} holds no runs; ")) == (1, True)
 
 
 def test_a_full_disk_leaves_whole_runs_only(
@@ -500,9 +633,13 @@ def test_a_full_disk_leaves_whole_runs_only(
 
     monkeypatch.setattr(shutil, "copyfile", copy)
     failed = cli("results", "export", "out")
-    assert (failed.code, "No space left on device" in failed.err) == (1, True)
+    assert (failed.code, "No space left on device" in error(failed)) == (1, True)
     assert len(tree(tmp_path / "out")) == 5
     assert cli("results", "--results", "out").out.count("shapes") == 1
+    copied.clear()
+    failed = cli("results", "import", results, "--results", "new")
+    assert (failed.code, "No space left on device" in error(failed)) == (1, True)
+    assert [*(tmp_path / "new").iterdir()] == []  # all or none
     monkeypatch.undo()
     assert cli("results", "import", results, "--results", tmp_path / "out").code == 0
     assert tree(tmp_path / "out") == tree(results)
@@ -512,7 +649,10 @@ def test_a_full_disk_leaves_whole_runs_only(
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_records_of_every_version_are_read(cli: Cli, version: str) -> None:
+def test_records_of_every_version_are_read(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     (path,) = (OLD / version).glob("*/*/*/*/record.json")
     stored = json.loads(path.read_text())
     assert f"v{stored['schema_version']}" == version
@@ -522,11 +662,17 @@ def test_records_of_every_version_are_read(cli: Cli, version: str) -> None:
 
     listed = cli("results", "--results", OLD / version)
     metric = f"{stored['metrics']['mAP@all']['expected']:.4f}"
-    for text in (stored["method"], metric, stored["run_id"].rpartition("-")[2]):
-        assert text in listed.out.splitlines()[1]
+    label = {"v1": "wch (settings not recorded)", "v2": "bihalf "}[version]
+    row = listed.out.splitlines()[1]
+    for text in (metric, stored["run_id"].rpartition("-")[2]):
+        assert text in row
+    assert row.startswith(label)
+    told = json.loads(cli("results", "--results", OLD / version, "--unchanged", "--json").out)
+    assert [run["changes"] for run in told["runs"]] == {"v1": [], "v2": [{}]}[version]
     shown = cli("results", "show", stored["run_id"], "--results", OLD / version)
     assert metric in shown.out
     assert f"  sha256    {stored['split']['sha256']}" in shown.out
+    assert ("  SHA-256  not recorded" in shown.out.splitlines()) == (version == "v1")
     done = cli("results", "verify", "--results", OLD / version, "--json")
     assert done.code == 0, done.out
     (row,) = json.loads(done.out)
@@ -535,14 +681,24 @@ def test_records_of_every_version_are_read(cli: Cli, version: str) -> None:
         "v2": "not there: log.jsonl, model.safetensors",
     }
     assert row["notes"] == [notes[version]]
+    taken = cli("results", "import", OLD / version, "--results", "new")
+    assert (taken.code, taken.out) == (0, "new: 1 new, 0 there before\n")
+    assert tree(tmp_path / "new") == tree(OLD / version)
 
 
-def test_codes_of_the_first_version_are_checked_by_the_metrics(tmp_path: Path) -> None:
-    shutil.copytree(OLD / "v1", tmp_path, dirs_exist_ok=True)
-    (path,) = tmp_path.glob("*/*/*/*/codes.npz")
+def test_codes_of_the_first_version_are_checked_by_the_metrics(cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(OLD / "v1", tmp_path / "v1")
+    (path,) = tmp_path.glob("v1/*/*/*/*/codes.npz")
     with np.load(path) as file:
         arrays = dict(file)
     arrays["query_labels"][0] += 1
     np.savez_compressed(path, **arrays)
-    problems = check(path.parent).problems
-    assert problems[0].startswith("metrics.mAP@1000.expected is recorded as 0.7690421749686902; the codes ")
+    said = "metrics.mAP@1000.expected is recorded as 0.7690421749686902; the codes give "
+    assert check(path.parent).problems[0].startswith(said)
+    refused = cli("results", "import", "v1", "--results", "new")
+    assert (refused.code, said in error(refused)) == (1, True)
+    path.unlink()
+    notes = [
+        "the hashes of its files are not recorded", "its codes are not there, so that no figure is checked",
+    ]  # fmt: skip
+    assert (check(path.parent).problems, check(path.parent).notes) == ([], notes)
