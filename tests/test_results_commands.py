@@ -185,7 +185,7 @@ def test_list_names_a_record_that_cannot_be_read(cli: Cli, results: Path) -> Non
     assert (shown.code, len(shown.out.splitlines())) == (0, 4)
     (warning,) = shown.err.splitlines()
     place = record.relative_to(results.parents[1])
-    assert warning.startswith(f"hashbench: warning: left out: {place} is not a record (the file: ")
+    assert warning.startswith(f"hashbench: warning: {place} is not a record (the file: ")
 
 
 # show
