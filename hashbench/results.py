@@ -98,6 +98,8 @@ class Record(_Part):
                 "files": None,
             }
             return {**data, **added}
+        if isinstance(data, dict) and None in (data.get("changes", {}), data.get("files", {})):
+            raise ValueError("only records of version 1 have no changes and files")
         return data
 
     @field_validator("config")

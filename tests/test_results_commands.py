@@ -356,10 +356,26 @@ def test_a_record_names_the_files_that_no_export_leaves_out(
     assert (check(folder).problems, check(folder).notes) == (problems, notes)
 
 
-def test_a_record_that_does_not_say_how_it_was_evaluated_is_none(cli: Cli, results: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda r: r["config"]["evaluation"].pop("radius"), "(config: Value error, evaluation lacks radius)"),
+        (
+            lambda r: r.update(files=None),
+            "(the file: Value error, only records of version 1 have no changes and files)",
+        ),
+        (
+            lambda r: r.update(changes=None),
+            "(the file: Value error, only records of version 1 have no changes and files)",
+        ),
+    ],
+)
+def test_a_record_that_says_too_little_is_none(
+    cli: Cli, results: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
     folder = next(results.glob("shapes@default/spq/*/*"))
-    edit(folder, lambda r: r["config"]["evaluation"].pop("radius"))
-    said = "record.json is not a record (config: Value error, evaluation lacks radius)"
+    edit(folder, change)
+    said = f"record.json is not a record {said}"
     done = cli("results", "verify", "--json")
     assert done.code == 1
     (row,) = [row for row in json.loads(done.out) if not row["passed"]]
@@ -369,6 +385,28 @@ def test_a_record_that_does_not_say_how_it_was_evaluated_is_none(cli: Cli, resul
     for command in (["verify", folder.name], ["show", folder.name], ["export", "out"]):
         refused = cli("results", *command)
         assert (refused.code, said in error(refused)) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "value", "problem"),
+    [
+        (
+            QUERIES,
+            "AP@all",
+            np.full(20, "a"),
+            "queries.npz cannot be read (could not convert string to float",
+        ),
+        (CODES, "bits", np.array([16, 16]), "codes.npz: bits: expected a whole number, found int64 [2]"),
+        (CODES, "bits", np.array("x"), "codes.npz: bits: expected a whole number, found <U1 []"),
+    ],
+)
+def test_arrays_of_another_kind_are_found(
+    results: Path, name: str, array: str, value: Any, problem: str
+) -> None:
+    folder = make_run(results, seed=7).folder
+    forge(folder, name, lambda arrays: arrays.update({array: value}))
+    (found,) = check(folder).problems
+    assert problem in found
 
 
 def test_a_moved_folder_is_found(cli: Cli, results: Path) -> None:
@@ -481,6 +519,8 @@ def test_what_is_there_is_never_replaced(cli: Cli, results: Path, tmp_path: Path
     folder = next((tmp_path / "out").glob("shapes@default/wch/*/*seed1*"))
     edit(folder, lambda record: record["timing"].update(train=1))
     shutil.rmtree(tmp_path / "out/shapes@default/spq")
+    for path in tmp_path.glob("out/*/*/*/*/codes.npz"):
+        path.unlink()
     before = tree(tmp_path / "out")
     for command in (["export", "out"], ["import", "out.tar.gz", "--results", "out"]):
         refused = cli("results", *command)
@@ -489,7 +529,7 @@ def test_what_is_there_is_never_replaced(cli: Cli, results: Path, tmp_path: Path
             f"{folder.relative_to(tmp_path)} is another run of the same id; "
             "move it away, or choose another folder"
         )
-        assert tree(tmp_path / "out") == before  # not even the run that is missing there
+        assert tree(tmp_path / "out") == before  # not even the run and the codes that are missing there
     flip(folder / CURVES)
     shutil.copy(results / folder.relative_to(tmp_path / "out") / "record.json", folder)
     damaged = (folder / CURVES).read_bytes()
@@ -640,6 +680,12 @@ def test_a_full_disk_leaves_whole_runs_only(
     failed = cli("results", "import", results, "--results", "new")
     assert (failed.code, "No space left on device" in error(failed)) == (1, True)
     assert [*(tmp_path / "new").iterdir()] == []  # all or none
+    (lacking,) = tmp_path.glob("out/*/*/*/*/codes.npz")
+    lacking.unlink()
+    before = tree(tmp_path / "out")
+    failed = cli("results", "export", "out", "--method", lacking.parts[-4])
+    assert (failed.code, "out/shapes@default/" in error(failed)) == (1, True)
+    assert tree(tmp_path / "out") == before
     monkeypatch.undo()
     assert cli("results", "import", results, "--results", tmp_path / "out").code == 0
     assert tree(tmp_path / "out") == tree(results)

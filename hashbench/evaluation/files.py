@@ -48,6 +48,9 @@ def load_codes(
     lacking = [name for name in NAMES if name not in arrays]
     if lacking:
         raise UsageError(f"{path} lacks {', '.join(lacking)}; save them with numpy.savez")
+    bits = arrays.get("bits", np.array(0))
+    if bits.shape or bits.dtype.kind not in "iu":
+        raise UsageError(f"{path}: bits: expected a whole number, found {bits.dtype} {list(bits.shape)}")
     query, database = (_codes(arrays[name], arrays) for name in NAMES[:2])
     return query, database, arrays["query_labels"], arrays["database_labels"]
 

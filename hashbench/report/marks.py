@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hashbench.report.cells import Cell, Column, paired
-from hashbench.report.significance import Difference, paired_bootstrap
-
-_DIGITS = 12  # that count: another version of NumPy or Numba may add in another order
+from hashbench.report.significance import DIGITS, Difference, paired_bootstrap
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def mark(columns: Mapping[Column, Mapping[str, Cell]]) -> dict[Column, dict[str,
     pairs, places = {}, {}
     for column, rows in columns.items():
         ranked = {label: cell for label, cell in rows.items() if not cell.collapsed}
-        means = {label: round(cell.mean, _DIGITS) for label, cell in ranked.items()}
+        means = {label: round(cell.mean, DIGITS) for label, cell in ranked.items()}
         order = sorted(set(means.values()), reverse=True)
         for label, cell in ranked.items() if len(ranked) > 1 else ():
             places[column, label] = order.index(means[label]) + 1

@@ -111,9 +111,8 @@ def select(results: Path, wanted: Selection, metric: str = "") -> Selected:
     runs, older = _newest(runs)
     runs, unfinished = share_common(runs, unfinished)
     done = {_identity(run) for run in runs}
-    unfinished = [
-        run for run in unfinished if _identity(run) not in done
-    ]  # done by another version of the code
+    # The others were done by another version of the code.
+    unfinished = [run for run in unfinished if _identity(run) not in done]
     runs, lacking = _having(runs, metric)
     runs = sorted(runs, key=lambda run: _order(run, wanted))
     labels = dict.fromkeys(run.label for run in sorted(runs, key=lambda run: _row_order(run, wanted)))

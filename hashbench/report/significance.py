@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 10_000
 _CHUNK = 2**22  # numbers of resampled queries held at once
-_NOISE = 1e-12  # another version of NumPy or Numba may add in another order
+DIGITS = 12  # that count: another version of NumPy or Numba may add in another order
 
 Pair = tuple[NDArray[np.float64], NDArray[np.float64]]
 """A value of each query [queries] by one method, and by another."""
@@ -58,7 +58,7 @@ def paired_bootstrap(pairs: Sequence[Pair], resamples: int = RESAMPLES) -> list[
     found: dict[int, Difference] = {}
     for places in by_queries.values():  # drawing is most of the work, and the same for all of a length
         differences = np.stack([pairs[place][0] - pairs[place][1] for place in places])
-        differences[np.abs(differences) < _NOISE] = 0
+        differences = np.round(differences, DIGITS)
         found |= zip(places, _bootstrap(differences, resamples), strict=True)
     return [found[place] for place in range(len(pairs))]
 
@@ -78,8 +78,9 @@ def _bootstrap(differences: NDArray[np.float64], resamples: int) -> list[Differe
     lowest, highest = np.quantile(means, (0.025, 0.975), axis=1)
     not_above, not_below = ((side.sum(axis=1) + 1) / (resamples + 1) for side in (means <= 0, means >= 0))
     p = np.minimum(1, 2 * np.minimum(not_above, not_below))
-    observed = differences.mean(axis=1)
-    return [Difference(*map(float, row)) for row in zip(observed, lowest, highest, p, strict=True)]
+    # Rounded, since another number of threads adds in another order.
+    values = np.round([differences.mean(axis=1), lowest, highest, p], DIGITS).T
+    return [Difference(*map(float, row)) for row in values]
 
 
 def _draws(random: np.random.Generator, count: int, queries: int) -> NDArray[np.float64]:

@@ -132,17 +132,15 @@ def _move(
     left_out: Collection[str] = (),
 ) -> Transferred:
     """Bring runs to a folder by `put(file, new file)`, each as a whole or not at all."""
-    new, there = [], 0
+    new, there, lacking = [], 0, []
     for run in runs:
         final = destination / place(run)
         if not final.exists():
             new.append(run)
         elif _same(final / RECORD, run.folder / RECORD):
             there += 1
-            for path in _paths(run, left_out):
-                if not (final / path.name).exists():  # as codes that were left out before
-                    put(path, final / f".{path.name}")
-                    (final / f".{path.name}").rename(final / path.name)
+            # as codes that were left out before
+            lacking += [(path, final) for path in _paths(run, left_out) if not (final / path.name).exists()]
         else:
             raise HashbenchError(
                 f"{final} is another run of the same id; move it away, or choose another folder"
@@ -157,6 +155,14 @@ def _move(
                     shutil.rmtree(partial)  # it would pass for a run that has not ended
                     raise
             advance(1)
+    for path, final in lacking:
+        partial = final / f".{path.name}"
+        try:
+            put(path, partial)
+            partial.rename(final / path.name)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise HashbenchError(f"{final} cannot be written ({error}); make room, and try again") from error
     return Transferred(new, there)
 
 
