@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_runs import make_dataset, make_run
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from hashbench import HashbenchError, UsageError, load_dataset
+from hashbench.evaluation import VERSION
 from hashbench.report.code_plots import codes_plot
 from hashbench.report.curve_plots import pr_plot, training_plot
 from hashbench.report.files import write_whole
@@ -24,9 +26,10 @@ from hashbench.report.metric_plots import bits_plot, speed_plot
 from hashbench.report.retrieval import _spread, retrieval_plot
 from hashbench.report.runs import StoredRun
 from hashbench.report.selection import Selection, select
-from hashbench.report.style import Plot, looks
+from hashbench.report.style import Plot, looks, style
 
 LONG = {"hyperparameters.mutual_attention": False, "hyperparameters.patch_weighting": False}
+FEATURES = "features that a command computes once count in the seconds of its first run only"
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +88,14 @@ def titles_of(figure: Figure) -> list[str]:
 
 def require_legible(figure: Figure) -> None:
     """All is inside the figure, and no panel, title or legend covers another."""
-    inside = figure.get_tightbbox()
+    with style():  # as a file is drawn: an axis may make further ticks
+        inside = figure.get_tightbbox()
+        boxes = [axis.get_tightbbox().padded(-1) for axis in figure.axes]
     width, height = figure.get_size_inches()
     assert inside.x0 >= -0.01
     assert inside.y0 >= -0.01
     assert inside.x1 <= width + 0.01
     assert inside.y1 <= height + 0.01
-    boxes = [axis.get_tightbbox().padded(-1) for axis in figure.axes]
     boxes += [legend.get_window_extent() for legend in figure.legends]
     if figure.get_suptitle():
         boxes.append(figure._suptitle.get_window_extent())  # type: ignore[attr-defined]
@@ -109,15 +113,15 @@ def test_all_text_is_inside_and_apart(plots: dict[str, Plot]) -> None:
 
 def test_a_single_run_makes_every_plot(results: Path) -> None:
     (run,) = runs_of(results, methods=["wch"], datasets=["photographs"], bits=[16])
-    for plot in (
-        pr_plot([run]),
-        bits_plot([run], "mAP@all"),
-        speed_plot([run], "P@all"),
-        training_plot([run]),
+    for plot, notes in (
+        (pr_plot([run]), []),
+        (bits_plot([run], "mAP@all"), []),
+        (speed_plot([run], "P@all"), [FEATURES]),
+        (training_plot([run]), []),
     ):
         require_legible(plot.figure)
         assert labels_of(plot.figure) == ["wch"]
-        assert all(note.startswith("features that a command computes once") for note in plot.notes)
+        assert list(plot.notes) == notes
 
 
 def test_many_long_labels_fit(tmp_path: Path) -> None:
@@ -138,7 +142,7 @@ def test_many_long_labels_fit(tmp_path: Path) -> None:
     assert all("$x_1$ and $" in label for label in labels_of(plot.figure))
 
 
-def test_collapsed_codes_are_hollow_and_named(results: Path, tmp_path: Path) -> None:
+def test_collapsed_codes_are_hollow_and_named(results: Path, plots: dict[str, Plot], tmp_path: Path) -> None:
     runs = runs_of(results, methods=["bad", "wch"], datasets=["shapes"], bits=[16], unchanged=True)
     for plot in (pr_plot(runs), bits_plot(runs, "mAP@all"), training_plot(runs)):
         assert labels_of(plot.figure) == ["bad, collapsed", "wch"]
@@ -155,8 +159,9 @@ def test_collapsed_codes_are_hollow_and_named(results: Path, tmp_path: Path) -> 
 
     some = [make_run(tmp_path, "wch", seed=seed, collapsed=seed == 1) for seed in range(3)]
     assert labels_of(bits_plot(some, "mAP@all").figure) == ["wch, 1 of 3 runs collapsed"]
-    assert "COLLAPSED: " in codes_plot(some[1]).figure.get_suptitle()
-    assert "COLLAPSED" not in codes_plot(some[0]).figure.get_suptitle()
+    for kind in ("codes", "retrieval"):
+        assert "COLLAPSED: " in plots[f"{kind} of bad"].figure.get_suptitle()
+        assert "COLLAPSED" not in plots[f"{kind} of wch"].figure.get_suptitle()
 
 
 def test_a_label_looks_the_same_in_all_plots(plots: dict[str, Plot]) -> None:
@@ -191,6 +196,7 @@ def test_precision_and_recall_are_means_over_seeds(results: Path) -> None:
         assert row.recall == pytest.approx(sum(recalls) / 3)
         assert (row.precision_least, row.precision_most) == (min(precisions), max(precisions))
     assert points["at"].iloc[-1] == 120  # the whole database
+    assert points["at"].dtype.kind == "i"  # so that --data has 120, not 120.0
     assert points["recall"].iloc[-1] == 1
     line = plot.figure.axes[0].get_lines()[0]
     assert np.array_equal(line.get_xydata(), points[["recall", "precision"]])
@@ -248,6 +254,18 @@ def test_metric_by_code_length(results: Path) -> None:
     assert axis.get_ylabel() == "mAP@1000 (± std over seeds)"
 
 
+def places_of(axis: Axes) -> list[float]:
+    """Where the markers of means stand on the horizontal axis."""
+    return [x for line in axis.get_lines() if line.get_marker() in ("o", "s") for x in line.get_xdata()]
+
+
+def test_points_stand_side_by_side(results: Path) -> None:
+    runs = runs_of(results, methods=["wch", "lsh"], datasets=["shapes"], unchanged=True)
+    (axis,) = bits_plot(runs, "mAP@all").figure.axes
+    assert axis.get_xlabel() == "Code length (bits); markers side by side"
+    assert places_of(axis) == pytest.approx([15.834, 31.669, 16.167, 32.334], abs=1e-3)  # by 0.015 doublings
+
+
 def test_cost(results: Path) -> None:
     runs = runs_of(results, methods=["wch", "lsh"], datasets=["shapes"], unchanged=True)
     plot = speed_plot(runs, "mAP@all")
@@ -258,10 +276,11 @@ def test_cost(results: Path) -> None:
     time, size = plot.figure.axes
     assert time.get_xscale() == "log"
     assert [tick.get_text() for tick in size.get_xticklabels()] == ["2", "4"]
-    (features,) = plot.notes
-    assert features.startswith("features that a command computes once count in the seconds of its first run")
+    assert places_of(size) == [2, 4, 2, 4]  # where they are, since the axis is a measure
+    assert plot.notes == [FEATURES]
     other = runs[0].record.model_copy(update={"environment": {"gpu": "H100"}})
-    _, note = speed_plot([StoredRun(other, runs[0].folder), *runs[1:]], "mAP@all").notes
+    features, note = speed_plot([StoredRun(other, runs[0].folder), *runs[1:]], "mAP@all").notes
+    assert features == FEATURES
     assert "different hardware" in note
 
 
@@ -284,6 +303,30 @@ def test_training_takes_means_within_epochs(results: Path) -> None:
     assert row["value_most"] == pytest.approx(max(of_seeds))
     variant = runs_of(results, methods=["wch"], datasets=["shapes"], bits=[16])[-1].label
     assert {label for label, _, _ in data.index} == {"wch", variant}  # in the same panels
+
+
+def test_training_has_a_row_of_panels_for_each_method(tmp_path: Path) -> None:
+    plain, variant, other = (
+        make_run(tmp_path, "wch"), make_run(tmp_path, "wch", changes=LONG), make_run(tmp_path, "bihalf"),
+    )  # fmt: skip
+    for run, parts in ((variant, {"balance"}), (other, {"contrastive", "balance"})):
+        path = run.folder / "log.jsonl"
+        steps = [json.loads(line) for line in path.read_text().splitlines()]
+        kept = [{key: value for key, value in step.items() if key not in parts} for step in steps]
+        path.write_text("\n".join(map(json.dumps, kept)))
+    figure = training_plot([other, plain, variant]).figure
+    require_legible(figure)
+    panels = [
+        (spec.rowspan.start, spec.colspan.start, axis.get_title(), axis.get_ylabel(), len(axis.get_lines()))
+        for axis in figure.axes
+        if (spec := axis.get_subplotspec()) is not None
+    ]
+    assert panels == [
+        (0, 0, "bihalf, shapes@default, 16 bits", "loss", 1),
+        (1, 0, "wch, shapes@default, 16 bits", "loss", 2),
+        (1, 1, "wch, shapes@default, 16 bits", "contrastive", 2),
+        (1, 2, "wch, shapes@default, 16 bits", "balance", 1),
+    ]
 
 
 def test_a_loss_that_is_not_finite_leaves_a_gap(tmp_path: Path) -> None:
@@ -316,16 +359,15 @@ def test_codes(tmp_path: Path) -> None:
         assert np.allclose(found["value"], np.bincount(distances[chosen], minlength=17) / chosen.sum())
 
 
-def test_dead_bits_have_no_correlation(tmp_path: Path) -> None:
-    plot = codes_plot(make_run(tmp_path, collapsed=True))
+def test_dead_bits_have_no_correlation(plots: dict[str, Plot]) -> None:
+    plot = plots["codes of bad"]
     correlation = plot.data[plot.data["panel"] == "correlation"]
     assert correlation["value"].notna().sum() == 1  # the first bit with itself
     assert plot.figure.axes[1].get_xlabel() == "Bit (orange: dead)"
 
 
-def test_product_codes_have_no_distances(tmp_path: Path) -> None:
-    run = make_run(tmp_path, product=True)
-    plot = codes_plot(run)
+def test_product_codes_have_no_distances(results: Path, plots: dict[str, Plot]) -> None:
+    run, plot = runs_of(results, methods=["spq"], bits=[16])[0], plots["codes of spq"]
     assert set(plot.data["panel"]) == {"balance", "correlation"}
     assert plot.notes == ["product codes have no Hamming distances, so there is no distribution of them"]
     with np.load(run.folder / "codes.npz") as file:
@@ -364,6 +406,23 @@ def test_retrieval_by_hamming_distance(tmp_path: Path) -> None:
     assert len(frames) == 3  # black, right, wrong
     assert {solid for _, solid in frames} == {True, False}
     assert "evenly spread over their order by AP@1000" in " ".join(plot.figure.get_suptitle().split())
+
+
+@pytest.mark.parametrize(("asked", "used"), [("mAP@all", "AP@all"), ("P@all", "AP@5"), ("mAP@7", "AP@5")])
+def test_queries_are_ordered_by_the_metric(tmp_path: Path, asked: str, used: str) -> None:
+    dataset = make_dataset()
+    run = make_run(tmp_path, dataset=dataset, noise=0.6, evaluation={"k": [5, "all"]})
+    plot = retrieval_plot(run, dataset, asked, queries=3, top=1)
+    with np.load(run.folder / "queries.npz") as file:
+        stored = {name: file[name].tolist() for name in ("AP@5", "AP@all")}
+    shown = {}
+    for name, values in stored.items():
+        order = sorted(range(20), key=values.__getitem__, reverse=True)
+        shown[name] = [order[0], order[10], order[19]]
+    assert shown["AP@5"] != shown["AP@all"]
+    assert plot.data["query"].tolist() == [dataset.query.images.ids[index] for index in shown[used]]
+    assert plot.data["ap"].tolist() == [stored[used][index] for index in shown[used]]
+    assert f"by {used} from best" in " ".join(plot.figure.get_suptitle().split())
 
 
 def test_retrieval_by_product_codes(tmp_path: Path) -> None:
@@ -413,6 +472,16 @@ def test_another_split_is_refused(tmp_path: Path) -> None:
         retrieval_plot(run, make_dataset(), "mAP@all")
 
 
+def test_queries_that_cannot_be_ordered_are_refused(tmp_path: Path) -> None:
+    dataset = make_dataset()
+    run = make_run(tmp_path, dataset=dataset)
+    (run.folder / "queries.npz").unlink()
+    other = run.record.model_copy(update={"evaluator": VERSION + 1})
+    message = f"{run.record.run_id} has no AP of its queries by the evaluator that is installed; run it again"
+    with pytest.raises(HashbenchError, match=message):
+        retrieval_plot(StoredRun(other, run.folder), dataset, "mAP@all", 1, 1)
+
+
 # Files
 
 
@@ -454,26 +523,39 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_commands_write_plot_and_numbers(cli: Callable[..., Any], results: Path, kind: str) -> None:
-    arguments = ("plot", kind, *COMMANDS[kind], "--results", results, "--output", "plot.pdf")
+    arguments = ("plot", kind, *COMMANDS[kind], "--results", results, "--output", "plot.svg")
     done = cli(*arguments, "--data", "numbers.csv")
     assert done.code == 0, done.err
-    assert {path.name for path in Path().iterdir()} == {"plot.pdf", "numbers.csv"}
+    assert {path.name for path in Path().iterdir()} == {"plot.svg", "numbers.csv"}
     assert len(pd.read_csv("numbers.csv")) > 4
 
 
 def test_retrieval_command_takes_the_options_of_the_run(cli: Callable[..., Any], tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs", "wch", load_dataset("digits", seed=3))
-    done = cli(
-        "plot", "retrieval", run.folder, "--queries", 2, "--top", 4, "--output", "r.svg", "--data", "r.csv"
-    )
-    assert done.code == 0, done.err
-    assert len(pd.read_csv("r.csv")) == 8
+    command = ("plot", "retrieval", run.folder, "--queries", 2, "--top", 3, "--output", "r.svg")
+    for options, name in (((), "AP@all"), (("--metric", "mAP@1000"), "AP@1000")):
+        done = cli(*command, "--data", "r.csv", *options)
+        assert (done.code, done.out, done.err) == (0, "", "")
+        found = pd.read_csv("r.csv")
+        with np.load(run.folder / "queries.npz") as file:
+            best, worst = file[name].max(), file[name].min()
+        assert found["ap"].tolist() == pytest.approx([best] * 3 + [worst] * 3)
     assert Path("r.svg").stat().st_size > 10_000
 
 
-def test_the_command_says_what_it_leaves_out(cli: Callable[..., Any], results: Path) -> None:
-    done = cli("plot", "pr", "--kind", "radius", "--bits", "16", "--results", results, "--output", "p.svg")
-    assert done.err == "hashbench: left out, since product codes have no Hamming radius: spq\n"
+def test_the_command_says_what_the_plot_leaves_out(cli: Callable[..., Any], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", changes=LONG)
+    make_run(tmp_path / "runs", "spq", changes=LONG, product=True)
+    (run.folder.parent / ".wch-shapes-16bit-seed7-0a1b2c.0123abcd").mkdir()
+    command = ("plot", "bits", "--metric", "P@H<=2", "--results", "runs")
+    done = cli(*command, "--output", "p.svg", "--data", "p.csv")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines() == [
+        "hashbench: spq is left out where it has no P@H<=2",
+        "hashbench: wch-shapes-16bit-seed7-0a1b2c has not ended, and is left out",
+        "hashbench: all runs (mutual_attention=false, patch_weighting=false)",
+    ]
+    assert pd.read_csv("p.csv")["label"].tolist() == ["wch"]
 
 
 # What users get wrong
@@ -521,6 +603,7 @@ def test_output_is_required(cli: Callable[..., Any]) -> None:
 def test_files_of_a_run_that_are_not_there(cli: Callable[..., Any], tmp_path: Path) -> None:
     dataset = load_dataset("digits")
     run, other = (make_run(tmp_path / "runs", name, dataset) for name in ("wch", "cibhash"))
+    make_run(tmp_path / "runs", "wch", dataset, seed=1)  # no mean without the other seed
     for name, kind, target in (
         ("codes.npz", "codes", (run.folder,)),
         ("codes.npz", "retrieval", (run.folder,)),
@@ -532,22 +615,33 @@ def test_files_of_a_run_that_are_not_there(cli: Callable[..., Any], tmp_path: Pa
         assert "came without codes" in done.err
     for name, kind in (("curves.csv", "pr"), ("log.jsonl", "training")):
         (run.folder / name).unlink()  # as an export may have left it out
-        done = cli("plot", kind, "--results", "runs", "--output", "p.pdf")
+        done = cli("plot", kind, "--results", "runs", "--output", "p.svg", "--data", "p.csv")
         assert (done.code, done.err) == (0, f"hashbench: left out, since they have no {name}: wch\n")
+        assert set(pd.read_csv("p.csv")["label"]) == {"cibhash"}
         (other.folder / name).unlink()
-        done = cli("plot", kind, "--results", "runs", "--output", "p.pdf")
+        done = cli("plot", kind, "--results", "runs", "--output", "none.svg")
         assert (done.code, done.err.count("\n")) == (2, 1)
+        assert not Path("none.svg").exists()
         assert f"there is nothing to draw; left out, since they have no {name}: cibhash, wch" in done.err
 
 
-def test_damaged_files_of_a_run_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("curves.csv", "a,b\n1,2\n"),
+        ("curves.csv", ""),
+        ("curves.csv", "curve,at,precision,recall\nrank,1,half,0\n"),
+        ("log.jsonl", "{"),
+        ("log.jsonl", "7"),
+        ("log.jsonl", '{"epoch": 0, "loss": "high"}'),
+    ],
+)
+def test_damaged_files_of_a_run_are_named(tmp_path: Path, name: str, content: str) -> None:
     run = make_run(tmp_path)
-    (run.folder / "curves.csv").write_text("a,b\n1,2\n")
-    (run.folder / "log.jsonl").write_text("{")
-    with pytest.raises(HashbenchError, match=r"curves\.csv is damaged .*results verify"):
-        pr_plot([run])
-    with pytest.raises(HashbenchError, match=r"log\.jsonl is damaged .*results verify"):
-        training_plot([run])
+    (run.folder / name).write_text(content)
+    make = pr_plot if name == "curves.csv" else training_plot
+    with pytest.raises(HashbenchError, match=f"{run.folder.name}/{name} is damaged .*results verify"):
+        make([run])
 
 
 def test_runs_that_do_not_compare_are_refused(tmp_path: Path) -> None:
@@ -562,7 +656,11 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_whole(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
     (tmp_path / "folder").mkdir()
-    for name, message in (("folder", r" \(.*choose another place"), ("none/a", ", since there is no folder")):
-        with pytest.raises(HashbenchError, match=f"{name} cannot be written{message}"):
+    for name, error, message in (
+        ("folder", HashbenchError, r" \(.*\); choose another place$"),
+        ("none/a", UsageError, f", since there is no folder {tmp_path / 'none'}$"),
+    ):
+        with pytest.raises(HashbenchError, match=f"{name} cannot be written{message}") as raised:
             write_whole(tmp_path / name, b"new")
+        assert raised.type is error
     assert {path.name for path in tmp_path.iterdir()} == {"a", "folder"}

@@ -32,6 +32,7 @@ Kind = Literal["rank", "radius", "topn"]
 
 # Of a line of a log; the rest is the loss and its parts.
 _EPOCH = ("epoch", "step", "seconds", "lr")
+_READABLE = 3  # panels beside each other
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,16 @@ def training_plot(runs: Sequence[StoredRun]) -> Plot:
             parts = shown.setdefault(f"{curve.cell.runs[0].record.method}, {column}", {})
             for part in curve.points["part"].unique():
                 parts.setdefault(part, {})[label] = curve
-    width = max(map(len, shown.values()))
+    rows = [
+        (title, dict(list(parts.items())[start : start + _READABLE]))
+        for title, parts in shown.items()
+        for start in range(0, len(parts), _READABLE)
+    ]
+    width = max(len(parts) for _, parts in rows)
     look = looks(run.label for run in runs)
     with style():
-        figure, panel_axes = panels(len(shown) * width, height=1.8, columns=width)
-        for place, (title, parts) in enumerate(shown.items()):
+        figure, panel_axes = panels(len(rows) * width, height=1.8, columns=width)
+        for place, (title, parts) in enumerate(rows):
             axes = panel_axes[place * width : (place + 1) * width]
             for axis in axes[len(parts) :]:
                 axis.remove()
@@ -198,7 +204,8 @@ def _precision(path: Path, curve: str) -> pd.DataFrame:
     """Columns at, precision, recall."""
     try:
         table = pd.read_csv(path)
-        return table.loc[table["curve"] == curve, ["at", "precision", "recall"]].astype(float)
+        points = table.loc[table["curve"] == curve, ["at", "precision", "recall"]]
+        return points.astype({"at": int, "precision": float, "recall": float})
     except (OSError, ValueError, KeyError) as error:
         raise HashbenchError(f"{path} is damaged ({error}); `hashbench results verify` tells more") from error
 

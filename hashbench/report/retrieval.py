@@ -93,7 +93,9 @@ def retrieval_plot(run: StoredRun, dataset: Dataset, metric: str, queries: int =
         metric = next(name for name in record.metrics if name.startswith("mAP"))
     values = run.average_precisions(metric)
     if values is None:
-        raise HashbenchError(f"{run.folder} has no AP of its queries by the evaluator that is installed")
+        raise HashbenchError(
+            f"{run.folder} has no AP of its queries by the evaluator that is installed; run it again"
+        )
     found = []
     for query in _spread(values, queries):
         distances = _distances(query_codes, database_codes, query)
