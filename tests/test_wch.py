@@ -146,7 +146,7 @@ def test_switches(network: tuple[wch.WCH, dict[str, Tensor]]) -> None:
                              for p in attended[0]],
     }  # fmt: skip
     for switch, rows in similarities.items():
-        weights = torch.softmax(torch.tensor(rows) / 0.2, dim=1)
+        weights = torch.softmax(torch.stack([torch.stack(row) for row in rows]) / 0.2, dim=1)
         expected = wch.weighted_contrastive_loss(*codes, weights / weights.diagonal())
         torch.testing.assert_close(loss(**{switch: False}), expected)
 
