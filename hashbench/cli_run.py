@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -85,18 +85,11 @@ def run(
     lengths, seeds = integers("--bits", bits, least=1), integers("--seed", seed, least=0)
     methods, datasets = _known(method, dataset)
 
-    from hashbench import experiment
     from hashbench.training import resolve_device, resolve_workers
 
     chosen = resolve_device(device)
-    planned: list[Planned] = []  # all of it, before hours of training end in a wrong key
-    for data in _load(datasets, protocol, data_root, lists, missing, data_settings, allow_overlap):
-        planned += [
-            (experiment.configure(m, data, bits=b, seed=s, device=chosen, settings=settings), data)
-            for m in methods
-            for b in lengths
-            for s in seeds
-        ]
+    data = _load(datasets, protocol, data_root, lists, missing, data_settings, allow_overlap)
+    planned = _plan({name: [settings] for name in methods}, data, lengths, seeds, chosen)
     runs: list[Run] = []
     try:
         runs.extend(_runs(planned, results, force, resolve_workers(workers, chosen)))
@@ -143,23 +136,12 @@ def ablate(
     lengths, seeds = integers("--bits", bits, least=1), integers("--seed", seed, least=0)
     methods, datasets = _known(method, dataset)
 
-    from hashbench import experiment
     from hashbench.training import resolve_device, resolve_workers
 
     chosen = resolve_device(device)
-    variants = {name: _variants(name, components) for name in methods}
-    planned: list[Planned] = []
-    for data in _load(datasets, protocol, data_root, lists, missing, data_settings, allow_overlap):
-        planned += [
-            (
-                experiment.configure(m, data, bits=b, seed=s, device=chosen, settings=[*settings, *without]),
-                data,
-            )
-            for m in methods
-            for b in lengths
-            for without in variants[m]
-            for s in seeds
-        ]
+    variants = {name: [[*settings, *without] for without in _variants(name, components)] for name in methods}
+    data = _load(datasets, protocol, data_root, lists, missing, data_settings, allow_overlap)
+    planned = _plan(variants, data, lengths, seeds, chosen)
     _check_plan(planned, metric)
     runs = list(_runs(planned, results, force, resolve_workers(workers, chosen)))
 
@@ -200,6 +182,34 @@ def _load(
             data.require_disjoint_queries()
         say_warnings(data)
         yield data
+
+
+def _plan(
+    variants: Mapping[str, Sequence[Sequence[str]]],
+    datasets: Iterable[Dataset],
+    lengths: Sequence[int],
+    seeds: Sequence[int],
+    device: str,
+) -> list[Planned]:
+    """All runs of a grid, configured before hours of training end in a wrong key.
+
+    Args:
+        variants: By method, the settings of each of its variants.
+        datasets: The loaded datasets.
+        lengths: Code lengths.
+        seeds: Seeds.
+        device: "cpu" or "cuda".
+    """
+    from hashbench import experiment
+
+    return [
+        (experiment.configure(m, data, bits=b, seed=s, device=device, settings=settings), data)
+        for data in datasets
+        for m, several in variants.items()
+        for b in lengths
+        for settings in several
+        for s in seeds
+    ]
 
 
 def _runs(planned: Sequence[Planned], results: Path, force: bool, workers: int) -> Iterator[Run]:

@@ -27,6 +27,7 @@ from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.config import RunConfig, flatten
 from hashbench.data_options import SPLIT_OPTIONS
 from hashbench.dataset import Dataset
+from hashbench.download import file_digest
 from hashbench.encoding import check_encoder, encode, encode_queries
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.evaluation import VERSION, Counts, Evaluation, code_health, evaluate
@@ -44,7 +45,6 @@ from hashbench.results import (
     Record,
     SplitRecord,
     Timing,
-    file_sha256,
     new_run_folder,
     read_record,
     run_folder,
@@ -208,7 +208,7 @@ def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = Fal
             evaluator=VERSION,
             changes=changed,
             components=declared,
-            files={file.name: file_sha256(file) for file in sorted(partial.iterdir())},
+            files={file.name: file_digest(file, "sha256") for file in sorted(partial.iterdir())},
         )
         write_record(record, partial)
     return Run(record, folder, existed=False)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.config import BackboneConfig, RunConfig, TrainingConfig
 from hashbench.dataset import Dataset, Split
+from hashbench.download import file_digest
 from hashbench.evaluation import VERSION, code_health, evaluate
 from hashbench.experiment import curves, save_codes, save_queries
 from hashbench.image_sets import ArrayImages
@@ -27,7 +28,6 @@ from hashbench.results import (
     Record,
     SplitRecord,
     Timing,
-    file_sha256,
     run_folder,
     write_record,
 )
@@ -119,7 +119,7 @@ def make_run(
         evaluator=VERSION,
         changes=dict(changes or {}),
         components=dict(components or {}),
-        files={file.name: file_sha256(file) for file in sorted(folder.iterdir())},
+        files={file.name: file_digest(file, "sha256") for file in sorted(folder.iterdir())},
     )
     write_record(record, folder)
     return StoredRun(record, folder)

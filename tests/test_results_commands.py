@@ -17,9 +17,10 @@ import pytest
 from fake_runs import make_run
 
 from hashbench import read_record
+from hashbench.download import file_digest
 from hashbench.report.runs import StoredRun
 from hashbench.report.verifying import Checked, verify
-from hashbench.results import CODES, CURVES, LOG, QUERIES, file_sha256
+from hashbench.results import CODES, CURVES, LOG, QUERIES
 
 OLD = Path(__file__).parent / "records"
 Cli = Callable[..., Any]
@@ -63,7 +64,7 @@ def forge(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -
 def replace(path: Path, content: bytes) -> None:
     """Write a file of a run, and its hash into the record."""
     path.write_bytes(content)
-    edit(path.parent, lambda record: record["files"].update({path.name: file_sha256(path)}))
+    edit(path.parent, lambda record: record["files"].update({path.name: file_digest(path, "sha256")}))
 
 
 def flip(path: Path) -> None:

@@ -17,7 +17,6 @@ LEVEL, COLLAPSED, OTHER_SEEDS, UNFINISHED = "≈", "‡", "†", "§"
 EXPLAINED = {
     LEVEL: "not distinguishable from the best of its column (paired bootstrap over the queries, 95 %)",
     COLLAPSED: "codes collapsed",
-    OTHER_SEEDS: "other seeds",
     UNFINISHED: "not finished: failed, stopped, or still running",
 }
 

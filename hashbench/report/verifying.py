@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from hashbench.config import flatten
+from hashbench.download import file_digest
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import VERSION, Evaluation, code_health
 from hashbench.report.runs import StoredRun
-from hashbench.results import CODES, CURVES, LOG, MODEL, QUERIES, file_sha256, run_folder
+from hashbench.results import CODES, CURVES, LOG, MODEL, QUERIES, run_folder
 
 FILES = (CODES, CURVES, LOG, MODEL, QUERIES)
 """What lies beside a record."""
@@ -123,7 +124,11 @@ def _files(run: StoredRun) -> tuple[dict[str, str], list[str]]:
 
 def _changed(path: Path, sha256: str) -> str | None:
     try:
-        return None if file_sha256(path) == sha256 else f"{path.name} has changed since it was recorded"
+        return (
+            None
+            if file_digest(path, "sha256") == sha256
+            else f"{path.name} has changed since it was recorded"
+        )
     except OSError as error:
         return f"{path.name} cannot be read: {error.strerror}"
 
