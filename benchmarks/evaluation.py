@@ -1,8 +1,10 @@
-"""Time the evaluator against a plain NumPy evaluation: one `argsort` per query.
-
-Both get the same random codes and labels, in one process:
+"""Time the counting of pairs, and all of the evaluator against a plain NumPy evaluation by `argsort`.
 
     python benchmarks/evaluation.py
+
+Counting is timed for several lengths of codes and both kinds of labels: by one thread, by all, and on the GPU
+if there is one; and by two processes that each have a shard of the database. Then the evaluator and the plain
+evaluation get the same random codes and labels, in one process.
 
 The plain one does what evaluation scripts of this field commonly do: one function for mAP and one for the
 curve, each of which ranks the whole database anew for every query.
@@ -11,20 +13,30 @@ curve, each of which ranks the whole database anew for every query.
 from __future__ import annotations
 
 import argparse
+import functools
+import multiprocessing
+import operator
 import time
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numba
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from hashbench.evaluation import Evaluation, count_pairs, evaluate
+from hashbench.codes import BinaryCodes
+from hashbench.evaluation import Counts, Evaluation, Labels, count_pairs, evaluate
 from hashbench.evaluation.inputs import read_codes, read_labels
 
 K = 5000
 RANKS = [1, *range(500, 10_001, 500)]
+COUNTED_BITS = (16, 32, 64, 128)
+CLASSES = 10  # as ids
+COLUMNS = 81  # of multi-hot labels, with 2.4 labels an item on average, as NUS-WIDE has
 
 Result = TypeVar("Result")
 
@@ -110,8 +122,75 @@ def peak_memory(function: Callable[[], object]) -> float:
     return peak / 1e6
 
 
+def print_throughput(queries: int, items: int, repeats: int) -> None:
+    """Print pairs a second by length of codes, kind of labels and place."""
+    rng = np.random.default_rng(0)
+    threads: int = numba.config.NUMBA_NUM_THREADS
+    labels = {
+        f"{CLASSES} classes": Labels.from_array(rng.integers(0, CLASSES, items)),
+        f"{COLUMNS} labels": Labels.from_array(rng.random((items, COLUMNS), np.float32) < 2.4 / COLUMNS),
+    }
+    places = [("cpu", count) for count in sorted({1, threads})] + [("cuda", 1)] * torch.cuda.is_available()
+    print(f"{queries:,} queries x {items:,} items, billion pairs a second")
+    names = ["GPU" if device == "cuda" else f"{count} thread(s)" for device, count in places]
+    print(f"{'':20}" + "".join(f"{name:>14}" for name in names))
+    for bits in COUNTED_BITS:
+        codes = BinaryCodes.from_array(rng.random((items, bits), np.float32) < 0.5)
+        for name, database in labels.items():
+            pairs = (codes[:queries], codes, Labels(database.packed[:queries], database.columns), database)
+            rates = []
+            for device, count in places:
+                numba.config.NUMBA_NUM_THREADS = count  # what the environment variable sets
+                count_pairs(*pairs, device=device)  # compiles
+                took, _ = seconds(lambda: count_pairs(*pairs, device=device), repeats)  # noqa: B023
+                rates.append(queries * items / took / 1e9)
+            print(f"{bits:3} bits, {name:10}" + "".join(f"{rate:14.2f}" for rate in rates))
+    numba.config.NUMBA_NUM_THREADS = threads
+
+
+def count_shard(shard: int, shards: int, queries: int, items: int) -> Counts:
+    """The counts of one of equal shards of the database, by one thread; in a process of its own."""
+    numba.config.NUMBA_NUM_THREADS = 1
+    pairs = one_shard(shard, shards, queries, items)
+    return count_pairs(*pairs)
+
+
+@functools.cache
+def one_shard(
+    shard: int, shards: int, queries: int, items: int
+) -> tuple[BinaryCodes, BinaryCodes, Labels, Labels]:
+    """Codes of 64 bits and classes of all queries and of a shard of the database."""
+    rng = np.random.default_rng(0)
+    codes = BinaryCodes.from_array(rng.random((items, 64), np.float32) < 0.5)
+    labels = Labels.from_array(rng.integers(0, CLASSES, items))
+    own = slice(items * shard // shards, items * (shard + 1) // shards)
+    return (
+        codes[:queries],
+        codes[own],
+        Labels(labels.packed[:queries], None),
+        Labels(labels.packed[own], None),
+    )
+
+
+def print_processes(queries: int, items: int, repeats: int) -> None:
+    """Print pairs a second of 1 and 2 processes, which count shards whose counts are added up."""
+    print("64 bits, 10 classes, processes of one thread each, counts added up")
+    for shards in (1, 2):
+        with ProcessPoolExecutor(shards, multiprocessing.get_context("spawn")) as pool:
+
+            def count() -> Counts:
+                sizes = [[size] * shards for size in (shards, queries, items)]  # noqa: B023
+                parts = pool.map(count_shard, range(shards), *sizes)  # noqa: B023
+                return functools.reduce(operator.add, parts)
+
+            for _ in range(3):  # compiles, and draws every shard in every process
+                count()
+            took, _ = seconds(count, repeats)
+        print(f"{shards} process(es)      {queries * items / took / 1e9:14.2f}")
+
+
 def main() -> None:
-    """Run both and print what they took and whether they agree."""
+    """Time the counting; run both evaluations and print what they took and whether they agree."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -121,6 +200,9 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=21)
     parser.add_argument("--repeats", type=int, default=5, help="runs of hashbench; the best one counts")
     sizes = parser.parse_args()
+    queries = min(sizes.queries, sizes.items)
+    print_throughput(queries, sizes.items, sizes.repeats)
+    print_processes(queries, sizes.items, sizes.repeats)
     data = Data.draw(sizes.queries, sizes.items, sizes.bits, sizes.labels)
     compile_seconds, _ = seconds(lambda: whole_evaluation(Data.draw(2, 100, sizes.bits, sizes.labels)))
 
@@ -136,7 +218,7 @@ def main() -> None:
     curve_seconds, (precision, recall) = seconds(lambda: plain_curve(data))
     plain_seconds = map_seconds + curve_seconds
 
-    print(f"{sizes.queries:,} queries x {sizes.items:,} items, {sizes.bits} bits, {sizes.labels} labels")
+    print(f"\n{sizes.queries:,} queries x {sizes.items:,} items, {sizes.bits} bits, {sizes.labels} labels")
     print(f"hashbench, first call (compiles or loads)   {compile_seconds:8.3f} s")
     print(f"hashbench, counts alone                     {count_seconds:8.3f} s")
     print(f"hashbench, arrays to mAP@{K} and curve     {whole_seconds:8.3f} s")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hashbench.codes import BinaryCodes
 from hashbench.errors import UsageError
-from hashbench.evaluation import Counts, evaluate
+from hashbench.evaluation import Counts, Labels, count_pairs, evaluate
 
-QUERIES, ITEMS = 70, 5_003  # more than one block of either, and not a whole number of them
+QUERIES, ITEMS = 70, 5_003  # more than one chunk of either, and not a whole number of them
 
 
 def random_codes(rng: np.random.Generator, n: int, bits: int) -> NDArray[np.int8]:
@@ -29,7 +30,9 @@ def plain_counts(
     return items, hits
 
 
-@pytest.mark.parametrize(("bits", "columns"), [(12, 2), (48, 81), (64, 21), (128, 100), (200, 1000)])
+@pytest.mark.parametrize(
+    ("bits", "columns"), [(1, 3), (12, 2), (48, 81), (64, 21), (127, 16), (128, 100), (200, 500), (1024, 17)]
+)
 def test_multi_hot_labels(bits: int, columns: int) -> None:
     rng = np.random.default_rng(bits)
     query, database = random_codes(rng, QUERIES, bits), random_codes(rng, ITEMS, bits)
@@ -65,6 +68,61 @@ def test_class_ids_and_their_multi_hot_form_agree() -> None:
     by_id = evaluate(query, database, query_ids, database_ids).counts
     multi_hot = evaluate(query, database, np.eye(10)[query_ids], np.eye(10)[database_ids]).counts
     np.testing.assert_array_equal(by_id.relevant, multi_hot.relevant)
+
+
+@pytest.mark.parametrize("bits", [16, 128])  # columns of one byte, and of two
+@pytest.mark.parametrize("items", [1, 2, 4_096, 4_097, 61_440, 61_441, 122_881])  # chunks and blocks
+def test_whole_and_broken_blocks(bits: int, items: int) -> None:
+    rng = np.random.default_rng(items)
+    query, database = random_codes(rng, 2, bits), random_codes(rng, items, bits)
+    query_ids, database_ids = np.array([0, 2]), rng.integers(0, 3, items)
+    counts = evaluate(query, database, query_ids, database_ids).counts
+    expected = plain_counts(query, database, query_ids[:, None] == database_ids)
+    np.testing.assert_array_equal(counts.items, expected[0])
+    np.testing.assert_array_equal(counts.relevant, expected[1])
+
+
+@pytest.mark.parametrize("bits", [64, 128])
+def test_more_equal_items_than_a_table_counts(bits: int) -> None:
+    items = 2**17 + 1
+    codes = BinaryCodes(np.full((items, bits // 64), 2**64 - 1, np.uint64), bits)
+    same = Labels(np.zeros((items, 1), np.uint64), None)
+    counts = count_pairs(codes[:1], codes, Labels(same.packed[:1], None), same)
+    assert counts.items[0, 0] == counts.relevant[0, 0] == counts.items.sum() == items
+    opposite = BinaryCodes(np.zeros((1, bits // 64), np.uint64), bits)
+    counts = count_pairs(opposite, codes, Labels(same.packed[:1], None), same)
+    assert counts.items[0, bits] == counts.relevant[0, bits] == counts.items.sum() == items
+
+
+def test_class_ids_of_every_size() -> None:
+    ids = np.array([[0, 1, 255, 256, 65_535, 65_536, 2**32, 2**56 + 1, 2**63, 2**64 - 1]], np.uint64).T
+    codes = BinaryCodes(np.arange(len(ids), dtype=np.uint64)[:, None], 4)
+    counts = count_pairs(codes, codes, Labels(ids, None), Labels(ids, None))
+    np.testing.assert_array_equal(counts.relevant, [[1, 0, 0, 0, 0]] * len(ids))  # each finds itself alone
+    small = Labels(ids % np.uint64(256), None)  # a query's class may be larger than any of the database's
+    counts = count_pairs(codes, codes, Labels(ids, None), small)
+    np.testing.assert_array_equal(counts.relevant.sum(axis=1), (ids == small.packed.T).sum(axis=1))
+
+
+def test_arrays_that_are_not_contiguous() -> None:
+    rng = np.random.default_rng(2)
+    packed = rng.integers(0, 2**63, (301, 4), np.uint64)
+    labels = rng.integers(0, 4, (602, 3), np.uint64)
+    codes, classes = BinaryCodes(packed[::-1, ::2], 128), Labels(labels[::2, 1:2], None)
+    rows = slice(None, None, 40)
+    counts = count_pairs(codes[rows], codes, Labels(classes.packed[rows], None), classes)
+    signs = codes.to_signs()
+    items, relevant = plain_counts(signs[rows], signs, classes.packed[rows] == classes.packed.T)
+    np.testing.assert_array_equal(counts.items, items)
+    np.testing.assert_array_equal(counts.relevant, relevant)
+
+
+def test_what_cannot_be_counted() -> None:
+    codes, ids = BinaryCodes(np.zeros((1, 512), np.uint64), 32_768), Labels(np.zeros((1, 1), np.uint64), None)
+    with pytest.raises(UsageError, match="at most 32,767 bits"):
+        count_pairs(codes, codes, ids, ids)
+    with pytest.raises(UsageError, match="expected 'cpu' or 'cuda', found 'tpu'"):
+        count_pairs(codes, codes, ids, ids, device="tpu")
 
 
 def test_counts_of_shards_add_up() -> None:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numba
 import numpy as np
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from hashbench.codes import BinaryCodes
 from hashbench.errors import UsageError
-from hashbench.evaluation.compiled import compiled
+from hashbench.evaluation import kernels
 from hashbench.evaluation.labels import Labels
 
-# A block of this many items stays in the cache while a block of queries passes over it.
-_ITEMS_PER_BLOCK = 4096
-_QUERIES_PER_BLOCK = 64
+_QUERIES_PER_BLOCK = 64  # pass together over a block of items, which stays in the cache
 
 Kernel = Callable[..., None]
 # Makes rows of numbers, float64 [rows, queries], from items and relevant items, int64 [queries, buckets].
@@ -99,27 +94,60 @@ class Counts:
 
 
 def count_pairs(
-    query_codes: BinaryCodes, database_codes: BinaryCodes, query_labels: Labels, database_labels: Labels
+    query_codes: BinaryCodes,
+    database_codes: BinaryCodes,
+    query_labels: Labels,
+    database_labels: Labels,
+    device: str = "cpu",
 ) -> Counts:
     """Count items and relevant items by Hamming distance, for each query.
 
-    Time is O(queries · items), memory O(queries · bits): no matrix of distances and no sort. Uses as many
-    threads as Numba would; the environment variable NUMBA_NUM_THREADS limits them.
+    Time is O(queries · items); memory is O(queries · bits) and a copy of the codes and labels: no matrix of
+    distances and no sort. Uses as many threads as Numba would; the environment variable NUMBA_NUM_THREADS
+    limits them.
 
     Args:
         query_codes: Codes of the queries.
         database_codes: Codes of the database, of the same length in bits.
         query_labels: Labels of the queries.
         database_labels: Labels of the database, in the same form.
+        device: "cpu", or "cuda" to count on a GPU by torch; the counts are the same.
+
+    Raises:
+        UsageError: There is no such device, torch sees no GPU, or the codes are too long for the CPU
+            (32,767 bits).
+        HashbenchError: The memory of the GPU does not suffice.
     """
-    kernel = _kernel(query_codes.packed.shape[1], query_labels.packed.shape[1], query_labels.by_class)
-    histogram = np.zeros((len(query_codes), 2 * (query_codes.bits + 1)), np.int64)
-    items = np.ravel(database_codes.packed), np.ravel(database_labels.packed)
-    queries = np.ascontiguousarray(query_codes.packed), query_labels.packed
+    if device == "cuda":
+        from hashbench.evaluation import torch_counts  # torch takes a second to import
+
+        return Counts(*torch_counts.count(query_codes, database_codes, query_labels, database_labels))
+    if device != "cpu":
+        raise UsageError(f"device: expected 'cpu' or 'cuda', found {device!r}")
+    bits = query_codes.bits
+    if bits > kernels.LONGEST_CODE:
+        raise UsageError(f"codes: expected at most {kernels.LONGEST_CODE:,} bits, found {bits:,}")
+    label_bits = _label_bits(query_labels, database_labels)
+    queries = (
+        kernels.byte_rows(query_codes.packed, bits),
+        kernels.byte_rows(query_labels.packed, label_bits),
+    )
+    items = (
+        kernels.byte_planes(database_codes.packed, bits),
+        kernels.byte_planes(database_labels.packed, label_bits),
+    )
+    histogram = np.zeros((len(query_codes), 2 * (bits + 1)), np.int64)
 
     def count(start: int) -> None:
         block = slice(start, start + rows)
-        kernel(queries[0][block], queries[1][block], *items, histogram[block])
+        kernels.count(
+            queries[0][block],
+            queries[1][block],
+            *items,
+            query_labels.by_class,
+            kernels.column_buffer(bits),
+            histogram[block],
+        )
 
     threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     rows = min(_QUERIES_PER_BLOCK, -(-len(query_codes) // threads))
@@ -130,47 +158,8 @@ def count_pairs(
     return Counts(histogram[:, ::2] + relevant, relevant)
 
 
-def _emit_popcount(_context: Any, _word: Any) -> Any:
-    signature = numba.uint64(numba.uint64)
-    return signature, lambda _context, builder, _signature, arguments: builder.ctpop(arguments[0])
-
-
-_popcount: Any = intrinsic(_emit_popcount)
-
-
-@functools.cache
-def _kernel(code_words: int, label_words: int, by_class: bool) -> Kernel:
-    """The counting loop, compiled for codes and labels of so many words, so that its inner loops unroll."""
-    # Unsigned indices spare the compiler the test for negative ones, a third of the time of this loop.
-    unsigned = numba.uint64
-    zero, two, block_size = np.uint64(0), np.uint64(2), np.uint64(_ITEMS_PER_BLOCK)
-    code_size, label_size = np.uint64(code_words), np.uint64(label_words)
-
-    @compiled
-    def count(
-        query_codes: NDArray[np.uint64],  # [queries, code words]
-        query_labels: NDArray[np.uint64],  # [queries, label words]
-        codes: NDArray[np.uint64],  # [items * code words]
-        labels: NDArray[np.uint64],  # [items * label words]
-        histogram: NDArray[np.int64],  # [queries, 2 * (bits + 1)], column 2 * distance + relevant
-    ) -> None:
-        items = unsigned(len(codes)) // code_size
-        for start in range(zero, items, block_size):
-            stop = min(start + block_size, items)
-            for query in range(len(query_codes)):
-                code, label, row = query_codes[query], query_labels[query], histogram[query]
-                for item in range(start, stop):
-                    distance = zero
-                    for word in range(code_size):
-                        distance += _popcount(code[word] ^ codes[item * code_size + word])
-                    if by_class:
-                        relevant = label[zero] == labels[item]
-                    else:
-                        shared = zero
-                        for word in range(label_size):
-                            shared |= label[word] & labels[item * label_size + word]
-                        relevant = shared != zero
-                    row[two * distance + unsigned(relevant)] += 1
-
-    kernel: Kernel = count
-    return kernel
+def _label_bits(query: Labels, database: Labels) -> int:
+    """How many bits of the packed labels matter: one a label, or those of the largest class id."""
+    if query.columns is not None:
+        return query.columns
+    return max(1, *(int(labels.packed.max(initial=0)).bit_length() for labels in (query, database)))
