@@ -50,8 +50,10 @@ def test_every_metric_equals_its_enumeration(
     counted: list[tuple[int, int]], data: st.DataObject, denominator: Denominator
 ) -> None:
     k = data.draw(st.integers(1, sum(n for n, _ in counted)))
-    found = Evaluation(row(counted), (k,), denominator=denominator).to_dict()["metrics"]
+    radius = data.draw(st.integers(0, len(counted)))
+    found = Evaluation(row(counted), (k,), radius, denominator).to_dict()["metrics"]
     orders = rankings(counted)
+    ball = sum(n for n, _ in counted[: radius + 1])
     scores = [average_precision(order, k, denominator) for order in orders]
     hits = [Fraction(sum(order[:k])) for order in orders]
     relevant = sum(orders[0])
@@ -59,6 +61,7 @@ def test_every_metric_equals_its_enumeration(
         f"mAP@{k}": scores,
         f"P@{k}": [hit / k for hit in hits],
         f"R@{k}": [hit / max(relevant, 1) for hit in hits],
+        f"mAP@H<={radius}": [average_precision(order, ball, "hits") for order in orders],
     }.items():
         expected = {"expected": sum(values) / len(values), "lowest": min(values), "highest": max(values)}
         assert found[name] == pytest.approx({key: float(value) for key, value in expected.items()}, abs=1e-14)

@@ -67,7 +67,7 @@ MULTI_HOT = {"query_labels": [[1, 0], [0, 1]], "database_labels": [[1, 0], [0, 1
         ({"denominator": "all"}, "denominator: expected 'hits' or 'relevant', found 'all'"),
         ({"no_relevant": "drop"}, "no_relevant: expected 'zero' or 'skip', found 'drop'"),
         ({"query_labels": [5, 5], "no_relevant": "skip"}, "leaves no query"),
-        ({"device": "cuda"}, "device: evaluation runs on the CPU, found 'cuda'"),
+        ({"device": "tpu"}, "device: expected 'cpu', 'cuda' or 'auto', found 'tpu'"),
     ],
 )
 def test_wrong_input_is_an_error_of_one_line(changes: dict[str, Any], message: str) -> None:

@@ -119,6 +119,26 @@ def test_precision_within_radius_counts_an_empty_ball_as_zero() -> None:
     assert Evaluation(counts, radius=9).precision_within_radius == pytest.approx((2 / 4 + 1) / 2)
 
 
+def test_average_precision_within_radius_is_of_the_ball_alone() -> None:
+    items = np.array([[0, 2, 1, 9], [0, 0, 0, 12], [3, 0, 0, 9]])
+    relevant = np.array([[0, 1, 1, 9], [0, 0, 0, 12], [0, 0, 0, 1]])
+    # Of the first query, [+ − +] or [− + +]; the balls of the others are empty, or hold nothing relevant.
+    first, second = (1 + 2 / 3) / 2, (1 / 2 + 2 / 3) / 2
+    ev = Evaluation(Counts(items, relevant), denominator="relevant")
+    assert ev.mean_average_precision_within_radius == pytest.approx((first + second) / 2 / 3)
+    assert ev.bounds_within_radius == pytest.approx((second / 3, first / 3))
+    whole = Evaluation(Counts(items, relevant), radius=9)
+    assert whole.mean_average_precision_within_radius == pytest.approx(whole.mean_average_precision("all"))
+    assert whole.bounds_within_radius == pytest.approx(whole.bounds("all"))
+
+
+def test_device(inputs: dict[str, Any]) -> None:
+    assert evaluate(**inputs, device="auto").to_dict() == evaluate(**inputs).to_dict()
+    for graded in (False, True):
+        with pytest.raises(UsageError, match="device: expected 'cpu', 'cuda' or 'auto', found 'tpu'"):
+            evaluate(**inputs, graded=graded, device="tpu")
+
+
 def test_curve_by_rank(inputs: dict[str, Any]) -> None:
     ev = evaluate(**inputs, no_relevant="skip")
     curve = ev.curve_by_rank()
@@ -162,7 +182,8 @@ def test_to_dict_is_ready_for_json(inputs: dict[str, Any]) -> None:
         "queries_without_relevant": 1,
         "database": 200,
     }
-    assert set(found["metrics"]) == {"mAP@5", "mAP@all", "P@5", "P@all", "R@5", "R@all", "P@H<=1"}
+    ranked = [f"{name}@{k}" for name in ("mAP", "P", "R") for k in (5, "all")]
+    assert list(found["metrics"]) == [*ranked, "P@H<=1", "mAP@H<=1"]
     for values in found["metrics"].values():
         assert values["lowest"] <= values["expected"] <= values["highest"]
     assert found["metrics"]["mAP@5"]["expected"] == ev.mean_average_precision(5)

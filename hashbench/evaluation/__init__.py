@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from hashbench.codes import Codes, ProductCodes
 from hashbench.errors import UsageError
 from hashbench.evaluation.counts import Counts, count_pairs
+from hashbench.evaluation.graded import GradedCounts, count_graded_pairs
 from hashbench.evaluation.health import CodeHealth, code_health
 from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels, read_vectors
 from hashbench.evaluation.labels import Labels
@@ -20,8 +21,10 @@ __all__ = [
     "CodeHealth",
     "Counts",
     "Evaluation",
+    "GradedCounts",
     "Labels",
     "code_health",
+    "count_graded_pairs",
     "count_pairs",
     "evaluate",
 ]
@@ -39,6 +42,7 @@ def evaluate(
     radius: int = 2,
     denominator: Denominator = "hits",
     no_relevant: NoRelevant = "zero",
+    graded: bool = False,
     device: str = "cpu",
 ) -> Evaluation:
     """Rank the database by its distance from each query and measure the rankings.
@@ -55,12 +59,14 @@ def evaluate(
         query_labels: Labels of the queries: class ids [queries], or multi-hot [queries, classes].
         database_labels: Labels of the database, in the same form.
         k: The cut-offs to report: numbers of items retrieved, or "all".
-        radius: Hamming radius, in bits, of the precision within a radius.
+        radius: Hamming radius, in bits, of the precision and the mAP within a radius.
         denominator: What AP@k divides by: "hits", the relevant items in the top k, or "relevant",
             min(k, all relevant items).
         no_relevant: Queries without a relevant item in the database score 0 ("zero") or are left out of every
             mean ("skip").
-        device: Only "cpu".
+        graded: Count the labels that two items share, for NDCG@k and ACG@k; of binary codes only.
+        device: Where pairs are counted: "cpu", "cuda", or "auto", which is a GPU if there is one. Product
+            codes and graded counts stay on the CPU.
 
     Returns:
         The metrics; see `Evaluation`.
@@ -73,18 +79,26 @@ def evaluate(
         >>> evaluate(codes[:1], codes[1:], [0], [0, 1]).mean_average_precision("all")
         1.0
     """
-    if device != "cpu":
-        raise UsageError(f"device: evaluation runs on the CPU, found {device!r}; leave `device` out")
-    rankings: Counts | ProductRankings
+    if device not in ("cpu", "cuda", "auto"):
+        raise UsageError(f"device: expected 'cpu', 'cuda' or 'auto', found {device!r}")
     if isinstance(database_codes, ProductCodes):
+        if graded:
+            raise UsageError("graded: product codes have no graded metrics; leave `graded` out")
         vectors = read_vectors(query_codes, database_codes)
         labels = _read_labels(query_labels, vectors, database_labels, database_codes)
-        rankings = ProductRankings(vectors, database_codes, *labels)
-    else:
-        query, database = read_codes(query_codes, database_codes)
-        labels = _read_labels(query_labels, query, database_labels, database)
-        rankings = count_pairs(query, database, *labels)
-    return Evaluation(rankings, k, radius, denominator, no_relevant)
+        ranked = ProductRankings(vectors, database_codes, *labels)
+        return Evaluation(ranked, k, radius, denominator, no_relevant)
+    query, database = read_codes(query_codes, database_codes)
+    labels = _read_labels(query_labels, query, database_labels, database)
+    if graded:
+        shared = count_graded_pairs(query, database, *labels)
+        return Evaluation(shared.counts, k, radius, denominator, no_relevant, shared)
+    if device == "auto":
+        from hashbench.device import resolve_device  # torch takes a second to import
+
+        device = resolve_device(device)
+    counts = count_pairs(query, database, *labels, device=device)
+    return Evaluation(counts, k, radius, denominator, no_relevant)
 
 
 def _read_labels(

@@ -48,6 +48,26 @@ def average_precisions(
     return result
 
 
+def average_precisions_within(
+    items: NDArray[np.int64], relevant: NDArray[np.int64], buckets: int
+) -> NDArray[np.float64]:
+    """Average precision of the items in the first buckets alone, however many those are.
+
+    It divides by the relevant items among them; without any it is 0.
+
+    Args:
+        items: Items in each bucket, int64 [queries, buckets], by rising distance.
+        relevant: Relevant items in each bucket.
+        buckets: How many buckets count; there may be fewer.
+
+    Returns:
+        float64 [3, queries]; rows EXPECTED, LOWEST, HIGHEST.
+    """
+    result = np.empty((3, len(items)))
+    _average_precisions_within(items, relevant, buckets, result)
+    return result
+
+
 def hits_at(
     items: NDArray[np.int64], relevant: NDArray[np.int64], ranks: Sequence[int]
 ) -> NDArray[np.float64]:
@@ -84,6 +104,18 @@ def _average_precisions(
         # Without ties all three are equal up to rounding, which must not put them out of order.
         result[LOWEST, query] = min(lowest, expected)
         result[HIGHEST, query] = max(highest, expected)
+
+
+@compiled
+def _average_precisions_within(
+    items: NDArray[np.int64], relevant: NDArray[np.int64], buckets: int, result: NDArray[np.float64]
+) -> None:
+    for query in range(len(items)):
+        hits = relevant[query, :buckets].sum()
+        expected, lowest, highest = _sums_before(items[query, :buckets], relevant[query, :buckets])
+        result[EXPECTED, query] = _ratio(expected, hits, 0)
+        result[LOWEST, query] = _ratio(min(lowest, expected), hits, 0)
+        result[HIGHEST, query] = _ratio(max(highest, expected), hits, 0)
 
 
 @compiled

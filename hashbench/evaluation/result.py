@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 
 from hashbench.errors import UsageError
 from hashbench.evaluation.counts import Counts
-from hashbench.evaluation.metrics import EXPECTED, average_precisions, hits_at
+from hashbench.evaluation.graded import GradedCounts
+from hashbench.evaluation.graded_metrics import (
+    average_cumulative_gains,
+    normalized_discounted_cumulative_gains,
+)
+from hashbench.evaluation.metrics import EXPECTED, average_precisions, average_precisions_within, hits_at
 from hashbench.evaluation.product import ProductRankings
 
 Cutoff = int | Literal["all"]
@@ -44,14 +49,17 @@ class Evaluation:
         rankings: What is known of the order of the database for each query: counts per Hamming distance, or
             product codes, which are ranked anew for what is not reported.
         k: The cut-offs that `to_dict` reports; every method takes any other one as well.
-        radius: Hamming radius of `precision_within_radius`, in bits.
+        radius: Hamming radius of `precision_within_radius` and `mean_average_precision_within_radius`, in
+            bits.
         denominator: What AP@k divides by: "hits", the relevant items in the top k, or "relevant",
             min(k, all relevant items).
         no_relevant: Queries without a relevant item in the database score 0 ("zero") or are left out of every
             mean ("skip").
+        graded: The counts of `rankings` by number of shared labels, which `ndcg` and `acg` need.
 
     Raises:
-        UsageError: A setting has no such value, or no query is left to average.
+        UsageError: A setting has no such value, no query is left to average, or the graded counts are of
+            other rankings.
     """
 
     rankings: Counts | ProductRankings
@@ -59,6 +67,7 @@ class Evaluation:
     radius: int = 2
     denominator: Denominator = "hits"
     no_relevant: NoRelevant = "zero"
+    graded: GradedCounts | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.k, str | numbers.Integral):
@@ -71,6 +80,11 @@ class Evaluation:
             raise UsageError(f"radius: expected a number of bits, 0 or more, found {self.radius!r}")
         _check_choice("denominator", self.denominator, get_args(Denominator))
         _check_choice("no_relevant", self.no_relevant, get_args(NoRelevant))
+        if self.graded is not None and not (
+            np.array_equal(self.graded.counts.items, self.counts.items)
+            and np.array_equal(self.graded.counts.relevant, self.counts.relevant)
+        ):
+            raise UsageError("graded: the graded counts are not of these rankings; pass `graded.counts` too")
         if not self.counted.any():
             raise UsageError("no_relevant='skip' leaves no query: none has a relevant item in the database")
 
@@ -117,7 +131,7 @@ class Evaluation:
         """Expected mAP@k of a random ranking of the same database: of codes that are all equal."""
         items = np.full((self.rankings.queries, 1), self.rankings.database, np.int64)
         tied = Counts(items, self._relevant.astype(np.int64)[:, None])
-        return replace(self, rankings=tied).mean_average_precision(k)
+        return replace(self, rankings=tied, graded=None).mean_average_precision(k)
 
     @property
     def largest_ties(self) -> NDArray[np.float64]:
@@ -138,6 +152,42 @@ class Evaluation:
         ball = slice(self.radius + 1)
         relevant, items = self.counts.relevant[:, ball].sum(axis=1), self.counts.items[:, ball].sum(axis=1)
         return float(_share(relevant, items)[self.counted].mean())
+
+    @property
+    def average_precision_within_radius(self) -> NDArray[np.float64]:
+        """Expected AP of only the items within `radius` bits of each query, float64 [queries].
+
+        It divides by the relevant items in that ball, whatever `denominator` says; a ball without any is 0.
+        """
+        expected: NDArray[np.float64] = self._average_precisions_within_radius[EXPECTED]
+        return expected
+
+    @property
+    def mean_average_precision_within_radius(self) -> float:
+        """Expected mAP@H<=radius: the mean of `average_precision_within_radius`."""
+        return self._means(self._average_precisions_within_radius)["expected"]
+
+    @property
+    def bounds_within_radius(self) -> tuple[float, float]:
+        """The lowest and the highest mAP@H<=radius that any order of tied items could give."""
+        means = self._means(self._average_precisions_within_radius)
+        return means["lowest"], means["highest"]
+
+    def ndcg(self, k: Cutoff) -> float:
+        """Expected NDCG@k: gain 2^shared labels − 1, discount 1 / log2(1 + rank), over the best order's.
+
+        Raises:
+            UsageError: The evaluation is not graded.
+        """
+        return self._means(self._ndcgs(k))["expected"]
+
+    def acg(self, k: Cutoff) -> float:
+        """Expected ACG@k, the average cumulative gain: the mean number of shared labels in the top k.
+
+        Raises:
+            UsageError: The evaluation is not graded.
+        """
+        return self._means(self._acgs(k))["expected"]
 
     def curve_by_rank(self, ranks: Sequence[int] | None = None) -> pd.DataFrame:
         """Expected precision and recall of the top k for each k of `ranks`.
@@ -192,8 +242,12 @@ class Evaluation:
         metrics = {f"mAP@{k}": self._means(self._average_precisions(k)) for k in self.k}
         metrics |= {f"P@{k}": self._means(self._precisions(k)) for k in self.k}
         metrics |= {f"R@{k}": self._means(self._recalls(k)) for k in self.k}
+        if self.graded is not None:
+            metrics |= {f"NDCG@{k}": self._means(self._ndcgs(k)) for k in self.k}
+            metrics |= {f"ACG@{k}": self._means(self._acgs(k)) for k in self.k}
         if isinstance(self.rankings, Counts):
             metrics[f"P@H<={self.radius}"] = dict.fromkeys(_BOUNDS, self.precision_within_radius)
+            metrics[f"mAP@H<={self.radius}"] = self._means(self._average_precisions_within_radius)
         settings = {
             "k": [k if k == "all" else int(k) for k in self.k],
             "radius": int(self.radius),
@@ -232,11 +286,8 @@ class Evaluation:
 
     def _items(self, k: Cutoff) -> int:
         """How many items `k` retrieves."""
-        if k == "all":
-            return self.rankings.database
-        if not _is_integer(k) or k < 1:
-            raise UsageError(f"k: expected a number of items, 1 or more, or 'all', found {k!r}")
-        return min(int(k), self.rankings.database)
+        check_cutoff(k)
+        return self.rankings.database if k == "all" else min(int(k), self.rankings.database)
 
     def _average_precisions(self, k: Cutoff) -> NDArray[np.float64]:
         """AP@k, float64 [3, queries]."""
@@ -260,9 +311,31 @@ class Evaluation:
     def _recalls(self, k: Cutoff) -> NDArray[np.float64]:
         return _share(self._hits_at(k), self._relevant)
 
+    @property
+    def _average_precisions_within_radius(self) -> NDArray[np.float64]:
+        return average_precisions_within(self.counts.items, self.counts.relevant, self.radius + 1)
+
+    def _ndcgs(self, k: Cutoff) -> NDArray[np.float64]:
+        return normalized_discounted_cumulative_gains(self._shared, self._items(k))
+
+    def _acgs(self, k: Cutoff) -> NDArray[np.float64]:
+        return average_cumulative_gains(self._shared, self._items(k))
+
+    @property
+    def _shared(self) -> NDArray[np.int64]:
+        if self.graded is None:
+            raise UsageError("NDCG and ACG need the number of shared labels; evaluate with graded=True")
+        return self.graded.shared
+
     def _means(self, values: NDArray[np.float64]) -> dict[str, float]:
         means = values[:, self.counted].mean(axis=1)
         return {name: float(means[row]) for row, name in enumerate(_BOUNDS)}
+
+
+def check_cutoff(k: Cutoff) -> None:
+    """Raise UsageError unless `k` is a number of items, or "all"."""
+    if k != "all" and (not _is_integer(k) or k < 1):
+        raise UsageError(f"k: expected a number of items, 1 or more, or 'all', found {k!r}")
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
