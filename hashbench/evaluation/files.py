@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.codes import BinaryCodes, Codes, ProductCodes
+from hashbench.codes import WORD, BinaryCodes, Codes, ProductCodes
 from hashbench.errors import HashbenchError, UsageError
 
 NAMES = ("query_codes", "database_codes", "query_labels", "database_labels")
+
+_PACKED = {"uint8": 8, "uint64": WORD}  # types of packed codes, and the bits in a number
 
 
 def load_codes(
@@ -23,7 +26,7 @@ def load_codes(
 
     Args:
         path: An .npz with `query_codes`, `database_codes` [n, bits], `query_labels` and `database_labels`.
-            If the codes are of type uint64 and there is a number `bits`, they are packed as in `BinaryCodes`.
+            If there is a number `bits`, codes may be packed, uint64 or uint8; see `is_packed`.
             If there are `codebooks`, float32 [books, words, dim], then `database_codes` are numbers of
             codewords, uint8 or uint16 [n, books], as in `ProductCodes`, and `query_codes` too or real values
             [queries, books · dim].
@@ -33,31 +36,107 @@ def load_codes(
 
     Raises:
         HashbenchError: The file cannot be read.
-        UsageError: It lacks an array, or holds pickled objects.
+        UsageError: It lacks an array, or holds pickled objects or packed codes of another number of bits.
     """
+    arrays = _read(path, NAMES)
+    query, database = (_codes(path, name, arrays) for name in NAMES[:2])
+    return query, database, arrays["query_labels"], arrays["database_labels"]
+
+
+def load_queries(path: Path) -> tuple[BinaryCodes | NDArray[Any], NDArray[Any]]:
+    """Read the binary codes and the labels of the queries alone.
+
+    Args:
+        path: An .npz with `query_codes` and `query_labels`; see `load_codes`.
+
+    Raises:
+        HashbenchError: The file cannot be read.
+        UsageError: It lacks an array, or holds pickled objects, product codes, or packed codes of another
+            number of bits.
+    """
+    arrays = _read(path, NAMES[::2])
+    if "codebooks" in arrays:
+        raise UsageError(f"{path} holds product codes; a database in shards has binary codes")
+    return _binary_codes(path, "query_codes", arrays), arrays["query_labels"]
+
+
+def is_packed(dtype: np.dtype[Any], shape: Sequence[int], bits: int) -> bool:
+    """Whether an array holds packed codes, and not a value for each bit.
+
+    Packed codes are uint8 [n, ceil(bits / 8)] or uint64 [n, ceil(bits / 64)], bit i of a code being bit
+    i % 8 of byte i // 8, as faiss and `BinaryCodes` have it: `numpy.packbits(bits, axis=1,
+    bitorder="little")`.
+
+    Args:
+        dtype: Type of the array.
+        shape: Shape of the array.
+        bits: Length of a code, in bits.
+
+    Raises:
+        UsageError: It holds codes of another number of bits, or no codes.
+    """
+    if len(shape) == 2 and shape[1] == bits:
+        return False  # codes of a single bit are the same either way
+    if len(shape) == 2 and dtype.name in _PACKED and shape[1] == -(-bits // _PACKED[dtype.name]):
+        return True
+    packed = " or ".join(f"{name} [n, {-(-bits // size)}]" for name, size in _PACKED.items())
+    raise UsageError(f"expected codes [n, {bits}], or packed {packed}, found {dtype} {list(shape)}")
+
+
+def from_packed(codes: NDArray[Any], bits: int) -> BinaryCodes:
+    """Codes of which `is_packed` is true.
+
+    Raises:
+        UsageError: A bit is set past the last one.
+    """
+    if codes.dtype == np.uint8:
+        octets = np.zeros((len(codes), -(-bits // WORD) * WORD // 8), np.uint8)
+        octets[:, : codes.shape[1]] = codes
+        codes = octets.view(np.uint64)
+    return BinaryCodes(codes, bits)
+
+
+def _read(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of these names, and `bits` and `codebooks` if they are there."""
     try:
         with path.open("rb") as stream:
             if not zipfile.is_zipfile(stream):
                 raise HashbenchError(f"{path} is not an .npz file; write one with numpy.savez")
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (*NAMES, "bits", "codebooks") if name in file}
+            arrays = {name: file[name] for name in (*names, "bits", "codebooks") if name in file}
     except ValueError as error:  # an array of objects
         raise UsageError(f"{path}: {error}; save plain arrays of numbers with numpy.savez") from None
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise HashbenchError(f"{path} cannot be read: {error}") from None
-    lacking = [name for name in NAMES if name not in arrays]
+    lacking = [name for name in names if name not in arrays]
     if lacking:
         raise UsageError(f"{path} lacks {', '.join(lacking)}; save them with numpy.savez")
     bits = arrays.get("bits", np.array(0))
     if bits.shape or bits.dtype.kind not in "iu":
         raise UsageError(f"{path}: bits: expected a whole number, found {bits.dtype} {list(bits.shape)}")
-    query, database = (_codes(arrays[name], arrays) for name in NAMES[:2])
-    return query, database, arrays["query_labels"], arrays["database_labels"]
+    return arrays
 
 
-def _codes(codes: NDArray[Any], arrays: dict[str, NDArray[Any]]) -> Codes | NDArray[Any]:
-    if "codebooks" in arrays and codes.dtype.kind in "iu":
-        return ProductCodes(codes, arrays["codebooks"])
-    if "bits" in arrays and codes.dtype == np.uint64:
-        return BinaryCodes(codes, int(arrays["bits"]))
+def _codes(path: Path, name: str, arrays: dict[str, NDArray[Any]]) -> Codes | NDArray[Any]:
+    codes = arrays[name]
+    if "codebooks" in arrays:
+        return ProductCodes(codes, arrays["codebooks"]) if codes.dtype.kind in "iu" else codes
+    return _binary_codes(path, name, arrays)
+
+
+def _binary_codes(path: Path, name: str, arrays: dict[str, NDArray[Any]]) -> BinaryCodes | NDArray[Any]:
+    codes = arrays[name]
+    if codes.dtype.name not in _PACKED:
+        return codes
+    if "bits" in arrays:
+        bits = int(arrays["bits"])
+        try:
+            return from_packed(codes, bits) if is_packed(codes.dtype, codes.shape, bits) else codes
+        except UsageError as error:
+            raise UsageError(f"{path}: {name}: {error}") from None
+    if codes.size and codes.max() > 1:
+        raise UsageError(
+            f"{path}: {name}: expected values of ±1 or of {{0, 1}}, found {codes.max()}; "
+            "if these are packed codes, save their number of bits, too, as `bits`"
+        )
     return codes
