@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from hashbench.errors import HashbenchError, UsageError
+from hashbench.messages import say
 from hashbench.terminal import (
     AsJson,
     DataRoot,
@@ -20,7 +21,6 @@ from hashbench.terminal import (
     add_plugins,
     data_options,
     print_json,
-    say,
     say_warnings,
     show,
 )

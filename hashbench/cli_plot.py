@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hashbench.errors import UsageError
+from hashbench.messages import say
 from hashbench.terminal import (
     METRIC,
     RESULTS,
@@ -25,7 +26,6 @@ from hashbench.terminal import (
     Unchanged,
     Where,
     add_plugins,
-    say,
     say_unfinished,
     selection,
 )

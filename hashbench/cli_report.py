@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hashbench.errors import UsageError
+from hashbench.messages import say
 from hashbench.terminal import (
     METRIC,
     RESULTS,
@@ -24,7 +25,6 @@ from hashbench.terminal import (
     Unchanged,
     Where,
     print_json,
-    say,
     say_unfinished,
     selection,
     show,

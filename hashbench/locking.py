@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from hashbench.messages import say
 
 try:
     import fcntl
@@ -41,13 +42,42 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
+@contextmanager
+def owned(path: Path) -> Iterator[bool]:
+    """Own a file while the block runs, so that no other process does; a block that ends well removes it.
+
+    The processes that this one starts do not own it, so that none of them outlives the ownership.
+
+    Args:
+        path: The file; made if it is missing.
+
+    Yields:
+        Whether it is owned: not if another process has it.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except (BlockingIOError, PermissionError):
+            free = False
+        except OSError:  # a file system without locks
+            free = True
+        yield free
+        if free:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(file)
+
+
 def _wait_for(lock: int, folder: Path) -> None:
     if fcntl is None:
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.stderr.write(f"hashbench: another process writes into {folder}; waiting for it\n")
+        say(f"another process writes into {folder}; waiting for it")
         fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError:  # a file system without locks; what is written is still whole or not there
         return

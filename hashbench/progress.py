@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -30,20 +31,24 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(task: str, total: int, unit: Literal["", "MB"] = "") -> Iterator[Advance]:
+def progress(task: str, total: int, unit: Literal["", "MB"] = "", done: int = 0) -> Iterator[Advance]:
     """Show a task of `total` steps on standard error while the block runs.
 
     Args:
         task: What is done, in a word.
         total: The number of steps; 0: unknown.
         unit: What a step is; "MB": a byte, and bytes are shown in millions.
+        done: Steps that were done another time.
 
     Yields:
         The function that reports steps.
     """
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first speaks for all
+        yield lambda steps, note="": None
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(task, total, unit).advance
+        yield _Lines(task, total, unit, done).advance
         return
     columns = (
         TextColumn(f"{task:<9}"),
@@ -55,13 +60,13 @@ def progress(task: str, total: int, unit: Literal["", "MB"] = "") -> Iterator[Ad
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=console) as bar:
-        identifier = bar.add_task("", total=total or None)
+        identifier = bar.add_task("", total=total or None, completed=done)
         yield lambda steps, note="": bar.update(identifier, advance=steps, description=note)
 
 
 class _Lines:
-    def __init__(self, task: str, total: int, unit: str) -> None:
-        self.task, self.total, self.unit, self.done = task, total, unit, 0
+    def __init__(self, task: str, total: int, unit: str, done: int) -> None:
+        self.task, self.total, self.unit, self.before, self.done = task, total, unit, done, done
         self.start = self.last = time.monotonic()
 
     def advance(self, steps: int, note: str = "") -> None:
@@ -74,7 +79,7 @@ class _Lines:
         done, total = (f"{n / 1e6:.0f} MB" if self.unit else str(n) for n in (self.done, self.total))
         line = f"{self.task}: {done}, {elapsed:.0f} s"
         if self.total:
-            left = elapsed * (self.total - self.done) / max(self.done, 1)
+            left = elapsed * (self.total - self.done) / max(self.done - self.before, 1)
             line = f"{self.task}: {done}/{total}, {elapsed:.0f} s, {left:.0f} s left"
         sys.stderr.write(f"{line}, {note}\n" if note else f"{line}\n")
         sys.stderr.flush()

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hashbench.errors import UsageError
+from hashbench.messages import say
 
 if TYPE_CHECKING:
     from hashbench.dataset import Dataset
     from hashbench.report.grid import Grid
     from hashbench.report.runs import StoredRun
     from hashbench.report.selection import Selected, Selection
+    from hashbench.results import Timing
 
 PluginFiles = Annotated[
     list[Path],
@@ -159,11 +161,6 @@ def integers(option: str, text: str, least: int) -> list[int]:
     return values
 
 
-def say(line: str) -> None:
-    """A message beside the results, on standard error."""
-    sys.stderr.write(f"hashbench: {line}\n")
-
-
 def say_warnings(dataset: Dataset) -> None:
     """What a reader of results on a dataset should know."""
     for warning in dataset.warnings:
@@ -216,6 +213,18 @@ def write_ablations(runs: Sequence[StoredRun], metric: str, form: str) -> None:
     if not found:
         raise UsageError("there is no ablation among these runs; `hashbench ablate` makes one")
     write_tables(form, lambda: [ablation_grid(one) for one in found], lambda: ablation_csv(found))
+
+
+def timing_in_words(timing: Timing) -> dict[str, str]:
+    """How long a run took, how fast it was and what it held, as far as that is known."""
+    words = {step: f"{getattr(timing, step):.2f} s" for step in ("train", "encode", "evaluate")}
+    if timing.images_per_second is not None:
+        words["speed"] = f"{timing.images_per_second:.0f} images/s"
+    if timing.waiting is not None:
+        words["waiting for data"] = f"{timing.waiting:.0%}"
+    if timing.peak_memory:
+        words["peak memory"] = f"{timing.peak_memory / 1e9:.1f} GB"
+    return words
 
 
 def show(what: Any) -> None:
