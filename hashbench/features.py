@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from hashbench import environment, preemption, processes
 from hashbench.backbones import Backbone
 from hashbench.config import RunConfig
+from hashbench.feature_cache import Facts, cache_folder, load, store
+from hashbench.feature_keys import content_key, disk_key, has_versions, network_key
 from hashbench.image_sets import Images
 from hashbench.images import test_transform
+from hashbench.messages import say
 from hashbench.progress import progress
 
 BATCH_SIZE = 128
@@ -50,12 +56,14 @@ def batches(images: Images, config: RunConfig, *, workers: int, task: str) -> It
         TransformedImages(images, config),
         batch_size=BATCH_SIZE,
         num_workers=workers,
+        pin_memory=config.device == "cuda",
         generator=torch.Generator(),  # else it draws from torch's, and what follows depends on what is kept
     )
     with progress(task, len(images)) as advance:
         for batch in loader:
-            yield batch.to(config.device, memory_format=torch.channels_last)
+            yield batch.to(config.device, memory_format=torch.channels_last, non_blocking=True)
             advance(len(batch))
+            preemption.check()
 
 
 @contextmanager
@@ -74,7 +82,9 @@ def pooled_features(
 ) -> Tensor:
     """The pooled features of images under a backbone as it is, without augmentation.
 
-    They are kept for as long as the images are, and computed again only for other weights or settings.
+    They are kept for as long as the images are, and computed again only for other weights or settings; on
+    disk for later commands, too, where all that they depend on is known. Wherever they come from, they are
+    the same. Several processes compute a share each, in whole batches.
 
     Args:
         backbone: The network.
@@ -86,21 +96,71 @@ def pooled_features(
     Returns:
         float32 [N, F] on the CPU, in the order of the images.
     """
-    key = _state(backbone, config)
+    key = network_key(backbone, config)
     if images not in _kept or _kept[images][0] != key:
         _kept.pop(images, None)  # frees the memory first
-        with evaluating(backbone, config):
-            pooled = [
-                backbone.pooled(batch).cpu() for batch in batches(images, config, workers=workers, task=task)
-            ]
-        _kept[images] = key, torch.cat(pooled)
+        own = processes.share(len(images), BATCH_SIZE)
+        part = images if processes.count() == 1 else images.subset(np.arange(own.start, own.stop))
+        parts = processes.everyones(_own(key, backbone, part, config, workers, task))
+        _kept[images] = key, parts[0] if len(parts) == 1 else torch.cat(parts)
     return _kept[images][1]
 
 
-def _state(backbone: Backbone, config: RunConfig) -> str:
-    """Hash of all that features depend on, the images apart."""
-    settings = config.model_dump_json(include={"backbone", "images", "device"})
-    digest = hashlib.sha256(f"{settings} {backbone}".encode())
-    for name, tensor in backbone.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _own(
+    network: str, backbone: Backbone, images: Images, config: RunConfig, workers: int, task: str
+) -> Tensor:
+    """The pooled features of this process's share of the images."""
+    if not len(images):
+        return torch.empty(0, backbone.feature_dim)
+    compute = partial(_pooled, backbone, images, config, workers, task)
+    found = _by_disk(network, backbone, images, config, compute)
+    return torch.cat([*compute()]) if found is None else torch.from_numpy(found)
+
+
+def _pooled(
+    backbone: Backbone, images: Images, config: RunConfig, workers: int, task: str
+) -> Generator[Tensor, None, None]:
+    """Pooled features batch by batch, float32 [B, F] on the CPU."""
+    with evaluating(backbone, config):
+        for batch in batches(images, config, workers=workers, task=task):
+            yield backbone.pooled(batch).float().cpu()
+
+
+def _by_disk(
+    network: str,
+    backbone: Backbone,
+    images: Images,
+    config: RunConfig,
+    compute: Callable[[], Generator[Tensor, None, None]],
+) -> NDArray[np.float32] | None:
+    """Features from the disk, computed and written first if need be; None, if they cannot be kept there."""
+    folder = cache_folder()
+    content = content_key(images) if folder is not None and has_versions(backbone) else None
+    if folder is None or content is None:
+        return None
+    key = disk_key(network, content, config)
+    found = load(folder, key)
+    if found is not None:
+        return found
+    facts = Facts(
+        backbone=config.backbone.name,
+        image_size=config.images.size,
+        images=len(images),
+        dimensions=backbone.feature_dim,
+        device=config.device,
+        versions=environment.library_versions(),
+    )
+
+    def rows(pooled: Iterator[Tensor]) -> Iterator[NDArray[np.float32]]:
+        for batch in pooled:
+            yield batch.numpy()
+        if content_key(images) != content:
+            raise OSError("images changed meanwhile")
+
+    try:
+        with closing(compute()) as pooled:
+            return store(folder, key, facts, rows(pooled))
+    except OSError as error:
+        reason = error.strerror or error
+        say(f"warning: features cannot be kept in {folder} ({reason}); the run goes on without")
+        return None

@@ -21,6 +21,12 @@ CONFIG = RunConfig(
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features are kept in memory alone; test_feature_cache.py has those on disk."""
+    monkeypatch.setenv("HASHBENCH_CACHE", "off")
+
+
 def images() -> ArrayImages:
     return ArrayImages(PIXELS, [str(n) for n in range(len(PIXELS))])
 
@@ -86,7 +92,13 @@ def test_features_go_when_their_images_go(backbone: Backbone) -> None:
     assert len(features._kept) == before
 
 
-def test_a_method_that_computes_in_place_harms_only_itself(backbone: Backbone, tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_method_that_computes_in_place_harms_only_itself(
+    on_disk: bool, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if on_disk:
+        monkeypatch.setenv("HASHBENCH_CACHE", str(tmp_path / "features"))
+
     class InPlace(ShallowMethod):
         def fit(self, features: Tensor) -> None:
             features -= features.mean(0)
@@ -98,10 +110,11 @@ def test_a_method_that_computes_in_place_harms_only_itself(backbone: Backbone, t
     data = images()
     kept = compute(backbone, data).clone()
     method = InPlace(backbone, 12, InPlace.Hyperparameters())
-    train(method, data, CONFIG, workers=0, log=tmp_path / "log.jsonl")
+    train(method, data, CONFIG, tmp_path)
     first = encode(method, data, CONFIG, workers=0, task="t")
     assert isinstance(first, BinaryCodes)
     again = encode(method, data, CONFIG, workers=0, task="t")
     assert isinstance(again, BinaryCodes)
     np.testing.assert_array_equal(first.packed, again.packed)
     torch.testing.assert_close(compute(backbone, data), kept, rtol=0, atol=0)
+    torch.testing.assert_close(compute(backbone, images()), kept, rtol=0, atol=0)
