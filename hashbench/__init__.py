@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hashbench.experiment import load_trained
     from hashbench.image_sets import ArrayImages, FileImages, Images
     from hashbench.method import FeatureMethod, HashMethod, ShallowMethod, straight_through_sign
+    from hashbench.processes import gather
     from hashbench.protocol import Protocol
     from hashbench.registry import create_method, load_dataset
     from hashbench.results import Record, read_record
@@ -33,6 +34,7 @@ _MODULES = {
     "experiment": ("load_trained",),
     "image_sets": ("ArrayImages", "FileImages", "Images"),
     "method": ("FeatureMethod", "HashMethod", "ShallowMethod", "straight_through_sign"),
+    "processes": ("gather",),
     "protocol": ("Protocol",),
     "registry": ("create_method", "load_dataset"),
     "results": ("Record", "read_record"),
@@ -50,6 +52,7 @@ __all__ = [  # noqa: RUF022 (by topic)
     "FeatureMethod",
     "ShallowMethod",
     "straight_through_sign",
+    "gather",
     "create_backbone",
     "Backbone",
     "load_dataset",

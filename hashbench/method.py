@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hashbench.backbones import Backbone
 from hashbench.codes import BinaryCodes, Codes
+from hashbench.processes import gather
 
 
 class HashMethod(nn.Module, ABC):
@@ -46,6 +47,9 @@ class HashMethod(nn.Module, ABC):
     @abstractmethod
     def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
         """The losses of one batch.
+
+        If several processes train, each is given its part of the batch: what is compared across images, by a
+        contrast or by statistics of the batch, goes through `hashbench.gather` first, which makes it whole.
 
         Args:
             *views: `self.views` tensors [B, 3, H, W]; row i of each is a view of the same image.
@@ -99,7 +103,7 @@ class FeatureMethod(HashMethod):
 
     @abstractmethod
     def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
-        """As `training_losses`, of the features [B, F] of each view, in float32."""
+        """As `training_losses`, of the features [B, F] of each view, in float32, of the whole batch."""
 
     @abstractmethod
     def encode_features(self, features: Tensor) -> Tensor:
@@ -108,7 +112,7 @@ class FeatureMethod(HashMethod):
     @final  # features may be kept, and then this is passed by
     def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
         """The losses of one batch of images; see `HashMethod.training_losses`."""
-        features = [self.backbone.pooled(view) for view in views]
+        features = [gather(self.backbone.pooled(view)) for view in views]
         # The head costs little, and losses on codes do not bear half precision.
         with torch.autocast(features[0].device.type, enabled=False):
             return self.feature_losses(*(feature.float() for feature in features))

@@ -9,14 +9,16 @@ Shapes: B images, T tokens, D channels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
-from torch.utils.checkpoint import checkpoint
 
 from hashbench.backbones import Backbone
 from hashbench.method import HashMethod, straight_through_sign
+from hashbench.processes import gather
 
 # Similarities of patch pairs held at once: 2**25 float32, 128 MiB. The whole of them is B·B·T·T, 10 GB for a
 # batch of 256 images of 196 patches.
@@ -59,8 +61,8 @@ def patch_weights(
     (The released code divides a matrix by the vector of its diagonal, which broadcasts along the columns.
     Dividing each row by its own diagonal looks alike and differs by up to 30 %.)
 
-    Memory is bounded: beyond `MAX_PAIRS` pairs of patches, they are compared in pieces, and again in the
-    backward pass; values and gradients are the same.
+    Memory is bounded: beyond `MAX_PAIRS` pairs of patches, they are compared in pieces. Where several
+    processes train, each gives the tokens of its part of the batch and gets the weights of the whole.
 
     Args:
         tokens1: Tokens [B, T, D] of the first view.
@@ -74,34 +76,58 @@ def patch_weights(
     """
     if not local_similarity:
         tokens1, tokens2 = tokens1.mean(1, keepdim=True), tokens2.mean(1, keepdim=True)
-    similarity = _nearest_patches(tokens1, tokens2) if nearest_patch else _all_patches(tokens1, tokens2)
+    compare = _nearest_patches if nearest_patch else _all_patches
+    similarity = gather(compare(tokens1, gather(tokens2)))  # each process compares its own images to all
     weights = torch.softmax(similarity / temperature, dim=-1)
     return weights / weights.diagonal()
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _nearest_patches(tokens1: Tensor, tokens2: Tensor) -> Tensor:
-    """Mean over patches of the cosine to the nearest patch of each image: [B, T, D] twice -> [B, B]."""
+    """Mean over patches of the cosine to the nearest patch of each image: [A, T, D], [B, T, D] -> [A, B]."""
     patches1, patches2 = F.normalize(tokens1, dim=-1).flatten(0, 1), F.normalize(tokens2, dim=-1)
-    step = max(1, MAX_PAIRS // patches2[..., 0].numel())  # patches of the first view at a time
-    if step >= len(patches1):
-        nearest = _nearest(patches1, patches2)
-    else:
-        pieces = [patches1[start : start + step] for start in range(0, len(patches1), step)]
-        nearest = torch.cat([checkpoint(_nearest, piece, patches2, use_reentrant=False) for piece in pieces])
+    nearest: Tensor = _Nearest.apply(patches1, patches2)
     return nearest.view(*tokens1.shape[:2], -1).mean(1)
 
 
 def _all_patches(tokens1: Tensor, tokens2: Tensor) -> Tensor:
-    """Mean cosine over all pairs of patches of two images: [B, T, D] twice -> [B, B]."""
+    """Mean cosine over all pairs of patches of two images: [A, T, D], [B, T, D] -> [A, B]."""
     means1, means2 = (F.normalize(tokens, dim=-1).mean(1) for tokens in (tokens1, tokens2))
     return means1 @ means2.T
 
 
-def _nearest(patches1: Tensor, patches2: Tensor) -> Tensor:
-    """Cosine of each patch to the nearest one of each image: unit patches [P, D], [B, T, D] -> [P, B]."""
-    cosine = patches1 @ patches2.flatten(0, 1).T  # [P, B·T]
-    nearest: Tensor = cosine.view(-1, *patches2.shape[:2]).max(-1).values
-    return nearest
+class _Nearest(torch.autograd.Function):
+    """Cosine of each patch to the nearest one of each image: unit patches [P, D], [B, T, D] -> [P, B].
+
+    Autograd would keep all pairs of patches for the backward pass, and give most of them a gradient of 0.
+    Here only the places of the nearest are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, patches1: Tensor, patches2: Tensor) -> Tensor:
+        images, patches, _ = patches2.shape
+        candidates = patches2.flatten(0, 1)  # [B·T, D]
+        found = [
+            (part @ candidates.T).view(-1, images, patches).max(-1)
+            for part in torch.split(patches1, max(1, MAX_PAIRS // len(candidates)))
+        ]
+        first = torch.arange(images, device=patches2.device) * patches  # of the patches of each image
+        places = torch.cat([nearest.indices for nearest in found]) + first  # [P, B], rows of candidates
+        ctx.save_for_backward(patches1, candidates, places)
+        ctx.shape = patches2.shape
+        return torch.cat([nearest.values for nearest in found])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        patches1, candidates, places = ctx.saved_tensors
+        with torch.enable_grad():
+            candidates = candidates.detach().requires_grad_()
+            # Row p: the sum over images of the gradient times the nearest patch.
+            of_patches1 = F.embedding_bag(
+                places, candidates, per_sample_weights=gradient.contiguous(), mode="sum"
+            )
+            (of_candidates,) = torch.autograd.grad(of_patches1, candidates, patches1)
+        return of_patches1.detach(), of_candidates.view(ctx.shape)
 
 
 def weighted_contrastive_loss(
@@ -201,9 +227,11 @@ class WCH(HashMethod):
                     nearest_patch=settings.nearest_patch,
                     local_similarity=settings.local_similarity,
                 )
-            else:
-                weights = torch.eye(len(tokens1), device=tokens1.device)
-            codes1, codes2 = (straight_through_sign(self.head(tokens)) for tokens in (tokens1, tokens2))
+            codes1, codes2 = (
+                gather(straight_through_sign(self.head(tokens))) for tokens in (tokens1, tokens2)
+            )
+            if not settings.patch_weighting:
+                weights = torch.eye(len(codes1), device=codes1.device)
             loss = weighted_contrastive_loss(
                 codes1, codes2, weights, settings.similarity_temperature, balance=settings.balance
             )

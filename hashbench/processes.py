@@ -1,0 +1,211 @@
+"""Several processes that train one run together, as torchrun or `accelerate launch` starts them.
+
+Each takes its share of every batch. What a loss compares across images it must see whole: `gather` brings the
+shares together, with gradients. Every process then computes the same loss, and gradients are averaged over
+processes, which gives exactly those of one process with the whole batch.
+
+In a single process everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import Tensor, nn
+
+from hashbench.errors import UsageError
+
+Value = TypeVar("Value")
+
+_objects: list[Any] = []  # the group over which they are sent, once there is one
+
+
+def started() -> int:
+    """How many processes a launcher started for this command."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def join(device: str) -> None:
+    """Connect with the other processes of this command, once, if there are any.
+
+    Args:
+        device: "cpu" or "cuda"; each process then has a GPU of its own, as torch's current device.
+
+    Raises:
+        UsageError: There are fewer GPUs, or accelerate is set up to split the network.
+    """
+    for engine in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
+            raise UsageError(
+                f"accelerate is set up for {engine}, which splits networks over GPUs; hashbench needs them "
+                "whole: start it by torchrun, or choose multi-GPU in `accelerate config`"
+            )
+    if started() == 1:
+        return
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device == "cuda" and here > torch.cuda.device_count():
+        raise UsageError(f"{here} processes need as many GPUs; torch sees {torch.cuda.device_count()}")
+    PartialState(cpu=device == "cpu")
+    # Some work is one process's alone, such as writing files, and the others wait for as long as it takes.
+    _objects.append(dist.new_group(backend="gloo", timeout=timedelta(days=7)))
+
+
+def count() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if _connected() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if _connected() else 0
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return rank() == 0
+
+
+def share(total: int, unit: int = 1) -> slice:
+    """This process's part of `total` things, as even as whole units of `unit` allow."""
+    units = -(-total // unit)
+    start, stop = (units * place // count() * unit for place in (rank(), rank() + 1))
+    return slice(start, min(stop, total))
+
+
+def gather(rows: Tensor) -> Tensor:
+    """The rows of all processes, one process after the other; gradients flow back to where a row is from.
+
+    Call it in `training_losses` on whatever the loss compares across images; a method on features need not,
+    since its features are gathered already.
+
+    Args:
+        rows: [B of this process, …]; the numbers may differ.
+
+    Returns:
+        [B of all processes, …]; in a single process `rows` itself.
+    """
+    gathered: Tensor = _Gather.apply(rows) if count() > 1 else rows
+    return gathered
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over processes; gradients are summed, too."""
+    summed: Tensor = _Sum.apply(values) if count() > 1 else values
+    return summed
+
+
+def any_of(fact: bool) -> bool:
+    """Whether it is so in any process."""
+    if count() == 1:
+        return fact
+    return bool(total(torch.tensor([float(fact)], device=_device())).item())
+
+
+def everyones(value: Value) -> list[Value]:
+    """The values of all processes, in their order."""
+    values: list[Any] = [value] * count()
+    if count() > 1:
+        dist.all_gather_object(values, value, group=_objects[-1])
+    return values
+
+
+def firsts(value: Value) -> Value:
+    """The value that the first process has."""
+    return everyones(value)[0]
+
+
+def wait() -> None:
+    """Wait until every process is here."""
+    if count() > 1:
+        everyones(None)
+
+
+def synchronize_batch_norm(module: nn.Module, device: str) -> nn.Module:
+    """Let batch norm layers that train take their statistics from the batch of all processes.
+
+    Args:
+        module: Its layers are replaced; their weights and names stay.
+        device: Torch's own layer is for GPUs only.
+    """
+    if count() == 1:
+        return module
+    if device == "cuda":
+        converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return converted
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.forward = functools.partial(_normalize, layer)  # type: ignore[method-assign]
+    return module
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        lengths = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(count())]
+        dist.all_gather(lengths, torch.full_like(lengths[0], len(rows)))
+        sizes: list[int] = torch.cat(lengths).tolist()
+        ctx.own = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
+        padded = rows.new_zeros(max(sizes), *rows.shape[1:])  # backends want equal shapes
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.apply(gradient)[ctx.own]  # type: ignore[no-any-return]
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, values: Tensor) -> Tensor:
+        summed = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.forward(None, gradient)
+
+
+def _normalize(layer: nn.modules.batchnorm._BatchNorm, values: Tensor) -> Tensor:
+    """What a batch norm layer's forward does, over the batch of all processes when it trains."""
+    if not layer.training:
+        normalized: Tensor = type(layer).forward(layer, values)
+        return normalized
+    kind, values = values.dtype, values.float()
+    axes = [axis for axis in range(values.ndim) if axis != 1]
+    shape = [-1 if axis == 1 else 1 for axis in range(values.ndim)]
+    n = total(torch.tensor(float(values.numel() // values.shape[1])))
+    mean = total(values.sum(axes)) / n
+    centred = values - mean.view(shape)
+    variance = total(centred.square().sum(axes)) / n
+    normalized = centred * (variance + layer.eps).rsqrt().view(shape)
+    if layer.affine:
+        normalized = normalized * layer.weight.view(shape) + layer.bias.view(shape)
+    if layer.running_mean is not None and layer.running_var is not None:
+        assert layer.num_batches_tracked is not None
+        layer.num_batches_tracked += 1
+        step = 1 / int(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
+        with torch.no_grad():
+            layer.running_mean.lerp_(mean, step)
+            layer.running_var.lerp_(variance * n / (n - 1), step)
+    normalized = normalized.to(kind)
+    for after in ("drop", "act"):  # timm's layers end with these
+        normalized = getattr(layer, after, nn.Identity())(normalized)
+    return normalized
+
+
+def _connected() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _device() -> str:
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"
