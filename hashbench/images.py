@@ -25,7 +25,12 @@ class GaussianBlur(v2.Transform):  # type: ignore[misc]  # torchvision has no ty
 
 def test_transform(images: ImageConfig) -> v2.Transform:
     """Pillow image -> float32 [3, size, size]: resize the shorter side, centre crop, normalize."""
-    return v2.Compose([_resize(images), v2.CenterCrop(images.size), *_to_tensor(images)])
+    return v2.Compose([square_transform(images), *_to_tensor(images)])
+
+
+def square_transform(images: ImageConfig) -> v2.Transform:
+    """Pillow image -> the square of it that the test transform shows, still a Pillow image."""
+    return v2.Compose([_resize(images), v2.CenterCrop(images.size)])
 
 
 class ViewTransform:
