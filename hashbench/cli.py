@@ -6,21 +6,18 @@ import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hashbench import cli_data, cli_page, cli_plot, cli_report, cli_results, cli_run
+from hashbench import cli_cache, cli_data, cli_evaluate, cli_page, cli_plot, cli_report, cli_results, cli_run
 from hashbench.errors import HashbenchError
 from hashbench.terminal import (
     AsJson,
     PluginFiles,
     Settings,
     add_plugins,
-    integers,
-    names,
     print_json,
-    say,
     show,
 )
 
@@ -40,9 +37,11 @@ app.command()(cli_run.ablate)
 app.command()(cli_report.table)
 app.command()(cli_report.compare)
 app.command()(cli_page.report)
+app.command()(cli_evaluate.evaluate)
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_plot.app, name="plot")
 app.add_typer(cli_results.app, name="results")
+app.add_typer(cli_cache.app, name="cache")
 
 
 @app.command()
@@ -108,63 +107,24 @@ def new_method(
     show(f"  hashbench run {plugin}--method {name} --dataset digits")
 
 
-@app.command()
-def evaluate(
-    codes: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CODES.npz",
-            help="Arrays query_codes and database_codes [n, bits], query_labels and database_labels "
-            "[n, classes] or [n]; or the codes.npz of a run. Product codes: real query_codes, "
-            "database_codes [n, books], codebooks [books, words, dim].",
-        ),
-    ],
-    k: Annotated[str, typer.Option(help="Ranks, as in 1000,all.")] = "1000,all",
-    radius: Annotated[int, typer.Option(min=0, help="Hamming radius.")] = 2,
-    denominator: Annotated[Literal["hits", "relevant"], typer.Option(help="What AP@K divides by.")] = "hits",
-    no_relevant: Annotated[
-        Literal["zero", "skip"], typer.Option(help="Queries with nothing relevant in the database.")
-    ] = "zero",
-    as_json: AsJson = False,
-) -> None:
-    """Evaluate the codes of any program, exactly."""
-    ranks: list[int | Literal["all"]] = [
-        "all" if name == "all" else integers("--k", name, least=1)[0] for name in names("--k", k)
-    ]
-
-    from hashbench.evaluation import evaluate as evaluate_codes
-    from hashbench.evaluation.files import load_codes
-
-    evaluation = evaluate_codes(
-        *load_codes(codes), k=ranks, radius=radius, denominator=denominator, no_relevant=no_relevant
-    )
-    if as_json:
-        print_json(evaluation.to_dict())
-        return
-    from rich.table import Table
-
-    table = Table("metric", "expected", "lowest", "highest")
-    for name, metric in evaluation.to_dict()["metrics"].items():
-        table.add_row(name, *(f"{metric[part]:.4f}" for part in ("expected", "lowest", "highest")))
-    show(table)
-    if unanswerable := evaluation.queries_without_relevant:
-        counted = "count 0; --no-relevant skip leaves them out" if no_relevant == "zero" else "are left out"
-        show(f"{unanswerable:,} queries, to which nothing in the database is relevant, {counted}")
-
-
 def main() -> None:
     """The program: runs a command, and turns errors into one line and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know every character
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Before torch is imported, which warns of weights that have a gradient after all.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         app()
     except HashbenchError as error:
-        say(f"error: {error}")
+        # What is wrong in one process may be right in others; what a user did is wrong in all, and said once.
+        if error.exit_code == 1 or os.environ.get("RANK", "0") == "0":
+            sys.stderr.write(f"hashbench: error: {error}\n")
         sys.exit(error.exit_code)
     except OSError as error:  # as when the disk is full that the output goes to
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - else Python fails again at the end
-        say(f"error: {error}")
+        sys.stderr.write(f"hashbench: error: {error}\n")
         sys.exit(1)
 
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from hashbench.errors import HashbenchError, UsageError
+from hashbench.messages import say
 from hashbench.terminal import (
     METRIC,
     RESULTS,
@@ -24,9 +25,9 @@ from hashbench.terminal import (
     Where,
     names,
     print_json,
-    say,
     selection,
     show,
+    timing_in_words,
 )
 
 if TYPE_CHECKING:
@@ -268,6 +269,7 @@ def _show_run(run: StoredRun) -> None:
             "seed": record.seed,
             "created": f"{record.created:%Y-%m-%d %H:%M:%S %Z}",
             "evaluator": record.evaluator,
+            "resumed": f"{record.resumed} times",
             "folder": run.folder,
             "codes": f"COLLAPSED: {'; '.join(health.reasons)}" if health.collapsed else "healthy",
         }
@@ -286,7 +288,9 @@ def _show_run(run: StoredRun) -> None:
     )
     figures = health.model_dump(exclude={"collapsed", "reasons"})
     _show_pairs({key: f"{value:.4g}" for key, value in flatten(figures).items()}, "health")
-    _show_pairs({key: f"{value:.2f} s" for key, value in record.timing.model_dump().items()}, "timing")
+    _show_pairs(timing_in_words(record.timing), "timing")
+    if record.selected:
+        _show_pairs(record.selected.model_dump(), "epoch that was taken")
     _show_pairs(record.environment, "environment")
     _show_pairs(record.changes or {}, "changed of the recipe")
     _show_pairs(record.components, "components, and what takes each away")

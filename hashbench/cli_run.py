@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hashbench.errors import UsageError, unknown_name
+from hashbench.messages import say
 from hashbench.terminal import (
     METRIC,
     RESULTS,
@@ -29,9 +30,9 @@ from hashbench.terminal import (
     integers,
     names,
     print_json,
-    say,
     say_warnings,
     show,
+    timing_in_words,
     write_ablations,
 )
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from hashbench.dataset import Dataset
     from hashbench.experiment import Run
     from hashbench.results import Record
+    from hashbench.training import Execution
 
 RUNS_ABREAST = 3  # in a table, so that it fits a terminal of 80 columns
 
@@ -55,6 +57,25 @@ Workers = Annotated[
     typer.Option("--workers", min=0, help="Processes that load images (default: up to 8 for a GPU, else 0)."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run again what has a record, and replace it.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on where the same command was stopped; what was not begun is begun."),
+]
+SaveEvery = Annotated[
+    float,
+    typer.Option(
+        "--save-every", metavar="SECONDS", min=0, help="Time from one saved state to the next, for --resume."
+    ),
+]
+Profile = Annotated[
+    int,
+    typer.Option(
+        "--profile",
+        metavar="STEPS",
+        min=0,
+        help="Write a trace of so many steps, trace.json.gz in the run's folder.",
+    ),
+]
 AllowOverlap = Annotated[
     bool, typer.Option("--allow-overlap", help="Accept queries that are also in the database.")
 ]
@@ -76,6 +97,9 @@ def run(
     device: Device = "auto",
     workers: Workers = None,
     force: Force = False,
+    resume: Resume = False,
+    save_every: SaveEvery = 300.0,
+    profile: Profile = 0,
     allow_overlap: AllowOverlap = False,
     plugin: PluginFiles = [],  # noqa: B006
     as_json: AsJson = False,
@@ -85,16 +109,18 @@ def run(
     lengths, seeds = integers("--bits", bits, least=1), integers("--seed", seed, least=0)
     methods, datasets = _known(method, dataset)
 
-    from hashbench.training import resolve_device, resolve_workers
+    from hashbench import processes
 
-    chosen = resolve_device(device)
+    chosen, execution = _execution(device, workers, resume, save_every, profile)
     data = _load(datasets, protocol, data_root, lists, missing, data_settings, allow_overlap)
     planned = _plan({name: [settings] for name in methods}, data, lengths, seeds, chosen)
     runs: list[Run] = []
     try:
-        runs.extend(_runs(planned, results, force, resolve_workers(workers, chosen)))
+        runs.extend(_runs(planned, results, force, execution))
     finally:  # those that are done, too, if one fails
-        if as_json:
+        if not processes.is_first():
+            pass
+        elif as_json:
             print_json([{**done.record.model_dump(mode="json"), "folder": str(done.folder)} for done in runs])
         else:
             _print_runs(runs)
@@ -122,6 +148,9 @@ def ablate(
     device: Device = "auto",
     workers: Workers = None,
     force: Force = False,
+    resume: Resume = False,
+    save_every: SaveEvery = 300.0,
+    profile: Profile = 0,
     allow_overlap: AllowOverlap = False,
     plugin: PluginFiles = [],  # noqa: B006
     metric: MetricName = METRIC,
@@ -136,20 +165,34 @@ def ablate(
     lengths, seeds = integers("--bits", bits, least=1), integers("--seed", seed, least=0)
     methods, datasets = _known(method, dataset)
 
-    from hashbench.training import resolve_device, resolve_workers
+    from hashbench import processes
 
-    chosen = resolve_device(device)
+    chosen, execution = _execution(device, workers, resume, save_every, profile)
     variants = {name: [[*settings, *without] for without in _variants(name, components)] for name in methods}
     data = _load(datasets, protocol, data_root, lists, missing, data_settings, allow_overlap)
     planned = _plan(variants, data, lengths, seeds, chosen)
     _check_plan(planned, metric)
-    runs = list(_runs(planned, results, force, resolve_workers(workers, chosen)))
+    runs = list(_runs(planned, results, force, execution))
 
     from hashbench.report.runs import StoredRun
     from hashbench.report.selection import share_common
 
     stored, _ = share_common([StoredRun(done.record, done.folder) for done in runs])
-    write_ablations(stored, metric, form)
+    if processes.is_first():
+        write_ablations(stored, metric, form)
+
+
+def _execution(
+    device: str, workers: int | None, resume: bool, save_every: float, profile: int
+) -> tuple[str, Execution]:
+    """The device, and how runs are carried out; connects with the other processes, if there are any."""
+    from hashbench import processes
+    from hashbench.device import resolve_device, resolve_workers
+    from hashbench.training import Execution
+
+    chosen = resolve_device(device)
+    processes.join(chosen)
+    return chosen, Execution(resolve_workers(workers, chosen), resume, save_every, profile)
 
 
 def _known(method: str, dataset: str) -> tuple[list[str], list[str]]:
@@ -212,18 +255,27 @@ def _plan(
     ]
 
 
-def _runs(planned: Sequence[Planned], results: Path, force: bool, workers: int) -> Iterator[Run]:
+def _runs(planned: Sequence[Planned], results: Path, force: bool, execution: Execution) -> Iterator[Run]:
     from hashbench import experiment
+    from hashbench.preemption import stoppable
     from hashbench.report.runs import label_of
+    from hashbench.resuming import require_same_settings
 
+    if execution.resume:
+        require_same_settings(planned, results)
     for place, (config, data) in enumerate(planned, start=1):
         which = f"[{place}/{len(planned)}] " if len(planned) > 1 else ""
         what = f"{label_of(config.method, experiment.changes(config))} on {data.name}@{data.protocol}"
-        say(f"{which}{what}, {config.bits} bits, seed {config.seed}, {config.device}")
+        where = config.device + (f", {config.processes} processes" if config.processes > 1 else "")
+        say(f"{which}{what}, {config.bits} bits, seed {config.seed}, {where}")
         try:
-            done = experiment.run(config, data, results, force=force, workers=workers)
+            with stoppable():
+                done = experiment.run(config, data, results, force=force, execution=execution)
         except KeyboardInterrupt:
-            say(f"stopped; {place - 1} of {len(planned)} runs are done, and the same command goes on there")
+            say(
+                f"stopped; {place - 1} of {len(planned)} runs are done, and the same command goes on there; "
+                "with --resume, within the run that was stopped"
+            )
             raise
         if done.existed:
             say("a record exists, nothing was trained; --force runs it again")
@@ -290,6 +342,12 @@ def _answerable(record: Record, name: str) -> str:
     return f"{record.metrics[name].expected * record.split.query / answerable:.4f}" if answerable else ""
 
 
+def _epoch(record: Record) -> str:
+    """The epoch that was taken, and by what."""
+    selected = record.selected
+    return f"{selected.epoch}, {selected.name}" if selected else str(record.config["training"]["epochs"])
+
+
 def _print_runs(runs: list[Run]) -> None:
     from rich.table import Table
 
@@ -312,8 +370,11 @@ def _print_runs(runs: list[Run]) -> None:
                 if any(map(_counts_unanswerable, shown)):
                     table.add_row("  answerable only", *(_answerable(record, name) for record in shown))
         table.add_row("codes", *("COLLAPSED" if record.health.collapsed else "healthy" for record in shown))
-        for step in ("train", "encode", "evaluate"):
-            table.add_row(step, *(f"{getattr(record.timing, step):.1f} s" for record in shown))
+        if any(record.selected for record in shown):
+            table.add_row("epoch", *(_epoch(record) for record in shown))
+        timings = [timing_in_words(record.timing) for record in shown]
+        for name in dict.fromkeys(name for timing in timings for name in timing):
+            table.add_row(name, *(timing.get(name, "") for timing in timings))
         show(table)
     for run in runs:
         for reason in run.record.health.reasons:

@@ -133,6 +133,9 @@ class ViewConfig(Section):
     """Height and width of the blur's kernel in pixels; None: Pillow's blur, which has no bound."""
     horizontal_flip: Probability = 0.0
     """Share of views that are mirrored."""
+    on_device: bool = False
+    """Augment in batches on the run's device, by kornia and not by Pillow, from the test transform's square;
+    the same settings then give other views."""
 
     @model_validator(mode="after")
     def _one_crop(self) -> ViewConfig:
@@ -160,7 +163,7 @@ class ScheduleConfig(Section):
     """How the learning rate goes over training."""
 
     name: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
-    """`step` and `cosine` move once an epoch; `one_cycle` rises and falls, a step a batch."""
+    """`step` and `cosine` move once an epoch; `one_cycle` rises and falls with each step of the optimizer."""
     step_epochs: int = Field(default=100, gt=0)
     """Of `step`: epochs until the rate is multiplied by `step_factor`, again and again."""
     step_factor: float = Field(default=0.1, gt=0)
@@ -178,7 +181,10 @@ class TrainingConfig(Section):
     epochs: int = Field(default=50, gt=0)
     """Passes over the training images."""
     batch_size: int = Field(default=32, ge=2)
-    """Images a step; each gives all its views. A single one left over by an epoch is left out."""
+    """Images a step, of all processes together; each gives all its views. A single one left over by an epoch
+    is left out, and so are fewer than there are processes."""
+    accumulate: int = Field(default=1, gt=0)
+    """Batches whose mean gradient makes one step of the optimizer; each is contrasted within itself."""
     drop_last: bool = False
     """Leave out the images that do not fill a last batch."""
     freeze_backbone: bool = False
@@ -188,8 +194,32 @@ class TrainingConfig(Section):
     """Leave the dropout of a frozen backbone on in training; features are then computed anew each epoch."""
     gradient_clip: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient; None: no limit."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the forward pass; `auto`: bfloat16 on a GPU that has it, else float32."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the forward pass; `auto`: bfloat16 on a GPU that has it, else float32. float16 needs a GPU."""
+    compile: bool = False
+    """Compile the training step by torch.compile; worth its minutes on a GPU, for hours of training."""
+
+
+class SelectionConfig(Section):
+    """Which epoch's weights are the result."""
+
+    name: Literal["last", "best-val", "best-on-query"] = "last"
+    """`last`: those at the end. `best-val`: those with the best mAP, at the first of `evaluation.k`, of
+    validation images, which are never queries. `best-on-query`: those with the best mAP of the queries
+    themselves, as many papers report it; that is no measure of unseen images, and is named in all reports."""
+    every: int = Field(default=1, gt=0)
+    """Epochs from one look at the mAP to the next; the last epoch is looked at, too."""
+    patience: int | None = Field(default=None, gt=0)
+    """Looks without a better mAP after which training stops; None: never."""
+    validation: int = Field(default=1000, gt=0)
+    """Of `best-val`, where the protocol has no validation images of its own: how many training images take
+    their place. They are no longer trained on, and are searched for in the rest of the training images."""
+
+    @model_validator(mode="after")
+    def _patience_is_used(self) -> SelectionConfig:
+        if self.patience is not None and self.name == "last":
+            raise ValueError("patience needs selection=best-val or selection=best-on-query")
+        return self
 
 
 class EvaluationConfig(Section):
@@ -203,11 +233,15 @@ class EvaluationConfig(Section):
     """What AP@K divides by."""
     no_relevant: Literal["zero", "skip"] = "zero"
     """Queries with nothing relevant in the database."""
+    graded: bool = False
+    """Also NDCG@k and ACG@k, by the number of labels that two images share."""
 
     @property
     def metrics(self) -> list[str]:
-        """Names of what is measured; of product codes all but the last."""
-        return [f"{name}@{k}" for name in ("mAP", "P", "R") for k in self.k] + [f"P@H<={self.radius}"]
+        """Names of what is measured; of product codes all but those within a radius."""
+        names = ("mAP", "P", "R", "NDCG", "ACG") if self.graded else ("mAP", "P", "R")
+        ranked = [f"{name}@{k}" for name in names for k in self.k]
+        return [*ranked, f"P@H<={self.radius}", f"mAP@H<={self.radius}"]
 
 
 class RunConfig(Section):
@@ -221,11 +255,14 @@ class RunConfig(Section):
     bits: int = Field(gt=0)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["cpu", "cuda"]
+    processes: int = Field(default=1, gt=0)
+    """Processes that train and encode together, each on its share of every batch."""
     backbone: BackboneConfig
     images: ImageConfig = ImageConfig()
     views: ViewConfig = ViewConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig = TrainingConfig()
+    selection: SelectionConfig = SelectionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     hyperparameters: dict[str, Any] = {}

@@ -41,6 +41,11 @@ class Split:
         """
         return Split(self.images.subset(indices), self.labels[indices])
 
+    def fingerprint(self) -> str:
+        """SHA-256 over ids and labels, as `hashbench.protocol.fingerprint` has it of three parts."""
+        part = self.images.ids, self.labels
+        return fingerprint(part, part, part)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -58,6 +63,7 @@ class Dataset:
         overlaps: How many images the parts share.
         options: What was chosen about the dataset, as it is recorded.
         warnings: What a reader of the results should know, one sentence each.
+        validation: The protocol's own images to choose an epoch by, none of which is a query, if it has any.
     """
 
     name: str
@@ -71,6 +77,7 @@ class Dataset:
     overlaps: Overlaps
     options: Mapping[str, Any]
     warnings: tuple[str, ...]
+    validation: Split | None = None
 
     @classmethod
     def from_splits(
@@ -82,6 +89,7 @@ class Dataset:
         train: Split,
         query: Split,
         database: Split,
+        validation: Split | None = None,
         options: DataOptions | None = None,
         warnings: Sequence[str] = (),
     ) -> Dataset:
@@ -94,6 +102,7 @@ class Dataset:
             train: The images to learn from.
             query: The queries.
             database: The images to search.
+            validation: Images to choose an epoch by, where the protocol has its own.
             options: What the user chose, from the plugin; None: the defaults.
             warnings: What a reader of the results should know, beside what is found here.
 
@@ -118,6 +127,16 @@ class Dataset:
             database = _without(
                 unlabelled(database.labels), database, f"{name}: database images without a label", found
             )
+        if validation is not None:
+            validation = _checked(f"{name}: validation", validation, len(class_names))
+            if validation.labels.ndim != query.labels.ndim:
+                raise HashbenchError(f"{name}: validation and query have labels of two kinds")
+            for what, part in (("queries", query), ("database images", database)):
+                if leaked := set(validation.images.ids) & set(part.images.ids):
+                    raise HashbenchError(
+                        f"{name}: {len(leaked):,} validation images are also {what}, such as "
+                        f"{min(leaked)!r}; take them out"
+                    )
         shared = overlaps(train.images.ids, query.images.ids, database.images.ids)
         if shared.query_train:
             found.append(
@@ -152,6 +171,7 @@ class Dataset:
                 **_files(train.images, query.images, database.images),
             },
             warnings=(*warnings, *found),
+            validation=validation,
         )
 
     def parts(self) -> dict[str, Split]:

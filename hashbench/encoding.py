@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashbench.codes import Codes
+from hashbench import processes
+from hashbench.codes import Codes, ProductCodes
 from hashbench.config import RunConfig
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.features import BATCH_SIZE, TransformedImages, batches, evaluating, pooled_features
@@ -69,10 +70,14 @@ def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None
             "size": torch.cat([method.encode(batch[i : i + 1]) for i in range(len(batch))]),
         }
     with _blamed(method):
-        bits = method.codes(values).bits
+        codes = method.codes(values)
         method.query_codes(values)
-    if bits != config.bits:
-        raise HashbenchError(f"{_name(method)} gives codes of {bits} bits, not of {config.bits}")
+    if codes.bits != config.bits:
+        raise HashbenchError(f"{_name(method)} gives codes of {codes.bits} bits, not of {config.bits}")
+    if config.evaluation.graded and isinstance(codes, ProductCodes):
+        raise UsageError(
+            f"{config.method} gives product codes, which have no NDCG and ACG; leave out graded=true"
+        )
     for what, other in others.items():
         difference = (other - values).abs().max().item()
         if difference > 1e-3 * values.abs().max().item():
@@ -83,21 +88,28 @@ def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None
 
 
 def _values(method: HashMethod, images: Images, config: RunConfig, workers: int, task: str) -> Tensor:
-    """The values of `HashMethod.encode` for all images, on the CPU."""
+    """The values of `HashMethod.encode` for all images, on the CPU.
+
+    Several processes share the work in whole batches, so that an image is in the same batch, and its values
+    are the same, as in one process.
+    """
     check_encoder(method, images, config)
 
     def values() -> Iterator[Tensor]:
+        own = processes.share(len(images), BATCH_SIZE)
         if isinstance(method, FeatureMethod) and method.backbone.frozen:
             features = pooled_features(method.backbone, images, config, workers=workers, task=task)
-            for batch in torch.split(features, BATCH_SIZE):
+            for batch in torch.split(features[own], BATCH_SIZE):
                 # A copy, since what is kept is not the method's to change.
                 yield method.encode_features(batch.to(config.device, copy=True))
         else:
-            for batch in batches(images, config, workers=workers, task=task):
+            part = images if processes.count() == 1 else images.subset(np.arange(own.start, own.stop))
+            for batch in batches(part, config, workers=workers, task=task):
                 yield method.encode(batch)
 
     with evaluating(method, config):
-        found = torch.cat([batch.cpu() for batch in values()])
+        own_values = [batch.cpu() for batch in values()]
+    found = torch.cat([batch for part in processes.everyones(own_values) for batch in part])
     if undefined := int(found.isnan().any(1).sum()):
         raise HashbenchError(
             f"{_name(method)}: {undefined} of {len(found)} images have the value NaN; mend encode"

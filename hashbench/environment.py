@@ -15,15 +15,15 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of hashbench and of the libraries whose version can change a number."""
-    return {name: version(name) for name in ("hashbench", *LIBRARIES)}
+def library_versions(*more: str) -> dict[str, str]:
+    """Versions of hashbench and of the libraries whose version can change a number, and of `more`."""
+    return {name: version(name) for name in ("hashbench", *LIBRARIES, *more)}
 
 
-def describe(device: str) -> dict[str, Any]:
-    """Versions, processor and, if the run is on one, GPU."""
+def describe(device: str, *more: str) -> dict[str, Any]:
+    """Versions, those of `more` libraries among them, processor and, if the run is on one, GPU."""
     facts: dict[str, Any] = {
-        **library_versions(),
+        **library_versions(*more),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),

@@ -5,42 +5,43 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
 from accelerate.utils import set_seed
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
-from hashbench import environment, registry
+from hashbench import environment, processes, registry
 from hashbench.backbones import create_backbone
-from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.config import RunConfig, flatten
 from hashbench.data_options import SPLIT_OPTIONS
 from hashbench.dataset import Dataset
+from hashbench.device import resolve_precision
+from hashbench.device_views import DeviceViews
 from hashbench.download import file_digest
 from hashbench.encoding import check_encoder, encode, encode_queries
 from hashbench.errors import HashbenchError, UsageError
-from hashbench.evaluation import VERSION, Counts, Evaluation, code_health, evaluate
-from hashbench.method import HashMethod
+from hashbench.evaluation import VERSION, code_health
+from hashbench.failures import explained
+from hashbench.features import BATCH_SIZE
+from hashbench.method import HashMethod, ShallowMethod
 from hashbench.packing import require_size
 from hashbench.recipe import FLAGS, load_components, load_recipe, resolve
 from hashbench.results import (
     CODES,
     CURVES,
-    LOG,
+    FILES,
+    IDENTITY,
     MODEL,
     QUERIES,
     STARTED,
+    STATES,
     Metric,
     Record,
     SplitRecord,
@@ -50,9 +51,10 @@ from hashbench.results import (
     run_folder,
     write_record,
 )
-from hashbench.training import resolve_precision, train
-
-BACKBONE = "backbone."
+from hashbench.run_files import curves, restore, save_codes, save_queries, save_weights
+from hashbench.selection import BACKBONE
+from hashbench.training import DEFAULT, Execution, train
+from hashbench.validation import evaluate_together, hold_out, scorer
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,19 @@ def configure(
         device: "cpu" or "cuda".
         settings: `KEY=VALUE` texts.
     """
-    flags: dict[str, Any] = {"method": method, "bits": bits, "seed": seed, "device": device}
+    flags: dict[str, Any] = {"method": method, "bits": bits, "seed": seed}
+    flags |= {"device": device, "processes": processes.count()}
     flags |= {"dataset": dataset.name, "protocol": dataset.protocol, "data": dict(dataset.options)}
     config = _configure(flags, settings)
+    # What cannot be done is said now, and not when other runs of a grid have taken hours.
+    if config.views.on_device:
+        DeviceViews(config.images, config.views)
+    if config.selection.name != "last" and issubclass(registry.find("method", method).load(), ShallowMethod):
+        raise UsageError(
+            f"{method} is fitted at once and has no epochs to choose from; leave out "
+            f"selection={config.selection.name}"
+        )
+    hold_out(dataset, config)
     require_size(dataset, config.images.resize or config.images.size)
     return config
 
@@ -95,16 +107,19 @@ def changes(config: RunConfig) -> dict[str, Any]:
 
     Empty, too, if the recipe alone makes no run, as when there is none.
     """
+    # Named wherever it counts, if the recipe has it, too.
+    named = {"selection.name": "best-on-query"} if config.selection.name == "best-on-query" else {}
     try:
         recipe = _configure({key: getattr(config, key) for key in FLAGS}, ())
     except UsageError:
-        return {}
+        return named
     for section in ("backbone", "schedule"):  # another one has settings of its own
         usual_one, chosen_one = getattr(recipe, section), getattr(config, section)
         if usual_one.name != chosen_one.name:
             recipe = recipe.model_copy(update={section: type(usual_one)(name=usual_one.name)})
     usual, chosen = (flatten(c.model_dump(mode="json", exclude=FLAGS)) for c in (recipe, config))
-    return {path: chosen.get(path) for path in {**usual, **chosen} if usual.get(path) != chosen.get(path)}
+    changed = {path: chosen.get(path) for path in {**usual, **chosen} if usual.get(path) != chosen.get(path)}
+    return changed | named
 
 
 def components(method: str) -> dict[str, dict[str, Any]]:
@@ -118,8 +133,8 @@ def components(method: str) -> dict[str, dict[str, Any]]:
     return load_components(path, entry.load().Hyperparameters) if path else {}
 
 
-def run_id(config: RunConfig, dataset: Dataset, source: str) -> str:
-    """A readable stem and a hash of all that can change the numbers.
+def identity(config: RunConfig, dataset: Dataset, source: str) -> dict[str, Any]:
+    """All that can change the numbers of a run.
 
     Args:
         config: The run.
@@ -127,91 +142,141 @@ def run_id(config: RunConfig, dataset: Dataset, source: str) -> str:
         source: Hash of the code, from `registry.source_digest`.
     """
     data = {key: value for key, value in config.data.items() if key not in SPLIT_OPTIONS}
-    parts = {
+    split = {"split": dataset.fingerprint}
+    if config.selection.name == "best-val" and dataset.validation is not None:
+        split["validation"] = dataset.validation.fingerprint()
+    return {
         "config": {**config.model_dump(mode="json"), "data": data},
-        "split": dataset.fingerprint,
+        **split,
         "code": source,
-        "libraries": environment.library_versions(),
+        "libraries": environment.library_versions(*_further_libraries(config)),
     }
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def run_id(config: RunConfig, dataset: Dataset, source: str) -> str:
+    """A readable stem and a hash of `identity`."""
+    parts = json.dumps(identity(config, dataset, source), sort_keys=True)
+    digest = hashlib.sha256(parts.encode()).hexdigest()[:10]
     return f"{config.method}-{config.dataset}-{config.bits}bit-seed{config.seed}-{digest}"
 
 
-def run(config: RunConfig, dataset: Dataset, results: Path, *, force: bool = False, workers: int = 0) -> Run:
+def run(
+    config: RunConfig,
+    dataset: Dataset,
+    results: Path,
+    *,
+    force: bool = False,
+    execution: Execution = DEFAULT,
+) -> Run:
     """Train, encode, evaluate and leave a record; do nothing if the record is there.
+
+    Where several processes run this together, each does its share, and the first writes.
 
     Args:
         config: From `configure`.
         dataset: The dataset that the configuration names.
         results: Folder of all records.
         force: Run even if the record is there, and replace it.
-        workers: Processes that load images; changes no number.
+        execution: How; changes no number.
 
     Raises:
         UsageError: The backbone does not exist or fit.
-        HashbenchError: Training diverged, the method breaks its contract, an image cannot be read, or the
-            record cannot be written.
+        HashbenchError: Training diverged, the method breaks its contract, an image cannot be read, the record
+            cannot be written, or the machine failed.
+        PreemptionError: SIGTERM came.
     """
     # Once, at the start: a file that is edited during the training had no part in it.
-    source = _source(config)
+    source = source_of(config)
     identifier = run_id(config, dataset, source)
     folder = run_folder(results, config.dataset, config.protocol, config.method, config.bits, identifier)
-    if folder.exists() and not force:
+    if processes.firsts(folder.exists()) and not force:
         return Run(read_record(folder), folder, existed=True)
     method = build_method(config)
-    check_encoder(method, dataset.train, config)  # a fault should not wait for the end of the training
+    remedy = "lower the image size, or choose a smaller backbone"
+    with explained(config, "a first look at the network", remedy):
+        check_encoder(method, dataset.train, config)  # a fault should not wait for the end of the training
     changed, declared = changes(config), components(config.method)  # faults of a recipe should not wait, too
-    with new_run_folder(folder) as partial:
-        (partial / STARTED).write_text(json.dumps(changed), encoding="utf-8")
-        started = time.monotonic()
-        train(method, dataset.train, config, workers=workers, log=partial / LOG)
+    images, looked_for, searched = hold_out(dataset, config)
+    workers = execution.workers
+    score = scorer(looked_for, searched, config, workers) if looked_for and searched else None
+    with _shared_folder(folder, execution.resume) as partial:
+        if processes.is_first():
+            (partial / STARTED).write_text(json.dumps(changed), encoding="utf-8")
+            (partial / STATES).mkdir(exist_ok=True)
+            which = json.dumps(identity(config, dataset, source))
+            (partial / STATES / IDENTITY).write_text(which, encoding="utf-8")
+        training = train(method, images, config, partial, execution, score)
         trained = time.monotonic()
-        query = encode_queries(method, dataset.query.images, config, workers=workers, task="queries")
-        database = encode(method, dataset.database.images, config, workers=workers, task="database")
+        with explained(config, f"encoding {BATCH_SIZE} images at once", remedy):
+            query = encode_queries(method, dataset.query.images, config, workers=workers, task="queries")
+            database = encode(method, dataset.database.images, config, workers=workers, task="database")
         encoded = time.monotonic()
-        evaluation = evaluate(
-            query, database, dataset.query.labels, dataset.database.labels, **config.evaluation.model_dump()
-        )
+        with explained(config, "evaluation", "stop what else takes memory; --resume goes on here"):
+            evaluation = evaluate_together(
+                query, database, dataset.query.labels, dataset.database.labels, config
+            )
         metrics = evaluation.to_dict()["metrics"]
         evaluated = time.monotonic()
-        save_weights(partial / MODEL, method, config)
-        save_codes(partial / CODES, query, database, dataset)
-        curves(evaluation).to_csv(partial / CURVES, index=False)
-        save_queries(partial / QUERIES, evaluation, dataset)
-        (partial / STARTED).unlink()
-        record = Record(
-            run_id=identifier,
-            method=config.method,
-            dataset=config.dataset,
-            protocol=config.protocol,
-            bits=config.bits,
-            seed=config.seed,
-            config=config.model_dump(mode="json"),
-            split=SplitRecord(
-                query=len(dataset.query.images),
-                train=len(dataset.train),
-                database=len(dataset.database.images),
-                sha256=dataset.fingerprint,
-                overlaps=dataset.overlaps,
-                warnings=dataset.warnings,
-            ),
-            metrics={name: Metric(**values) for name, values in metrics.items()},
-            queries_without_relevant=evaluation.queries_without_relevant,
-            health=code_health(database, evaluation),
-            timing=Timing(
-                train=round(trained - started, 2),
-                encode=round(encoded - trained, 2),
-                evaluate=round(evaluated - encoded, 2),
-            ),
-            environment={**environment.describe(config.device), "source": source},
-            created=datetime.now(timezone.utc),
-            evaluator=VERSION,
-            changes=changed,
-            components=declared,
-            files={file.name: file_digest(file, "sha256") for file in sorted(partial.iterdir())},
-        )
-        write_record(record, partial)
-    return Run(record, folder, existed=False)
+        if processes.is_first():
+            save_weights(partial / MODEL, method, config)
+            save_codes(partial / CODES, query, database, dataset)
+            curves(evaluation).to_csv(partial / CURVES, index=False)
+            save_queries(partial / QUERIES, evaluation, dataset)
+            (partial / STARTED).unlink()
+            record = Record(
+                run_id=identifier,
+                method=config.method,
+                dataset=config.dataset,
+                protocol=config.protocol,
+                bits=config.bits,
+                seed=config.seed,
+                config=config.model_dump(mode="json"),
+                split=SplitRecord(
+                    query=len(dataset.query.images),
+                    train=len(images),
+                    database=len(dataset.database.images),
+                    sha256=dataset.fingerprint,
+                    overlaps=dataset.overlaps,
+                    warnings=dataset.warnings,
+                ),
+                metrics={name: Metric(**values) for name, values in metrics.items()},
+                queries_without_relevant=evaluation.queries_without_relevant,
+                health=code_health(database, evaluation),
+                timing=Timing(
+                    train=round(training.seconds, 2),
+                    encode=round(encoded - trained, 2),
+                    evaluate=round(evaluated - encoded, 2),
+                    peak_memory=training.peak_memory,
+                    images_per_second=training.images_per_second,
+                    waiting=training.waiting,
+                ),
+                environment={
+                    **environment.describe(config.device, *_further_libraries(config)),
+                    "source": source,
+                },
+                created=datetime.now(timezone.utc),
+                evaluator=VERSION,
+                changes=changed,
+                components=declared,
+                files={name: file_digest(partial / name, "sha256") for name in FILES},
+                resumed=training.resumed,
+                selected=training.selected,
+            )
+            write_record(record, partial)
+    return Run(read_record(folder), folder, existed=False)
+
+
+@contextmanager
+def _shared_folder(final: Path, resume: bool) -> Iterator[Path]:
+    """The folder that the first process opens by `new_run_folder`, for all; they leave it together."""
+    if processes.is_first():
+        with new_run_folder(final, resume=resume) as partial:
+            processes.firsts(partial)
+            yield partial
+        processes.wait()
+    else:
+        yield processes.firsts(final)
+        processes.wait()
 
 
 def build_method(config: RunConfig) -> HashMethod:
@@ -248,52 +313,6 @@ def load_trained(folder: Path | str) -> HashMethod:
     return method.eval()
 
 
-def save_weights(path: Path, method: HashMethod, config: RunConfig) -> None:
-    """Save the method; of a frozen backbone only weights that cannot be had again.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    known = method.backbone.frozen and config.backbone.pretrained
-    weights = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied weights, too
-        for name, tensor in method.state_dict().items()
-        if not (known and name.startswith(BACKBONE))
-    }
-    try:
-        save_file(weights, path)
-    except SafetensorError as error:  # as when the disk is full
-        raise OSError(str(error)) from error
-
-
-def restore(method: HashMethod, weights: Mapping[str, Tensor]) -> None:
-    """Give a method what `save_weights` saved; a backbone that was left out stays as it was built.
-
-    Raises:
-        RuntimeError: The weights do not fit.
-    """
-    if not any(name.startswith(BACKBONE) for name in weights):
-        built = {name: tensor for name, tensor in method.state_dict().items() if name.startswith(BACKBONE)}
-        weights = {**weights, **built}
-    method.load_state_dict(weights)
-
-
-def curves(evaluation: Evaluation) -> pd.DataFrame:
-    """All precision–recall curves of an evaluation, one below the other; by radius, if there are radii.
-
-    Returns:
-        Columns curve ("rank", "radius-macro", "radius-micro"), at (the rank or radius), precision, recall.
-    """
-    tables = {"rank": evaluation.curve_by_rank()}
-    if isinstance(evaluation.rankings, Counts):
-        tables["radius-macro"] = evaluation.curve_by_radius("macro")
-        tables["radius-micro"] = evaluation.curve_by_radius("micro")
-    columns = {"rank": "at", "radius": "at"}
-    return pd.concat([table.rename(columns=columns).assign(curve=name) for name, table in tables.items()])[
-        ["curve", "at", "precision", "recall"]
-    ]
-
-
 def _configure(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
     entry = registry.find("method", flags["method"])
     cls: type[HashMethod] = entry.load()
@@ -304,32 +323,11 @@ def _configure(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
     return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
 
 
-def _source(config: RunConfig) -> str:
+def _further_libraries(config: RunConfig) -> tuple[str, ...]:
+    return ("kornia",) if config.views.on_device else ()
+
+
+def source_of(config: RunConfig) -> str:
+    """Hash of the code that a run depends on."""
     plugins = registry.find("method", config.method), registry.find("dataset", config.dataset)
     return registry.source_digest(*plugins)
-
-
-def save_queries(path: Path, evaluation: Evaluation, dataset: Dataset) -> None:
-    """Save ids and expected AP of the queries; NaN for a query that the means leave out."""
-    values: dict[str, Any] = {
-        f"AP@{k}": np.where(evaluation.counted, evaluation.average_precision(k), np.nan) for k in evaluation.k
-    }
-    np.savez_compressed(path, query_ids=np.array(dataset.query.images.ids), **values)
-
-
-def save_codes(path: Path, query: Codes | NDArray[np.float32], database: Codes, dataset: Dataset) -> None:
-    """Save what the evaluator needs, and the ids of the images, in plain arrays."""
-    arrays: dict[str, Any] = {
-        "query_labels": dataset.query.labels,
-        "database_labels": dataset.database.labels,
-        "query_ids": np.array(dataset.query.images.ids),
-        "database_ids": np.array(dataset.database.images.ids),
-    }
-    if isinstance(database, ProductCodes):
-        arrays |= {"codebooks": database.codebooks, "database_codes": database.indices}
-        arrays["query_codes"] = query.indices if isinstance(query, ProductCodes) else query
-    else:
-        assert isinstance(query, BinaryCodes)
-        arrays |= {"bits": np.int64(database.bits), "database_codes": database.packed}
-        arrays["query_codes"] = query.packed
-    np.savez_compressed(path, **arrays)

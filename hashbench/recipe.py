@@ -13,7 +13,7 @@ from hashbench.config import RunConfig, Section, flatten
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 
 # What has a flag of its own, or comes from the machine, is not for recipes and --set.
-FLAGS = {"method", "dataset", "protocol", "data", "bits", "seed", "device"}
+FLAGS = {"method", "dataset", "protocol", "data", "bits", "seed", "device", "processes"}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -210,4 +210,5 @@ def _in_one_line(error: ValidationError, hyperparameters: type[BaseModel]) -> st
         return str(unknown_name("key", key, (path for path, _ in _paths(RunConfig, hyperparameters))))
     if first["type"] == "missing":
         return f"the recipe lacks {key}; give it with --set {key}=…"
-    return f"{key}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{key}={first['input']!r}: {reason[0].lower()}{reason[1:]}"

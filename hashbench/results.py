@@ -14,9 +14,10 @@ from uuid import uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
-from hashbench.config import EvaluationConfig
+from hashbench.config import EvaluationConfig, SelectionConfig
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import CodeHealth
+from hashbench.locking import LOCK, owned
 from hashbench.protocol import Overlaps
 
 RECORD = "record.json"
@@ -25,7 +26,11 @@ CURVES = "curves.csv"
 QUERIES = "queries.npz"
 LOG = "log.jsonl"
 MODEL = "model.safetensors"
+FILES = (CODES, CURVES, LOG, MODEL, QUERIES)  # beside a record, which has their hashes
+TRACE = "trace.json.gz"  # of a profiler, where one was asked for
 STARTED = "started.json"  # until a run ends: what it changed of the recipe
+STATES = "states"  # folder, until a run ends: from where it can go on
+IDENTITY = "identity.json"  # among the states: of which run they are
 
 _REPLACED = ".replaced"
 _ABANDONED_S = 7 * 24 * 3600  # no run is silent for so long
@@ -55,17 +60,37 @@ class Metric(_Part):
 
 
 class Timing(_Part):
-    """Seconds."""
+    """Seconds, and what training made of them; None where it is not known or nothing was trained by steps.
+
+    Training counts what came before a stop, too.
+    """
 
     train: float
     encode: float
     evaluate: float
+    peak_memory: int | None = None
+    """Bytes held at once in the first process: on a GPU by the training's tensors, on a CPU by the process
+    since it began."""
+    images_per_second: float | None = None
+    """Training images, not views, of all processes."""
+    waiting: float | None = None
+    """Share of the training's time in which it waited for images."""
+
+
+class Selected(_Part):
+    """Which epoch's weights were taken, and by what."""
+
+    name: str
+    metric: str
+    value: float
+    epoch: int
+    looks: int
 
 
 class Record(_Part):
     """One run: what was asked for, on what, with what result. This is `record.json`."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     run_id: str
     method: str
     dataset: str
@@ -84,21 +109,21 @@ class Record(_Part):
     changes: dict[str, Any] | None
     components: dict[str, dict[str, Any]]
     files: dict[str, str] | None
+    resumed: int = 0
+    selected: Selected | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_older(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("schema_version") == 1:
-            added: dict[str, Any] = {
-                "schema_version": 2,
-                "evaluator": 1,
-                "changes": None,
-                "components": {},
-                "files": None,
-            }
-            return {**data, **added}
-        if isinstance(data, dict) and None in (data.get("changes", {}), data.get("files", {})):
+        if not isinstance(data, dict):
+            return data
+        version = data.get("schema_version")
+        if version == 1:
+            data = {**data, "evaluator": 1, "changes": None, "components": {}, "files": None}
+        elif None in (data.get("changes", {}), data.get("files", {})):
             raise ValueError("only records of version 1 have no changes and files")
+        if version in (1, 2) and isinstance(data.get("config"), dict):
+            data = {**data, "schema_version": 3, "config": _with_later_settings(data["config"])}
         return data
 
     @field_validator("config")
@@ -110,6 +135,21 @@ class Record(_Part):
             raise ValueError(f"evaluation lacks {', '.join(sorted(lacking))}")
         EvaluationConfig.model_validate(given)
         return config
+
+
+# Settings that came later, as the runs of records of versions 1 and 2 had them.
+_LATER: dict[str, Any] = {
+    "processes": 1,
+    "views": {"on_device": False},
+    "training": {"accumulate": 1, "compile": False},
+    "selection": SelectionConfig().model_dump(mode="json"),
+    "evaluation": {"graded": False},
+}
+
+
+def _with_later_settings(config: dict[str, Any]) -> dict[str, Any]:
+    later = {key: {**v, **config.get(key, {})} if isinstance(v, dict) else v for key, v in _LATER.items()}
+    return {**config, **later}
 
 
 def run_folder(results: Path, dataset: str, protocol: str, method: str, bits: int, run_id: str) -> Path:
@@ -145,20 +185,28 @@ def write_record(record: Record, folder: Path) -> None:
 
 
 @contextmanager
-def new_run_folder(final: Path) -> Iterator[Path]:
+def new_run_folder(final: Path, *, resume: bool = False) -> Iterator[Path]:
     """A folder to write a run into, which becomes `final` when the block ends well.
 
     Until then it is hidden, beside `final`; whatever happens to the process, `final` is the old run or the
-    new one. After a failure it stays, for its log, until the same run starts again a week later.
+    new one. After a failure it stays, for its log and states, until the same run starts again a week later.
+
+    Args:
+        final: Where the run belongs.
+        resume: Take the newest folder of the same run that was stopped and has a state, if there is one.
 
     Raises:
-        HashbenchError: Something could not be written.
+        HashbenchError: Something could not be written, or the run to resume still goes on.
     """
-    partial = final.with_name(f".{final.name}.{uuid4().hex[:8]}")
+    stopped = stopped_runs(final) if resume else []
+    partial = stopped[0] if stopped else final.with_name(f".{final.name}.{uuid4().hex[:8]}")
     try:
-        partial.mkdir(parents=True)
-        _tidy(final)
-        yield partial
+        partial.mkdir(parents=True, exist_ok=True)
+        _tidy(final, partial)
+        with owned(partial / LOCK) as free:
+            if not free:
+                raise HashbenchError(f"{partial} is written by another process; let it end, or stop it")
+            yield partial
         try:
             partial.rename(final)
         except OSError:
@@ -168,15 +216,26 @@ def new_run_folder(final: Path) -> Iterator[Path]:
             final.rename(replaced)
             partial.rename(final)
             shutil.rmtree(replaced, ignore_errors=True)
+        shutil.rmtree(final / STATES, ignore_errors=True)
     except OSError as error:
         raise HashbenchError(
             f"{partial} cannot be written ({error}); make room, or choose --results DIR"
         ) from error
 
 
-def _tidy(final: Path) -> None:
-    """Put back, or remove, what processes that were killed left of the same run."""
-    for folder in final.parent.glob(f".{glob.escape(final.name)}.*"):
+def stopped_runs(final: Path) -> list[Path]:
+    """The folders of a run that have not ended and have a state, the newest first."""
+    folders = [
+        folder
+        for folder in final.parent.glob(f".{glob.escape(final.name)}.*")
+        if next((folder / STATES).glob("*.pt"), None) is not None
+    ]
+    return sorted(folders, key=_last_change, reverse=True)
+
+
+def _tidy(final: Path, partial: Path) -> None:
+    """Put back, or remove, what processes that were killed left of the same run, but for `partial`."""
+    for folder in set(final.parent.glob(f".{glob.escape(final.name)}.*")) - {partial}:
         if folder.name.endswith(_REPLACED) and not final.exists():
             folder.rename(final)
         elif folder.name.endswith(_REPLACED) or _last_change(folder) < time.time() - _ABANDONED_S:

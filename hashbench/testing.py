@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,11 +34,12 @@ from hashbench.codes import BinaryCodes
 from hashbench.config import RunConfig
 from hashbench.dataset import Dataset, Split
 from hashbench.errors import HashbenchError
-from hashbench.experiment import build_method, configure, restore, save_weights
+from hashbench.experiment import build_method, configure
 from hashbench.features import TransformedImages, evaluating
 from hashbench.image_sets import ArrayImages
 from hashbench.images import ViewTransform
 from hashbench.method import HashMethod, ShallowMethod
+from hashbench.run_files import restore, save_weights
 from hashbench.training import train
 
 BITS = (12, 16, 32, 48, 64, 128)
@@ -78,8 +78,9 @@ class Subject:
         """Train the method anew."""
         dataset = made_up()  # stays in reach, labels and all, as in a run
         method = self.build()
-        with contextlib.redirect_stderr(io.StringIO()):  # no progress of seconds
-            train(method, dataset.train, self.config, workers=0, log=Path(os.devnull))
+        quiet = contextlib.redirect_stderr(io.StringIO())  # no progress of seconds
+        with quiet, tempfile.TemporaryDirectory() as folder:
+            train(method, dataset.train, self.config, Path(folder))
         return method
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,11 @@ from torch import Tensor
 
 from hashbench import registry
 from hashbench.cli import main
+
+os.environ["HASHBENCH_CACHE"] = "off"  # no test leaves features in the user's home
+# Tests run side by side; with several threads each, they would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 GOLDEN = Path(__file__).parent / "golden"
 

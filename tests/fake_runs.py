@@ -16,7 +16,6 @@ from hashbench.config import BackboneConfig, RunConfig, TrainingConfig
 from hashbench.dataset import Dataset, Split
 from hashbench.download import file_digest
 from hashbench.evaluation import VERSION, code_health, evaluate
-from hashbench.experiment import curves, save_codes, save_queries
 from hashbench.image_sets import ArrayImages
 from hashbench.report.runs import StoredRun
 from hashbench.results import (
@@ -31,6 +30,7 @@ from hashbench.results import (
     run_folder,
     write_record,
 )
+from hashbench.run_files import curves, save_codes, save_queries
 
 CLASSES = ("circle", "square", "star", "moon")
 WORDS = 16  # of each book of product codes

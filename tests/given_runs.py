@@ -82,7 +82,10 @@ def given_run(
             "bits": bits,
             "seed": seed,
             "training": {"epochs": epochs},
-            "evaluation": {"k": ["all"], "radius": 2, "denominator": denominator, "no_relevant": no_relevant},
+            "evaluation": {
+                "k": ["all"], "radius": 2, "denominator": denominator, "no_relevant": no_relevant,
+                "graded": False,
+            },
             "changed": changes,
         },
         split=SplitRecord(

@@ -18,6 +18,7 @@ from hashbench.recipe import load_components
 from hashbench.registry import entries
 from hashbench.report.ablation import ablation_grid, ablations
 from hashbench.report.grid import latex, markdown
+from hashbench.training import Training
 from hashbench_methods.wch import WCH
 
 FAST = [
@@ -146,11 +147,11 @@ def test_one_command_runs_the_grid_and_goes_on_where_it_was_stopped(
     command += ["--components", "mutual attention,balance term"]
     train, done = experiment.train, []
 
-    def stopped(*arguments: Any, **options: Any) -> None:
+    def stopped(*arguments: Any, **options: Any) -> Training:
         if len(done) == 2:
             raise HashbenchError("stopped")
-        train(*arguments, **options)
         done.append(1)
+        return train(*arguments, **options)
 
     monkeypatch.setattr(experiment, "train", stopped)
     assert cli(*command).code == 1

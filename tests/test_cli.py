@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import hashbench
 from hashbench import encoding
 from hashbench.config import RunConfig
+from hashbench.evaluation.presets import published
 
 # A run of seconds: a tiny network, few pixels, one epoch.
 FAST = [
@@ -52,7 +53,7 @@ def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Any]
     assert record.split.overlaps.train_database == 1597
     assert record.config["training"] == {
         "epochs": 1, "batch_size": 64, "drop_last": False, "freeze_backbone": False, "feature_dropout": False,
-        "gradient_clip": None, "precision": "float32",
+        "gradient_clip": None, "precision": "float32", "accumulate": 1, "compile": False,
     }  # fmt: skip
     metric = record.metrics["mAP@all"]
     assert metric.lowest <= metric.expected <= metric.highest
@@ -355,6 +356,21 @@ def test_evaluate_codes_of_another_program(cli: Callable[..., Any], tmp_path: Pa
     expected = hashbench.evaluate(**arrays, k=(10, "all"))
     assert json.loads(done.out) == expected.to_dict()
     assert f"{expected.mean_average_precision(10):.4f}" in cli("evaluate", "codes.npz", "--k", "10").out
+
+    script = cli("evaluate", "codes.npz", "--k", "10", "--preset", "paper:wch")
+    said = published(*arrays.values(), "paper:wch", k=10)
+    assert script.out.endswith(f"paper:wch: its script would say mAP@10 {said:.4f} (database in its order)\n")
+    shown = json.loads(
+        cli("evaluate", "codes.npz", "--preset", "paper:bihalf", "--dataset", "coco", "--json").out
+    )
+    assert list(shown["published"]) == ["mAP@5000"]
+    assert shown["settings"]["k"] == [5000]
+    wrong = cli("evaluate", "codes.npz", "--preset", "paper:wch", "--database", ".")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert cli("evaluate", "codes.npz", "--preset", "paper:wch", "--dataset", "nus-wide").code == 2
+    assert cli("evaluate", "codes.npz", "--order", "shuffled").code == 2
+    graded = json.loads(cli("evaluate", "codes.npz", "--graded", "--k", "10", "--json").out)["metrics"]
+    assert graded["NDCG@10"]["expected"] == hashbench.evaluate(**arrays, k=(10,), graded=True).ndcg(10)
 
     np.savez("ids.npz", **{**arrays, "query_codes": (arrays["query_codes"] + 1) // 2})
     np.savez("three.npz", **{name: arrays[name] for name in list(arrays)[:3]})

@@ -72,7 +72,7 @@ def trained(name: str, inputs: str, folder: Path, *settings: str) -> Trained:
         return original(*batch)
 
     setattr(method, inputs, recorder)
-    train(method, IMAGES, config, workers=0, log=folder / "log.jsonl")
+    train(method, IMAGES, config, folder)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert len(log) == len(batches) == STEPS
     return Trained(before, method, batches, [entry["loss"] for entry in log])

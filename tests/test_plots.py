@@ -338,6 +338,17 @@ def test_a_loss_that_is_not_finite_leaves_a_gap(tmp_path: Path) -> None:
     assert data[data["value"].isna()][["part", "epoch"]].to_numpy().tolist() == [["balance", 2]]
 
 
+def test_the_map_that_chose_the_epoch_is_a_panel(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with (run.folder / "log.jsonl").open("a") as log:
+        for epoch, value in ((1, 0.25), (3, 0.75)):
+            line = {"epoch": epoch, "step": 9, "seconds": 1.0, "validation mAP@all": value}
+            log.write(json.dumps(line) + "\n")
+    data = training_plot([run]).data
+    looks = data[data["part"] == "validation mAP@all"]
+    assert looks[["epoch", "value"]].to_numpy().tolist() == [[2, 0.25], [4, 0.75]]
+
+
 def test_codes(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     data = codes_plot(run).data

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from hashbench import HashbenchError, Record, read_record
+from hashbench.config import EvaluationConfig
 from hashbench.evaluation import CodeHealth
+from hashbench.locking import LOCK
 from hashbench.protocol import Overlaps
 from hashbench.results import Metric, SplitRecord, Timing, new_run_folder, run_folder, write_record
 
@@ -20,7 +22,7 @@ RECORD = Record(
     protocol="default",
     bits=16,
     seed=0,
-    config={"evaluation": {"k": ["all"], "radius": 2, "denominator": "hits", "no_relevant": "zero"}},
+    config={"evaluation": EvaluationConfig(k=("all",)).model_dump(mode="json")},
     split=SplitRecord(
         query=1, train=2, database=3, sha256="00", warnings=("one",),
         overlaps=Overlaps(query_database=0, query_train=0, train_database=2),
@@ -41,7 +43,7 @@ RECORD = Record(
 def test_a_record_reads_back_as_written(tmp_path: Path) -> None:
     write_record(RECORD, tmp_path)
     assert read_record(tmp_path) == RECORD
-    assert json.loads((tmp_path / "record.json").read_text())["schema_version"] == 2
+    assert json.loads((tmp_path / "record.json").read_text())["schema_version"] == 3
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_what_is_no_record_is_named(tmp_path: Path, text: str | None, message: s
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_record(RECORD, tmp_path)
-    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": 3}
+    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": 4}
     (tmp_path / "record.json").write_text(json.dumps(changed))
     with pytest.raises(HashbenchError, match="schema_version"):
         read_record(tmp_path)
@@ -95,7 +97,7 @@ def test_a_failure_leaves_the_old_run_and_the_new_log(tmp_path: Path) -> None:
     assert (final / "x").read_text() == "old"
     assert (partial / "log.jsonl").read_text() == "so far"
     with new_run_folder(final) as again:
-        assert list(again.iterdir()) == []
+        assert [file.name for file in again.iterdir()] == [LOCK]
 
 
 def test_what_was_left_long_ago_is_removed(tmp_path: Path) -> None:

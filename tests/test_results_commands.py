@@ -567,8 +567,8 @@ def test_an_archive_that_ends_early_is_refused(cli: Cli, results: Path, tmp_path
     content = gzip.decompress(packed)
     cut = [(packed[: int(keep * len(packed))], "cannot be unpacked") for keep in (0.3, 0.6, 0.9, 0.999)]
     for length, said in (
-        (len(content) // 2, "nothing is imported: "),
-        (len(content) // 2 // 512 * 512, "nothing is imported: "),
+        (len(content) // 2, "if it is damaged, get it again"),
+        (len(content) // 2 // 512 * 512, "if it is damaged, get it again"),
         (100, "cannot be unpacked (truncated header); if it is damaged, get it again"),
         (0, "cannot be unpacked (empty file); if it is damaged, get it again"),
     ):
@@ -634,7 +634,7 @@ def claim_more_without_codes(folder: Path) -> None:
          "metrics.P@all.highest is recorded as 1.0; the codes give 0."),
         (claim_more_without_codes, "metrics.mAP@all.expected is recorded as 0.99; queries.npz gives 0."),
         (lambda folder: edit(folder, lambda r: r["config"].pop("evaluation")),
-         "record.json is not a record (config: Value error, evaluation lacks denominator, k, no_relevant,"),
+         "record.json is not a record (config: Value error, evaluation lacks denominator, graded, k, no_"),
         (lambda folder: (folder / "record.json").write_text("{"), "record.json is not a record"),
         (lambda folder: (folder / "record.json").unlink(), "record.json cannot be read"),
         (lambda folder: (folder / "queries.npz").unlink(), "queries.npz is missing"),

@@ -17,12 +17,15 @@ from hashbench import (
     HashMethod,
     ShallowMethod,
     UsageError,
-    training,
+    loading,
+    processes,
 )
 from hashbench.config import RunConfig, ViewConfig
+from hashbench.device import resolve_device, resolve_precision, resolve_workers
 from hashbench.encoding import encode
 from hashbench.experiment import build_method
-from hashbench.training import resolve_device, resolve_precision, train
+from hashbench.images import ViewTransform
+from hashbench.training import Execution, train
 
 IMAGES = ArrayImages(
     np.random.RandomState(0).randint(0, 256, (12, 32, 32, 3), dtype=np.uint8), [f"i{n}" for n in range(12)]
@@ -45,7 +48,7 @@ def config(**changes: Any) -> RunConfig:
 def trained(folder: Path, workers: int = 0, **changes: Any) -> tuple[HashMethod, list[dict[str, float]]]:
     run = config(**changes)
     method = build_method(run)
-    train(method, IMAGES, run, workers=workers, log=folder / "log.jsonl")
+    train(method, IMAGES, run, folder, Execution(workers=workers))
     return method, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
@@ -85,8 +88,7 @@ def test_views_are_new_each_epoch_and_every_image_is_seen(tmp_path: Path) -> Non
         Recorder(build_method(run).backbone, 8, Recorder.Hyperparameters()),
         IMAGES,
         run,
-        workers=0,
-        log=tmp_path / "l",
+        tmp_path,
     )
     views = torch.cat(seen)
     assert len(views) == 2 * 2 * 12
@@ -146,7 +148,7 @@ def test_one_step_of_sgd_is_the_gradient(tmp_path: Path) -> None:
     }
     run = config(**changes)
     method = build_method(run)
-    images = training._Views(IMAGES, training.ViewTransform(run.images, run.views), 2, 0)
+    images = loading._Views(IMAGES, 2, run)
     batch = [torch.stack(views) for views in zip(*(images[i] for i in range(12)), strict=True)]
     method.train()
     method.training_losses(*batch)["loss"].backward()
@@ -228,7 +230,7 @@ class Head(FeatureMethod):
 def trained_head(run: RunConfig, folder: Path) -> Head:
     backbone = build_method(run).backbone
     head = Head(backbone, 8)
-    train(head, IMAGES, run, workers=0, log=folder / "log.jsonl")
+    train(head, IMAGES, run, folder)
     return head
 
 
@@ -286,7 +288,7 @@ def test_nothing_to_train_is_said(tmp_path: Path) -> None:
 
     run = config(training={"freeze_backbone": True})
     with pytest.raises(HashbenchError, match="Bare has nothing to train; add --set freeze_backbone=false"):
-        train(Bare(build_method(run).backbone, 8), IMAGES, run, workers=0, log=tmp_path / "l")
+        train(Bare(build_method(run).backbone, 8), IMAGES, run, tmp_path)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -300,7 +302,7 @@ def test_a_gpu_trains_heads_and_fits(tmp_path: Path, name: str) -> None:
             backbone={"name": "test_efficientnet_ln"},
         )
         method = build_method(run)
-        train(method, IMAGES, run, workers=1, log=tmp_path / "l")
+        train(method, IMAGES, run, tmp_path, Execution(workers=1))
         codes = encode(method, IMAGES, run, workers=0, task="t")
         assert (len(codes), codes.bits) == (12, 8)
         values = method.encode(torch.rand(2, 3, 32, 32, device="cuda"))
@@ -321,8 +323,8 @@ def test_a_shallow_method_is_fitted_to_all_images(tmp_path: Path) -> None:
 
     run = config()
     method = Centre(build_method(run).backbone.train())
-    train(method, IMAGES, run, workers=0, log=tmp_path / "log.jsonl")
-    transform = training.ViewTransform(run.images, ViewConfig())
+    train(method, IMAGES, run, tmp_path)
+    transform = ViewTransform(run.images, ViewConfig())
     images = torch.stack([transform(image) for image in IMAGES])
     torch.testing.assert_close(method.mean, method.backbone.pooled(images).mean(0), rtol=1e-3, atol=1e-4)
     (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
@@ -342,7 +344,7 @@ def test_a_method_without_a_loss(tmp_path: Path) -> None:
     run = config()
     method = Lossless(build_method(run).backbone, 8, Lossless.Hyperparameters())
     with pytest.raises(HashbenchError, match="Lossless.training_losses gives no 'loss'"):
-        train(method, IMAGES, run, workers=0, log=tmp_path / "log.jsonl")
+        train(method, IMAGES, run, tmp_path)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -361,6 +363,18 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_device("cuda")
     assert resolve_precision("auto", "cpu") == "float32"
     assert resolve_precision("bfloat16", "cpu") == "bfloat16"
-    assert training.resolve_workers(None, "cpu") == 0
-    assert training.resolve_workers(3, "cpu") == 3
-    assert 0 <= training.resolve_workers(None, "cuda") <= 8
+    assert resolve_workers(None, "cpu") == 0
+    assert resolve_workers(3, "cpu") == 3
+    assert 0 <= resolve_workers(None, "cuda") <= 8
+
+
+@pytest.mark.parametrize(("name", "whole"), [("wch", True), ("spq", False)])
+def test_a_head_that_sees_the_whole_batch_normalizes_by_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, whole: bool
+) -> None:
+    given: list[nn.Module] = []
+    monkeypatch.setattr(processes, "synchronize_batch_norm", lambda module, device: given.append(module))
+    method, _ = trained(tmp_path, method=name)
+    assert given == [method if whole else method.backbone]
+    trained(tmp_path, method=name, training={"freeze_backbone": True})
+    assert len(given) == (2 if whole else 1)

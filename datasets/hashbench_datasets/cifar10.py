@@ -99,7 +99,8 @@ class CIFAR10(DatasetPlugin):
         notes=(
             "WCH's code calls 54k cifar10, 59k cifar10-1 and 50k cifar10-2; it sets no seed, so the draws of "
             "its authors cannot be had again.",
-            "In cibhash, the other half of the test images is left out; its code picks the epoch by them.",
+            "In cibhash, the other half of the test images is for validation: its code picks the epoch by "
+            "them, as --set selection=best-val does.",
             "The code of bihalf-2 reports mAP@all, that of all others mAP@1000.",
         ),
     )
@@ -127,6 +128,7 @@ class CIFAR10(DatasetPlugin):
         everything = read_batches(folder)
         query_rows, train_rows, database_rows = draw_split(everything.labels, protocol, seed)
         database = everything.subset(database_rows)
+        others = np.setdiff1d(np.arange(TRAIN_IMAGES, len(everything.labels)), query_rows)
         return Dataset.from_splits(
             "cifar10",
             protocol,
@@ -134,6 +136,7 @@ class CIFAR10(DatasetPlugin):
             train=database if train_rows is database_rows else everything.subset(train_rows),
             query=everything.subset(query_rows),
             database=database,
+            validation=everything.subset(others) if protocol == "cibhash" else None,
             options=self.options,
         )
 

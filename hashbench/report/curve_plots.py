@@ -30,7 +30,7 @@ from hashbench.results import CURVES, LOG
 
 Kind = Literal["rank", "radius", "topn"]
 
-# Of a line of a log; the rest is the loss and its parts.
+# Of a line of a log; the rest is the loss and its parts, or a mAP by which the epoch was chosen.
 _EPOCH = ("epoch", "step", "seconds", "lr")
 _READABLE = 3  # panels beside each other
 
@@ -113,8 +113,8 @@ def pr_plot(runs: Sequence[StoredRun], kind: Kind = "rank") -> Plot:
 def training_plot(runs: Sequence[StoredRun]) -> Plot:
     """The loss and its parts over epochs: a panel for each part, method, dataset and code length.
 
-    Lines are variants of the method. A value is the mean over the steps of an epoch and over seeds; a band
-    goes from the least to the most of the seeds.
+    Where the epoch was chosen by a mAP, that is a part, too. Lines are variants of the method. A value is the
+    mean over the steps of an epoch and over seeds; a band goes from the least to the most of the seeds.
 
     Args:
         runs: From `select`.
@@ -219,6 +219,7 @@ def _losses(path: Path) -> pd.DataFrame:
         table = pd.DataFrame(lines)
         table["epoch"] += 1
         steps = table.melt("epoch", [name for name in table if name not in _EPOCH], "part")
+        steps = steps[steps["value"].notna()]  # a line of the log has not every part
         steps["value"] = steps["value"].astype(float)  # what was not finite is text
         return steps.groupby(["part", "epoch"], sort=False, as_index=False).mean()
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -78,7 +78,11 @@ class StoredRun:
         if self.record.evaluator != VERSION or not (self.folder / CODES).is_file():
             return None
         evaluation = self.evaluate()
-        values = evaluation.average_precision("all" if k == "all" else int(k))
+        values = (
+            evaluation.average_precision_within_radius
+            if k.startswith("H<=")
+            else evaluation.average_precision("all" if k == "all" else int(k))
+        )
         return np.where(evaluation.counted, values, np.nan)
 
     def query_ids(self) -> list[str]:

@@ -16,8 +16,8 @@ from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.progress import progress
 from hashbench.report.runs import StoredRun
 from hashbench.report.selection import Selection, find
-from hashbench.report.verifying import FILES, OPTIONAL, check_files, place, verify
-from hashbench.results import RECORD, new_run_folder
+from hashbench.report.verifying import OPTIONAL, check_files, place, verify
+from hashbench.results import FILES, RECORD, new_run_folder
 
 ARCHIVE = ".tar.gz"
 

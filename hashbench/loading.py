@@ -1,0 +1,151 @@
+"""Training batches: their order, their views, and where in an epoch they start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
+
+from hashbench import processes
+from hashbench.config import RunConfig
+from hashbench.errors import UsageError
+from hashbench.image_sets import Images
+from hashbench.images import ViewTransform, square_transform
+
+Batch = tuple[Tensor, ...]
+
+
+class Order:
+    """A new order of the images each epoch, cut into batches.
+
+    If the last batch had a single image, that is left out: it has no contrast and no batch to normalize. Of
+    several processes each needs an image, so that fewer than there are processes are left out, too.
+
+    Attributes:
+        batches: Number of batches of an epoch.
+        images: Number of images of an epoch.
+    """
+
+    def __init__(self, size: int, config: RunConfig) -> None:
+        self.size, self.batch_size, self.seed = size, config.training.batch_size, config.seed
+        left_over = size % self.batch_size
+        kept = left_over >= max(2, config.processes) and not config.training.drop_last
+        self.images = size - (0 if kept else left_over)
+        self.batches = -(-self.images // self.batch_size)
+        if not self.images:
+            raise UsageError(
+                f"{size} training images do not fill a batch of {self.batch_size}; "
+                "try a smaller --set batch_size=… or --set drop_last=false"
+            )
+        if self.batch_size < config.processes:
+            raise UsageError(
+                f"a batch of {self.batch_size} has not one image for each of {config.processes} processes; "
+                "try a larger --set batch_size=…, or start fewer"
+            )
+
+    def epoch(self, epoch: int) -> list[NDArray[np.int64]]:
+        """The batches of an epoch, as places of images."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.size)[: self.images]
+        return np.split(order, range(self.batch_size, self.images, self.batch_size))
+
+
+class ViewBatches:
+    """Batches of augmented views, each a tuple of float32 [B, 3, H, W]; of every batch this process's share.
+
+    A view is drawn from the seed, the epoch and the image alone: neither workers, nor batches, nor processes
+    play a part. With `views.on_device` a batch is one tensor instead, the squares, uint8 [B, 3, H, W].
+    """
+
+    def __init__(self, images: Images, order: Order, views: int, config: RunConfig, workers: int) -> None:
+        """Start no process yet.
+
+        Args:
+            images: The training images.
+            order: Their order.
+            views: Number of views of an image.
+            config: The run.
+            workers: Processes that load images.
+        """
+        inputs: Dataset[Batch] = (
+            _Squares(images, config) if config.views.on_device else _Views(images, views, config)
+        )
+        self._share = _Share(order, len(images))
+        self._loader = DataLoader(
+            inputs,
+            batch_sampler=self._share,
+            generator=torch.Generator().manual_seed(config.seed),  # else it draws from the one of dropout
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=config.device == "cuda",
+        )
+
+    def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
+        """The batches of an epoch from number `first` on, on the CPU."""
+        self._share.epoch, self._share.first = epoch, first
+        for batch in self._loader:
+            yield tuple(batch)
+
+
+class FeatureBatches:
+    """Batches of features that are computed already, the same for each view; whole in every process."""
+
+    def __init__(self, features: Tensor, order: Order, views: int) -> None:
+        """Keep a reference to the features.
+
+        Args:
+            features: [N, F], on any device.
+            order: Their order.
+            views: Number of views of an image.
+        """
+        self._features, self._order, self._views = features, order, views
+
+    def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
+        """The batches of an epoch from number `first` on, where the features are."""
+        for batch in self._order.epoch(epoch)[first:]:
+            yield (self._features[torch.from_numpy(batch).to(self._features.device)],) * self._views
+
+
+class _Share(Sampler[list[int]]):
+    """Of each batch of an epoch, what this process takes; an item is `epoch · size + place`."""
+
+    def __init__(self, order: Order, size: int) -> None:
+        self._order, self._size = order, size
+        self.epoch = self.first = 0
+
+    def __len__(self) -> int:
+        return self._order.batches - self.first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._order.epoch(self.epoch)[self.first :]:
+            yield (self.epoch * self._size + batch[processes.share(len(batch))]).tolist()
+
+
+class _Views(Dataset[Batch]):
+    """Augmented views, each drawn from a generator of its own."""
+
+    def __init__(self, images: Images, views: int, config: RunConfig) -> None:
+        self.images, self.views, self.seed = images, views, config.seed
+        self.transform = ViewTransform(config.images, config.views)
+
+    def __getitem__(self, item: int) -> Batch:
+        image = self.images[item % len(self.images)]
+        with torch.random.fork_rng(devices=[]):
+            state = np.random.SeedSequence([self.seed, item]).generate_state(1, np.uint64)
+            torch.default_generator.manual_seed(int(state[0]))
+            return self.transform.several(image, self.views)
+
+
+class _Squares(Dataset[Batch]):
+    """What the test transform shows of images, uint8 [3, size, size], to be augmented on the device."""
+
+    def __init__(self, images: Images, config: RunConfig) -> None:
+        self.images = images
+        self.transform = v2.Compose([square_transform(config.images), v2.PILToTensor()])
+
+    def __getitem__(self, item: int) -> Batch:
+        return (self.transform(self.images[item % len(self.images)]),)

@@ -1,0 +1,77 @@
+"""Whether runs can go on where they were stopped: not with other settings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hashbench import processes
+from hashbench.config import RunConfig, flatten
+from hashbench.dataset import Dataset
+from hashbench.errors import UsageError
+from hashbench.experiment import identity, run_id, source_of
+from hashbench.locking import LOCK, owned
+from hashbench.results import IDENTITY, STATES, run_folder, stopped_runs
+
+SHOWN = 6  # differences
+
+
+def require_same_settings(planned: Sequence[tuple[RunConfig, Dataset]], results: Path) -> None:
+    """Refuse to start runs anew beside one of the same method, data, bits and seed that was stopped.
+
+    Args:
+        planned: The runs that a command is to resume, with their data.
+        results: Folder of all records.
+
+    Raises:
+        UsageError: There is one with other settings, which are named.
+    """
+    refusal = processes.firsts(_refusal(planned, results) if processes.is_first() else None)
+    if refusal is not None:
+        raise UsageError(refusal)
+
+
+def _refusal(planned: Sequence[tuple[RunConfig, Dataset]], results: Path) -> str | None:
+    sources = {config.method: source_of(config) for config, _ in planned}
+    ids = [run_id(config, dataset, sources[config.method]) for config, dataset in planned]
+    for (config, dataset), own in zip(planned, ids, strict=True):
+        final = run_folder(results, config.dataset, config.protocol, config.method, config.bits, own)
+        if final.exists() or stopped_runs(final):
+            continue
+        for folder in sorted(final.parent.glob(".*")):
+            found = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}", folder.name)
+            then = _identity(folder)
+            if found and found[1] not in ids and then and then["config"]["seed"] == config.seed:
+                with owned(folder / LOCK) as stopped:
+                    if not stopped:
+                        continue
+                now = identity(config, dataset, sources[config.method])
+                return (
+                    f"the run that was stopped in {folder} had other settings: {_differences(then, now)}; "
+                    "take them back, start anew without --resume, or delete that folder"
+                )
+    return None
+
+
+def _identity(folder: Path) -> dict[str, Any] | None:
+    """What a run was that was stopped, if it has a state."""
+    if next((folder / STATES).glob("*.pt"), None) is None:
+        return None
+    try:
+        found: dict[str, Any] = json.loads((folder / STATES / IDENTITY).read_text(encoding="utf-8"))
+        return found if "seed" in found["config"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    before, after = flatten(then), flatten(now)
+    found = [
+        f"{path.removeprefix('config.')} was {before.get(path)} and is {after.get(path)}"
+        for path in dict.fromkeys([*before, *after])
+        if before.get(path) != after.get(path)
+    ]
+    return ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
