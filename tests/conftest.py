@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hashbench import registry
+from hashbench import Backbone, registry
 from hashbench.cli import main
 
 os.environ["HASHBENCH_CACHE"] = "off"  # no test leaves features in the user's home
@@ -34,6 +34,20 @@ def golden() -> Callable[[str], dict[str, Tensor]]:
             return {key: torch.from_numpy(file[key]) for key in file.files}
 
     return read
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the batches that went through a network."""
+    sizes: list[int] = []
+    pooled = Backbone.pooled
+
+    def counted(self: Backbone, batch: Tensor) -> Tensor:
+        sizes.append(len(batch))
+        return pooled(self, batch)
+
+    monkeypatch.setattr(Backbone, "pooled", counted)
+    return sizes
 
 
 class Result(NamedTuple):

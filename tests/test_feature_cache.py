@@ -46,20 +46,6 @@ def network() -> Backbone:
     return create_backbone("test_resnet", image_size=32, pretrained=False)
 
 
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the batches that went through a network."""
-    sizes: list[int] = []
-    pooled = Backbone.pooled
-
-    def counted(self: Backbone, batch: Tensor) -> Tensor:
-        sizes.append(len(batch))
-        return pooled(self, batch)
-
-    monkeypatch.setattr(Backbone, "pooled", counted)
-    return sizes
-
-
 def images(count: int = 150) -> ArrayImages:
     return ArrayImages(PIXELS[:count], [str(n) for n in range(count)])
 

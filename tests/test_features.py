@@ -21,12 +21,6 @@ CONFIG = RunConfig(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Features are kept in memory alone; test_feature_cache.py has those on disk."""
-    monkeypatch.setenv("HASHBENCH_CACHE", "off")
-
-
 def images() -> ArrayImages:
     return ArrayImages(PIXELS, [str(n) for n in range(len(PIXELS))])
 
@@ -34,20 +28,6 @@ def images() -> ArrayImages:
 @pytest.fixture
 def backbone() -> Backbone:
     return create_backbone("test_resnet", image_size=32, pretrained=False)
-
-
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the batches that went through a network."""
-    sizes: list[int] = []
-    pooled = Backbone.pooled
-
-    def counted(self: Backbone, batch: Tensor) -> Tensor:
-        sizes.append(len(batch))
-        return pooled(self, batch)
-
-    monkeypatch.setattr(Backbone, "pooled", counted)
-    return sizes
 
 
 def compute(backbone: Backbone, data: ArrayImages, config: RunConfig = CONFIG) -> Tensor:
