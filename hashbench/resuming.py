@@ -35,9 +35,9 @@ def require_same_settings(planned: Sequence[tuple[RunConfig, Dataset]], results:
 
 
 def _refusal(planned: Sequence[tuple[RunConfig, Dataset]], results: Path) -> str | None:
-    sources = {config.method: source_of(config) for config, _ in planned}
-    ids = [run_id(config, dataset, sources[config.method]) for config, dataset in planned]
-    for (config, dataset), own in zip(planned, ids, strict=True):
+    runs = [(config, dataset, source_of(config)) for config, dataset in planned]
+    ids = [run_id(*run) for run in runs]
+    for (config, dataset, source), own in zip(runs, ids, strict=True):
         final = run_folder(results, config.dataset, config.protocol, config.method, config.bits, own)
         if final.exists() or stopped_runs(final):
             continue
@@ -48,7 +48,7 @@ def _refusal(planned: Sequence[tuple[RunConfig, Dataset]], results: Path) -> str
                 with owned(folder / LOCK) as stopped:
                     if not stopped:
                         continue
-                now = identity(config, dataset, sources[config.method])
+                now = identity(config, dataset, source)
                 return (
                     f"the run that was stopped in {folder} had other settings: {_differences(then, now)}; "
                     "take them back, start anew without --resume, or delete that folder"
