@@ -12,6 +12,7 @@ import typer
 
 from hashbench import cli_cache, cli_data, cli_evaluate, cli_page, cli_plot, cli_report, cli_results, cli_run
 from hashbench.errors import HashbenchError
+from hashbench.messages import speaks
 from hashbench.terminal import (
     AsJson,
     PluginFiles,
@@ -119,7 +120,7 @@ def main() -> None:
         app()
     except HashbenchError as error:
         # What is wrong in one process may be right in others; what a user did is wrong in all, and said once.
-        if error.exit_code == 1 or os.environ.get("RANK", "0") == "0":
+        if error.exit_code == 1 or speaks():
             sys.stderr.write(f"hashbench: error: {error}\n")
         sys.exit(error.exit_code)
     except OSError as error:  # as when the disk is full that the output goes to

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from hashbench.errors import UsageError
 from hashbench.terminal import AsJson, integers, names, print_json, show
-
-if TYPE_CHECKING:
-    from hashbench.evaluation import Evaluation
 
 
 def evaluate(
@@ -93,6 +89,7 @@ def evaluate(
         "no_relevant": no_relevant or "zero",
         "graded": graded,
     }
+    of = dataset or "cifar10"
     if preset:
         from hashbench import registry
         from hashbench.evaluation.presets import find_preset
@@ -100,13 +97,27 @@ def evaluate(
         if dataset:
             registry.find("dataset", dataset)
         script = find_preset(preset)
-        own = script.settings(dataset or "cifar10")
-        settings |= {**own, "k": _ranks(k)} if k else own
-        order = order or script.rules(dataset or "cifar10")[1]
+        settings |= {**script.settings(of), "k": _ranks(k)} if k else script.settings(of)
+        order = order or script.rules(of)[1]
         if seed is not None and order == "database":
             raise UsageError("--seed is of a shuffled database; add --order shuffled")
-    evaluation = _evaluate(codes, database, {**settings, "device": _resolve(device)})
-    said = _published(codes, preset, dataset or "cifar10", settings["k"], order, seed or 0) if preset else {}
+    settings["device"] = _resolve(device)
+
+    from hashbench.evaluation import evaluate as evaluate_codes
+    from hashbench.evaluation.files import load_codes, load_queries
+    from hashbench.evaluation.presets import published
+    from hashbench.evaluation.shards import evaluate_shards
+
+    said: dict[str, float] = {}
+    if database is None:
+        loaded = load_codes(codes)
+        evaluation = evaluate_codes(*loaded, **settings)
+        for rank in settings["k"] if preset else ():
+            figure = published(*loaded, str(preset), dataset=of, k=rank, order=order, seed=seed or 0)
+            said[f"mAP@{rank}"] = figure
+    else:
+        query_codes, query_labels = load_queries(codes)
+        evaluation = evaluate_shards(query_codes, database, query_labels, **settings)
     if as_json:
         print_json({**evaluation.to_dict(), "published": said} if preset else evaluation.to_dict())
         return
@@ -130,35 +141,6 @@ def evaluate(
 
 def _ranks(text: str) -> list[int | Literal["all"]]:
     return ["all" if name == "all" else integers("--k", name, least=1)[0] for name in names("--k", text)]
-
-
-def _published(
-    codes: Path,
-    preset: str,
-    dataset: str,
-    ranks: Sequence[int | Literal["all"]],
-    order: Literal["database", "shuffled"] | None,
-    seed: int,
-) -> dict[str, float]:
-    from hashbench.evaluation.files import load_codes
-    from hashbench.evaluation.presets import published
-
-    loaded = load_codes(codes)
-    return {
-        f"mAP@{rank}": published(*loaded, preset, dataset=dataset, k=rank, order=order, seed=seed)
-        for rank in ranks
-    }
-
-
-def _evaluate(codes: Path, database: Path | None, settings: dict[str, Any]) -> Evaluation:
-    from hashbench.evaluation import evaluate as evaluate_codes
-    from hashbench.evaluation.files import load_codes, load_queries
-    from hashbench.evaluation.shards import evaluate_shards
-
-    if database is None:
-        return evaluate_codes(*load_codes(codes), **settings)
-    query_codes, query_labels = load_queries(codes)
-    return evaluate_shards(query_codes, database, query_labels, **settings)
 
 
 def _resolve(device: str) -> str:

@@ -28,7 +28,7 @@ from hashbench.download import file_digest
 from hashbench.encoding import check_encoder, encode, encode_queries
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.evaluation import VERSION, code_health
-from hashbench.failures import explained
+from hashbench.failures import ENCODE_LESS, explained
 from hashbench.features import BATCH_SIZE
 from hashbench.method import HashMethod, ShallowMethod
 from hashbench.packing import require_size
@@ -192,8 +192,7 @@ def run(
     if processes.firsts(folder.exists()) and not force:
         return Run(read_record(folder), folder, existed=True)
     method = build_method(config)
-    remedy = "lower the image size, or choose a smaller backbone"
-    with explained(config, "a first look at the network", remedy):
+    with explained(config, "a first look at the network", ENCODE_LESS):
         check_encoder(method, dataset.train, config)  # a fault should not wait for the end of the training
     changed, declared = changes(config), components(config.method)  # faults of a recipe should not wait, too
     images, looked_for, searched = hold_out(dataset, config)
@@ -207,7 +206,7 @@ def run(
             (partial / STATES / IDENTITY).write_text(which, encoding="utf-8")
         training = train(method, images, config, partial, execution, score)
         trained = time.monotonic()
-        with explained(config, f"encoding {BATCH_SIZE} images at once", remedy):
+        with explained(config, f"encoding {BATCH_SIZE} images at once", ENCODE_LESS):
             query = encode_queries(method, dataset.query.images, config, workers=workers, task="queries")
             database = encode(method, dataset.database.images, config, workers=workers, task="database")
         encoded = time.monotonic()

@@ -19,6 +19,10 @@ _NO_MEMORY = (
 )  # fmt: skip
 
 
+ENCODE_LESS = "lower the image size, or choose a smaller backbone"
+"""What helps where encoding takes too much memory."""
+
+
 @contextmanager
 def explained(config: RunConfig, task: str, remedy: str) -> Iterator[None]:
     """Turn failures of the machine into one line.

@@ -123,8 +123,7 @@ def firsts(value: Value) -> Value:
 
 def wait() -> None:
     """Wait until every process is here."""
-    if count() > 1:
-        everyones(None)
+    everyones(None)
 
 
 def synchronize_batch_norm(module: nn.Module, device: str) -> nn.Module:

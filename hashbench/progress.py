@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from hashbench.messages import speaks
 
 EVERY_S = 15.0  # between the lines, where there is no terminal
 
@@ -43,7 +44,7 @@ def progress(task: str, total: int, unit: Literal["", "MB"] = "", done: int = 0)
     Yields:
         The function that reports steps.
     """
-    if os.environ.get("RANK", "0") != "0":  # of several processes the first speaks for all
+    if not speaks():
         yield lambda steps, note="": None
         return
     console = Console(stderr=True)

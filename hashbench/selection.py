@@ -19,7 +19,7 @@ BACKBONE = "backbone."
 def trained_weights(method: HashMethod) -> dict[str, Tensor]:
     """What training changes of a method, on the CPU: of a frozen backbone nothing."""
     return {
-        name: tensor.detach().cpu().clone()
+        name: tensor.detach().to("cpu", copy=True)
         for name, tensor in method.state_dict().items()
         if not (method.backbone.frozen and name.startswith(BACKBONE))
     }

@@ -319,8 +319,7 @@ class _Descent:
     def _save(self) -> None:
         """Save the state, if it is good."""
         self.saved = time.monotonic()
-        weights = trained_weights(self.method)
-        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        if not all(bool(tensor.isfinite().all()) for tensor in self.method.state_dict().values()):
             return  # the next step says so
         scaler = self.accelerator.scaler
         random = processes.everyones(generators(self.config.device == "cuda"))
@@ -340,7 +339,7 @@ class _Descent:
                 "seconds": self._seconds(),
                 "meter": vars(self.meter),
                 "log": self.log.tell(),
-                "weights": weights,
+                "weights": trained_weights(self.method),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,

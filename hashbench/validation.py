@@ -17,7 +17,7 @@ from hashbench.dataset import Dataset, Split
 from hashbench.encoding import encode, encode_queries
 from hashbench.errors import UsageError
 from hashbench.evaluation import Evaluation, Labels, count_graded_pairs, count_pairs, evaluate
-from hashbench.failures import explained
+from hashbench.failures import ENCODE_LESS, explained
 from hashbench.image_sets import Images
 from hashbench.method import HashMethod
 
@@ -72,8 +72,7 @@ def scorer(query: Split, database: Split, config: RunConfig, workers: int) -> Ca
     """
 
     def score(method: HashMethod) -> float:
-        remedy = "lower the image size, or choose a smaller backbone"
-        with explained(config, "looking at the mAP", remedy):
+        with explained(config, "looking at the mAP", ENCODE_LESS):
             codes = (
                 encode_queries(method, query.images, config, workers=workers, task="validate"),
                 encode(method, database.images, config, workers=workers, task="validate"),

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hashbench import Backbone, registry
 from hashbench.cli import main
+from hashbench.config import RunConfig
 
 os.environ["HASHBENCH_CACHE"] = "off"  # no test leaves features in the user's home
 # Tests run side by side; with several threads each, they would wait for each other.
@@ -48,6 +49,13 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Backbone, "pooled", counted)
     return sizes
+
+
+def overlaid(settings: dict[str, Any], changes: dict[str, Any]) -> RunConfig:
+    """A run with these settings and, over them, the changes, section by section."""
+    for section, values in changes.items():
+        settings[section] = {**settings.get(section, {}), **values} if isinstance(values, dict) else values
+    return RunConfig(**settings)
 
 
 class Result(NamedTuple):

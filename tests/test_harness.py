@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import overlaid
 from PIL import Image
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
@@ -46,9 +47,7 @@ def config(**changes: Any) -> RunConfig:
         "optimizer": {"name": "sgd", "lr": 0.5},
         "training": {"epochs": 1, "batch_size": 4, "precision": "float32"},
     }  # fmt: skip
-    for section, values in changes.items():
-        settings[section] = {**settings.get(section, {}), **values} if isinstance(values, dict) else values
-    return RunConfig(**settings)
+    return overlaid(settings, changes)
 
 
 class Plain(HashMethod):

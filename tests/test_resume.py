@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import overlaid
 from safetensors.torch import load_file
 from test_locking import other_process
 from test_states import flip, saved
@@ -53,9 +54,7 @@ def config(**changes: Any) -> RunConfig:
         "views": {"crop_scale": (0.5, 1.0), "horizontal_flip": 0.5},
         "training": {"epochs": 3, "batch_size": 5, "precision": "float32"},
     }  # fmt: skip
-    for section, values in changes.items():
-        settings[section] = {**settings.get(section, {}), **values} if isinstance(values, dict) else values
-    return RunConfig(**settings)
+    return overlaid(settings, changes)
 
 
 def log(folder: Path) -> list[dict[str, Any]]:

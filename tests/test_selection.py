@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import overlaid
 from torch import Tensor, nn
 
 import hashbench
@@ -56,9 +57,7 @@ def config(selection: str | dict[str, Any] = "best-val", **changes: Any) -> RunC
         "selection": chosen,
         "evaluation": {"k": (5, "all")},
     }  # fmt: skip
-    for section, values in changes.items():
-        settings[section] = {**settings.get(section, {}), **values} if isinstance(values, dict) else values
-    return RunConfig(**settings)
+    return overlaid(settings, changes)
 
 
 class Plain(HashMethod):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import overlaid
 from torch import Tensor, nn
 
 from hashbench import (
@@ -40,9 +41,7 @@ def config(**changes: Any) -> RunConfig:
         "views": {"crop_scale": (0.5, 1.0), "horizontal_flip": 0.5},
         "training": {"epochs": 2, "batch_size": 5, "precision": "float32"},
     }  # fmt: skip
-    for section, values in changes.items():
-        settings[section] = {**settings.get(section, {}), **values} if isinstance(values, dict) else values
-    return RunConfig(**settings)
+    return overlaid(settings, changes)
 
 
 def trained(folder: Path, workers: int = 0, **changes: Any) -> tuple[HashMethod, list[dict[str, float]]]:

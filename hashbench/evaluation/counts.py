@@ -138,8 +138,7 @@ def count_pairs(
     )
     histogram = np.zeros((len(query_codes), 2 * (bits + 1)), np.int64)
 
-    def count(start: int) -> None:
-        block = slice(start, start + rows)
+    def count(block: slice) -> None:
         kernels.count(
             queries[0][block],
             queries[1][block],
@@ -149,13 +148,18 @@ def count_pairs(
             histogram[block],
         )
 
-    threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    rows = min(_QUERIES_PER_BLOCK, -(-len(query_codes) // threads))
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(count, range(0, len(query_codes), rows)):
-            pass
+    in_blocks(count, len(query_codes))
     relevant = histogram[:, 1::2].copy()
     return Counts(histogram[:, ::2] + relevant, relevant)
+
+
+def in_blocks(count: Callable[[slice], None], queries: int) -> None:
+    """Call a function for every block of queries, in as many threads as Numba would use."""
+    threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    rows = min(_QUERIES_PER_BLOCK, -(-queries // threads))
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(count, (slice(start, start + rows) for start in range(0, queries, rows))):
+            pass
 
 
 def _label_bits(query: Labels, database: Labels) -> int:

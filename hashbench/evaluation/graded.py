@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numba
@@ -13,13 +12,12 @@ from numpy.typing import NDArray
 from hashbench.codes import BinaryCodes
 from hashbench.errors import UsageError
 from hashbench.evaluation.compiled import compiled
-from hashbench.evaluation.counts import Counts, Kernel
+from hashbench.evaluation.counts import Counts, Kernel, in_blocks
 from hashbench.evaluation.kernels import popcount
 from hashbench.evaluation.labels import Labels
 
 # A block of this many items stays in the cache while a block of queries passes over it.
 _ITEMS_PER_BLOCK = 4096
-_QUERIES_PER_BLOCK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,15 +87,10 @@ def count_graded_pairs(
     items = np.ravel(database_codes.packed), np.ravel(database_labels.packed)
     queries = np.ascontiguousarray(query_codes.packed), query_labels.packed
 
-    def count(start: int) -> None:
-        block = slice(start, start + rows)
+    def count(block: slice) -> None:
         kernel(queries[0][block], queries[1][block], *items, shared[block])
 
-    threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    rows = min(_QUERIES_PER_BLOCK, -(-len(query_codes) // threads))
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(count, range(0, len(query_codes), rows)):
-            pass
+    in_blocks(count, len(query_codes))
     return GradedCounts(shared)
 
 
