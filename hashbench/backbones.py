@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from hashbench.depthwise import DepthwiseConv2d
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 
 BUILT_IN = "efficientnet_lite0"
@@ -220,6 +221,9 @@ def _efficientnet_lite0(pretrained: bool, options: dict[str, Any]) -> nn.Module:
         tensors = [tensor for key, tensor in weights.items() if not key.endswith(counters)]
         network.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
     network.reset_classifier(0)
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.groups == module.in_channels == module.out_channels:
+            module.__class__ = DepthwiseConv2d  # the same weights under the same names
     built: nn.Module = network
     return built
 
