@@ -84,6 +84,31 @@ def test_the_nearest_codeword_of_each_book() -> None:
     torch.testing.assert_close(hard, chosen, rtol=1e-3, atol=1e-3)
 
 
+def test_scale_of_the_soft_quantization() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, codebooks = torch.randn(5, 6, generator=generator), torch.randn(3, 4, 2, generator=generator)
+    quantized = soft_quantize(features, codebooks, scale=0.8)
+    for row, result in zip(features, quantized, strict=True):
+        for book in range(3):
+            piece = slice(2 * book, 2 * book + 2)
+            weights = torch.stack(
+                [(-0.8 * ((row[piece] - word) ** 2).sum()).exp() for word in codebooks[book]]
+            )
+            torch.testing.assert_close(result[piece], weights / weights.sum() @ codebooks[book])
+
+
+def test_both_settings_reach_the_loss() -> None:
+    method = create_method(
+        "spq", Backbone(nn.Sequential(nn.Flatten(), nn.Linear(48, 20)), 4), 16,
+        quantization_scale=0.7, temperature=0.2,
+    )  # fmt: skip
+    views = torch.randn(2, 6, 20, generator=torch.Generator().manual_seed(0))
+    xa, xb = (method.encode_features(view) for view in views)
+    za, zb = (soft_quantize(x, method.codebooks, 0.7) for x in (xa, xb))
+    expected = cross_quantized_contrastive_loss(xa, xb, za, zb, 0.2)
+    torch.testing.assert_close(method.feature_losses(*views)["loss"], expected)
+
+
 def test_the_loss_pair_by_pair() -> None:
     generator = torch.Generator().manual_seed(0)
     xa, xb, za, zb = torch.randn(4, 3, 5, generator=generator)
@@ -123,9 +148,13 @@ def test_the_released_network() -> None:
     method = spq(32, backbone)
     network = [*backbone.parameters(), *method.projection.parameters()]
     assert sum(p.numel() for p in network) == 11_431_488
-    assert (method.head.weight.shape, method.head.bias) == ((128, 512), None)
-    assert method.head.weight.std().item() == pytest.approx(0.1 * (2 / (512 + 128)) ** 0.5, rel=0.05)
-    assert method.codebooks.std().item() == pytest.approx(0.1 * (2 / (16 + 128)) ** 0.5, rel=0.1)
+    assert method.head.weight.shape == (128, 512)
+    assert method.head.bias.shape == (128,)
+    assert method.head.bias.abs().max().item() == pytest.approx(512**-0.5, rel=0.05)  # torch's default
+    # Xavier uniform at gain 1, of the codebooks by the matrix in which all books lie side by side.
+    for weights, fans in ((method.head.weight, 512 + 128), (method.codebooks, 16 + 128)):
+        assert weights.abs().max().item() == pytest.approx((6 / fans) ** 0.5, rel=0.01)
+        assert weights.std().item() == pytest.approx((2 / fans) ** 0.5, rel=0.05)
 
 
 def test_queries_keep_their_vectors_and_the_database_its_codewords() -> None:

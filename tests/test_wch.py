@@ -57,6 +57,42 @@ def test_columns_are_divided_and_not_rows(module: dict[str, Tensor]) -> None:
     assert not torch.allclose(rows, module["weights_without_attention"], rtol=1e-3)
 
 
+def test_temperature_of_the_attention(module: dict[str, Tensor]) -> None:
+    tokens1, tokens2 = module["tokens1"], module["tokens2"]
+    attended = wch.mutual_attention(tokens1, tokens2, temperature=0.25)
+    for own, other, result in ((tokens1, tokens2, attended[0]), (tokens2, tokens1, attended[1])):
+        for image in range(len(own)):
+            for position, asking in enumerate(other[image]):
+                scores = F.cosine_similarity(own[image], asking[None], dim=1) / 0.25
+                expected = (scores.exp() / scores.exp().sum()) @ own[image]
+                torch.testing.assert_close(result[image, position], expected, **FORWARD)
+
+
+def test_temperature_of_the_patch_weights(module: dict[str, Tensor]) -> None:
+    """From the golden weights at 0.2: a row's softmax at another temperature is a power of them."""
+    other = wch.patch_weights(module["attended1"], module["attended2"], temperature=0.5)
+    at_02 = module["weights"]  # exp(s / 0.2) up to a factor for each column, hence for the cross ratios
+    expected = (at_02 / at_02.diagonal()[:, None]).log() * 0.2 / 0.5
+
+    def cross_ratios(logarithms: Tensor) -> Tensor:
+        return logarithms - logarithms[:1] - logarithms[:, :1] + logarithms[0, 0]
+
+    torch.testing.assert_close(cross_ratios(other.log()), cross_ratios(expected), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(other.diagonal(), torch.ones(6))
+
+
+def test_temperature_of_the_loss(golden: Callable[[str], dict[str, Tensor]]) -> None:
+    values = golden("wch_loss")
+    codes1, codes2, weights = values["hash1"], values["hash2"], values["weights"]
+    total = 0.0
+    for i, code in enumerate(codes1):
+        logits = (code * codes2).mean(1) / 0.7
+        total -= float((weights[i] * (logits - logits.logsumexp(0))).sum())
+    expected = total / len(codes1) + float(codes1.mean(0).square().mean() - codes1.square().mean())
+    loss = wch.weighted_contrastive_loss(codes1, codes2, weights, temperature=0.7)
+    torch.testing.assert_close(loss, torch.tensor(expected), **FORWARD)
+
+
 def test_training_step_forward_and_backward(module: dict[str, Tensor]) -> None:
     tokens1 = module["tokens1"].clone().requires_grad_()
     tokens2 = module["tokens2"].clone().requires_grad_()
@@ -152,6 +188,30 @@ def test_switches(network: tuple[wch.WCH, dict[str, Tensor]]) -> None:
 
     whole, unbalanced = loss(), loss(balance=False)
     torch.testing.assert_close(whole - unbalanced, wch.method.bit_balance(codes[0]))
+
+
+def test_temperatures_reach_the_loss(network: tuple[wch.WCH, dict[str, Tensor]]) -> None:
+    method, values = network
+    changed = create_method(
+        "wch", method.backbone, bits=16,
+        attention_temperature=0.5, weight_temperature=0.4, similarity_temperature=0.6,
+    )  # fmt: skip
+    changed.head = method.head
+    views = values["images1"], values["images2"]
+    tokens = wch.mutual_attention(*(method.backbone.tokens(view) for view in views), 0.5)
+    codes = [straight_through_sign(method.head(view)) for view in tokens]
+    expected = wch.weighted_contrastive_loss(*codes, wch.patch_weights(*tokens, 0.4), 0.6)
+    torch.testing.assert_close(changed.eval().training_losses(*views)["loss"], expected)
+
+
+def test_the_released_head() -> None:
+    torch.manual_seed(0)
+    head = wch.method.HashHead(768, 64)
+    assert head.norm.eps == 1e-6
+    for layer, fan_out in ((head.fc1, 1024), (head.fc2, 64)):  # kaiming uniform by fan-out; normal biases
+        assert layer.weight.abs().max().item() == pytest.approx((6 / fan_out) ** 0.5, rel=0.01)
+        assert layer.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)
+        assert layer.bias.std().item() == pytest.approx(1, rel=0.2)
 
 
 def test_patch_weights_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,10 +119,10 @@ class SPQ(FeatureMethod):
                 "choose another --bits or --set words=…"
             )
         self.projection = nn.Linear(backbone.feature_dim, 512)
-        self.head = nn.Linear(512, books * dim, bias=False)
-        nn.init.xavier_normal_(self.head.weight, gain=0.1)
-        # As released, where the books lie side by side in one matrix.
-        side_by_side = nn.init.xavier_normal_(torch.empty(words, books * dim), gain=0.1)
+        self.head = nn.Linear(512, books * dim)
+        nn.init.xavier_uniform_(self.head.weight)
+        # As released, where the books lie side by side in one matrix, whose width bounds the weights.
+        side_by_side = nn.init.xavier_uniform_(torch.empty(words, books * dim))
         self.codebooks = nn.Parameter(side_by_side.view(words, books, dim).transpose(0, 1).contiguous())
 
     def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
