@@ -7,6 +7,9 @@ must not wait for torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# A worker process unpickles classes of plugin files, which only this module's finder can import.
+from hashbench import plugin_files as plugin_files
+
 if TYPE_CHECKING:
     from hashbench.backbones import Backbone, create_backbone
     from hashbench.codes import BinaryCodes, ProductCodes

@@ -1,15 +1,37 @@
-"""Plugin files: one Python file that says what it holds, as in `METHODS = {"name": Class}`."""
+"""Plugin files: one Python file that says what it holds, as in `METHODS = {"name": Class}`.
+
+The folder of a plugin file is a package of its own, with a name that no other package has. A plugin file
+imports the modules beside it by their plain names all the same, and `sys.path` stays as it is: plugin files
+in two folders have their own `losses.py` each, and a library that looks for a package `datasets` does not
+find a folder of that name.
+"""
 
 from __future__ import annotations
 
 import ast
-import hashlib
-import importlib.util
+import functools
+import importlib
+import os
 import sys
+from collections.abc import Iterator, Sequence
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    SourceFileLoader,
+)
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from hashbench.errors import UsageError
+
+PREFIX = "hashbench_plugin_"
+"""Of the packages that stand for folders; behind it the path of the folder, hexadecimal."""
+
+BUILT_IN_PACKAGES = ("hashbench_methods", "hashbench_datasets")
+"""Their members are plugins, each for itself."""
 
 
 def read_table(path: Path, table: str) -> dict[str, str]:
@@ -58,19 +80,128 @@ def _names(table: ast.expr | None) -> dict[str, str]:
     return names if isinstance(table, ast.Dict) and len(names) == len(table.keys) else {}
 
 
+def module_name(path: Path) -> str:
+    """Return the name that a plugin file is imported by; any process finds the folder in it."""
+    return f"{PREFIX}{os.fsencode(path.parent).hex()}.{path.stem}"
+
+
 def import_file(path: Path) -> ModuleType:
     """Import a plugin file, once."""
-    name = f"hashbench_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    return importlib.import_module(module_name(path))
+
+
+@functools.cache
+def read_source(path: str) -> bytes:
+    """Read a source file, once: what runs in this process is what its run ids cover, whatever is edited."""
+    return Path(path).read_bytes()
+
+
+def find_specs(module: str) -> Iterator[ModuleSpec]:
+    """Find the packages that a module is in, and itself, without importing any.
+
+    Yields:
+        The spec of each, the outermost first, up to the first one that does not exist.
+    """
+    path: Sequence[str] | None = None
+    parts = module.split(".")
+    for depth in range(1, len(parts) + 1):
+        name = ".".join(parts[:depth])
+        # Every finder, since an editable installation may bring one of its own.
+        specs = (finder.find_spec(name, path) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next((found for found in specs if found is not None), None)
+        if spec is None:
+            return
+        yield spec
+        path = spec.submodule_search_locations or []
+
+
+def imported_name(importer: str, name: str) -> str:
+    """Return the full name of the module that an absolute import names.
+
+    Args:
+        importer: Full name of the module with the import.
+        name: What it imports, as in `losses.quantization`.
+    """
+    package = importer.partition(".")[0]
+    if package.startswith(PREFIX) and _is_beside(_folder(package), name.partition(".")[0]):
+        return f"{package}.{name}"
+    return name
+
+
+def _folder(package: str) -> str:
+    return os.fsdecode(bytes.fromhex(package.removeprefix(PREFIX)))
+
+
+def _is_beside(folder: str, name: str) -> bool:
+    """Return True if plugin files in a folder mean a module beside them by a name."""
+    if name in ("hashbench", *BUILT_IN_PACKAGES) or name in sys.stdlib_module_names:
+        return False
+    here = FileFinder(folder, *_LOADERS).find_spec(name)
+    elsewhere = next(find_specs(name), None)
+    if here is None or elsewhere is None:
+        return here is not None
+    if here.origin is None:  # a folder without __init__.py may hold anything, such as data
+        return False
+    # If it can be imported anyway, as by PYTHONPATH, it is not imported a second time.
+    return not (elsewhere.has_location and Path(here.origin).samefile(str(elsewhere.origin)))
+
+
+class _Finder:
+    """Finds the packages that stand for folders of plugin files, and the modules in them."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """See `importlib.abc.MetaPathFinder`."""
+        if not fullname.startswith(PREFIX):
+            return None
+        if path is None:
+            package = ModuleSpec(fullname, None, is_package=True)
+            package.submodule_search_locations = [_folder(fullname)]
+            return package
+        specs = (FileFinder(folder, *_LOADERS).find_spec(fullname) for folder in path)
+        return next((spec for spec in specs if spec is not None), None)
+
+
+class _Loader(SourceFileLoader):
+    """Loads a module that may import what is beside the plugin file by its plain name.
+
+    There is no bytecode on disk: it would be wrong where the file is imported in the usual way.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """See `importlib.abc.InspectLoader`."""
+        tree = _Redirect(fullname).visit(ast.parse(read_source(self.path), self.path))
+        code: CodeType = compile(ast.fix_missing_locations(tree), self.path, "exec", dont_inherit=True)
+        return code
+
+
+class _Redirect(ast.NodeTransformer):
+    """Gives modules beside the plugin file their full names, wherever they are imported."""
+
+    def __init__(self, importer: str) -> None:
+        self._importer = importer
+
+    def visit_Import(self, node: ast.Import) -> list[ast.Import]:
+        """`import a.b` still binds `a`, by another import behind the first."""
+        names = []
+        for alias in node.names:
+            first = alias.name.partition(".")[0]
+            full = imported_name(self._importer, alias.name)
+            if full == alias.name:
+                names.append(alias)
+                continue
+            names.append(ast.alias(full, alias.asname or first))
+            if alias.asname is None and alias.name != first:
+                names.append(ast.alias(imported_name(self._importer, first), first))
+        return [ast.copy_location(ast.Import([name]), node) for name in names]
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
+        """`from a import b`."""
+        if node.level == 0 and node.module is not None:
+            node.module = imported_name(self._importer, node.module)
+        return node
+
+
+_LOADERS = ((ExtensionFileLoader, EXTENSION_SUFFIXES), (_Loader, SOURCE_SUFFIXES))
+sys.meta_path.insert(0, _Finder())

@@ -8,21 +8,22 @@ plugin is imported when it is used.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
-from importlib.machinery import ModuleSpec
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hashbench.errors import HashbenchError, UsageError, unknown_name
-from hashbench.plugin_files import import_file, read_table
+from hashbench.plugin_files import find_specs, import_file, module_name, read_source, read_table
+from hashbench.sources import plugin_modules
 
 if TYPE_CHECKING:
     from hashbench.backbones import Backbone
@@ -61,6 +62,7 @@ class Entry:
         base = importlib.import_module(f"hashbench.{self.kind}")
         base = base.HashMethod if self.kind == "method" else base.DatasetPlugin
         try:
+            source_digest(self)  # now: a file that is edited later has no part in the runs of this process
             imported = import_file(Path(module)) if self.origin == "file" else importlib.import_module(module)
             plugin = getattr(imported, attribute)
         except (Exception, SystemExit) as error:  # whatever a plugin raises is its fault, and is said so
@@ -70,36 +72,48 @@ class Entry:
         return plugin
 
     def sources(self) -> list[Path]:
-        """The Python files that the plugin consists of, that of its class or package first.
+        """Return the Python files that the plugin consists of, that of its class or package first.
 
-        For a target outside hashbench that is one module of a package, they are all of the package, which the
-        module may import; our own modules import nothing but the core.
+        They are its module, or all of its package, and all that these import: from beside a plugin file, from
+        the same distribution, and from folders of source code on `sys.path`. The core of hashbench and other
+        installed packages are not among them.
         """
-        module, _, _ = self.target.rpartition(":")
-        if self.origin == "file":
-            return [Path(module)]
-        spec = _find_spec(module)
-        if spec is None or spec.origin is None:
-            return []
-        own = Path(spec.origin)
-        if spec.submodule_search_locations is None and (self.origin == BUILT_IN or "." not in module):
-            return [own]
-        return [own, *sorted(set(own.parent.rglob("*.py")) - {own})]
+        own, modules = self._own_file(), self._modules()
+        return [own, *(modules[name] for name in sorted(modules) if modules[name] != own)] if own else []
 
     def recipe(self) -> Path | None:
         """The method's recipe: `recipe.yaml` beside its module, or FILE.yaml beside a plugin FILE.py."""
-        files = self.sources()[:1]
-        paths = [file.with_suffix(".yaml") for file in files if self.origin == "file"]
-        paths += [file.with_name("recipe.yaml") for file in files]
-        return next((path for path in paths if path.is_file()), None)
+        file = self._own_file()
+        if file is None:
+            return None
+        paths = [file.with_suffix(".yaml")] if self.origin == "file" else []
+        return next((path for path in [*paths, file.with_name("recipe.yaml")] if path.is_file()), None)
 
     def summary(self) -> str:
         """First line of the docstring of the target's module, read without importing it."""
         try:
-            docstring = ast.get_docstring(ast.parse(self.sources()[0].read_bytes()))
-        except (IndexError, OSError, SyntaxError, ValueError):  # no source, or none that can be read
+            file = self._own_file()
+            docstring = ast.get_docstring(ast.parse(file.read_bytes())) if file else None
+        except (OSError, SyntaxError, ValueError):  # it cannot be read
             return ""
         return docstring.splitlines()[0] if docstring else ""
+
+    def _module(self) -> str:
+        """Return the full name of the module."""
+        module, _, _ = self.target.rpartition(":")
+        return module_name(Path(module)) if self.origin == "file" else module
+
+    def _own_file(self) -> Path | None:
+        """Return the file of the module, if there is one."""
+        specs = [*find_specs(self._module())]
+        found = bool(specs) and specs[-1].name == self._module() and specs[-1].has_location
+        return Path(str(specs[-1].origin)) if found else None
+
+    def _modules(self) -> dict[str, Path]:
+        """Return the files of `sources` by the full names of their modules."""
+        package = self.origin.split()[1:2] if self.origin.startswith("package ") else []
+        installed = (file for name in package for file in files(name) or ())
+        return plugin_modules(self._module(), {file.parts[0].removesuffix(".py") for file in installed})
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r} ({self.target}, {self.origin})"
@@ -144,6 +158,8 @@ def add_plugin_file(path: Path) -> None:
         UsageError: There is no such file, it is not Python, or it registers nothing.
     """
     path = path.resolve()
+    if path.suffix != ".py" or "." in path.stem:
+        raise UsageError(f"expected a plugin file NAME.py without another dot, got {path}; rename it")
     if not any(read_table(path, table) for _, table in _TABLES.values()):
         raise UsageError(
             f'{path} registers nothing; add METHODS = {{"name": Class}} or DATASETS = {{"name": Class}}'
@@ -277,18 +293,34 @@ def read_dataset(name: str, plugin: DatasetPlugin, protocol: str, root: Path) ->
 
 
 def source_digest(*entries: Entry) -> str:
-    """Hash of the code that numbers depend on: the plugins, and what of hashbench takes part in a run."""
+    """Hash of the code that numbers depend on: the plugins, and what of hashbench takes part in a run.
+
+    It is that of the code when it was first asked for in this process, or loaded.
+    """
+    return hashlib.sha256(b"".join([_core_digest(), *map(_plugin_digest, entries)])).hexdigest()[:12]
+
+
+@functools.cache
+def _core_digest() -> bytes:
     package = Path(__file__).parent
     beside = ("cli", "terminal", "report", "results", "scaffold", "testing", "preparing", "verification")
-    core = [
-        file for file in package.rglob("*.py") if not file.relative_to(package).parts[0].startswith(beside)
-    ]
-    digest = hashlib.sha256()
-    for origin, files in (("", core), *((entry.origin, entry.sources()) for entry in entries)):
-        digest.update(origin.encode())  # has the version, if there is no source
-        for file in sorted(files):
-            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
+    core = [file.relative_to(package) for file in package.rglob("*.py")]
+    return _digest(((str(f), package / f) for f in core if not f.parts[0].startswith(beside)), "")
+
+
+@functools.cache
+def _plugin_digest(entry: Entry) -> bytes:
+    # Names of modules are the same wherever a folder lies; that of a plugin file's folder is not.
+    folder = f"{entry._module().partition('.')[0]}." if entry.origin == "file" else ""
+    modules = entry._modules().items()
+    return _digest(((name.removeprefix(folder), file) for name, file in modules), entry.origin)
+
+
+def _digest(modules: Iterable[tuple[str, Path]], origin: str) -> bytes:
+    digest = hashlib.sha256(f"{origin}\0".encode())  # has the version, if there is no source
+    for name, content in sorted((name, read_source(str(file))) for name, file in modules):
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.digest()
 
 
 def _all_entries(kind: Kind) -> Iterator[Entry]:
@@ -301,22 +333,6 @@ def _all_entries(kind: Kind) -> Iterator[Entry]:
     for path in _plugin_files:
         for name, attribute in read_table(path, table).items():
             yield Entry(kind, name, f"{path}:{attribute}", "file")
-
-
-def _find_spec(module: str) -> ModuleSpec | None:
-    """Where a module is; unlike `importlib.util.find_spec`, this imports no parent package."""
-    path: Sequence[str] | None = None
-    spec = None
-    parts = module.split(".")
-    for depth in range(1, len(parts) + 1):
-        name = ".".join(parts[:depth])
-        # Every finder, since an editable installation may bring one of its own.
-        specs = (finder.find_spec(name, path) for finder in sys.meta_path if hasattr(finder, "find_spec"))
-        spec = next((found for found in specs if found is not None), None)
-        if spec is None:
-            return None
-        path = spec.submodule_search_locations or []
-    return spec
 
 
 def _report_broken() -> None:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hashbench import Backbone, registry
+from hashbench import Backbone, plugin_files, registry
 from hashbench.cli import main
 from hashbench.config import RunConfig
 
@@ -58,6 +58,14 @@ def overlaid(settings: dict[str, Any], changes: dict[str, Any]) -> RunConfig:
     return RunConfig(**settings)
 
 
+def forget_plugins() -> None:
+    """Forget plugin files and the sources that were read, as a new process has not seen them."""
+    for name in [name for name in sys.modules if name.startswith(plugin_files.PREFIX)]:
+        del sys.modules[name]
+    plugin_files.read_source.cache_clear()
+    registry._plugin_digest.cache_clear()
+
+
 class Result(NamedTuple):
     """How a command ended, and what it wrote on standard output and standard error."""
 
@@ -77,6 +85,7 @@ def cli(
 
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["hashbench", *map(str, arguments)])
+        forget_plugins()
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit_:
             main()

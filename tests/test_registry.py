@@ -133,6 +133,13 @@ def test_files_that_are_no_plugins(tmp_path: Path, source: str | None, message: 
         registry.add_plugin_file(path)
 
 
+@pytest.mark.parametrize("name", ["mine.txt", "mine.v2.py"])
+def test_files_that_cannot_be_imported(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(PLUGIN)
+    with pytest.raises(UsageError, match=rf"expected a plugin file NAME\.py .* got \S*{name}; rename it"):
+        registry.add_plugin_file(tmp_path / name)
+
+
 def test_installed_packages_register_by_entry_point(installed: Path) -> None:
     install(installed, "theirs", PLUGIN, "[hashbench.methods]\nmean = theirs:Mean\n")
     entry = registry.find("method", "mean")
@@ -216,14 +223,3 @@ def test_create_method_checks_hyperparameters() -> None:
         UsageError, match="unknown hyperparameter 'patch_weights'; did you mean 'patch_weighting'"
     ):
         create_method("wch", backbone, 16, patch_weights=False)
-
-
-def test_the_digest_covers_plugin_sources(tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text(PLUGIN)
-    registry.add_plugin_file(path)
-    entry = registry.find("method", "mean")
-    before = registry.source_digest(entry)
-    assert registry.source_digest(entry) == before
-    path.write_text(PLUGIN + "# another line\n")
-    assert registry.source_digest(entry) != before

@@ -1,0 +1,92 @@
+"""The source files that a plugin consists of, found without importing any of them."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import sys
+from collections.abc import Collection, Iterator
+from importlib.util import resolve_name
+from pathlib import Path
+
+from hashbench.plugin_files import BUILT_IN_PACKAGES, find_specs, imported_name, read_source
+
+
+def plugin_modules(module: str, own: Collection[str]) -> dict[str, Path]:
+    """Find the source files of a plugin: those of its module or package, and those of all that these import.
+
+    Of a package, all files count, since it may import any of them by a computed name. The standard library,
+    the core of hashbench and installed packages do not count, but for those in `own`.
+
+    Args:
+        module: Full name of the plugin's module.
+        own: Top-level names of the installed packages that belong to the plugin.
+
+    Returns:
+        Full name -> file.
+    """
+    own = {module.partition(".")[0], *BUILT_IN_PACKAGES, *own}
+    found: dict[str, Path] = {}
+    seen, waiting = {module}, [module]
+    while waiting:
+        new = {name: file for name, file in _locate(waiting.pop(), own).items() if name not in found}
+        found |= new
+        imported = {other for name, file in new.items() for other in _imports(name, file)} - seen
+        seen |= imported
+        waiting += imported
+    return found
+
+
+def _locate(name: str, own: Collection[str]) -> dict[str, Path]:
+    """Find the file of a module, or the files of the package that it is in; the name may go on behind it."""
+    top = name.partition(".")[0]
+    if top == "hashbench" or top in sys.stdlib_module_names:
+        return {}
+    for spec in find_specs(name):
+        folders = spec.submodule_search_locations
+        if spec.name == top and top not in own:
+            place = next(iter(folders)) if folders else spec.origin
+            if place is None or _is_installation(Path(place).parent):
+                return {}
+        if not spec.has_location or spec.origin is None:  # a package without __init__.py
+            continue
+        file = Path(spec.origin)
+        if folders is None:
+            return {spec.name: file} if file.is_file() else {}
+        if spec.name not in BUILT_IN_PACKAGES:
+            return {
+                ".".join([spec.name, *_parts(path, file.parent)]): path for path in file.parent.rglob("*.py")
+            }
+    return {}
+
+
+def _parts(file: Path, package: Path) -> tuple[str, ...]:
+    parts = file.relative_to(package).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+@functools.cache
+def _is_installation(folder: Path) -> bool:
+    """Return True if an installer such as pip put packages into a folder."""
+    return any(folder.glob("*.dist-info"))
+
+
+def _imports(name: str, file: Path) -> Iterator[str]:
+    """Find what a module imports, wherever the import is written; of `from a import b` that is `a.b`."""
+    if file.suffix != ".py":
+        return
+    try:
+        tree = ast.parse(read_source(str(file)))
+    except (SyntaxError, ValueError):  # said when it is imported
+        return
+    package = name if file.stem == "__init__" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (imported_name(name, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = f"{'.' * node.level}{node.module or ''}"
+            try:
+                base = resolve_name(base, package) if node.level else imported_name(name, base)
+            except ImportError:  # out of the outermost package
+                continue
+            yield from (f"{base}.{alias.name}" for alias in node.names)
