@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -139,11 +140,69 @@ def test_a_damaged_annotation_file_is_named(root: Path, change: Callable[[str], 
         load_dataset("coco", None, root)
 
 
-def test_an_annotation_of_no_image(root: Path) -> None:
-    file = root / "coco/annotations/instances_val2014.json"
-    edit(file, lambda content: content["images"].pop(0))
-    with pytest.raises(HashbenchError, match=r"image 289 is annotated but not listed; get the file again$"):
+@pytest.mark.parametrize(
+    ("part", "number"), [("train", 9), ("val", 289), ("train", 0), ("val", 0), ("val", "0")]
+)
+def test_an_annotation_of_no_image(root: Path, part: str, number: int | str) -> None:
+    file = root / f"coco/annotations/instances_{part}2014.json"
+    if number in (0, "0"):
+        edit(file, lambda content: content["annotations"][-1].update(image_id=number))
+    else:
+        edit(file, lambda content: content["images"].pop(0))
+    message = rf"^{file}: image {number} is annotated but not listed; get the file again$"
+    with pytest.raises(HashbenchError, match=message):
         load_dataset("coco", None, root)
+
+
+def test_image_0_is_an_image(root: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["images"][0]["id"] = 0
+        for annotation in content["annotations"]:
+            annotation["image_id"] = annotation["image_id"] if annotation["image_id"] != 9 else 0
+
+    before = load_dataset("coco", None, root).fingerprint
+    edit(root / "coco/annotations/instances_train2014.json", change)
+    assert load_dataset("coco", None, root).fingerprint == before
+
+
+@pytest.mark.parametrize("number", [16, "16", "000000000016"])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_two_images_with_one_id(root: Path, part: str, number: int | str) -> None:
+    file = root / f"coco/annotations/instances_{part}2014.json"
+    edit(file, lambda content: content["images"].append({"id": number, "file_name": "other.jpg"}))
+    message = (
+        rf"^{file}: two images have the id 16, train2014/COCO_train2014_000000000016\.jpg and {part}2014/"
+        r"other\.jpg; get it again$"
+    )
+    with pytest.raises(HashbenchError, match=message):
+        load_dataset("coco", None, root)
+
+
+@pytest.mark.parametrize("parts", [("val",), ("train", "val")])
+@pytest.mark.parametrize("kinds", [("images",), ("annotations",), ("categories",), ("images", "annotations")])
+def test_ids_that_are_texts_are_numbers(root: Path, parts: tuple[str, ...], kinds: tuple[str, ...]) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for kind in kinds:
+            for entry in content[kind]:
+                entry |= {key: str(value) for key, value in entry.items() if key in ("id", "image_id")}
+
+    before = load_dataset("coco", None, root).fingerprint
+    for part in parts:
+        edit(root / f"coco/annotations/instances_{part}2014.json", change)
+    assert load_dataset("coco", None, root).fingerprint == before
+
+
+@pytest.mark.parametrize("number", ["a7", "", None, 1.5, True, [1]])
+@pytest.mark.parametrize(
+    ("kind", "key"), [("images", "id"), ("annotations", "image_id"), ("categories", "id")]
+)
+def test_an_id_that_is_no_number_is_named(root: Path, kind: str, key: str, number: Any) -> None:
+    file = root / "coco/annotations/instances_val2014.json"
+    edit(file, lambda content: content[kind][3].update({key: number}))
+    message = f"{file} is not an instances file of COCO (ValueError"
+    with pytest.raises(HashbenchError, match=re.escape(message)) as raised:
+        load_dataset("coco", None, root)
+    assert f"the id {number!r} is not a whole number" in str(raised.value)
 
 
 def test_missing_images_are_an_error_or_left_out(root: Path) -> None:

@@ -157,29 +157,54 @@ def read_annotations(files: Sequence[Path]) -> ImageList:
     """
     names: dict[int, str] = {}
     classes: dict[int, set[str]] = {}
+    annotated_in: dict[int, Path] = {}
     for file in files:
         content = _read_json(file)
         try:
             folder = file.stem.removeprefix("instances_")
-            names |= {image["id"]: f"{folder}/{image['file_name']}" for image in content["images"]}
-            categories = {category["id"]: category["name"] for category in content["categories"]}
+            for image in content["images"]:
+                number, name = _number(image["id"]), f"{folder}/{image['file_name']}"
+                if number in names:
+                    raise HashbenchError(
+                        f"{file}: two images have the id {number}, {names[number]} and {name}; get it again"
+                    )
+                names[number] = name
+            categories = {_number(category["id"]): category["name"] for category in content["categories"]}
             if unknown := set(categories.values()) ^ set(CLASSES):
                 raise HashbenchError(f"{file} has other categories than COCO's 80, such as {min(unknown)!r}")
             for annotation in content["annotations"]:
-                classes.setdefault(annotation["image_id"], set()).add(categories[annotation["category_id"]])
-        except (KeyError, TypeError) as error:
+                number, category = _number(annotation["image_id"]), _number(annotation["category_id"])
+                classes.setdefault(number, set()).add(categories[category])
+                annotated_in.setdefault(number, file)
+        except (KeyError, TypeError, ValueError) as error:
             raise HashbenchError(
                 f"{file} is not an instances file of COCO ({error!r}); get it again"
             ) from error
     labelled = sorted(classes)
-    if nameless := next((number for number in labelled if number not in names), None):
-        raise HashbenchError(f"{files[0]}: image {nameless} is annotated but not listed; get the file again")
+    for number in labelled:
+        if number not in names:
+            raise HashbenchError(
+                f"{annotated_in[number]}: image {number} is annotated but not listed; get the file again"
+            )
     column = {name: place for place, name in enumerate(CLASSES)}
     labels = np.zeros((len(labelled), len(CLASSES)), np.uint8)
     for row, number in enumerate(labelled):
         labels[row, [column[name] for name in classes[number]]] = 1
     paths = tuple(names[number] for number in labelled)
     return ImageList(files[0].parent, paths, labels, np.zeros(len(paths), np.int64))
+
+
+def _number(value: Any) -> int:
+    """Return an id as a number; some tools write ids as texts.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"the id {value!r} is not a whole number")
 
 
 def _read_json(file: Path) -> Any:
