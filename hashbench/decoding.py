@@ -11,9 +11,25 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from hashbench.errors import HashbenchError
 
-BLANK = b"\xef\xbb\xbf \t\r\n"  # what may stand before the tags of a web page, a byte order mark first
+_BLANK = b"\xef\xbb\xbf \t\r\n"  # what may stand before the tags of a web page, a byte order mark first
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")  # JPEG to TIFF
+_PAGES = (b"<!doctype", b"<html", b"<?xml")
+# What stands in a file in place of its content, by its first bytes; and the command that gets the content.
+_POINTERS = {
+    b"version https://git-lfs.github.com/spec/": ("a Git LFS pointer", "git lfs pull"),
+    b"/annex/objects/": ("a git-annex pointer", "git annex get"),
+}
 
 _one_at_a_time = threading.Lock()
+
+
+def looks_like_image(start: bytes) -> bool:
+    """Return True for the first bytes of the usual image formats, and False for all others.
+
+    Args:
+        start: At least 12 bytes of the file.
+    """
+    return start.startswith(_SIGNATURES) or start[4:12] == b"ftypavif" or start[8:12] == b"WEBP"
 
 
 def decode(
@@ -37,7 +53,7 @@ def decode(
     try:
         return _read_truncated(source, exif) if truncated else _read(source, exif)
     except UnidentifiedImageError:
-        raise HashbenchError(f"{name} {_instead(source)}; download it again or take it out") from None
+        raise HashbenchError(f"{name} {_instead(source)}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise HashbenchError(f"{name} cannot be decoded ({error}); replace it or take it out") from None
 
@@ -80,11 +96,13 @@ def _read_truncated(source: Path | bytes, exif: bool) -> Image.Image:
 
 
 def _instead(source: Path | bytes) -> str:
-    """What a file is that is no image."""
+    """Say what a file is that is no image, and what to do."""
     if isinstance(source, Path):
         with source.open("rb") as file:
             source = file.read(512)
-    if not source:
-        return "is empty"
-    page = source.lstrip(BLANK).lower().startswith((b"<!doctype", b"<html", b"<?xml"))
-    return "is a web page, not an image" if page else "is not an image"
+    for start, (what, command) in _POINTERS.items():
+        if source.startswith(start):
+            return f"is {what}, not an image; run `{command}` where it was cloned"
+    page = source.lstrip(_BLANK).lower().startswith(_PAGES)
+    what = "empty" if not source else "a web page, not an image" if page else "not an image"
+    return f"is {what}; download it again or take it out"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashbench.dataset import Dataset, unlabelled
-from hashbench.decoding import BLANK, decode
+from hashbench.decoding import decode, looks_like_image
 from hashbench.errors import HashbenchError
 from hashbench.image_sets import FileImages, Images
 from hashbench.protocol import Overlaps, Protocol
@@ -174,8 +174,7 @@ def _inspect(images: Images, row: int, decode_all: bool) -> _Inspected:
     try:
         content = images.content(row)
         digest = hashlib.blake2b(content, digest_size=16).digest()
-        suspicious = content[:64].lstrip(BLANK)[:1] in (b"", b"<")  # nothing, or a web page
-        if not (isinstance(images, FileImages) and (decode_all or suspicious)):
+        if not isinstance(images, FileImages) or (looks_like_image(content[:12]) and not decode_all):
             return _Inspected(digest)
         image = decode(content, name=images.paths[row], truncated=images.truncated)
         return _Inspected(digest, truncated="truncated" in image.info)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
-from hashbench.decoding import decode
+from hashbench.decoding import decode, looks_like_image
 from hashbench.errors import HashbenchError
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 PHOTO = Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 60, 3), dtype=np.uint8))
 
 
@@ -61,6 +62,36 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, problem: str)
             decode(path, truncated=truncated)
         with pytest.raises(HashbenchError, match=f"^im1 in images.bin {problem}"):
             decode(content, name="im1 in images.bin", truncated=truncated)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (LFS_POINTER, "is a Git LFS pointer, not an image; run `git lfs pull` where it was cloned"),
+        (
+            b"/annex/objects/SHA256E-s9--0.jpg\n",
+            "is a git-annex pointer, not an image; run `git annex get` where",
+        ),
+    ],
+)
+def test_pointers_are_named(tmp_path: Path, content: bytes, problem: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(HashbenchError, match=rf"a\.jpg {problem}"):
+        decode(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "MPO", "AVIF"])
+def test_first_bytes_of_images(format_: str) -> None:
+    if format_ == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow writes no AVIF")
+    assert looks_like_image(saved(PHOTO, format_)[:12])
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"\xff\xd8", b"<html>", LFS_POINTER[:12], b"RIFF\0\0\0\0WAVE", b"\0" * 12]
+)
+def test_first_bytes_of_other_files(start: bytes) -> None:
+    assert not looks_like_image(start)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from trees import photo
 
 from hashbench.dataset import Dataset, Split
@@ -70,6 +71,32 @@ def test_files_that_are_gone_or_no_images(folder: Path) -> None:
     assert "1.jpg cannot be read" in found.problems[0]
     assert "2.jpg is empty" in found.problems[1]
     assert "4.jpg is a web page" in found.problems[2]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            "is a Git LFS pointer, not an image; run `git lfs pull` where it was cloned",
+        ),
+        (b"404: Not Found", "is not an image; download it again or take it out"),
+        (b"\n<!DOCTYPE html>", "is a web page, not an image; download it again or take it out"),
+        (b"\0" * 4096, "is not an image; download it again or take it out"),
+        (b"PK\x03\x04" + b"x" * 100, "is not an image; download it again or take it out"),
+    ],
+)
+def test_what_is_no_image_is_found_without_decoding(folder: Path, content: bytes, problem: str) -> None:
+    (folder / "3.jpg").write_bytes(content)
+    found = verify(dataset(folder), ANY)
+    assert found.problems == [f"{folder}/3.jpg {problem}"]
+    assert not found.decoded
+
+
+@pytest.mark.parametrize("format_", ["BMP", "PPM", "GIF", "PNG", "TIFF", "WEBP"])
+def test_all_formats_are_images_without_decoding(folder: Path, format_: str) -> None:
+    Image.new("RGB", (9, 9), "red").save(folder / "3.jpg", format_)
+    assert verify(dataset(folder), ANY).problems == []
 
 
 @pytest.mark.parametrize("accepted", [False, True])
