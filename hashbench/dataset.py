@@ -108,7 +108,8 @@ class Dataset:
 
         Raises:
             HashbenchError: A part is empty, names an id twice, or its labels do not fit its images, the
-                classes or the labels of the other parts; or it has what the options forbid.
+                classes or the labels of the other parts; or it has what the options forbid; or all queries
+                and database images have the only class.
         """
         options = options or DataOptions()
         train = _checked(f"{name}: train", train, len(class_names))
@@ -137,6 +138,13 @@ class Dataset:
                         f"{name}: {len(leaked):,} validation images are also {what}, such as "
                         f"{min(leaked)!r}; take them out"
                     )
+        if (common := _common_class(query.labels, database.labels)) is not None:
+            what = f"all queries and all database images have the class {class_names[common]!r}"
+            if len(class_names) == 1:
+                raise HashbenchError(
+                    f"{name}: {what}, the only one, so that any code would have mAP 1; expected two classes"
+                )
+            found.append(f"{what}, so that any code has mAP 1")
         shared = overlaps(train.images.ids, query.images.ids, database.images.ids)
         if shared.query_train:
             found.append(
@@ -263,7 +271,8 @@ class DatasetPlugin(ABC):
 
 def default_root() -> Path:
     """The folder of the data where the user names none: `$HASHBENCH_DATA`, else `~/.cache/hashbench/data`."""
-    return Path(os.environ.get("HASHBENCH_DATA") or "~/.cache/hashbench/data").expanduser()
+    named = os.environ.get("HASHBENCH_DATA", "").strip()  # one that is empty counts as unset
+    return Path(named or "~/.cache/hashbench/data").expanduser()
 
 
 def unlabelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
@@ -281,6 +290,15 @@ def _files(*parts: Images) -> dict[str, str]:
     lines |= {part.digest() for part in {*parts} if isinstance(part, ArrayImages)}
     text = "\n".join(sorted(lines)).encode(errors="surrogateescape")
     return {"files": hashlib.sha256(text).hexdigest()[:16]} if lines else {}
+
+
+def _common_class(query: NDArray[Any], database: NDArray[Any]) -> int | None:
+    """Return the class that all images of both parts have, if there is one."""
+    if query.ndim == 1:
+        only = int(query[0])
+        return only if (query == only).all() and (database == only).all() else None
+    common = np.flatnonzero(query.all(axis=0) & database.all(axis=0))
+    return int(common[0]) if len(common) else None
 
 
 def _without(unwanted: NDArray[np.bool_], split: Split, what: str, found: list[str]) -> Split:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from hashbench.dataset import Split
 from hashbench.errors import HashbenchError, MissingDataError
 from hashbench.image_sets import FileImages
 from hashbench.lists import ImageList
-from hashbench.walking import walk
+from hashbench.walking import skipped_warning, walk
 
 SHOWN = 3  # of the images that are missing, in an error
 LISTED = 100  # of the images that are left out
@@ -32,9 +33,11 @@ class ImageIndex:
             key: What of a path names an image.
         """
         self.root = root
+        self.skipped: list[str] = []
         self._key = key
         self._found: dict[str, list[str]] = {}
-        for folder, names in walk(root):
+        self._similar: dict[str, str] = {}
+        for folder, names in walk(root, self.skipped):
             for name in names:
                 self._found.setdefault(key(name), []).append(f"{folder}{os.sep}{name}")
 
@@ -72,6 +75,16 @@ class ImageIndex:
             )
         return files[0] if files else None
 
+    def find_similar(self, path: str) -> str | None:
+        """Return a file whose name differs from a listed one in letter case or Unicode normal form only.
+
+        Args:
+            path: A listed path that `find` does not find.
+        """
+        if not self._similar:
+            self._similar = {_folded(name): files[0] for name, files in self._found.items()}
+        return self._similar.get(_folded(self._key(path)))
+
 
 def locate(
     lists: Sequence[ImageList],
@@ -90,8 +103,8 @@ def locate(
         key: What of a path names an image.
 
     Returns:
-        Each list, without the rows of images that are skipped, with the path of each file; and a warning if
-        any is skipped.
+        Each list, without the rows of images that are skipped, with the path of each file; and warnings if
+        any is skipped, or if there are files of the operating system.
 
     Raises:
         HashbenchError: Images are missing, a path fits several files, or two paths mean one file.
@@ -101,7 +114,7 @@ def locate(
         if any(path in index for entry in lists for path in entry.paths):
             break
     listed_as: dict[str, str] = {}
-    absent: list[str] = []
+    absent: dict[str, str] = {}  # path by path and line
     located = []
     for entry in lists:
         files, rows = [], []
@@ -113,7 +126,7 @@ def locate(
                 )
             file = index.find(path)
             if file is None:
-                absent.append(f"{path!r} ({entry.where(row)})")
+                absent[f"{path!r} ({entry.where(row)})"] = path
                 continue
             if listed_as.setdefault(file, path) != path:  # would hide an image that is in two parts
                 raise HashbenchError(
@@ -124,18 +137,21 @@ def locate(
             rows.append(row)
         whole = len(rows) == len(entry.paths)
         located.append((entry if whole else entry.rows(np.array(rows, np.int64)), files))
+    skipped = skipped_warning(index.skipped)
     if not absent:
-        return located, []
+        return located, skipped
     total = sum(len(entry.paths) for entry in lists)
     those = f"{len(absent):,} of {total:,} listed images are not below {index.root}"
+    similar = _similar_names(index, [*absent.values()])
     if len(absent) == total:
-        raise MissingDataError(f"{those}: {_some(absent, SHOWN)}; add them there in any folder")
+        raise MissingDataError(f"{those}: {_some([*absent], SHOWN)}{similar}; add them there in any folder")
     if missing == "error":
         raise HashbenchError(
-            f"{those}: {_some(absent, SHOWN)}; add them there in any folder, or leave them out by "
-            "--missing skip, which makes another split"
+            f"{those}: {_some([*absent], SHOWN)}{similar}; add them there in any folder, or leave them out "
+            "by --missing skip, which makes another split"
         )
-    return located, [f"{those} and are left out, so that this is another split: {_some(absent, LISTED)}"]
+    left_out = f"{those} and are left out, so that this is another split: {_some([*absent], LISTED)}{similar}"
+    return located, [left_out, *skipped]
 
 
 def locate_all(
@@ -156,7 +172,7 @@ def locate_all(
         image_id: The id of an image by its listed path and its file.
 
     Returns:
-        The images with their labels, and a warning if any is skipped.
+        The images with their labels, and the warnings of `locate`.
 
     Raises:
         HashbenchError: Images are missing, a path fits several files, or two paths mean one file.
@@ -165,6 +181,36 @@ def locate_all(
     ids = [image_id(path, file) for path, file in zip(found.paths, files, strict=True)]
     images = FileImages(files, ids, exif=options.exif, truncated=options.truncated)
     return Split(images, found.labels), warnings
+
+
+def _similar_names(index: ImageIndex, absent: Sequence[str]) -> str:
+    """Say which missing images are there under a name that only looks the same."""
+    found = {path: file for path in absent if (file := index.find_similar(path)) is not None}
+    names = [(posixpath.basename(path), os.path.basename(file)) for path, file in found.items()]  # noqa: PTH119
+    in_other_form = [pair for pair in names if _composed(pair[0]) == _composed(pair[1])]
+    in_other_case = [pair for pair in names if _composed(pair[0]) != _composed(pair[1])]
+    text = ""
+    if in_other_case:
+        listed, name = in_other_case[0]
+        text += (
+            f"; {len(in_other_case):,} of them differ in letter case: found {name!r} for {listed!r}; names "
+            "are case-sensitive, rename the files or change the list"
+        )
+    if in_other_form:
+        listed, name = in_other_form[0]
+        text += (
+            f"; {len(in_other_form):,} of them differ in Unicode normal form: found {name!a} for {listed!a}; "
+            "rename the files or change the list"
+        )
+    return text
+
+
+def _folded(name: str) -> str:
+    return _composed(_composed(name).casefold())
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _some(names: list[str], shown: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,6 +192,25 @@ def short_ids(paths: Sequence[Sequence[str]]) -> list[list[str]]:
     shared = posixpath.commonprefix([path for part in paths for path in part]).rpartition("/")[0]
     start = len(shared) + 1 if shared else 0
     return [[path[start:].lstrip("/") for path in part] for part in paths]
+
+
+def in_other_case(folder: Path, pattern: str) -> list[str]:
+    """Return warnings of files that are not read, since their names are not in lower case.
+
+    Args:
+        folder: Where the files are; it may not exist.
+        pattern: Regular expression of the names that are read, in lower case.
+    """
+    found = [
+        file
+        for file in (sorted(folder.iterdir()) if folder.is_dir() else ())
+        if file.name != file.name.lower() and re.fullmatch(pattern, file.name.lower())
+    ]
+    return [
+        f"{file} is not read, since its name is not {file.name.lower()}, in lower case"
+        for file in found
+        if not ((same := file.with_name(file.name.lower())).exists() and same.samefile(file))  # as on macOS
+    ]
 
 
 def _text(file: Path) -> str:

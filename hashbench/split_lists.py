@@ -17,6 +17,7 @@ from hashbench.image_index import locate
 from hashbench.image_sets import FileImages
 from hashbench.lists import (
     ImageList,
+    in_other_case,
     read_list,
     read_names,
     read_pair,
@@ -24,6 +25,7 @@ from hashbench.lists import (
     short_ids,
 )
 from hashbench.protocol import Protocol, draw
+from hashbench.walking import is_system_file
 
 LISTS = "lists"
 PROTOCOL = Protocol("the list files of --lists DIR (else those in the dataset's folder) decide")
@@ -36,6 +38,14 @@ _MASTERS = (
     ("img.txt", "targets.txt"),
     ("img_tc10.txt", "targets_onehot_tc10.txt"),
     ("img_tc10.txt", "targets_tc10.txt"),
+)
+_NAMES = "|".join(  # of all files that are read
+    (
+        rf"({'|'.join(_PARTS.values())})(\d+|_\w+)?\.(txt|csv)",
+        *(re.escape(name) for pair in _MASTERS for name in pair if name),
+        re.escape(CLASS_NAMES),
+        r".*split.*\.json",
+    )
 )
 
 
@@ -119,7 +129,7 @@ def find_master(folder: Path) -> tuple[Source, Path | None] | None:
     """
     masters = [Source(folder / images, folder / labels if labels else None) for images, labels in _MASTERS]
     source = next((m for m in masters if m.file.is_file() and (m.labels is None or m.labels.is_file())), None)
-    splits = [path.name for path in sorted(folder.glob("*split*.json"))]
+    splits = [path.name for path in sorted(folder.glob("*split*.json")) if not is_system_file(path.name)]
     if splits and source is None:
         raise HashbenchError(
             f"{folder / splits[0]} has rows of a list of all images, but neither allannots.txt nor img.txt "
@@ -152,7 +162,7 @@ def dataset_from_lists(
     Raises:
         HashbenchError: Lists are missing or damaged, or images are.
     """
-    lists, class_names = _read(name, options, folders, orders or {})
+    lists, class_names, not_read = _read(name, options, folders, orders or {})
     places = [*([options.lists] if options.lists else []), *folders]
     every = [piece for pieces in lists.values() for piece in pieces]
     located, warnings = locate(every, places, missing=options.missing, key=key)
@@ -171,7 +181,7 @@ def dataset_from_lists(
             truncated=options.truncated,
         )
         splits[part] = Split(images, np.concatenate([piece.labels for (piece, _), _ in found]))
-    warnings += _draw_absent(splits, options)
+    warnings += [*not_read, *_draw_absent(splits, options)]
     return Dataset.from_splits(
         name,
         LISTS,
@@ -207,11 +217,12 @@ def _draw_absent(splits: dict[str, Split], options: ListOptions) -> list[str]:
 
 def _read(
     name: str, options: ListOptions, folders: Sequence[Path], orders: ColumnOrders
-) -> tuple[dict[str, list[ImageList]], Sequence[str]]:
-    """The lists of each part that has any, which may be in pieces, and the class names."""
+) -> tuple[dict[str, list[ImageList]], Sequence[str], list[str]]:
+    """The lists of each part that has any, which may be in pieces; the class names; warnings."""
     if options.lists is not None and not options.lists.is_dir():
         raise UsageError(f"--lists {options.lists}: there is no such folder")
     folder = options.lists or next((f for f in folders if find_lists(f) or find_master(f)), folders[0])
+    not_read = in_other_case(folder, _NAMES)
     named = read_names(folder / CLASS_NAMES) if (folder / CLASS_NAMES).is_file() else None
     classes = (
         options.classes or (len(named) if named else None) or (min(orders) if len(orders) == 1 else None)
@@ -234,7 +245,7 @@ def _read(
         else:
             lists = {"all": [everything]}
     else:
-        _require(name, folder, found, options)
+        _require(name, folder, found, options, not_read)
         for part, sources in found.items():
             lists[part] = []
             for source in sources:
@@ -244,21 +255,28 @@ def _read(
     columns = next(iter(lists.values()))[0].labels.shape[1]
     have, want = _columns(name, columns, named, options.columns, orders)
     if tuple(have) == tuple(want):
-        return lists, want
+        return lists, want, not_read
     at = [have.index(class_name) for class_name in want]
     ordered = {
         part: [replace(piece, labels=piece.labels[:, at]) for piece in pieces]
         for part, pieces in lists.items()
     }
-    return ordered, want
+    return ordered, want, not_read
 
 
-def _require(name: str, folder: Path, found: Mapping[str, list[Source]], options: ListOptions) -> None:
+def _require(
+    name: str,
+    folder: Path,
+    found: Mapping[str, list[Source]],
+    options: ListOptions,
+    not_read: Sequence[str],
+) -> None:
+    besides = "".join(f"; {warning}" for warning in not_read)
     if not found:
         raise HashbenchError(
             f"{name}: {folder} has no lists; expected train.txt, test.txt (the queries) and database.txt, "
             "one image a line, or another of the forms that datasets/README.md shows; name their folder by "
-            "--lists"
+            f"--lists{besides}"
         )
     given = [part for part in ("train", "query") if part in found and getattr(options, part) is not None]
     if given:
@@ -268,6 +286,7 @@ def _require(name: str, folder: Path, found: Mapping[str, list[Source]], options
         hint = "; to draw training images from the database, say --data train=N" if "train" in absent else ""
         raise HashbenchError(
             f"{name}: {folder} has lists for {' and '.join(found)}, but none for {' and '.join(absent)}{hint}"
+            f"{besides}"
         )
 
 

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hashbench.errors import HashbenchError
 
+# Folders that operating systems and network drives make beside the user's files: thumbnails, recycle bins,
+# snapshots, what a file system check found, what macOS adds to archives.
+_SYSTEM_FOLDERS = frozenset(
+    (
+        *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin"),
+        *("system volume information", "lost+found", "__macosx"),
+    )
+)
 
-def walk(root: Path | str) -> Iterator[tuple[str, list[str]]]:
-    """Each folder below a root, and the root itself, with the names of its files, in no order.
 
-    Links to folders are followed, but none that leads back to where it has been or up to the root. What is
-    hidden is left out.
+def walk(root: Path | str, skipped: list[str] | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Yield the root and each folder below it with the names of its files; the root first, then in no order.
+
+    Links to folders are followed, but none that leads back to where it has been or up to the root. Hidden
+    files and folders are left out, and so are those of the operating system.
 
     Args:
         root: The folder; one that does not exist holds nothing.
+        skipped: Gets the paths of the files and folders of the operating system; see `skipped_warning`.
     """
     seen = set()
     above = os.path.join(os.path.realpath(root), "")  # noqa: PTH118
@@ -26,8 +37,35 @@ def walk(root: Path | str) -> Iterator[tuple[str, list[str]]]:
             subfolders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if skipped is not None:
+            system = [*filter(is_system_folder, subfolders), *filter(is_system_file, names)]
+            skipped += [f"{folder}{os.sep}{name}" for name in system]
+        subfolders[:] = sorted(name for name in subfolders if not (name[0] == "." or is_system_folder(name)))
         yield folder, [name for name in names if name[0] != "."]
+
+
+def is_system_folder(name: str) -> bool:
+    """Return True for the name of a folder that an operating system made, such as a recycle bin."""
+    return name.lower() in _SYSTEM_FOLDERS or name.startswith(".Trash-")
+
+
+def is_system_file(name: str) -> bool:
+    """Return True for the name of a file in which macOS keeps the attributes of another file."""
+    return name.startswith("._")
+
+
+def skipped_warning(skipped: Sequence[str]) -> list[str]:
+    """Return a warning that counts skipped files and folders of the operating system, if there are any.
+
+    Args:
+        skipped: Their paths, from `walk`.
+    """
+    if not skipped:
+        return []
+    names = (os.path.basename(path) for path in skipped)  # noqa: PTH119 - these are strings
+    counts = Counter("._*" if is_system_file(name) else name for name in names)
+    listed = ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
+    return [f"files and folders of the operating system are skipped: {listed}"]
 
 
 def _refuse(error: OSError) -> None:

@@ -10,9 +10,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hashbench.class_folders import class_names, ignored_files, read_class_folders, read_split_folders
+from hashbench.class_folders import (
+    class_names,
+    ignored_files,
+    read_class_folders,
+    read_split_folders,
+    split_folders,
+)
 from hashbench.data_options import FileOptions
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, UsageError
+
+ONE_TEXT = "1 files are left out, since their suffix is not that of an image, as of {}"
+ONE_SYSTEM_FILE = "files and folders of the operating system are skipped: 1 ._*"
 
 
 @pytest.fixture
@@ -59,7 +68,6 @@ def test_the_order_of_the_disk_does_not_matter(tree: Path, monkeypatch: pytest.M
     (tree / "train/cat/0.png").touch()
     walk, before = os.walk, read_class_folders(tree / "train", ["cat", "dog"], FileOptions(), below(tree))
     monkeypatch.setattr(os, "walk", backwards)
-    monkeypatch.setattr(Path, "iterdir", lambda folder: iter([folder / "dog", folder / "cat"]))
     assert class_names([tree / "train"]) == ("cat", "dog")
     after = read_class_folders(tree / "train", ["cat", "dog"], FileOptions(), below(tree))
     assert after.images.ids == before.images.ids
@@ -98,7 +106,8 @@ def test_folders_decide_a_split(tree: Path, queries: str) -> None:
     for part, name in ((queries, "owl"), ("database", "cat")):
         (tree / part / name).mkdir(parents=True)
         Image.new("RGB", (2, 2)).save(tree / part / name / "1.png")
-    parts, classes = read_split_folders(tree, None, FileOptions(), below(tree))
+    parts, classes, warnings = read_split_folders(tree, None, FileOptions(), below(tree))
+    assert warnings == [ONE_TEXT.format(tree / "train/cat/notes.txt"), ONE_SYSTEM_FILE]
     assert classes == ("cat", "dog", "owl")
     assert parts["query"].images.ids == (f"{queries}/owl/1.png",)
     assert parts["query"].labels.tolist() == [2]
@@ -107,7 +116,56 @@ def test_folders_decide_a_split(tree: Path, queries: str) -> None:
 
 
 def test_files_that_are_no_images_by_their_suffix_are_counted(tree: Path) -> None:
-    (warning,) = ignored_files([tree / "train/cat", tree / "train/dog"])
-    assert warning.startswith("1 files are left out, since their suffix is not that of an image, as of")
-    assert warning.endswith("train/cat/notes.txt")
-    assert ignored_files([tree / "train/dog"]) == []
+    folders = [tree / "train/cat", tree / "train/dog"]
+    text = ONE_TEXT.format(tree / "train/cat/notes.txt")
+    assert ignored_files(folders, [tree / "train"]) == [text, ONE_SYSTEM_FILE]
+    assert ignored_files(folders[1:], [tree / "train"]) == []
+
+
+def test_images_beside_the_folders_are_counted(tree: Path) -> None:
+    for name in ("train/b.JPG", "train/a.png", "train/notes.txt", "c.png"):
+        (tree / name).touch()
+    loose = f"3 images are left out, since they lie beside the folders of the classes, as {tree}/c.png"
+    assert ignored_files([tree / "train/dog"], [tree / "train", tree]) == [loose]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("Train Test", {"train": "Train", "query": "Test"}),
+        ("TRAINING TESTING Gallery", {"train": "TRAINING", "query": "TESTING", "database": "Gallery"}),
+        ("train val", {"train": "train", "query": "val"}),
+        ("train Valid db", {"train": "train", "query": "Valid", "database": "db"}),
+        ("train validation", {"train": "train", "query": "validation"}),
+        ("train val test", {"train": "train", "query": "test", "validation": "val"}),
+        ("train queries database x", {"train": "train", "query": "queries", "database": "database"}),
+        ("cat dog", {}),
+    ],
+)
+def test_names_of_the_folders_of_a_split(tmp_path: Path, names: str, expected: dict[str, str]) -> None:
+    for name in names.split():
+        (tmp_path / name / "cat").mkdir(parents=True)
+        (tmp_path / name / "cat/1.jpg").touch()
+    (tmp_path / "database").mkdir(exist_ok=True)  # an empty one is none
+    (tmp_path / "testing.txt").touch()
+    assert split_folders(tmp_path) == {part: tmp_path / name for part, name in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("names", "part"),
+    [
+        ("train Train test", "train"),
+        ("train training test", "train"),
+        ("train query test", "query"),
+        ("train val valid test", "validation"),
+        ("train test database gallery", "database"),
+    ],
+)
+def test_two_folders_for_one_part_are_an_error(tmp_path: Path, names: str, part: str) -> None:
+    for name in names.split():
+        (tmp_path / name / "cat").mkdir(parents=True)
+        (tmp_path / name / "cat/1.jpg").touch()
+    with pytest.raises(
+        UsageError, match=rf"has the folders \w+ and \w+, and each could be the {part} part of"
+    ):
+        split_folders(tmp_path)

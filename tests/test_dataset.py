@@ -13,6 +13,7 @@ from PIL import Image
 from hashbench.data_options import DataOptions
 from hashbench.dataset import Dataset, Split, default_root
 from hashbench.errors import HashbenchError
+from hashbench.feature_cache import cache_folder
 from hashbench.image_sets import ArrayImages, FileImages, Images
 from hashbench.protocol import Overlaps, fingerprint
 
@@ -237,3 +238,38 @@ def test_a_dataset_without_classes_is_an_error() -> None:
     part = Split(grey(["a"]), np.zeros((1, 0), np.uint8))
     with pytest.raises(HashbenchError, match="toy: train has no classes, so that nothing is relevant"):
         Dataset.from_splits("toy", "p", [], train=part, query=part, database=part)
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [[1], [1]]])
+def test_a_single_class_is_an_error(labels: Any) -> None:
+    part = Split(grey(["a", "b"]), np.array(labels))
+    message = "toy: all queries and all database images have the class 'cat', the only one, so that any code"
+    with pytest.raises(HashbenchError, match=message):
+        Dataset.from_splits("toy", "p", ["cat"], train=part, query=part, database=part)
+
+
+def test_a_single_class_that_not_all_images_have_is_measured() -> None:
+    part = Split(grey(["a", "b"]), np.array([[1], [0]]))
+    dataset = Dataset.from_splits("toy", "p", ["cat"], train=part, query=part, database=part)
+    assert not [warning for warning in dataset.warnings if "any code" in warning]
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [[1, 1], [1, 0]], [[1, 0], [1, 0]]])
+def test_a_class_that_all_images_have_is_a_warning(labels: Any) -> None:
+    warning = "all queries and all database images have the class 'cat', so that any code has mAP 1"
+    rows = (["a", "b"], labels)
+    assert make(train=rows, query=(["q", "r"], labels), database=rows).warnings == (warning,)
+    other = [1, 0] if np.ndim(labels) == 1 else [[1, 0], [0, 1]]
+    assert make(train=rows, query=(["q", "r"], labels), database=(["a", "b"], other)).warnings == ()
+
+
+@pytest.mark.parametrize("value", ["", "  ", None])
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("HASHBENCH_DATA", raising=False)
+    monkeypatch.delenv("HASHBENCH_CACHE", raising=False)
+    expected = default_root(), cache_folder()
+    if value is not None:
+        monkeypatch.setenv("HASHBENCH_DATA", value)
+        monkeypatch.setenv("HASHBENCH_CACHE", value)
+    assert (default_root(), cache_folder()) == expected
+    assert default_root() == Path("~/.cache/hashbench/data").expanduser()

@@ -73,11 +73,125 @@ def test_queries_are_a_share_of_each_class(root: Path) -> None:
 def test_what_is_no_class(root: Path) -> None:
     before = load_dataset("folder", None, root).fingerprint
     photo(root / ".trash/1.jpg", 0, 0)
-    photo(root / "stray.jpg", 0, 0)
+    for name in ("stray.jpg", "another.png"):
+        photo(root / name, 0, 0)
     (root / "empty").mkdir()
     (root / "notes").mkdir()
     (root / "notes/read.me").touch()
-    assert load_dataset("folder", None, root).fingerprint == before
+    dataset = load_dataset("folder", None, root)
+    assert dataset.fingerprint == before
+    assert dataset.warnings == (
+        f"2 images are left out, since they lie beside the folders of the classes, as {root}/another.png",
+    )
+
+
+# folders that are no classes
+
+
+def wrong_classes(root: Path, *files: str, error: type[HashbenchError] = UsageError) -> str:
+    """The error of a folder with these images."""
+    for number, file in enumerate(files):
+        photo(root / file, 0, number, (4, 4))
+    with pytest.raises(error) as raised:
+        load_dataset("folder", None, root)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("deeper", ["archive", "archive/images of pets", "train"])
+@pytest.mark.parametrize("more", [(), ("__MACOSX/archive/cat/1.jpg", "@eaDir/1.jpg"), ("loose.jpg",)])
+def test_the_classes_lie_deeper(tmp_path: Path, deeper: str, more: tuple[str, ...]) -> None:
+    files = [f"{deeper}/{name}" for name in ("cat/1.jpg", "cat/2.jpg", "dog/a/1.jpg", "dog/b/2.jpg")]
+    assert wrong_classes(tmp_path, *files, *more) == (
+        f"{tmp_path} has one class only, {deeper.partition('/')[0]!r}; did you mean --data-root "
+        f"{tmp_path / deeper}?"
+    )
+    assert load_dataset("folder", None, tmp_path / deeper).class_names == ("cat", "dog")
+
+
+def test_a_split_lies_deeper(tmp_path: Path) -> None:
+    files = (
+        "archive/Train/cat/1.jpg",
+        "archive/Train/dog/1.jpg",
+        "archive/Val/cat/2.jpg",
+        "archive/Val/dog/2.jpg",
+    )
+    assert wrong_classes(tmp_path, *files).endswith(
+        f"did you mean --data-root {tmp_path}/archive --protocol folders?"
+    )
+    with pytest.raises(
+        UsageError, match=rf"no folders of a split; did you mean --data-root {tmp_path}/archive\?"
+    ):
+        load_dataset("folder", "folders", tmp_path)
+    assert len(load_dataset("folder", "folders", tmp_path / "archive").query.images) == 2
+
+
+@pytest.mark.parametrize(
+    "files", [("cat/1.jpg", "cat/2.jpg"), ("cat/a/1.jpg", "cat/a/2.jpg"), ("cat/a/1.jpg", "cat/2.jpg")]
+)
+def test_a_single_class_is_refused(tmp_path: Path, files: tuple[str, ...]) -> None:
+    message = wrong_classes(tmp_path, *files, error=HashbenchError)
+    assert message == (
+        f"{tmp_path} has one class only, 'cat', with which any code would have mAP 1; expected a folder for "
+        "each class"
+    )
+
+
+def test_a_single_class_in_the_folders_of_a_split_is_refused(tmp_path: Path) -> None:
+    for number, part in enumerate(("train", "query", "database")):
+        for name in ("cat", "dog"):
+            photo(tmp_path / part / "archive" / name / f"{number}.jpg", 0, number)
+    message = "the folders of the split in .* have one class only, 'archive', .*, directly in train$"
+    with pytest.raises(HashbenchError, match=message):
+        load_dataset("folder", "folders", tmp_path)
+
+
+def test_a_single_class_in_a_table_is_refused(tmp_path: Path) -> None:
+    root = write_labels(tmp_path, "path,label\n" + "".join(f"{path},cat\n" for path in IMAGES))
+    with pytest.raises(
+        HashbenchError, match="^folder: all queries and all .* have the class 'cat', the only"
+    ):
+        load_dataset("folder", None, root)
+
+
+@pytest.mark.parametrize("names", [
+    "train val", "Train Valid", "TRAINING VALIDATION", "train test", "training testing", "query gallery",
+    "train val test", "train query database", "train test other",
+])  # fmt: skip
+@pytest.mark.parametrize("inside", ["cat/", ""])
+def test_the_parts_of_a_split_are_no_classes(tmp_path: Path, names: str, inside: str) -> None:
+    message = wrong_classes(
+        tmp_path, *(f"{name}/{inside}{n}.jpg" for name in names.split() for n in range(2))
+    )
+    parts = ", ".join(sorted({*names.split()} - {"other"}))
+    assert "has the folders of a split, not of classes; say --protocol folders, which reads" in message
+    assert f"reads {parts}; if these are classes, rename them" in message
+
+
+def test_one_part_of_a_split_beside_classes(tmp_path: Path) -> None:
+    files = ("cat/1.jpg", "dog/1.jpg", "train/cat/1.jpg", "train/dog/1.jpg")
+    assert "say --protocol folders, which reads train;" in wrong_classes(tmp_path, *files)
+
+
+def test_a_class_may_have_the_name_of_a_part(tmp_path: Path) -> None:
+    for number, name in enumerate(("bus/1.jpg", "bus/2.jpg", "train/1.jpg", "train/steam/2.jpg")):
+        photo(tmp_path / name, 0, number)
+    assert load_dataset("folder", None, tmp_path).class_names == ("bus", "train")
+
+
+def test_folders_with_the_same_subfolders_are_no_classes(tmp_path: Path) -> None:
+    names = [f"{year}/{kind}/{n}.jpg" for year in (2019, 2020) for kind in ("cat", "dog") for n in range(2)]
+    message = wrong_classes(tmp_path, *names)
+    assert f"all 2 folders of {tmp_path} have the same subfolders (cat, dog), so that these may be" in message
+    assert f"pass --data-root {tmp_path}/2019; for a split," in message
+    assert "say --protocol folders; if the folders are classes, list their images in labels.csv" in message
+    photo(tmp_path / "2021/hen/1.jpg", 0, 9)
+    assert load_dataset("folder", None, tmp_path).class_names == ("2019", "2020", "2021")
+
+
+def test_one_subfolder_of_the_same_name_in_each_class(tmp_path: Path) -> None:
+    for number in range(4):
+        photo(tmp_path / f"n{number % 2}/images/{number}.jpg", 0, number)
+    assert load_dataset("folder", None, tmp_path).class_names == ("n0", "n1")
 
 
 def test_too_few_images(tmp_path: Path) -> None:
@@ -202,6 +316,30 @@ def test_images_of_the_table_are_missing(tmp_path: Path) -> None:
     assert "left out" in dataset.warnings[0]
 
 
+@pytest.mark.parametrize("name", ["Labels.csv", "LABELS.CSV"])
+def test_a_table_in_another_letter_case_is_named(root: Path, name: str) -> None:
+    before = load_dataset("folder", None, root)
+    text = "path,label\n" + "".join(f"{path},{path[:3]}\n" for path in before.database.images.ids)
+    (root / name).write_text(text)
+    not_read = f"{root}/{name} is not read, since its name is not labels.csv, in lower case"
+    with pytest.raises(
+        HashbenchError, match=f"^folder: {not_read}; rename it, or move it away to read class"
+    ):
+        load_dataset("folder", None, root)
+    (root / "labels.csv").write_text(text)
+    assert load_dataset("folder", None, root).warnings == (not_read,)
+
+
+def test_images_of_the_table_in_another_letter_case_are_named(tmp_path: Path) -> None:
+    lines = [f"{path},{'cat' if number < 15 else 'dog'}\n" for number, path in enumerate(IMAGES)]
+    root = write_labels(tmp_path, "path,label\n" + "".join(lines))
+    (root / IMAGES[3]).rename(root / "pictures/3.PNG")
+    with pytest.raises(
+        HashbenchError, match=r"1 of them differ in letter case: found '3\.PNG' for '3\.png'; names"
+    ):
+        load_dataset("folder", None, root)
+
+
 # given splits
 
 
@@ -222,9 +360,31 @@ def test_a_folder_of_a_split_is_missing(root: Path) -> None:
     (root / "cat").rename(root / "x")
     (root / "train").mkdir()
     (root / "x").rename(root / "train/cat")
-    message = rf"{root}/test has no images in a folder for each class, such as {root}/test/cat/1\.jpg"
+    message = (
+        rf"{root} has no folder query \(or queries, test, testing, val, valid, validation\) with images in a "
+        rf"folder for each class, such as {root}/query/cat/1\.jpg"
+    )
     with pytest.raises(HashbenchError, match=message):
         load_dataset("folder", "folders", root)
+
+
+def test_training_images_are_the_database_where_there_is_none(tmp_path: Path) -> None:
+    for number, name in enumerate(("Train/cat/1.jpg", "Train/dog/2.jpg", "VAL/dog/3.jpg", "VAL/cat/4.jpg")):
+        photo(tmp_path / name, 0, number)
+    dataset = load_dataset("folder", "folders", tmp_path)
+    assert dataset.train.ids == dataset.database.images.ids == ("Train/cat/1.jpg", "Train/dog/2.jpg")
+    assert dataset.query.images.ids == ("VAL/cat/4.jpg", "VAL/dog/3.jpg")
+    nothing = "there is no folder of the database; the training images are also the database"
+    assert dataset.warnings == (nothing,)
+    photo(tmp_path / "test/cat/5.jpg", 0, 5)
+    photo(tmp_path / "stray.jpg", 0, 6)
+    dataset = load_dataset("folder", "folders", tmp_path)
+    assert dataset.query.images.ids == ("test/cat/5.jpg",)
+    assert dataset.warnings == (
+        f"1 images are left out, since they lie beside the folders of the classes, as {tmp_path}/stray.jpg",
+        "the folder VAL is not read, since test has the queries",
+        nothing,
+    )
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -253,14 +413,6 @@ def test_lists_of_class_ids_need_the_number_of_classes(root: Path) -> None:
     by_file = load_dataset("folder", "lists", root)
     assert by_file.query.labels.tolist() == by_option.query.labels.tolist() == [[0, 1, 0]]
     assert by_file.class_names == ("cat", "dog", "hen")
-
-
-@pytest.mark.parametrize("part", ["query", "test", "database"])
-def test_the_folders_of_a_split_are_no_classes(tmp_path: Path, part: str) -> None:
-    for name in ("train", part):
-        photo(tmp_path / name / "cat/1.jpg", 0, 1)
-    with pytest.raises(HashbenchError, match=r"folders of a split, not of classes; say --protocol folders"):
-        load_dataset("folder", "split", tmp_path)
 
 
 def test_ids_do_not_depend_on_how_paths_are_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,3 +147,33 @@ def test_a_line_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
 def test_no_image_at_all_is_missing_data(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="1 of 1 listed images are not below"):
         locate([listing("1.jpg")], [tmp_path], missing="skip")
+
+
+LISTED = ("cat0.jpg", "Cat1.jpg", "caf\u00e9.jpg", "GRU\u0308N.jpg", "gone.jpg", "there.jpg")
+STORED = ("cat0.JPG", "a/cat1.jpg", "cafe\u0301.jpg", "gr\u00fcn.jpg", "there.jpg")
+NAMED = (
+    "; 3 of them differ in letter case: found 'cat0.JPG' for 'cat0.jpg'; names are case-sensitive, rename "
+    "the files or change the list; 1 of them differ in Unicode normal form: found 'cafe\\u0301.jpg' for "
+    "'caf\\xe9.jpg'; rename the files or change the list"
+)
+
+
+def test_names_that_only_look_the_same_are_named(tmp_path: Path) -> None:
+    root = touch(tmp_path, *STORED)
+    with pytest.raises(HashbenchError) as raised:
+        locate([listing(*LISTED)], [root])
+    assert str(raised.value).startswith(
+        f"5 of 6 listed images are not below {root}: 'cat0.jpg' (list.txt, line 1)"
+    )
+    assert f"{NAMED}; add them there in any folder" in str(raised.value)
+    with pytest.raises(MissingDataError) as raised_of_all:
+        locate([listing(*LISTED[:-1])], [root])
+    assert f"{NAMED}; add them there" in str(raised_of_all.value)
+    ((_, files),), (warning,) = locate([listing(*LISTED)], [root], missing="skip")
+    assert files == [str(root / "there.jpg")]
+    assert warning.endswith(f"'gone.jpg' (list.txt, line 5){NAMED}")
+
+
+def test_only_names_of_images_that_are_missing_are_compared(tmp_path: Path) -> None:
+    root = touch(tmp_path, "cat0.jpg", "cat0.JPG", "x.jpg")
+    assert locate([listing("cat0.jpg", "x.jpg")], [root])[1] == []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hashbench import registry
 from hashbench.data_options import ListOptions
 from hashbench.dataset import Dataset
 from hashbench.errors import HashbenchError, UsageError
@@ -397,3 +398,35 @@ def test_one_class_is_told_by_its_name(write: Write) -> None:
     texts = {name: re.sub(r"(\d\.jpg) (\d).*", r"\1 \2", text) for name, text in PLAIN.items()}
     dataset = load(write(texts | {"classes.txt": "cat\n"}))
     assert dataset.query.labels.shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "message"),
+    [
+        ("train.txt", "Train.txt", "has lists for query and database, but none for train"),
+        ("test.txt", "TEST.TXT", "has lists for train and database, but none for query"),
+        ("database.txt", "Database_coco.csv", "has lists for train and query, but none for database"),
+    ],
+)
+def test_lists_in_another_letter_case_are_named(write: Write, name: str, other: str, message: str) -> None:
+    folder = write({other if file == name else file: text for file, text in PLAIN.items()})
+    not_read = f"{folder / other} is not read, since its name is not {other.lower()}, in lower case"
+    with pytest.raises(HashbenchError, match=rf"{message}.*; {not_read}"):
+        load(folder)
+    assert load(write(PLAIN)).warnings == (not_read,)
+
+
+def test_no_list_but_one_in_another_letter_case(write: Write) -> None:
+    folder = write({"AllAnnots.txt": ALL_LABELS, "Classes.txt": "cat\n", "Notes.txt": ""})
+    with pytest.raises(
+        HashbenchError, match=r"has no lists; .*AllAnnots\.txt is not read, .*; .*Classes\.txt is not"
+    ):
+        load(folder)
+    with pytest.raises(HashbenchError, match="(?!.*Notes)"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_empty_text_is_no_folder_of_lists(text: str) -> None:
+    with pytest.raises(UsageError, match="lists='.*': expected a folder, got an empty text"):
+        registry.create_dataset("folder", lists=text)

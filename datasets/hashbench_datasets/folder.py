@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -18,13 +19,14 @@ from hashbench.class_folders import (
     ignored_files,
     read_class_folders,
     read_split_folders,
+    require_classes,
 )
 from hashbench.class_folders import PROTOCOL as FOLDERS_RULE
 from hashbench.data_options import ListOptions
 from hashbench.dataset import About, Dataset, DatasetPlugin
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.image_index import locate_all
-from hashbench.lists import ImageList
+from hashbench.lists import ImageList, in_other_case
 from hashbench.protocol import Protocol
 from hashbench.split_lists import LISTS, PROTOCOL, dataset_from_lists
 
@@ -57,7 +59,8 @@ class Folder(DatasetPlugin):
             "for the protocol split: DIR/<class>/… with any images; or DIR/labels.csv, with a line "
             "`path,label` and below it an image a line (several labels: `cat|dog`), or `path,cat,dog` and 0 "
             "or 1 for each",
-            "for the protocol folders: DIR/train/<class>/…, DIR/query/<class>/…, DIR/database/<class>/…",
+            "for the protocol folders: DIR/train/<class>/…, DIR/query/<class>/…, DIR/database/<class>/…; or "
+            "training; queries, test, testing, val, valid or validation; db or gallery, in any case",
             "for the protocol lists: train.txt, test.txt, database.txt, one image a line: path, then the "
             "labels",
         ),
@@ -83,23 +86,22 @@ class Folder(DatasetPlugin):
 
         if protocol == LISTS:
             return dataset_from_lists("folder", self.options, [root], image_id=image_id)
-        warnings: list[str] = []
         classes: Sequence[str]
         if protocol == FOLDERS:
-            parts, classes = read_split_folders(root, None, self.options, place)
-            warnings = ignored_files([root / part for part in ("train", "query", "test", "database")])
+            parts, classes, warnings = read_split_folders(root, None, self.options, place)
         else:
+            others = in_other_case(root, re.escape(LABELS))
             if (root / LABELS).is_file():
                 listed, classes = read_labels(root / LABELS)
                 everything, warnings = locate_all(listed, [root], self.options, image_id=image_id)
+                warnings += others
+            elif others:
+                raise HashbenchError(f"folder: {others[0]}; rename it, or move it away to read class folders")
             else:
                 classes = class_names([root])
-                if "train" in classes and {"query", "test", "database"} & set(classes):
-                    raise HashbenchError(
-                        f"folder: {root} has the folders of a split, not of classes; say --protocol folders"
-                    )
+                require_classes(root, classes)
                 everything = read_class_folders(root, classes, self.options, place)
-                warnings = ignored_files([root / name for name in classes])
+                warnings = ignored_files([root / name for name in classes], [root])
             parts = {part: everything.subset(rows) for part, rows in self._draw(everything.labels).items()}
         return Dataset.from_splits(
             "folder", protocol, classes, **parts, options=self.options, warnings=warnings

@@ -12,7 +12,12 @@ import numpy as np
 
 from hashbench.class_folders import FOLDERS as FOLDERS_PROTOCOL
 from hashbench.class_folders import PROTOCOL as FOLDERS_RULE
-from hashbench.class_folders import ignored_files, read_class_folders, read_split_folders
+from hashbench.class_folders import (
+    ignored_files,
+    read_class_folders,
+    read_split_folders,
+    split_folders,
+)
 from hashbench.data_options import ListOptions
 from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
 from hashbench.errors import HashbenchError
@@ -66,7 +71,8 @@ class ImageNet100(DatasetPlugin):
         layout=(
             "imagenet100/, imagenet/ or the root itself, with",
             "train/n01514668/n01514668_13547.JPEG and val/n01514668/ILSVRC2012_val_00000007.JPEG",
-            "for the protocol folders: train/, query/ and database/, each with a folder a synset",
+            "for the protocol folders: train/, query/ and database/, each with a folder a synset; or "
+            "training; queries, test, testing, val, valid or validation; db or gallery, in any case",
             "for the protocol lists: train.txt, test.txt, database.txt, one image a line: path, then 100 "
             "labels or a class id",
         ),
@@ -94,15 +100,18 @@ class ImageNet100(DatasetPlugin):
             return dataset_from_lists(
                 "imagenet100", self.options, folders, self.column_orders, image_id=lambda path, _: _name(path)
             )
-        base = next((folder for folder in folders if (folder / "train").is_dir()), None)
+        if protocol == FOLDERS_PROTOCOL:
+            base = next((folder for folder in folders if "train" in split_folders(folder)), None)
+        else:
+            base = next((folder for folder in folders if (folder / "train").is_dir()), None)
         if base is None:
             raise HashbenchError(f"imagenet100: no folder {folders[0] / 'train'}. {self.about.by_hand}")
 
-        used = ("train", "query", "test", "database") if protocol == FOLDERS_PROTOCOL else ("train", "val")
-        warnings = ignored_files([base / part / synset for part in used for synset in SYNSETS])
         if protocol == FOLDERS_PROTOCOL:
-            parts, _ = read_split_folders(base, SYNSETS, self.options, _name)
+            parts, _, warnings = read_split_folders(base, SYNSETS, self.options, _name)
         else:
+            used = [base / "train", base / "val"]
+            warnings = ignored_files([folder / synset for folder in used for synset in SYNSETS], used)
             query, database = (
                 read_class_folders(base / part, SYNSETS, self.options, _name) for part in ("val", "train")
             )
