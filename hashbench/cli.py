@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hashbench import cli_cache, cli_data, cli_evaluate, cli_page, cli_plot, cli_report, cli_results, cli_run
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, UsageError
 from hashbench.messages import speaks
 from hashbench.terminal import (
     AsJson,
@@ -117,6 +117,7 @@ def main() -> None:
         # Before torch is imported, which warns of weights that have a gradient after all.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
+        _refuse_empty(sys.argv[1:])
         app()
     except HashbenchError as error:
         # What is wrong in one process may be right in others; what a user did is wrong in all, and said once.
@@ -127,6 +128,20 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - else Python fails again at the end
         sys.stderr.write(f"hashbench: error: {error}\n")
         sys.exit(1)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuse an empty argument, as of an unset shell variable; as a path it would be the current folder.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for before, argument in zip(["hashbench", *arguments], arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if not argument.strip() or (option.startswith("--") and equals and not value.strip()):
+            named = option if equals else before
+            what = named if named.startswith("-") else f"the argument after {named}"
+            raise UsageError(f"{what} is empty; is a shell variable unset?")
 
 
 def _list(kind: Kind, plugin: list[Path], as_json: bool) -> None:

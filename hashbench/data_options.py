@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from hashbench.config import Section
 
 LabelFormat = Literal["auto", "multihot", "counts", "id", "ids"]
+
+
+def _not_empty(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("expected a folder, got an empty text")
+    return value
 
 
 class DataOptions(Section):
@@ -39,7 +45,7 @@ class FileOptions(DataOptions):
 class ListOptions(FileOptions):
     """Options of datasets that can be split by list files."""
 
-    lists: Path | None = None
+    lists: Annotated[Path | None, BeforeValidator(_not_empty)] = None
     """Folder of the lists for the protocol `lists`; None: the dataset's own folder."""
     label_format: LabelFormat = "auto"
     """Of the lists: `multihot` (0 or 1 a class), `counts` (above 0 means yes), `id` (one class id), `ids`

@@ -95,7 +95,7 @@ def cache_folder() -> Path | None:
     Returns:
         None, if the variable is `off`, or if there is no home.
     """
-    named = os.environ.get("HASHBENCH_CACHE")
+    named = os.environ.get("HASHBENCH_CACHE", "").strip()  # one that is empty counts as unset
     try:
         return None if named == "off" else Path(named or "~/.cache/hashbench/features").expanduser()
     except RuntimeError:
