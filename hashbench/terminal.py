@@ -123,6 +123,9 @@ def data_options(lists: Path | None, missing: str | None, settings: list[str]) -
     """The options of a dataset that a command was given."""
     from hashbench.recipe import parse_pairs
 
+    for key, equals, value in (setting.partition("=") for setting in settings):
+        if equals and not value.strip():
+            raise UsageError(f"--data {key} is empty; is a shell variable unset?")
     flags = {"lists": lists, "missing": missing}
     return parse_pairs("--data", settings) | {key: value for key, value in flags.items() if value is not None}
 

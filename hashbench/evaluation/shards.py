@@ -6,7 +6,8 @@ A folder holds two files a shard, as `numpy.save` writes them:
   uint64 [n, ceil(bits / 64)], in the order of bits that `hashbench.evaluation.files.is_packed` says.
 - `NAME.labels.npy`: class ids [n], or a multi-hot matrix [n, classes].
 
-The shards of a folder are of one form, their order does not matter, and other files are not looked at.
+The shards of a folder are of one form, their order does not matter, and other files are not looked at. Files
+`._NAME…` that macOS writes beside them are skipped and counted.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from hashbench.evaluation.graded import GradedCounts, count_graded_pairs
 from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels
 from hashbench.evaluation.labels import Labels
 from hashbench.evaluation.result import Cutoff, Denominator, Evaluation, NoRelevant
+from hashbench.messages import say
 from hashbench.progress import progress
+from hashbench.walking import is_system_file
 
 # Read at once. In memory, class ids grow to eight bytes, and two blocks are there at a time.
 _BLOCK_BYTES = 16 << 20
@@ -104,8 +107,12 @@ def _find(folder: Path, bits: int, classes: Labels) -> list[_Shard]:
     """The shards of a folder, fit to be compared with queries of so many bits and such labels."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder of shards")
+    files = [path.name for ending in (_CODES, _LABELS) for path in folder.glob(f"*{ending}")]
+    if skipped := sum(map(is_system_file, files)):
+        say(f"warning: {skipped:,} files ._* of the operating system in {folder} are skipped")
     codes, labels = (
-        {path.name.removesuffix(ending) for path in folder.glob(f"*{ending}")} for ending in (_CODES, _LABELS)
+        {name.removesuffix(ending) for name in files if name.endswith(ending) and not is_system_file(name)}
+        for ending in (_CODES, _LABELS)
     )
     if not codes and not labels:
         raise UsageError(f"{folder} has no shards; save each as NAME{_CODES} and NAME{_LABELS}")
