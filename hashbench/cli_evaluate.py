@@ -68,8 +68,9 @@ def evaluate(
     """Evaluate the codes of any program, exactly.
 
     Codes have a value for each bit: ±1, {0, 1} or bool. Beside a number
-    `bits` in CODES.npz they may be packed, eight bits in a uint8 or 64 in a
-    uint64: bit i of a code is bit i % 8 of byte i // 8, as faiss packs them.
+    `bits` in CODES.npz, their length, they may be packed, eight bits in a
+    uint8 or 64 in a uint64: bit i of a code is bit i % 8 of byte i // 8, as
+    faiss packs them, and numpy.packbits with bitorder="little".
 
     A database larger than memory lies in the folder --database: for each
     shard NAME.codes.npy and NAME.labels.npy, all in one form, as numpy.save

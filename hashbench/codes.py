@@ -39,7 +39,14 @@ class BinaryCodes:
                 f"found {self.packed.dtype} {list(self.packed.shape)}; use BinaryCodes.from_array"
             )
         if self.bits % WORD and (self.packed[:, -1] >> np.uint64(self.bits % WORD)).any():
-            raise UsageError(f"packed codes: bits are set past bit {self.bits}; check `bits`")
+            last = np.ascontiguousarray(self.packed[:, -1:]).view(np.uint8)
+            big_endian = not np.unpackbits(last, axis=1)[:, self.bits % WORD :].any()
+            advice = (
+                "they look like numpy.packbits in its default, big-endian order: pass bitorder='little' to it"
+                if big_endian
+                else "check `bits`"
+            )
+            raise UsageError(f"packed codes: bits are set past bit {self.bits}; {advice}")
 
     @classmethod
     def from_array(cls, codes: ArrayLike, name: str = "codes") -> BinaryCodes:
@@ -55,17 +62,32 @@ class BinaryCodes:
         return cls._pack(code_bits(codes, name)[0])
 
     @classmethod
-    def from_real(cls, values: ArrayLike, name: str = "codes") -> BinaryCodes:
+    def from_real(cls, values: ArrayLike, name: str = "codes", *, one_sign: bool = False) -> BinaryCodes:
         """Codes from real values by their sign; 0 becomes +1.
 
+        Several rows that are all 0 or more, or all 0 or less, are refused: they are probably outputs of a
+        sigmoid or codes of {0, 1}, whose signs say nothing. A single row may have one sign by chance.
+
         Args:
-            values: Array or tensor [n, bits] of real numbers.
+            values: Array or tensor [n, bits] of real numbers of both signs.
             name: What an error message calls `values`.
+            one_sign: Accept values of one sign, as those of an encoder that collapsed.
 
         Raises:
-            UsageError: A value is NaN, or the array is not [n, bits].
+            UsageError: A value is NaN, the array is not [n, bits], or its values have no sign to take.
         """
-        return cls._pack(_matrix(values, name) >= 0)
+        array = _matrix(values, name)
+        if array.dtype.kind in "bu":
+            raise UsageError(
+                f"{name}: expected real numbers of both signs, got {array.dtype}, which has no sign; "
+                f"{_without_signs(array)}"
+            )
+        if len(array) > 1 and not one_sign and not array.min() < 0 < array.max():
+            raise UsageError(
+                f"{name}: expected real numbers of both signs, got {array.min():g} to {array.max():g}; "
+                f"{_without_signs(array)}; if their signs are meant nevertheless, pass one_sign=True"
+            )
+        return cls._pack(array >= 0)
 
     @classmethod
     def _pack(cls, bits: NDArray[np.bool_]) -> BinaryCodes:
@@ -104,11 +126,12 @@ class ProductCodes:
                 "codebooks: expected float32 [books, words, dim], "
                 f"found {self.codebooks.dtype} {list(self.codebooks.shape)}"
             )
-        books, size, _ = self.codebooks.shape
+        books, size, dim = self.codebooks.shape
         if size < 2 or size & (size - 1):
             raise UsageError(f"codebooks: expected a power of 2 as the number of words, found {size}")
         if not np.isfinite(self.codebooks).all():
             raise UsageError("codebooks: a value is not finite; mend the encoder")
+        check_magnitude(self.codebooks, books * dim, "codebooks")
         if self.indices.dtype not in (np.uint8, np.uint16) or self.indices.shape[1:] != (books,):
             raise UsageError(
                 f"product codes: expected uint8 or uint16 [n, {books}], "
@@ -167,14 +190,27 @@ def unpack_bits(packed: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:
     return np.unpackbits(octets, axis=1, count=bits, bitorder="little")
 
 
-def as_array(values: ArrayLike) -> NDArray[Any]:
-    """A NumPy array of `values`, which may be a tensor on any device; no import of torch is needed."""
-    tensor: Any = values
-    if hasattr(tensor, "detach"):
-        tensor = tensor.detach().cpu()
+def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Return `values` as a NumPy array; tensors of torch on any device and sparse matrices become dense.
+
+    Args:
+        values: Array, tensor or sparse matrix; torch and SciPy are not imported for them.
+        name: What an error message calls `values`.
+
+    Raises:
+        UsageError: Values are masked.
+    """
+    if np.ma.is_masked(values):
+        raise UsageError(
+            f"{name}: {np.ma.count_masked(values)} values of the masked array are masked; "
+            "fill them in, or leave out their rows"
+        )
+    array: Any = values
+    if hasattr(array, "detach"):
+        tensor = array.detach().cpu().to_dense()
         # NumPy has no bfloat16.
         return np.asarray((tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy())
-    return np.asarray(values)
+    return np.asarray(array.toarray() if hasattr(array, "toarray") else array)
 
 
 def code_bits(codes: ArrayLike, name: str) -> tuple[NDArray[np.bool_], frozenset[str]]:
@@ -195,16 +231,62 @@ def code_bits(codes: ArrayLike, name: str) -> tuple[NDArray[np.bool_], frozenset
     rests = {SIGNS: -1, ZERO_ONE: 0}
     domains = frozenset(domain for domain, rest in rests.items() if (ones | (array == rest)).all())
     if not domains:
+        zeros = array == 0
+        if (ones | zeros | (array == -1)).all():
+            raise UsageError(
+                f"{name}: expected values of {SIGNS}, got exact zeros: {zeros.sum():,} of {zeros.size:,} "
+                f"values, at {_rows(zeros.any(axis=1))}; torch.sign and numpy.sign leave 0 at 0: make it 1, "
+                "as BinaryCodes.from_real does"
+            )
         found = ", ".join(f"{value:g}" for value in np.unique(array)[:4])
+        mixed = array.min() < 0 < array.max()
+        advice = (
+            "take the sign of real values first (BinaryCodes.from_real)" if mixed else _without_signs(array)
+        )
         raise UsageError(
-            f"{name}: expected values of {SIGNS} or of {ZERO_ONE}, found values such as {found}; "
-            "take the sign of real values first (BinaryCodes.from_real)"
+            f"{name}: expected values of {SIGNS} or of {ZERO_ONE}, got values such as {found}; {advice}"
         )
     return ones, domains
 
 
+def check_magnitude(values: NDArray[Any], dimensions: int, name: str) -> None:
+    """Raise UsageError if squared distances of vectors of these values could overflow single precision.
+
+    Args:
+        values: Coordinates, finite or not.
+        dimensions: Number of coordinates of a whole vector.
+        name: What the error message calls `values`.
+    """
+    limit = float(np.sqrt(np.finfo(np.float32).max / dimensions) / 2)
+    largest = float(np.abs(values).max(initial=0))
+    if largest > limit:
+        raise UsageError(
+            f"{name}: expected values within ±{limit:.2g}, got {largest:.2g}: squared distances of "
+            f"{dimensions} dimensions would overflow single precision; scale the vectors, or mend the encoder"
+        )
+
+
+def _without_signs(array: NDArray[Any]) -> str:
+    """Return what to do with values [n, bits], none of them NaN, that do not have both signs."""
+    if array.dtype.kind == "b" or ((array == 0) | (array == 1)).all():
+        return "codes of {0, 1} are read by BinaryCodes.from_array"
+    if array.min() >= 0 and (array == np.floor(array)).all():
+        return (
+            "if they are packed codes, save their length beside them, as in numpy.savez(..., bits=64), or "
+            "unpack them by numpy.unpackbits; if they are 0 and another number, pass `codes > 0`"
+        )
+    return "threshold them first, at 0.5 for the outputs of a sigmoid, else at the mean of each bit"
+
+
+def _rows(which: NDArray[np.bool_]) -> str:
+    """Return the numbers of those rows in words, as in "rows 2, 5"."""
+    rows = np.flatnonzero(which)
+    more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+    return f"{'rows' if len(rows) > 1 else 'row'} {', '.join(map(str, rows[:5]))}{more}"
+
+
 def _matrix(values: ArrayLike, name: str) -> NDArray[Any]:
-    array = as_array(values)
+    array = as_array(values, name)
     if array.ndim != 2 or array.shape[1] == 0:
         raise UsageError(f"{name}: expected an array [n, bits], found shape {list(array.shape)}")
     if array.dtype.kind not in "biuf":

@@ -67,7 +67,7 @@ class HashMethod(nn.Module, ABC):
 
     def codes(self, values: Tensor) -> Codes:
         """Codes from the values of `encode`: their sign, where 0 counts as +1."""
-        return BinaryCodes.from_real(values)
+        return BinaryCodes.from_real(values, one_sign=True)  # as where the codes have collapsed
 
     def query_codes(self, values: Tensor) -> Codes | NDArray[np.float32]:
         """What the database's codes are compared with, from the values of `encode` for the queries.

@@ -12,6 +12,7 @@ from hashbench.codes import BinaryCodes, ProductCodes
 from hashbench.errors import UsageError
 
 RNG = np.random.default_rng(0)
+SIGMOID = 1 / (1 + np.exp(-RNG.standard_normal((6, 8))))
 
 
 @pytest.mark.parametrize("bits", [1, 12, 48, 64, 65, 128, 200])
@@ -42,6 +43,14 @@ def test_sign_of_real_values_takes_zero_as_plus_one() -> None:
     np.testing.assert_array_equal(BinaryCodes.from_real(values).to_signs(), [[1, 1, 1, -1, 1, -1]])
 
 
+def test_one_sign_may_be_chance_in_one_row_or_be_meant() -> None:
+    np.testing.assert_array_equal(BinaryCodes.from_real([[0.2, 0.9]]).to_signs(), [[1, 1]])
+    np.testing.assert_array_equal(BinaryCodes.from_real([[-0.2, -0.9]]).to_signs(), [[-1, -1]])
+    np.testing.assert_array_equal(BinaryCodes.from_real(SIGMOID, one_sign=True).to_signs(), np.ones((6, 8)))
+    assert len(BinaryCodes.from_real(np.zeros((0, 3)))) == 0
+    np.testing.assert_array_equal(BinaryCodes.from_array(np.ma.array([[1, -1]])).to_signs(), [[1, -1]])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_sign_of_tensors(dtype: torch.dtype) -> None:
     values = torch.tensor([[0.5, -2.0]], dtype=dtype, requires_grad=True)
@@ -60,17 +69,56 @@ def test_indexing() -> None:
     [
         (
             lambda: BinaryCodes.from_array([[1, -1, 0]]),
-            r"codes: expected values of ±1 or of \{0, 1\}, found .*-1, 0, 1",
+            r"codes: expected values of ±1, got exact zeros: 1 of 3 values, at row 0; .*BinaryCodes",
         ),
+        (
+            lambda: BinaryCodes.from_array(np.where(np.arange(40).reshape(10, 4) % 5, -1, 0)),
+            r"zeros: 8 of 40 values, at rows 0, 1, 2, 3, 5 and 3 more; torch\.sign",
+        ),
+        (lambda: BinaryCodes.from_array([[0.5, -2.0]]), r"got values such as -2, 0.5; take the sign of real"),
+        (lambda: BinaryCodes.from_array([[-0.5, -2.0]]), "threshold them first"),
+        (lambda: BinaryCodes.from_array([[0.5, 0.9]]), "threshold them first, at 0.5 .* at the mean of"),
+        (lambda: BinaryCodes.from_array([[0, 255]]), "if they are packed codes, .*bits=64.*pass `codes > 0`"),
+        (lambda: BinaryCodes.from_array([[2**63 + 1, 2**63 + 3]]), "if they are packed codes"),
         (lambda: BinaryCodes.from_array([[0.3, 1.0]], "my_codes"), "my_codes: .*0.3, 1"),
         (lambda: BinaryCodes.from_array([[1.0], [np.nan]]), "1 rows hold NaN, the first is row 1"),
         (lambda: BinaryCodes.from_array([1, -1]), r"expected an array \[n, bits\], found shape \[2\]"),
         (lambda: BinaryCodes.from_array(np.ones((3, 0))), r"found shape \[3, 0\]"),
         (lambda: BinaryCodes.from_array([["a"]]), "expected numbers"),
         (lambda: BinaryCodes.from_real([[np.nan]]), "NaN"),
+        (
+            lambda: BinaryCodes.from_real(SIGMOID, "mine"),
+            r"mine: .*both signs, got 0\.\d+ to .*, at 0.5 for the",
+        ),
+        (lambda: BinaryCodes.from_real(torch.tensor(SIGMOID)), "threshold them first"),
+        (lambda: BinaryCodes.from_real(np.log(SIGMOID)), "threshold them first"),
+        (lambda: BinaryCodes.from_real(np.zeros((2, 4))), "got 0 to 0; codes of {0, 1} are read by"),
+        (
+            lambda: BinaryCodes.from_real([[0, 1], [1, 1]]),
+            "codes of {0, 1} are read by BinaryCodes.from_array",
+        ),
+        (lambda: BinaryCodes.from_real([[0, 255], [255, 255]]), "0 and another number, pass `codes > 0`"),
+        (
+            lambda: BinaryCodes.from_real(SIGMOID > 0.5),
+            "got bool, which has no sign; codes of {0, 1} are read by",
+        ),
+        (lambda: BinaryCodes.from_real(torch.tensor([[True]])), "got bool, which has no sign"),
+        (
+            lambda: BinaryCodes.from_real(np.full((1, 2), 7, np.uint8)),
+            "got uint8, .*if they are packed codes",
+        ),
+        (lambda: BinaryCodes.from_real(np.full((1, 2), 1, np.uint64)), "got uint64, which has no sign"),
+        (
+            lambda: BinaryCodes.from_array(np.ma.masked_equal([[1, -1], [1, 1]], -1)),
+            "codes: 1 values of the masked array are masked; fill them in, or leave out their rows",
+        ),
         (lambda: BinaryCodes(np.zeros((2, 2), np.uint64), 64), r"expected uint64 \[n, 1\] for 64 bits"),
         (lambda: BinaryCodes(np.zeros((2, 1), np.int64), 64), "found int64"),
-        (lambda: BinaryCodes(np.full((2, 1), 16, np.uint64), 4), "set past bit 4"),
+        (lambda: BinaryCodes(np.full((2, 1), 31, np.uint64), 4), "set past bit 4; check `bits`"),
+        (
+            lambda: BinaryCodes(np.array([[0b1101_0000_1011_0110]], np.uint64), 12),
+            "set past bit 12; they look like numpy.packbits in its default, big-endian order: pass bitorder=",
+        ),
     ],
 )
 def test_what_is_no_code_is_an_error_of_one_line(make: Callable[[], object], message: str) -> None:
@@ -119,6 +167,11 @@ def test_the_binary_form_of_product_codes_names_each_code(words: int, kind: type
         (np.zeros((2, 3), np.uint8), np.zeros((3, 1, 1), np.float32), "a power of 2"),
         (np.zeros((2, 3), np.uint8), np.zeros((3, 8, 1)), "expected float32"),
         (np.zeros((2, 3), np.uint8), np.full((3, 8, 1), np.nan, np.float32), "not finite"),
+        (
+            np.zeros((2, 3), np.uint8),
+            np.full((3, 8, 1), -3e38, np.float32),
+            r"codebooks: expected values within ±5.3e\+18, got 3e\+38: squared distances of 3 dim",
+        ),
         (np.zeros((2, 3), np.int64), np.zeros((3, 8, 1), np.float32), "uint8 or uint16"),
         (np.zeros((2, 4), np.uint8), np.zeros((3, 8, 1), np.float32), r"\[n, 3\], found uint8 \[2, 4\]"),
         (np.full((2, 3), 8, np.uint8), np.zeros((3, 8, 1), np.float32), "8 is no codeword; there are 0 to 7"),

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix, csr_array
 
 from hashbench.codes import BinaryCodes
 from hashbench.errors import UsageError
 from hashbench.evaluation import evaluate
+from hashbench.evaluation.presets import published
 
 SIGNS = np.array([[1, -1, 1, 1], [-1, -1, 1, -1], [1, 1, 1, 1]])
 GOOD: dict[str, Any] = {
@@ -47,8 +49,30 @@ MULTI_HOT = {"query_labels": [[1, 0], [0, 1]], "database_labels": [[1, 0], [0, 1
         ({**MULTI_HOT, "query_labels": [[np.nan, 0], [0, 1]]}, "holds 0 and 1, found nan"),
         ({"query_labels": [-1, 1]}, "query_labels: class ids must be 0 or more, found -1"),
         ({"query_labels": [0.5, 1]}, "query_labels: class ids must be whole numbers, found 0.5"),
-        ({"query_labels": [[0], [7]]}, r"query_labels: one column .*give class ids as a 1-d array \[n\]"),
-        ({"query_labels": [[0], [1]]}, "query_labels: one column may be class ids or a single label"),
+        (
+            {"query_labels": [2**63 + 1, 1]},
+            r"query_labels: class ids of float64 are exact below 2\*\*53 only, got 9223372036854775808",
+        ),
+        (
+            {"database_labels": [[0], [2.0**53], [1]]},
+            r"database_labels: class ids of float64 .*got 900719925474",
+        ),
+        ({"query_labels": np.float32([0, 2**24])}, r"float32 are exact below 2\*\*24 only, got 16777216;"),
+        ({"query_labels": np.float16([0, 2048])}, r"float16 are exact below 2\*\*11 only"),
+        (
+            {"query_labels": torch.tensor([0, 256.0]).bfloat16()},
+            r"torch.bfloat16 are exact below 2\*\*8 only",
+        ),
+        ({"query_labels": [0, np.inf]}, r"class ids of float64 are exact below 2\*\*53 only, got inf"),
+        ({"query_labels": [0, 2**64]}, "query_labels: expected numbers, found object"),
+        (
+            {"query_labels": np.ma.masked_equal([0, 9], 9)},
+            "query_labels: 1 values of the masked array are masked",
+        ),
+        (
+            {"query_codes": SIGNS[:2] * 127 + 128},
+            "query_codes: .*got values such as 1, 255; if they are packed",
+        ),
         (
             {"query_labels": np.zeros((2, 2, 2))},
             r"query_labels: expected class ids \[n\] or .*found \[2, 2, 2\]",
@@ -91,7 +115,27 @@ def test_every_form_of_codes_and_labels_gives_the_same_counts() -> None:
         {"query_codes": (SIGNS[:2] > 0).tolist(), "database_codes": SIGNS > 0},
         {"query_labels": torch.tensor([0, 1]), "database_labels": torch.tensor([0.0, 1.0, 1.0])},
         {"query_labels": np.eye(2)[[0, 1]], "database_labels": np.eye(2, dtype=bool)[[0, 1, 1]]},
+        {"query_labels": [[0], [1]], "database_labels": np.array([[0.0], [1.0], [1.0]])},
+        {"query_labels": csr_array(np.eye(2)), "database_labels": coo_matrix([[1, 0], [0, 1], [0, 1]])},
+        {"query_labels": torch.eye(2).to_sparse(), "database_labels": np.ma.array([[1, 0], [0, 1], [0, 1]])},
     ):
         counts = evaluate(**{**GOOD, **change}).counts
         np.testing.assert_array_equal(counts.items, expected.items)
         np.testing.assert_array_equal(counts.relevant, expected.relevant)
+
+
+def test_large_class_ids_are_compared_exactly() -> None:
+    """In float64 both ids would be the same; with the same code, the order of the two items is open."""
+    ids = np.array([2**63 + 1, 2**63 + 3], np.uint64)
+    labels: dict[str, Any] = {"query_labels": ids[:1], "database_labels": ids}
+    result = evaluate(SIGNS[:1], SIGNS[:2], **labels, k=("all",))
+    assert result.mean_average_precision("all") == 1.0
+    assert result.counts.relevant.sum() == 1
+    with pytest.raises(UsageError, match="query_labels: class ids of float64"):
+        published(SIGNS[:1], SIGNS[:2], ids[:1].astype(float), ids, "paper:wch")
+
+
+def test_a_cut_off_or_radius_beyond_everything_is_everything() -> None:
+    result = evaluate(**{**GOOD, "k": (10**30,), "radius": 10**30}).to_dict()["metrics"]
+    assert result[f"mAP@{10**30}"] == evaluate(**GOOD).to_dict()["metrics"]["mAP@all"]
+    assert result[f"mAP@H<={10**30}"] == evaluate(**GOOD).to_dict()["metrics"]["mAP@all"]

@@ -111,7 +111,7 @@ def test_distances_of_any_shape_are_sorted(shape: str) -> None:
     random = np.random.default_rng(2)
     sizes = random.exponential(size=4096).astype(np.float32)
     if shape == "outlier":
-        sizes[0] = 3e38
+        sizes[0] = 9e18  # the largest there may be
     elif shape == "clusters":
         sizes = np.nextafter(np.float32(1), random.choice([0, 2], 4096).astype(np.float32)) + sizes.round()
     elif shape == "equal":
@@ -181,11 +181,16 @@ def test_what_needs_a_hamming_radius_says_so() -> None:
             {"query_codes": BinaryCodes.from_array([[1, -1]] * 2)},
             "are binary and database_codes product codes",
         ),
-        ({"query_codes": np.full((2, 6), 1e300)}, "row 0 is not finite"),
+        (
+            {"query_codes": np.full((2, 6), 1e300)},
+            r"query_codes: expected values within ±3.8e\+18, got 1e\+300: squared distances of 6 dimensions",
+        ),
+        ({"query_codes": np.full((2, 6), 3e38, np.float32)}, r"query_codes: .*got 3e\+38: squared distances"),
+        ({"query_codes": np.full((2, 6), np.inf)}, "row 0 is not finite"),
         ({"query_codes": np.zeros((0, 6)), "query_labels": []}, r"found float64 \[0, 6\]"),
         ({"query_codes": draw(2, 0, 2, 4)["database_codes"], "query_labels": []}, "at least one code"),
         ({"query_codes": draw(2, 2, 2, 4, seed=1)["database_codes"]}, "other codebooks"),
-        ({"database_codes": np.ones((10, 6))}, "found values such as"),
+        ({"database_codes": np.ones((10, 6))}, "got values such as"),
         ({"database_codes": draw(2, 0, 2, 4)["database_codes"]}, "at least one code"),
         ({"query_labels": np.zeros(3, int)}, "query_labels: expected 2 rows"),
     ],
@@ -221,3 +226,16 @@ def test_product_codes_of_another_type_in_a_file(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match=r"expected uint8 or uint16 \[n, 2\], found int64 \[30, 2\]"):
         load_codes(tmp_path / "codes.npz")
+
+
+def test_bits_in_a_file_are_those_of_its_product_codes(tmp_path: Path) -> None:
+    data = draw(4, 30, 2, 4)
+    codes = data.pop("database_codes")
+    arrays = {**data, "database_codes": codes.indices, "codebooks": codes.codebooks}
+    np.savez(tmp_path / "right.npz", **arrays, bits=4)
+    np.savez(tmp_path / "wrong.npz", **arrays, bits=16)
+    load_codes(tmp_path / "right.npz")
+    with pytest.raises(
+        UsageError, match=r"wrong.npz: database_codes: expected codes of bits = 16, got .* of 4"
+    ):
+        load_codes(tmp_path / "wrong.npz")

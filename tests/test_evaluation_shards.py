@@ -35,6 +35,7 @@ FORMS: dict[str, Callable[[Signs], NDArray[Any]]] = {
 LABELS: dict[str, Callable[[NDArray[np.int64]], NDArray[Any]]] = {
     "uint8 ids": lambda ids: ids.astype(np.uint8),
     "int64 ids": lambda ids: ids,
+    "a column of ids": lambda ids: ids[:, None],
     "multi-hot": lambda ids: np.eye(6, dtype=np.uint8)[ids] | np.eye(6, dtype=np.uint8)[(ids * ids) % 6],
     "bool multi-hot": lambda ids: np.eye(6, dtype=bool)[ids],
 }
@@ -128,7 +129,12 @@ SIGNS, IDS = draw(6, 16)
         ((SIGNS > 0).astype(np.int8), IDS, UsageError, "query_codes hold ±1 and database_codes {0, 1}"),
         (SIGNS, IDS[:4], UsageError, "b.labels.npy: expected 6 rows, as b.codes.npy has, found 4"),
         (SIGNS, np.eye(6)[IDS], UsageError, "b.labels.npy: query_labels are class ids [n] and database"),
-        (SIGNS, IDS[:, None], UsageError, "b.labels.npy: database_labels: one column may be class ids"),
+        (
+            SIGNS,
+            IDS + 2.0**53,
+            UsageError,
+            "rows 0 to 5: database_labels: class ids of float64 are exact below",
+        ),
         (SIGNS, np.array(["x"] * 6), UsageError, "b.labels.npy: database_labels: expected numbers"),
         (SIGNS, IDS - 9, UsageError, "rows 0 to 5: database_labels: class ids must be 0 or more"),
         (SIGNS, np.array(3), UsageError, "b.labels.npy: expected an array of n rows, found a single number"),
@@ -160,7 +166,8 @@ def test_a_wrong_row_is_found_in_a_later_block(tmp_path: Path) -> None:
     codes = SIGNS.astype(np.float32)
     codes[4, 2] = np.nan
     write(tmp_path, "a", codes, IDS)
-    with blocks_of(1), pytest.raises(UsageError, match=r"a.codes.npy and its labels, rows 4 to 4: .* NaN"):
+    where = r"a.codes.npy and its labels, rows 4 to 4, which are numbered from 0 here: .* the first is row 0"
+    with blocks_of(1), pytest.raises(UsageError, match=where):
         evaluate_shards(SIGNS[:2], tmp_path, IDS[:2])
 
 
@@ -205,10 +212,19 @@ def test_the_command(cli: Callable[..., Any], tmp_path: Path) -> None:
 
     np.savez("unsaid.npz", query_codes=octets(query), query_labels=query_ids)
     np.savez("longer.npz", query_codes=octets(query), query_labels=query_ids, bits=32)
+    big_endian = np.packbits(query[:, :12] > 0, axis=1)
+    np.savez("big-endian.npz", query_codes=big_endian, query_labels=query_ids, bits=12)
     np.savez("product.npz", query_codes=query, query_labels=query_ids, codebooks=np.zeros((2, 4, 8)))
     np.savez("unlabelled.npz", query_codes=query)
     for file, message in (
-        ("unsaid.npz", "if these are packed codes, save their number of bits, too, as `bits`"),
+        (
+            "unsaid.npz",
+            "if they are packed codes, save their length beside them, as in numpy.savez(..., bits=64)",
+        ),
+        (
+            "big-endian.npz",
+            "big-endian.npz: query_codes: packed codes: bits are set past bit 12; they look like",
+        ),
         ("longer.npz", "longer.npz: query_codes: expected codes [n, 32], or packed uint8 [n, 4]"),
         ("product.npz", "product.npz holds product codes"),
         ("unlabelled.npz", "unlabelled.npz lacks query_labels"),
@@ -225,6 +241,21 @@ def test_packed_codes_in_one_file(cli: Callable[..., Any]) -> None:
         codes = {"query_codes": FORMS[form](query), "database_codes": FORMS[form](database), "bits": 20}
         np.savez("codes.npz", **codes, query_labels=query_ids, database_labels=ids)
         assert json.loads(cli("evaluate", "codes.npz", "--json").out) == expected
+
+
+def test_bits_in_a_file_are_those_of_its_codes(cli: Callable[..., Any]) -> None:
+    labels = {"query_labels": IDS[:2], "database_labels": IDS}
+    for kind in (np.int8, np.float32, np.uint8, np.int64, bool):
+        codes = (SIGNS > 0).astype(kind)
+        np.savez("right.npz", query_codes=codes[:2], database_codes=codes, bits=16, **labels)
+        np.savez("wrong.npz", query_codes=codes[:2, :12], database_codes=codes[:, :12], bits=64, **labels)
+        assert cli("evaluate", "right.npz").code == 0
+        done = cli("evaluate", "wrong.npz")
+        assert done.code == 2
+        assert "wrong.npz: query_codes: expected codes [n, 64], or packed uint8 [n, 8]" in done.err
+        assert done.err.count("\n") == 1
+    np.savez("wrong.npz", query_codes=SIGNS[:2], database_codes=SIGNS, bits=0, **labels)
+    assert "wrong.npz: bits: expected a whole number, 1 or more, got 0" in cli("evaluate", "wrong.npz").err
 
 
 def test_torch_is_not_imported_to_evaluate_on_the_cpu(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def load_codes(
 
     Args:
         path: An .npz with `query_codes`, `database_codes` [n, bits], `query_labels` and `database_labels`.
-            If there is a number `bits`, codes may be packed, uint64 or uint8; see `is_packed`.
+            If there is a number `bits`, codes have that length, and may be packed, uint64 or uint8; see
+            `is_packed`.
             If there are `codebooks`, float32 [books, words, dim], then `database_codes` are numbers of
             codewords, uint8 or uint16 [n, books], as in `ProductCodes`, and `query_codes` too or real values
             [queries, books · dim].
@@ -36,7 +37,7 @@ def load_codes(
 
     Raises:
         HashbenchError: The file cannot be read.
-        UsageError: It lacks an array, or holds pickled objects or packed codes of another number of bits.
+        UsageError: It lacks an array, or holds pickled objects or codes of another number of bits.
     """
     arrays = _read(path, NAMES)
     query, database = (_codes(path, name, arrays) for name in NAMES[:2])
@@ -51,8 +52,8 @@ def load_queries(path: Path) -> tuple[BinaryCodes | NDArray[Any], NDArray[Any]]:
 
     Raises:
         HashbenchError: The file cannot be read.
-        UsageError: It lacks an array, or holds pickled objects, product codes, or packed codes of another
-            number of bits.
+        UsageError: It lacks an array, or holds pickled objects, product codes, or codes of another number
+            of bits.
     """
     arrays = _read(path, NAMES[::2])
     if "codebooks" in arrays:
@@ -111,32 +112,36 @@ def _read(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     lacking = [name for name in names if name not in arrays]
     if lacking:
         raise UsageError(f"{path} lacks {', '.join(lacking)}; save them with numpy.savez")
-    bits = arrays.get("bits", np.array(0))
-    if bits.shape or bits.dtype.kind not in "iu":
-        raise UsageError(f"{path}: bits: expected a whole number, found {bits.dtype} {list(bits.shape)}")
+    bits = arrays.get("bits", np.array(1))
+    if bits.shape or bits.dtype.kind not in "iu" or bits < 1:
+        found = f"{bits.dtype} {list(bits.shape)}" if bits.shape else bits
+        raise UsageError(f"{path}: bits: expected a whole number, 1 or more, got {found}")
     return arrays
 
 
 def _codes(path: Path, name: str, arrays: dict[str, NDArray[Any]]) -> Codes | NDArray[Any]:
+    if "codebooks" not in arrays:
+        return _binary_codes(path, name, arrays)
     codes = arrays[name]
-    if "codebooks" in arrays:
-        return ProductCodes(codes, arrays["codebooks"]) if codes.dtype.kind in "iu" else codes
-    return _binary_codes(path, name, arrays)
+    if codes.dtype.kind not in "iu":
+        return codes
+    try:
+        product = ProductCodes(codes, arrays["codebooks"])
+    except UsageError as error:
+        raise UsageError(f"{path}: {name}: {error}") from None
+    if "bits" in arrays and arrays["bits"] != product.bits:
+        raise UsageError(
+            f"{path}: {name}: expected codes of bits = {arrays['bits']}, got product codes of {product.bits}"
+        )
+    return product
 
 
 def _binary_codes(path: Path, name: str, arrays: dict[str, NDArray[Any]]) -> BinaryCodes | NDArray[Any]:
     codes = arrays[name]
-    if codes.dtype.name not in _PACKED:
+    if "bits" not in arrays:
         return codes
-    if "bits" in arrays:
-        bits = int(arrays["bits"])
-        try:
-            return from_packed(codes, bits) if is_packed(codes.dtype, codes.shape, bits) else codes
-        except UsageError as error:
-            raise UsageError(f"{path}: {name}: {error}") from None
-    if codes.size and codes.max() > 1:
-        raise UsageError(
-            f"{path}: {name}: expected values of ±1 or of {{0, 1}}, found {codes.max()}; "
-            "if these are packed codes, save their number of bits, too, as `bits`"
-        )
-    return codes
+    bits = int(arrays["bits"])
+    try:
+        return from_packed(codes, bits) if is_packed(codes.dtype, codes.shape, bits) else codes
+    except UsageError as error:
+        raise UsageError(f"{path}: {name}: {error}") from None

@@ -7,7 +7,15 @@ from collections.abc import Sized
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hashbench.codes import BinaryCodes, Codes, ProductCodes, as_array, code_bits, pack_bits
+from hashbench.codes import (
+    BinaryCodes,
+    Codes,
+    ProductCodes,
+    as_array,
+    check_magnitude,
+    code_bits,
+    pack_bits,
+)
 from hashbench.errors import UsageError
 from hashbench.evaluation.labels import Labels
 
@@ -44,7 +52,7 @@ def read_vectors(query: Codes | ArrayLike, database: ProductCodes) -> NDArray[np
         database: Codes of the database.
 
     Raises:
-        UsageError: They are neither, a value is not finite, or one of both is empty.
+        UsageError: They are neither, a value is not finite or too large, or one of both is empty.
     """
     for name, codes in (("query_codes", query), ("database_codes", database)):
         if isinstance(codes, ProductCodes) and len(codes) == 0:
@@ -60,17 +68,16 @@ def read_vectors(query: Codes | ArrayLike, database: ProductCodes) -> NDArray[np
             )
         return query.reconstruct()
     books, _, dim = database.codebooks.shape
-    vectors = as_array(query)
+    vectors = as_array(query, "query_codes")
     if vectors.dtype.kind != "f" or vectors.ndim != 2 or vectors.shape[1] != books * dim or len(vectors) == 0:
         raise UsageError(
             "query_codes: the database's product codes are compared with real values "
             f"[queries, books · dim = {books * dim}], found {vectors.dtype} {list(vectors.shape)}"
         )
-    with np.errstate(over="ignore"):
-        vectors = vectors.astype(np.float32)
     if not (finite := np.isfinite(vectors).all(axis=1)).all():
         raise UsageError(f"query_codes: row {np.argmin(finite)} is not finite; mend the encoder")
-    return vectors
+    check_magnitude(vectors, books * dim, "query_codes")
+    return vectors.astype(np.float32)
 
 
 def read_labels(labels: ArrayLike, name: str, codes: Sized) -> Labels:

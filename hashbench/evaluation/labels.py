@@ -29,22 +29,20 @@ class Labels:
         """Labels from a multi-hot matrix or from class ids.
 
         Args:
-            labels: Array or tensor: [n, classes] of 0 and 1 (multi-hot), or [n] of class ids >= 0.
+            labels: Array, tensor or sparse matrix: [n, classes] of 0 and 1 (multi-hot), or [n] or [n, 1] of
+                class ids >= 0.
             name: What an error message calls `labels`.
 
         Raises:
-            UsageError: Another shape, another value, or a class id that is negative or no whole number.
+            UsageError: Another shape, another value, or a class id that is negative, no whole number, or too
+                large for the type of the array to be exact.
         """
-        array = as_array(labels)
+        array = as_array(labels, name)
         if array.dtype.kind not in "biuf":
             raise UsageError(f"{name}: expected numbers, found {array.dtype}")
-        if array.ndim == 1:
-            return cls(_ids(array, name)[:, None], None)
-        if array.ndim == 2 and array.shape[1] == 1:
-            raise UsageError(
-                f"{name}: one column may be class ids or a single label; give class ids as a 1-d array [n], "
-                "labels as a matrix [n, classes] of two columns or more"
-            )
+        if array.ndim == 1 or array.shape[1:] == (1,):
+            kind = str(getattr(labels, "dtype", array.dtype))
+            return cls(_ids(array.reshape(-1, 1), kind, name), None)
         if array.ndim == 2 and array.shape[1] > 1:
             return cls(pack_bits(_multi_hot(array, name)), array.shape[1])
         raise UsageError(
@@ -63,11 +61,25 @@ class Labels:
         return len(self.packed)
 
 
-def _ids(array: NDArray[Any], name: str) -> NDArray[np.uint64]:
+def _ids(array: NDArray[Any], kind: str, name: str) -> NDArray[np.uint64]:
+    """Return class ids as they are compared.
+
+    Args:
+        array: Class ids.
+        kind: Name of the type that they were given in, which may have been bfloat16.
+        name: What an error message calls them.
+    """
     if array.dtype.kind == "f" and not (whole := array == np.floor(array)).all():
         raise UsageError(f"{name}: class ids must be whole numbers, found {array[~whole][0]}")
     if array.dtype.kind != "b" and (array < 0).any():
         raise UsageError(f"{name}: class ids must be 0 or more, found {array.min()}; leave unlabelled out")
+    if array.dtype.kind == "f":
+        digits = 8 if "bfloat16" in kind else min(np.finfo(array.dtype).nmant + 1, 64)
+        if (array >= 2.0**digits).any():
+            raise UsageError(
+                f"{name}: class ids of {kind} are exact below 2**{digits} only, got {array.max():.0f}; "
+                "give them as an array of integers (numpy.uint64 holds ids up to 2**64 - 1)"
+            )
     return array.astype(np.uint64)
 
 

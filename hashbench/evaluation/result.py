@@ -313,7 +313,8 @@ class Evaluation:
 
     @property
     def _average_precisions_within_radius(self) -> NDArray[np.float64]:
-        return average_precisions_within(self.counts.items, self.counts.relevant, self.radius + 1)
+        buckets = min(self.radius, self.rankings.bits) + 1
+        return average_precisions_within(self.counts.items, self.counts.relevant, buckets)
 
     def _ndcgs(self, k: Cutoff) -> NDArray[np.float64]:
         return normalized_discounted_cumulative_gains(self._shared, self._items(k))

@@ -200,7 +200,8 @@ def _blocks(shards: Sequence[_Shard], query_codes: BinaryCodes | ArrayLike) -> I
             try:
                 yield _read(shard, slice(start, stop), query_codes)
             except UsageError as error:
-                where = f"{shard.codes} and its labels, rows {start} to {stop - 1}"
+                numbered = ", which are numbered from 0 here" if start else ""
+                where = f"{shard.codes} and its labels, rows {start} to {stop - 1}{numbered}"
                 raise UsageError(f"{where}: {error}") from None
 
 
