@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,6 +37,14 @@ if TYPE_CHECKING:
     from hashbench.report.runs import StoredRun
 
 
+TestName = Annotated[
+    Literal["bootstrap", "permutation"],
+    typer.Option(
+        "--test", help="Test of a difference over the queries: paired bootstrap or paired permutation test."
+    ),
+]
+
+
 def table(
     method: Methods = None,
     dataset: Datasets = None,
@@ -57,6 +65,7 @@ def table(
     ablation: Annotated[
         bool, typer.Option("--ablation", help="Show what components give, of the runs of `hashbench ablate`.")
     ] = False,
+    test: TestName = "bootstrap",
 ) -> None:
     """Methods against datasets and code lengths: means over seeds, the best, and what is level with it."""
     wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
@@ -73,7 +82,7 @@ def table(
         say(note)
     if ablation:
         say_unfinished(selected)
-        write_ablations(selected.runs, metric, form)
+        write_ablations(selected.runs, metric, form, test)
         return
     figures = read_published(results, wanted) if published else []
     kinds = {(run.record.dataset, run.record.bits) for run in selected.runs}
@@ -82,8 +91,8 @@ def table(
         say(f"no printed figures are of these datasets and code lengths; there are some of {known}")
     write_tables(
         form,
-        lambda: [result_grid(selected, metric, bounds=bounds, published=figures)],
-        lambda: result_csv(selected, metric, figures),
+        lambda: [result_grid(selected, metric, bounds=bounds, published=figures, test=test)],
+        lambda: result_csv(selected, metric, figures, test),
     )
 
 
@@ -93,6 +102,7 @@ def compare(
     results: Results = RESULTS,
     metric: MetricName = METRIC,
     queries: Annotated[int, typer.Option(min=0, help="Queries to list, those that changed most.")] = 10,
+    test: TestName = "bootstrap",
     as_json: AsJson = False,
 ) -> None:
     """Two runs on the same queries: difference, interval, p-value, changed queries, other settings."""
@@ -100,7 +110,7 @@ def compare(
     from hashbench.report.selection import find_run
 
     one, other = find_run(results, first), find_run(results, second)
-    comparison = comparing.compare(one, other, metric)
+    comparison = comparing.compare(one, other, metric, test)
     if as_json:
         ids = {"first": one.record.run_id, "second": other.record.run_id}
         print_json(
@@ -121,8 +131,12 @@ def _show_comparison(one: StoredRun, other: StoredRun, comparison: Comparison, q
         show(f"{which} {run.record.run_id}{collapsed}")
     table = Table("", "first", "second", "first − second")
     table.add_row(comparison.metric, *(f"{mean:.4f}" for mean in comparison.means), f"{difference.mean:+.4f}")
-    table.add_row("95 % interval", "", "", f"{difference.lowest:+.4f} to {difference.highest:+.4f}")
-    table.add_row("p", "", "", f"{difference.p:.4f}")
+    interval, p = "–", "–"
+    if not difference.untested:
+        interval = f"{difference.lowest:+.4f} to {difference.highest:+.4f}"
+        p = f"{difference.p:.4f}"
+    table.add_row("95 % interval (bootstrap)", "", "", interval)
+    table.add_row(f"p ({difference.test})", "", "", p)
     show(table)
     if comparison.settings:
         settings = Table(*(Column(name, overflow="fold") for name in ("what differs", "first", "second")))
@@ -135,5 +149,8 @@ def _show_comparison(one: StoredRun, other: StoredRun, comparison: Comparison, q
         changed.add_row(query.query, f"{query.first:.4f}", f"{query.second:.4f}", f"{change:+.4f}")
     if queries:
         show(changed)
-    if not difference.distinguishable:
-        show("The interval holds 0: on other queries of this kind either could be ahead.")
+    if difference.untested:
+        show(f"Not tested: {difference.untested}; whether it is chance is not known.")
+    elif not difference.distinguishable:
+        found = "The interval holds 0" if difference.test == "bootstrap" else "p is not below 0.05"
+        show(f"{found}: on other queries of this kind either could be ahead.")

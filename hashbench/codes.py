@@ -200,12 +200,12 @@ def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
     Raises:
         UsageError: Values are masked.
     """
-    if np.ma.is_masked(values):
+    array: Any = values
+    if np.ma.is_masked(array):
         raise UsageError(
-            f"{name}: {np.ma.count_masked(values)} values of the masked array are masked; "
+            f"{name}: {array.mask.sum()} values of the masked array are masked; "
             "fill them in, or leave out their rows"
         )
-    array: Any = values
     if hasattr(array, "detach"):
         tensor = array.detach().cpu().to_dense()
         # NumPy has no bfloat16.

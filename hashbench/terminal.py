@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hashbench.report.grid import Grid
     from hashbench.report.runs import StoredRun
     from hashbench.report.selection import Selected, Selection
+    from hashbench.report.significance import PairedTest
     from hashbench.results import Timing
 
 PluginFiles = Annotated[
@@ -203,7 +204,9 @@ def write_tables(form: str, grids: Callable[[], Sequence[Grid]], csv: Callable[[
     sys.stdout.flush()
 
 
-def write_ablations(runs: Sequence[StoredRun], metric: str, form: str) -> None:
+def write_ablations(
+    runs: Sequence[StoredRun], metric: str, form: str, test: PairedTest = "bootstrap"
+) -> None:
     """The ablation tables among runs, on standard output.
 
     Raises:
@@ -212,7 +215,7 @@ def write_ablations(runs: Sequence[StoredRun], metric: str, form: str) -> None:
     from hashbench.report.ablation import ablation_grid, ablations
     from hashbench.report.csv_tables import ablation_csv
 
-    found = ablations(runs, metric)
+    found = ablations(runs, metric, test)
     if not found:
         raise UsageError("there is no ablation among these runs; `hashbench ablate` makes one")
     write_tables(form, lambda: [ablation_grid(one) for one in found], lambda: ablation_csv(found))

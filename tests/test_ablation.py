@@ -40,9 +40,9 @@ def runs(tmp_path: Path) -> list[Any]:
             given_run(tmp_path, "mine", values, seed=seed, changes=changes, components=COMPONENTS)
             for changes, values in (
                 ({}, VALUES),
-                (A, VALUES - 0.1),
+                (A, VALUES - 0.1 - gain_b / 10),
                 (B, VALUES - gain_b),
-                (A | B, VALUES - 0.1 - gain_b),
+                (A | B, VALUES - 0.1 - gain_b / 10 - gain_b),
             )
         ]
     return made
@@ -56,7 +56,8 @@ def test_gains_are_the_whole_minus_the_row(runs: list[Any]) -> None:
     ]  # fmt: skip
     whole, a, b, both = ablation.variants
     assert whole.gain is None
-    assert (a.gain.mean, a.gain.lowest, a.gain.highest) == pytest.approx((0.1,) * 3)
+    assert a.gain.mean == pytest.approx(0.1)
+    assert 0.096 < a.gain.lowest < 0.1 < a.gain.highest < 0.104
     assert b.gain.mean == pytest.approx(0)
     assert b.gain.lowest < 0 < b.gain.highest
     assert both.gain.mean == pytest.approx(0.1)
@@ -69,9 +70,35 @@ def test_the_table_has_a_check_mark_for_what_is_there(runs: list[Any]) -> None:
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert cells[0] == ["variant", "part a", "part b", "mAP@all", "gain"]
     assert cells[2] == ["whole", "✓", "✓", "0.500 ± 0.000", "–"]
-    assert cells[3] == ["without part a", "", "✓", "0.400 ± 0.000", "+0.100 [+0.100, +0.100]"]
+    assert cells[3] == ["without part a", "", "✓", "0.400 ± 0.000", "+0.100 [+0.097, +0.103]"]
     assert cells[5][:4] == ["without all", "", "", "0.400 ± 0.000"]
     assert r"without part a &  & $\checkmark$ & 0.400" in latex([grid])
+
+
+def test_gains_by_the_permutation_test(runs: list[Any]) -> None:
+    (ablation,) = ablations(runs, "mAP@all", "permutation")
+    _, a, b, _ = ablation.variants
+    assert a.gain.p == pytest.approx(2 / 10_001)
+    assert b.gain.p > 0.8
+    text = markdown(ablation_grid(ablation))
+    assert "p is that of a paired permutation test." in text
+    assert "+0.100 [+0.097, +0.103], p 0.0002 |" in text
+
+
+def test_a_gain_that_cannot_be_tested_and_seeds_of_several_versions_are_marked(tmp_path: Path) -> None:
+    runs = [given_run(tmp_path, "mine", VALUES, seed=seed, components=COMPONENTS) for seed in (0, 1)]
+    runs += [
+        given_run(
+            tmp_path, "mine", VALUES - 0.1, seed=seed, changes=A, components=COMPONENTS, source=str(seed)
+        )
+        for seed in (0, 1)
+    ]
+    text = markdown(ablation_grid(ablations(runs, "mAP@all")[0]))
+    assert re.search(r"\| without part a \| +\| +0.400 ± 0.000 ‖ \| +\+0.100 ¶ \|", text)
+    assert "¶ gain not tested: the difference is the same for every query." in text
+    assert (
+        "‖ without part a: its seeds were run by different versions of the source code (2 of them)." in text
+    )
 
 
 def test_gains_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from given_runs import given_run
+from scipy import stats
 
 VALUES = np.linspace(0.2, 0.8, 30)
 
@@ -73,9 +74,63 @@ def test_collapsed_codes_are_said(cli: Callable[..., Any], results: Path) -> Non
 def test_a_run_does_not_differ_from_itself(cli: Callable[..., Any], results: Path) -> None:
     done = cli("compare", "wch", "wch", "--json")
     shown = json.loads(done.out)
-    assert shown["difference"] == {"mean": 0, "lowest": 0, "highest": 0, "p": 1}
+    assert shown["difference"] == {
+        **{"mean": 0, "lowest": None, "highest": None, "p": None, "test": "bootstrap"},
+        "untested": "the difference is the same for every query",
+    }
     assert shown["settings"] == {}
-    assert "either could be ahead" in cli("compare", "wch", "wch").out
+    text = cli("compare", "wch", "wch").out
+    assert (
+        "Not tested: the difference is the same for every query; whether it is chance is not known." in text
+    )
+    assert "either could be ahead" not in text
+
+
+@pytest.mark.parametrize("test", ["bootstrap", "permutation"])
+def test_few_queries_are_not_tested(cli: Callable[..., Any], tmp_path: Path, test: str) -> None:
+    folder = tmp_path / "results" / "runs"
+    for queries in (1, 19, 20):
+        values = VALUES[:queries]
+        given_run(folder, f"a{queries}-", values, sha256=str(queries))
+        given_run(folder, f"b{queries}-", values**2, sha256=str(queries))
+    for queries in (1, 19):
+        command = ["compare", f"a{queries}-", f"b{queries}-", "--test", test]
+        shown = json.loads(cli(*command, "--json").out)["difference"]
+        assert shown.pop("mean") == pytest.approx(np.mean(VALUES[:queries] - VALUES[:queries] ** 2))
+        reason = f"{queries} queries, fewer than 20"
+        assert shown == {"lowest": None, "highest": None, "p": None, "test": test, "untested": reason}
+        text = cli(*command).out
+        assert f"Not tested: {reason}; whether it is chance is not known." in text
+        assert "either could be ahead" not in text
+    shown = json.loads(cli("compare", "a20-", "b20-", "--test", test, "--json").out)["difference"]
+    assert shown["untested"] is None
+    assert shown["p"] < 0.001
+
+
+def test_the_permutation_test(cli: Callable[..., Any], results: Path) -> None:
+    level = VALUES - 0.01 * np.where(np.arange(30) % 2, 1, -1.1)
+    given_run(results, "sh", level)
+    shown = json.loads(cli("compare", "wch", "sh", "--test", "permutation", "--json").out)["difference"]
+    expected = stats.permutation_test(
+        (VALUES - level,), np.mean, permutation_type="samples", n_resamples=50_000, rng=1
+    )
+    assert shown["p"] == pytest.approx(expected.pvalue, abs=0.02)
+    assert shown["lowest"] < shown["mean"] < shown["highest"]
+    text = cli("compare", "wch", "sh", "--test", "permutation").out
+    assert "p (permutation)" in text
+    assert "p is not below 0.05: on other queries of this kind either could be ahead." in text
+
+
+def test_runs_that_count_other_queries_are_refused(cli: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "runs"
+    given_run(folder, "a", [np.nan, *VALUES], no_relevant="skip")
+    given_run(folder, "b", [*VALUES, np.nan], no_relevant="skip")
+    given_run(folder, "c", [np.nan, *VALUES])  # counts them all, and yet has no value of one
+    for first, second, wrong in (("a", "b", "b"), ("c", "c", "c")):
+        done = cli("compare", first, second)
+        assert (done.code, done.err.count("\n")) == (1, 1), done.err
+        assert f"digits@default/{wrong}/16bit/" in done.err
+        assert "queries.npz: AP of 1 queries is NaN, not of the " in done.err
 
 
 @pytest.mark.parametrize(

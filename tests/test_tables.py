@@ -17,8 +17,10 @@ from hashbench import HashbenchError
 from hashbench.report import published
 from hashbench.report.cells import cells
 from hashbench.report.grid import Entry, Grid, Head, latex, markdown
+from hashbench.report.html_parts import grid_table
 from hashbench.report.marks import mark
 from hashbench.report.selection import Selection, select
+from hashbench.report.tables import result_grid
 
 GOLDEN = Path(__file__).parent / "golden"
 LATIN = (0.1, 0.9) * 20  # mean 0.5
@@ -28,6 +30,11 @@ def shifted(by: float) -> list[float]:
     return [value + by for value in LATIN]
 
 
+def wobbling(by: float) -> list[float]:
+    """As `shifted`, on average; differences from what is shifted vary over the queries."""
+    return [value + by + (-0.01 if index % 2 else 0.01) for index, value in enumerate(LATIN)]
+
+
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """wch is best; spq, whose gains are now here and now there, is level with it at 16 bits; itq is below."""
@@ -35,10 +42,10 @@ def results(tmp_path: Path) -> Path:
     for seed, gain in enumerate((0.0, 0.02, 0.04)):
         given_run(folder, "wch", shifted(gain), seed=seed)
         given_run(folder, "spq", [*shifted(gain + 0.3)[:20], *shifted(gain - 0.31)[20:]], seed=seed)
-        given_run(folder, "itq", shifted(gain - 0.1), seed=seed)
+        given_run(folder, "itq", wobbling(gain - 0.1), seed=seed)
         given_run(folder, "wch", shifted(gain + 0.0512345), bits=32, seed=seed)
-        given_run(folder, "itq", shifted(gain - 0.05), bits=32, seed=seed)
-    given_run(folder, "l_sh", shifted(-0.2))
+        given_run(folder, "itq", wobbling(gain - 0.05), bits=32, seed=seed)
+    given_run(folder, "l_sh", wobbling(-0.2))
     return folder
 
 
@@ -61,8 +68,18 @@ def test_csv_has_every_digit(cli: Callable[..., Any], results: Path) -> None:
     assert float(line["mean"]) == pytest.approx(0.5 + 0.02 + 0.0512345, abs=1e-15)
     assert float(line["std"]) == pytest.approx(0.02)
     assert (line["kind"], line["seeds"], line["place"], line["p"]) == ("measured", "0 1 2", "1", "")
-    assert float(by["itq", "32"]["best_minus_this"]) == pytest.approx(0.1012345)
-    assert float(by["itq", "32"]["interval_low"]) == pytest.approx(0.1012345)
+    line = by["itq", "32"]
+    assert float(line["best_minus_this"]) == pytest.approx(0.1012345)
+    assert 0.095 < float(line["interval_low"]) < 0.1012345 < float(line["interval_high"]) < 0.107
+    assert (float(line["p"]), line["test"], line["untested"]) == (pytest.approx(2 / 10_001), "bootstrap", "")
+    assert line["code_versions"] == "1"
+    out = cli("table", "--format", "csv", "--test", "permutation").out
+    by = {(line["method"], line["bits"]): line for line in csv.DictReader(io.StringIO(out))}
+    assert (float(by["itq", "32"]["p"]), by["itq", "32"]["test"]) == (
+        pytest.approx(2 / 10_001),
+        "permutation",
+    )
+    assert float(by["spq", "16"]["p"]) > 0.05
     assert float(by["itq", "16"]["lowest"]) == pytest.approx(0.42 - 0.05)
     assert len(lines) == 6
 
@@ -82,23 +99,26 @@ def test_equal_figures_share_a_place(tmp_path: Path) -> None:
     runs.append(given_run(tmp_path, "d", [value - 1e-15 for value in LATIN]))  # as another NumPy may add
     (marks,) = mark(cells(runs, "mAP@all")).values()
     assert [m.place for m in marks.values()] == [1, 1, 2, 1]
-    assert marks["d"].level_with_best
+    assert not marks["d"].level_with_best
+    assert marks["d"].from_best.untested == "the difference is the same for every query"
     (marks,) = mark(cells(runs[:1], "mAP@all")).values()
     assert marks["a"].place == 0  # alone, it is best of nothing
 
 
 def test_figures_are_tested_over_the_seeds_that_both_have(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, "a", shifted(gain), seed=seed) for seed, gain in enumerate((0.0, 0.1, 0.2))]
-    runs.append(given_run(tmp_path, "b", shifted(0.2), seed=2))
+    runs.append(given_run(tmp_path, "b", wobbling(0.2), seed=2))
     (marks,) = mark(cells(runs, "mAP@all")).values()
     assert (marks["b"].place, marks["a"].place) == (1, 2)
-    assert marks["a"].from_best.mean == 0  # on seed 2 they are the same
+    assert marks["a"].from_best.mean == 0  # on seed 2 they are the same on average
     assert marks["a"].level_with_best
 
 
 def test_a_figure_that_is_ahead_where_both_have_seeds_is_not_below(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, "a", shifted(0.3))]
-    runs += [given_run(tmp_path, "b", shifted(gain), seed=seed) for seed, gain in enumerate((0.35, 0.0, 0.0))]
+    runs += [
+        given_run(tmp_path, "b", wobbling(gain), seed=seed) for seed, gain in enumerate((0.35, 0.0, 0.0))
+    ]
     (marks,) = mark(cells(runs, "mAP@all")).values()
     assert (marks["a"].place, marks["b"].place) == (1, 2)
     assert marks["b"].from_best.highest < 0
@@ -136,6 +156,78 @@ def test_a_figure_without_values_of_queries_is_not_tested(tmp_path: Path) -> Non
     (runs[3].folder / "queries.npz").unlink()
     (marks,) = mark(cells([runs[0], *runs[2:]], "mAP@all")).values()
     assert (marks["b"].from_best is None, marks["c"].from_best is None) == (False, True)
+
+
+def test_what_cannot_be_tested_is_marked_and_neither_level_nor_below(
+    cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "results" / "runs"
+    few = "¶ not tested against the best of its column: 19 queries, fewer than 20."
+    same = "¶ not tested against the best of its column: the difference is the same for every query."
+    for bits, queries in ((16, 1), (32, 19), (48, 20)):
+        # Splits of several sizes stand for datasets of several sizes.
+        place = {"dataset": f"of{queries}", "sha256": str(queries), "bits": bits}
+        given_run(folder, "a", shifted(0.1)[:queries], **place)
+        given_run(folder, "b", wobbling(0)[:queries], **place)
+    given_run(folder, "c", shifted(0)[:20], **place)
+    out = cli("table").out
+    assert re.search(r"\| b +\| +_0.110_ ¶ \| +_0\.\d{3}_ ¶ \| +_0.500_ \|", out)
+    assert re.search(r"\| c .*\| +_0.500_ ¶ \|", out)
+    assert few in out
+    assert few.replace("19", "1") in out
+    assert same in out
+    assert "≈" not in out
+    tex = cli("table", "--format", "latex").out
+    assert r"\textsuperscript{\P{}}" in tex
+    assert tex.count(r"\P{} not tested against the best") == 3
+    lines = csv.DictReader(io.StringIO(cli("table", "--dataset", "of1", "--format", "csv").out))
+    (line,) = [line for line in lines if line["method"] == "b"]
+    assert float(line["best_minus_this"]) == pytest.approx(0.09)
+    assert (line["interval_low"], line["interval_high"], line["p"]) == ("", "", "")
+    assert line["untested"] == "1 queries, fewer than 20"
+
+
+def test_what_is_level_is_what_the_chosen_test_says(cli: Callable[..., Any], results: Path) -> None:
+    out = cli("table", "--test", "permutation").out
+    assert "_0.515_ ± 0.020 ≈" in out
+    assert out.count("≈") == 2
+    assert "≈ not distinguishable from the best of its column (paired permutation test over the" in out
+    wrong = cli("table", "--test", "student")
+    assert wrong.code == 2
+
+
+def test_seeds_of_several_versions_of_the_code_are_marked(cli: Callable[..., Any], results: Path) -> None:
+    given_run(results, "sh", wobbling(-0.1), source="0")
+    for seed in (1, 2):
+        given_run(results, "sh", wobbling(-0.1), seed=seed, source="1")
+    note = (
+        "sh, digits@default, 16 bits: its seeds were run by different versions of the source code "
+        "(2 of them)."
+    )
+    out = cli("table", "--bits", "16").out
+    assert "| sh       |   0.400 ± 0.000 ‖ |" in out
+    assert f"‖ {note}" in out
+    assert out.count("‖") == 2
+    tex = cli("table", "--bits", "16", "--format", "latex").out
+    assert r"{\scriptsize $\pm$ 0.000}\textsuperscript{$\|$}" in tex
+    assert rf"$\|$ {note}" in tex
+    lines = csv.DictReader(io.StringIO(cli("table", "--bits", "16", "--format", "csv").out))
+    assert {line["method"]: line["code_versions"] for line in lines}["sh"] == "2"
+    page = grid_table(result_grid(select(results, Selection()), "mAP@all"))
+    assert "<sup>‖</sup>" in page
+    assert f"‖ {note}" in page
+
+
+def test_runs_that_count_other_queries_are_refused(cli: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "runs"
+    given_run(folder, "a", [float("nan"), *LATIN], no_relevant="skip")
+    other = given_run(folder, "b", [*LATIN, float("nan")], no_relevant="skip")
+    done = cli("table")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert (
+        f"{other.folder.relative_to(tmp_path)}/queries.npz: AP of 1 queries is NaN, not of the 1 that"
+        in done.err
+    )
 
 
 def test_collapsed_codes_are_marked_and_not_ranked(cli: Callable[..., Any], results: Path) -> None:

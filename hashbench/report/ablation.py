@@ -9,8 +9,8 @@ from typing import Any
 from hashbench.report.cells import Cell, Column, cells, paired
 from hashbench.report.grid import Entry, Grid, Head, number, signed
 from hashbench.report.runs import StoredRun, label_of
-from hashbench.report.significance import Difference, paired_bootstrap
-from hashbench.report.tables import COLLAPSED, EXPLAINED, described, spread
+from hashbench.report.significance import Difference, PairedTest, paired_test
+from hashbench.report.tables import COLLAPSED, EXPLAINED, MIXED, UNTESTED, described, spread
 
 _HAS = "✓"
 
@@ -48,12 +48,13 @@ class Ablation:
     variants: tuple[Variant, ...]
 
 
-def ablations(runs: Sequence[StoredRun], metric: str) -> list[Ablation]:
+def ablations(runs: Sequence[StoredRun], metric: str, test: PairedTest = "bootstrap") -> list[Ablation]:
     """Find the ablations among runs: a whole method, and the same without components of its recipe.
 
     Args:
         runs: From `select`.
         metric: A metric of those that are part of an ablation.
+        test: The test of the gains.
 
     Raises:
         UsageError: Runs cannot be compared.
@@ -68,7 +69,7 @@ def ablations(runs: Sequence[StoredRun], metric: str) -> list[Ablation]:
             groups.setdefault(base, {})[without] = cell
         for method, variants in groups.items():
             if () in variants and len(variants) > 1:
-                found.append(_ablation(column, method, variants))
+                found.append(_ablation(column, method, variants, test))
     return found
 
 
@@ -83,19 +84,27 @@ def ablation_grid(ablation: Ablation) -> Grid:
         "Gain is that of the whole method over the row, with its 95 % interval "
         "(paired bootstrap over the queries).",
     ]
+    gains = [variant.gain for variant in ablation.variants if variant.gain]
+    if any(gain.test == "permutation" for gain in gains):
+        sentences.append("p is that of a paired permutation test.")
     rows, notes = [], []
     for variant in ablation.variants:
         cell, name = variant.cell, _name(variant, ablation)
         has = [Entry(_HAS if part not in variant.without else "") for part in ablation.components]
-        figure = Entry(number(cell.mean), spread(cell), marks=COLLAPSED if cell.collapsed else "")
+        marks = (COLLAPSED if cell.collapsed else "") + (MIXED if cell.code_versions > 1 else "")
+        figure = Entry(number(cell.mean), spread(cell), marks=marks)
         rows.append((name, [*has, figure, _gain_entry(variant.gain)]))
         if cell.collapsed:
             seeds = ", ".join(map(str, cell.collapsed))
             notes.append(f"{COLLAPSED} {name}: {EXPLAINED[COLLAPSED]} (seed {seeds}).")
+        if cell.code_versions > 1:
+            notes.append(f"{MIXED} {name}: {EXPLAINED[MIXED]} ({cell.code_versions} of them).")
         if cell.seeds != whole.seeds:
             common = sorted({*cell.seeds} & {*whole.seeds})
             gain = f"gain over seed {', '.join(map(str, common))}" if common else "no seed in common"
             notes.append(f"{name}: seed {', '.join(map(str, cell.seeds))}; {gain}.")
+    reasons = dict.fromkeys(gain.untested for gain in gains if gain.untested)
+    notes += [f"{UNTESTED} gain not tested: {reason}." for reason in reasons]
     heads = [*map(Head, ablation.components), Head(whole.metric), Head("gain")]
     return Grid(" ".join(sentences), "variant", heads, rows, notes)
 
@@ -120,13 +129,15 @@ def _taken_away(run: StoredRun) -> tuple[str, tuple[str, ...]]:
     return label_of(run.record.method, other, run.common), without
 
 
-def _ablation(column: Column, method: str, variants: dict[tuple[str, ...], Cell]) -> Ablation:
+def _ablation(
+    column: Column, method: str, variants: dict[tuple[str, ...], Cell], test: PairedTest
+) -> Ablation:
     whole = variants[()]
     # Of all, since a recipe may have got components after its first runs.
     declared = dict.fromkeys(name for cell in variants.values() for name in cell.runs[0].record.components)
     order = [name for name in declared if any(name in without for without in variants)]
     pairs = {without: pair for without, cell in variants.items() if without and (pair := paired(whole, cell))}
-    gains = dict(zip(pairs, paired_bootstrap(list(pairs.values())), strict=True))
+    gains = dict(zip(pairs, paired_test(list(pairs.values()), test), strict=True))
 
     def place(without: tuple[str, ...]) -> tuple[Any, ...]:
         return len(without), [order.index(name) for name in without]
@@ -151,4 +162,7 @@ def _name(variant: Variant, ablation: Ablation) -> str:
 def _gain_entry(gain: Difference | None) -> Entry:
     if gain is None:
         return Entry()
-    return Entry(signed(gain.mean), f"[{signed(gain.lowest)}, {signed(gain.highest)}]")
+    if gain.lowest is None or gain.highest is None:
+        return Entry(signed(gain.mean), marks=UNTESTED)
+    p = f", p {gain.p:.4f}" if gain.test == "permutation" else ""
+    return Entry(signed(gain.mean), f"[{signed(gain.lowest)}, {signed(gain.highest)}]{p}")

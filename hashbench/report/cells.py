@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.errors import UsageError
+from hashbench.errors import HashbenchError, UsageError
 from hashbench.report.runs import StoredRun, as_set, differing
 from hashbench.report.significance import Pair
+from hashbench.results import QUERIES
 
 
 class Column(NamedTuple):
@@ -66,15 +67,20 @@ class Cell:
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
     @property
+    def code_versions(self) -> int:
+        """Number of versions of the source code that ran the seeds."""
+        return len({run.record.environment.get("source") for run in self.runs})
+
+    @property
     def collapsed(self) -> tuple[int, ...]:
         """Seeds whose codes collapsed."""
         return tuple(run.record.seed for run in self.runs if run.record.health.collapsed)
 
     @cached_property
     def average_precisions(self) -> dict[int, NDArray[np.float64]] | None:
-        """AP of each counted query by seed; None if it is not known for all of them."""
+        """AP of each query by seed, NaN for those that do not count; None if not known for all seeds."""
         values = {run.record.seed: run.average_precisions(self.metric) for run in self.runs}
-        known = {seed: value[~np.isnan(value)] for seed, value in values.items() if value is not None}
+        known = {seed: value for seed, value in values.items() if value is not None}
         return known if len(known) == len(values) else None
 
     def _mean(self, part: str) -> float:
@@ -82,19 +88,46 @@ class Cell:
 
 
 def paired(first: Cell, second: Cell) -> Pair | None:
-    """AP of each query in two cells of a column: means over the seeds that both have, else over all of each.
+    """AP of each counted query in two cells of a column: means over the seeds that both have, else over all.
 
     None if it is not known.
+
+    Raises:
+        HashbenchError: The runs do not count the same queries.
     """
     values = first.average_precisions, second.average_precisions
     if values[0] is None or values[1] is None:
         return None
+    counted = counted_queries([*first.runs, *second.runs], [*values[0].values(), *values[1].values()])
     common = values[0].keys() & values[1].keys()
     one, other = (
-        np.mean([value for seed, value in by_seed.items() if seed in common or not common], axis=0)
+        np.mean([value[counted] for seed, value in by_seed.items() if seed in common or not common], axis=0)
         for by_seed in (values[0], values[1])
     )
     return one, other
+
+
+def counted_queries(runs: Sequence[StoredRun], values: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
+    """Return which queries have a part in the means of runs of one protocol, bool [queries].
+
+    Args:
+        runs: The runs.
+        values: AP of each query by each run; NaN for one that does not count.
+
+    Raises:
+        HashbenchError: Values of a run are NaN for other queries than those that its record leaves out, or
+            than those that the first run leaves out.
+    """
+    missing = [np.isnan(value) for value in values]
+    for run, row in zip(runs, missing, strict=True):
+        skips = run.record.config["evaluation"]["no_relevant"] == "skip"
+        left_out = run.record.queries_without_relevant if skips else 0
+        if row.sum() != left_out or not np.array_equal(row, missing[0]):
+            raise HashbenchError(
+                f"{run.folder / QUERIES}: AP of {row.sum()} queries is NaN, not of the {left_out} that have "
+                "no part in the mean; `hashbench results verify` names what is damaged"
+            )
+    return ~missing[0]
 
 
 def cells(runs: Sequence[StoredRun], metric: str = "") -> dict[Column, dict[str, Cell]]:

@@ -9,9 +9,9 @@ import numpy as np
 
 from hashbench.config import flatten
 from hashbench.errors import UsageError
-from hashbench.report.cells import require_one_protocol
+from hashbench.report.cells import counted_queries, require_one_protocol
 from hashbench.report.runs import StoredRun
-from hashbench.report.significance import Difference, paired_bootstrap
+from hashbench.report.significance import Difference, PairedTest, paired_test
 
 _COMPARED = {"config", "environment", "evaluator"}
 
@@ -51,16 +51,18 @@ class Comparison:
     settings: dict[str, tuple[Any, Any]]
 
 
-def compare(first: StoredRun, second: StoredRun, metric: str) -> Comparison:
+def compare(first: StoredRun, second: StoredRun, metric: str, test: PairedTest = "bootstrap") -> Comparison:
     """Compare two runs on the same queries.
 
     Args:
         first: A run.
         second: A run on the same split; method, code length and all else may differ.
         metric: A mAP that both have.
+        test: The test of the difference.
 
     Raises:
         UsageError: They are of other splits or definitions, or a value is not there.
+        HashbenchError: The runs do not count the same queries.
     """
     runs = (first, second)
     require_one_protocol("the two runs cannot be compared", runs, choose=False)
@@ -72,7 +74,7 @@ def compare(first: StoredRun, second: StoredRun, metric: str) -> Comparison:
     if values[0] is None or values[1] is None:
         lacking = first if values[0] is None else second
         raise UsageError(f"{lacking.folder} has no AP of its queries by the evaluator that is installed")
-    counted = ~np.isnan(values[0])
+    counted = counted_queries(runs, [values[0], values[1]])
     ids = np.array(first.query_ids())[counted]
     one, other = values[0][counted], values[1][counted]
     order = np.argsort(-np.abs(one - other), kind="stable")
@@ -85,7 +87,7 @@ def compare(first: StoredRun, second: StoredRun, metric: str) -> Comparison:
     return Comparison(
         metric,
         (first.record.metrics[metric].expected, second.record.metrics[metric].expected),
-        paired_bootstrap([(one, other)])[0],
+        paired_test([(one, other)], test)[0],
         [QueryChange(str(ids[row]), float(one[row]), float(other[row])) for row in order],
         differing,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 from hashbench.report.ablation import Ablation
@@ -12,22 +13,28 @@ from hashbench.report.cells import Cell, cells
 from hashbench.report.marks import mark
 from hashbench.report.published import Published, published_columns
 from hashbench.report.selection import Selected
-from hashbench.report.significance import Difference
+from hashbench.report.significance import Difference, PairedTest
 
 
-def result_csv(selected: Selected, metric: str, published: Sequence[Published] = ()) -> str:
+def result_csv(
+    selected: Selected,
+    metric: str,
+    published: Sequence[Published] = (),
+    test: PairedTest = "bootstrap",
+) -> str:
     """The table of results; the kind of a line is measured, published or unfinished.
 
     Args:
         selected: The runs, from `select`.
         metric: A metric of all of them.
         published: Figures of papers.
+        test: The test of the differences.
 
     Raises:
         UsageError: Figures cannot stand in one table.
     """
     columns = cells(selected.runs, metric)
-    marks = mark(columns)
+    marks = mark(columns, test)
     lines: list[dict[str, Any]] = []
     for column, rows in columns.items():
         for label, cell in rows.items():
@@ -79,9 +86,10 @@ def _values(cell: Cell) -> dict[str, Any]:
         "highest": cell.highest,
         "seeds": " ".join(map(str, cell.seeds)),
         "collapsed_seeds": " ".join(map(str, cell.collapsed)),
+        "code_versions": cell.code_versions,
     }
 
 
 def _test(name: str, test: Difference | None) -> dict[str, Any]:
-    values = (None,) * 4 if test is None else (test.mean, test.lowest, test.highest, test.p)
-    return dict(zip((name, "interval_low", "interval_high", "p"), values, strict=True))
+    names = (name, "interval_low", "interval_high", "p", "test", "untested")
+    return dict(zip(names, astuple(test) if test else (None,) * len(names), strict=True))

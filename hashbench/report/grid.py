@@ -16,7 +16,7 @@ _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$",
     "±": r"$\pm$", "≈": r"$\approx$", "†": r"$\dagger$", "‡": r"$\ddagger$", "§": r"$\S$", "−": "$-$",
-    "✓": r"$\checkmark$", "×": r"$\times$", "–": "--",
+    "¶": r"\P{}", "‖": r"$\|$", "✓": r"$\checkmark$", "×": r"$\times$", "–": "--",
 }  # fmt: skip
 
 

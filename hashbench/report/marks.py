@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hashbench.report.cells import Cell, Column, paired
-from hashbench.report.significance import DIGITS, Difference, paired_bootstrap
+from hashbench.report.significance import DIGITS, Difference, PairedTest, paired_test
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,23 @@ class Mark:
 
     @property
     def level_with_best(self) -> bool:
-        """Whether it is not the best by its mean, but not distinguishable from it.
+        """Whether it is not the best by its mean, but a test does not distinguish it from the best.
 
         Over the seeds that both have, it may even be ahead.
         """
-        return self.from_best is not None and self.from_best.lowest <= 0
+        if self.from_best is None or self.from_best.untested:
+            return False
+        return not (self.from_best.distinguishable and self.from_best.mean > 0)
 
 
-def mark(columns: Mapping[Column, Mapping[str, Cell]]) -> dict[Column, dict[str, Mark]]:
+def mark(
+    columns: Mapping[Column, Mapping[str, Cell]], test: PairedTest = "bootstrap"
+) -> dict[Column, dict[str, Mark]]:
     """Rank the cells of each column, and test each against the best.
 
     Args:
         columns: From `cells`.
+        test: The test.
     """
     pairs, places = {}, {}
     for column, rows in columns.items():
@@ -47,7 +52,7 @@ def mark(columns: Mapping[Column, Mapping[str, Cell]]) -> dict[Column, dict[str,
             best = next(other for other, mean in means.items() if mean == order[0])
             if label != best and (pair := paired(ranked[best], cell)):
                 pairs[column, label] = pair
-    tests = dict(zip(pairs, paired_bootstrap(list(pairs.values())), strict=True))
+    tests = dict(zip(pairs, paired_test(list(pairs.values()), test), strict=True))
     return {
         column: {
             label: Mark(

@@ -7,22 +7,30 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hashbench.report.cells import Cell, Column, cells, in_order
 from hashbench.report.grid import Entry, Grid, Head, number
-from hashbench.report.marks import mark
+from hashbench.report.marks import Mark, mark
 from hashbench.report.published import Published, published_columns, published_notes, with_published
 from hashbench.report.runs import StoredRun, Unfinished, common_changes, label_of
 from hashbench.report.selection import Selected
+from hashbench.report.significance import DESCRIBED, PairedTest
 from hashbench.results import Record
 
-LEVEL, COLLAPSED, OTHER_SEEDS, UNFINISHED = "≈", "‡", "†", "§"
+LEVEL, UNTESTED, COLLAPSED, OTHER_SEEDS, MIXED, UNFINISHED = "≈", "¶", "‡", "†", "‖", "§"
 EXPLAINED = {
-    LEVEL: "not distinguishable from the best of its column (paired bootstrap over the queries, 95 %)",
+    LEVEL: "not distinguishable from the best of its column",
+    UNTESTED: "not tested against the best of its column",
     COLLAPSED: "codes collapsed",
+    MIXED: "its seeds were run by different versions of the source code",
     UNFINISHED: "not finished: failed, stopped, or still running",
 }
 
 
 def result_grid(
-    selected: Selected, metric: str, *, bounds: bool = False, published: Sequence[Published] = ()
+    selected: Selected,
+    metric: str,
+    *,
+    bounds: bool = False,
+    published: Sequence[Published] = (),
+    test: PairedTest = "bootstrap",
 ) -> Grid:
     """The table of results.
 
@@ -31,12 +39,13 @@ def result_grid(
         metric: A metric of all of them.
         bounds: Show what the order of ties could make of a figure.
         published: Figures of papers, for columns of their own.
+        test: The test of the differences.
 
     Raises:
         UsageError: Figures cannot stand in one table.
     """
     found = cells(selected.runs, metric)
-    marks = mark(found)
+    marks = mark(found, test)
     pending = dict.fromkeys(
         (run.label, Column(run.dataset, run.protocol, run.bits)) for run in selected.unfinished
     )
@@ -51,8 +60,10 @@ def result_grid(
         where = marks[column][label]
         signs = {
             LEVEL: where.level_with_best,
+            UNTESTED: where.from_best and where.from_best.untested,
             COLLAPSED: cell.collapsed,
             OTHER_SEEDS: cell.seeds != usual,
+            MIXED: cell.code_versions > 1,
             UNFINISHED: unfinished,
         }
         return Entry(
@@ -70,7 +81,7 @@ def result_grid(
         corner="method",
         heads=[*heads, *printed],
         rows=with_published(rows, printed, len(heads)),
-        notes=[*_notes(metric, found, rows, usual, selected.unfinished), *published_notes(printed)],
+        notes=[*_notes(metric, found, marks, test, usual, selected.unfinished), *published_notes(printed)],
     )
 
 
@@ -129,14 +140,17 @@ def _usual_seeds(found: Iterable[Cell]) -> tuple[int, ...]:
 def _notes(
     metric: str,
     columns: Mapping[Column, Mapping[str, Cell]],
-    rows: Sequence[tuple[str, Sequence[Entry]]],
+    marks: Mapping[Column, Mapping[str, Mark]],
+    test: PairedTest,
     usual: Sequence[int],
     unfinished: Sequence[Unfinished],
 ) -> list[str]:
     notes = []
-    used = {sign for _, entries in rows for entry in entries for sign in entry.marks}
-    if LEVEL in used:
-        notes.append(f"{LEVEL} {EXPLAINED[LEVEL]}.")
+    places = [where for column in marks.values() for where in column.values()]
+    if any(where.level_with_best for where in places):
+        notes.append(f"{LEVEL} {EXPLAINED[LEVEL]} ({DESCRIBED[test]}).")
+    reasons = dict.fromkeys(where.from_best.untested for where in places if where.from_best)
+    notes += [f"{UNTESTED} {EXPLAINED[UNTESTED]}: {reason}." for reason in reasons if reason]
     if not metric.startswith("mAP"):
         notes.append("Differences are not tested; those of mAP are.")
     for column, cells_ in columns.items():
@@ -149,6 +163,8 @@ def _notes(
                 seeds = ", ".join(map(str, cell.seeds))
                 shared = "tested over the seeds that it shares with the best, if any"
                 notes.append(f"{OTHER_SEEDS} {where}: seed {seeds}; {shared}.")
+            if cell.code_versions > 1:
+                notes.append(f"{MIXED} {where}: {EXPLAINED[MIXED]} ({cell.code_versions} of them).")
             if metric.startswith("mAP") and cell.average_precisions is None:
                 notes.append(f"{where}: AP of the queries is not stored, so that nothing was tested.")
     notes += [
