@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ from hashbench.dataset import Dataset
 from hashbench.experiment import configure
 from hashbench.image_sets import Images
 from hashbench.images import ViewTransform
+from hashbench.loading import Order, ViewBatches
 from hashbench.packing import pack, use_packed
-from hashbench.training import _Shuffle, _Views
 
 SIZES = {"web": (500, 375), "large": (2048, 1536)}
 WORKERS = (0, 1, 2)
@@ -77,41 +78,49 @@ class TwoViews:
         return [self.transform(image), self.transform(image)]
 
 
-def plain_loader(folder: Path, config: RunConfig, workers: int) -> DataLoader[Any]:
+class PlainBatches:
     """Batches of two views as scripts make them."""
-    transform = TwoViews(ViewTransform(config.images, config.views))
-    return DataLoader(
-        ImageFolder(folder, transform),
-        batch_size=config.training.batch_size,
-        shuffle=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
+
+    def __init__(self, folder: Path, config: RunConfig, workers: int) -> None:
+        transform = TwoViews(ViewTransform(config.images, config.views))
+        self._loader: DataLoader[Any] = DataLoader(
+            ImageFolder(folder, transform),
+            batch_size=config.training.batch_size,
+            shuffle=True,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+
+    def epoch(self, _epoch: int, _first: int) -> Iterator[list[Tensor]]:
+        """The batches of an epoch."""
+        for views, _ in self._loader:
+            yield views
 
 
-def our_loader(images: Images, config: RunConfig, workers: int) -> DataLoader[Any]:
+def our_batches(images: Images, config: RunConfig, workers: int) -> ViewBatches:
     """Batches of two views as hashbench's training makes them."""
-    batch_size = config.training.batch_size
-    return DataLoader(
-        _Views(images, ViewTransform(config.images, config.views), 2, config.seed),
-        batch_size=batch_size,
-        sampler=_Shuffle(len(images), batch_size, False, config.seed),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
+    return ViewBatches(images, Order(len(images), config), 2, config, workers)
 
 
-def images_per_second(loaders: dict[str, DataLoader[Any]], repeats: int) -> dict[str, float]:
+def images_per_second(loaders: Mapping[str, PlainBatches | ViewBatches], repeats: int) -> dict[str, float]:
     """Best of some epochs for each loader; they take turns, so that a busy machine disturbs all of them."""
     best = dict.fromkeys(loaders, 0.0)
     for epoch in range(repeats):
         for name, loader in loaders.items():
-            if isinstance(loader.sampler, _Shuffle):
-                loader.sampler.epoch = epoch  # as in training: other random numbers, some of them cheaper
             start = time.perf_counter()
-            images = sum(len(views if isinstance(views, Tensor) else views[0]) for views, *_ in loader)
+            images = sum(len(first) for first, *_ in loader.epoch(epoch, 0))
             best[name] = max(best[name], images / (time.perf_counter() - start))
     return best
+
+
+def check_seconds(dataset: Dataset, root: Path, repeats: int) -> float:
+    """Least time of opening a packed copy, which checks all of it; the file is in memory already."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        use_packed(dataset, root)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def main() -> None:
@@ -145,14 +154,15 @@ def main() -> None:
             packed_megabytes = sum(file.stat().st_size for file in packed.iterdir()) / 1e6
             print(
                 f"{name}: {len(split.images)} files of {size[0]}x{size[1]} pixels, {megabytes:.1f} MB; "
-                f"packed {packed_megabytes:.1f} MB, in {seconds:.1f} s"
+                f"packed {packed_megabytes:.1f} MB, in {seconds:.1f} s, "
+                f"checked at {packed_megabytes / check_seconds(dataset, root, chosen.repeats):.0f} MB/s"
             )
             for workers in WORKERS:
                 speed = images_per_second(
                     {
-                        "ImageFolder": plain_loader(folder, config, workers),
-                        "files": our_loader(dataset.train, config, workers),
-                        "packed": our_loader(use_packed(dataset, root).train, config, workers),
+                        "ImageFolder": PlainBatches(folder, config, workers),
+                        "files": our_batches(dataset.train, config, workers),
+                        "packed": our_batches(use_packed(dataset, root).train, config, workers),
                     },
                     chosen.repeats,
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from PIL import Image
 
 from hashbench.dataset import Dataset, Split
 from hashbench.decoding import decode
+from hashbench.download import file_digest
 from hashbench.errors import HashbenchError
 from hashbench.image_sets import FileImages, Images
 from hashbench.locking import locked
@@ -24,6 +26,8 @@ from hashbench.threads import in_threads
 
 QUALITY = 95  # of JPEG, without chroma subsampling
 INDEX = "index.json"
+CHECKSUM = "index.sha256"  # of the index, as sha256sum writes it; the index has those of the images
+PIECE = 1 << 22  # bytes that are hashed at once
 
 
 class PackedImages(Images):
@@ -132,9 +136,11 @@ def pack(dataset: Dataset, root: Path, size: int) -> Path:
             sha256 = digest.hexdigest()
             # By its content, so that a run with the old copy never reads the new one by the old index.
             (partial / "data").rename(partial / f"{sha256}.bin")
-            index = {"size": size, "sha256": sha256, **_decoding(first)}
+            pieces = _piece_digests(partial / f"{sha256}.bin")
+            index = {"size": size, "sha256": sha256, "pieces": pieces, **_decoding(first)}
             text = json.dumps({**index, "ids": [*unique], "ends": ends})
             (partial / INDEX).write_text(text, encoding="utf-8")
+            (partial / CHECKSUM).write_text(f"{file_digest(partial / INDEX, 'sha256')}  {INDEX}\n")
             if folder.exists():
                 folder.rename(old)
             partial.rename(folder)
@@ -149,14 +155,14 @@ def pack(dataset: Dataset, root: Path, size: int) -> Path:
 def use_packed(dataset: Dataset, root: Path) -> Dataset:
     """The dataset with its images from the packed copy, if there is one and it fits.
 
-    What it is enters the dataset's options, and so the record of a run.
+    All of the copy is read and checked. What it is enters the dataset's options, and so the record of a run.
 
     Args:
         dataset: From files.
         root: The data root.
 
     Raises:
-        HashbenchError: The packed copy is damaged.
+        HashbenchError: The packed copy has changed since it was written, or has no checksum.
     """
     first = dataset.train
     if not isinstance(first, FileImages):
@@ -166,16 +172,33 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
         others = [*folder.parent.glob(f"{dataset.name}-{'[0-9a-f]' * 16}")]
         warning = f"no packed copy in {folder.parent} is of these images; make one by data prepare --pack"
         return replace(dataset, warnings=(*dataset.warnings, warning)) if others else dataset
+    if (folder / INDEX).is_file() and not (folder / CHECKSUM).is_file():
+        raise HashbenchError(
+            f"the packed copy {folder} cannot be checked: it has no {CHECKSUM}, as an older hashbench wrote "
+            "none; prepare it again with --pack, or pass --data packed=false"
+        )
     decoding = _decoding(first)
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        packed = {"size": int(index["size"]), "sha256": str(index["sha256"])}
-        data = folder / f"{packed['sha256']}.bin"
+        text = (folder / INDEX).read_bytes()
+        index_sha256 = hashlib.sha256(text).hexdigest()
+        if (folder / CHECKSUM).read_bytes() != f"{index_sha256}  {INDEX}\n".encode():
+            raise ValueError(f"{INDEX} has changed since it was written")
+        index = json.loads(text)
+        made = {name: index[name] for name in decoding}
+        if made != decoding:
+            options = ", ".join(f"{name}={value}" for name, value in made.items())
+            warning = (
+                f"the packed copy {folder} is not used: it was made with {options}; prepare it again with "
+                "--pack"
+            )
+            return replace(dataset, warnings=(*dataset.warnings, warning))
+        packed = {"size": index["size"], "sha256": index["sha256"], "index_sha256": index_sha256}
+        data = folder / f"{index['sha256']}.bin"
+        # Of the processes that train together on a machine, the first checks for all.
+        if os.environ.get("LOCAL_RANK", "0") == "0" and _piece_digests(data) != index["pieces"]:
+            raise ValueError(f"{data.name} has changed since it was written")
         ends = index["ends"]
         spans = dict(zip(index["ids"], zip([0, *ends[:-1]], ends, strict=True), strict=True))
-        if (there := data.stat().st_size) != ends[-1]:
-            raise ValueError(f"{data.name} has {there:,} bytes, not {ends[-1]:,}")
-        made = {name: index[name] for name in decoding}
         parts = {
             name: Split(
                 PackedImages(
@@ -185,16 +208,11 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
             )
             for name, part in dataset.parts().items()
         }
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise HashbenchError(
-            f"the packed copy {folder} is damaged ({error}); delete it, or prepare it again with --pack"
+            f"the packed copy {folder} is damaged ({error}); prepare it again with --pack, or pass "
+            "--data packed=false"
         ) from error
-    if made != decoding:
-        options = ", ".join(f"{name}={value}" for name, value in made.items())
-        warning = (
-            f"the packed copy {folder} is not used: it was made with {options}; prepare it again with --pack"
-        )
-        return replace(dataset, warnings=(*dataset.warnings, warning))
 
     return replace(
         dataset,
@@ -205,32 +223,35 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
     )
 
 
+def _piece_digests(file: Path) -> list[str]:
+    """Hash a file piece by piece in threads, since a core takes a second for each GB."""
+
+    def digest(start: int) -> str:
+        with file.open("rb") as opened:
+            opened.seek(start)
+            return hashlib.sha256(opened.read(PIECE)).hexdigest()
+
+    return [*in_threads("check", digest, range(0, file.stat().st_size, PIECE))]
+
+
 def _made(dataset: Dataset, root: Path, size: int) -> bool:
     """Whether there is a sound packed copy of that size."""
     try:
-        packed = use_packed(dataset, root).options.get("packed")
+        return bool(use_packed(dataset, root).options.get("packed", {}).get("size") == size)
     except HashbenchError:
         return False
-    return packed is not None and packed["size"] == size and check_packed(dataset, root) is None
 
 
 def check_packed(dataset: Dataset, root: Path) -> str | None:
-    """What is wrong with the packed copy of a dataset's images, if there is one; reads all of it.
+    """What is wrong with the packed copy of a dataset's images, if there is one.
 
     Args:
         dataset: From files.
         root: The data root.
     """
     try:
-        images = use_packed(dataset, root).train
-        if isinstance(images, PackedImages):
-            with images.file.open("rb") as file:
-                digest = hashlib.sha256()
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-            if digest.hexdigest() != images.file.stem:
-                raise HashbenchError(f"the packed copy {images.file} has changed since it was written")
-    except (HashbenchError, OSError) as error:
+        use_packed(dataset, root)
+    except HashbenchError as error:
         return str(error)
     return None
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from hashbench import HashbenchError, load_dataset
+from hashbench import HashbenchError, load_dataset, packing
 from hashbench.data_options import FileOptions
 from hashbench.dataset import Dataset, Split
 from hashbench.decoding import decode
@@ -70,7 +70,12 @@ def test_what_a_packed_dataset_is(photos: list[Path], tmp_path: Path) -> None:
     (file,) = folder.glob("*.bin")
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     assert file.stem == sha256
-    assert packed.options == {**dataset.options, "packed": {"size": 64, "sha256": sha256}}
+    index_sha256 = hashlib.sha256((folder / "index.json").read_bytes()).hexdigest()
+    assert (folder / "index.sha256").read_text() == f"{index_sha256}  index.json\n"
+    assert packed.options == {
+        **dataset.options,
+        "packed": {"size": 64, "sha256": sha256, "index_sha256": index_sha256},
+    }
     assert (packed.fingerprint, packed.warnings) == (dataset.fingerprint, dataset.warnings)
     assert packed.train.ids == dataset.train.ids
     assert packed.query.images.ids == dataset.query.images.ids
@@ -220,28 +225,25 @@ def data(folder: Path) -> Path:
     return file
 
 
-def index_without(key: str) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        index = json.loads((folder / "index.json").read_text())
-        del index[key]
-        (folder / "index.json").write_text(json.dumps(index))
-
-    return damage
+def swapped_ids(folder: Path) -> None:
+    index = json.loads((folder / "index.json").read_text())
+    index["ids"][:2] = index["ids"][1::-1]
+    (folder / "index.json").write_text(json.dumps(index))
 
 
+CHANGED = r"index\.json has changed since it was written"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut images": (
         lambda folder: data(folder).write_bytes(data(folder).read_bytes()[:-10]),
-        r"\.bin has [\d,]+ bytes, not [\d,]+",
+        r"\w{64}\.bin has changed since it was written",
     ),
     "no images": (lambda folder: data(folder).unlink(), "No such file"),
     "no index": (lambda folder: (folder / "index.json").unlink(), "No such file"),
-    "garbage": (lambda folder: (folder / "index.json").write_bytes(b"\xff\xfe{"), "decode"),
-    "half an index": (lambda folder: (folder / "index.json").write_text('{"size": 64, "sha'), "Unterminated"),
-    "another JSON": (lambda folder: (folder / "index.json").write_text("[1, 2]"), "indices must be"),
-    "no size": (index_without("size"), "'size'"),
-    "no ids": (index_without("ids"), "'ids'"),
-    "no options": (index_without("exif"), "'exif'"),
+    "garbage": (lambda folder: (folder / "index.json").write_bytes(b"\xff\xfe{"), CHANGED),
+    "half an index": (lambda folder: (folder / "index.json").write_text('{"size": 64, "sha'), CHANGED),
+    "another JSON": (lambda folder: (folder / "index.json").write_text("[1, 2]"), CHANGED),
+    "swapped ids": (swapped_ids, CHANGED),
+    "another checksum": (lambda folder: (folder / "index.sha256").write_text("0"), CHANGED),
 }
 
 
@@ -250,11 +252,79 @@ def test_a_damaged_copy(
     photos: list[Path], tmp_path: Path, damage: Callable[[Path], object], why: str
 ) -> None:
     dataset = of_files(photos)
-    damage(pack(dataset, tmp_path, 64))
-    match = rf"^the packed copy \S*/packed/some-\w+ is damaged \(.*{why}.*\); delete it, or prepare it again"
+    folder = pack(dataset, tmp_path, 64)
+    damage(folder)
+    match = (
+        rf"^the packed copy \S*/packed/some-\w+ is damaged \(.*{why}.*\); prepare it again with --pack, "
+        "or pass --data packed=false$"
+    )
     with pytest.raises(HashbenchError, match=match) as caught:
         use_packed(dataset, tmp_path)
     assert caught.value.exit_code == 1
+    assert check_packed(dataset, tmp_path) == str(caught.value)
+    pack(dataset, tmp_path, 64)  # replaces it
+    assert check_packed(dataset, tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["*.bin", "index.json", "index.sha256"])
+def test_every_changed_byte_is_found(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(packing, "PIECE", 10_000)  # several, and one that is shorter
+    dataset = of_files(photos)
+    (file,) = pack(dataset, tmp_path, 64).glob(name)
+    content = file.read_bytes()
+    random = np.random.default_rng(0)
+    for place in random.integers(len(content), size=75):
+        changed = bytearray(content)
+        changed[place] ^= random.integers(1, 256)
+        file.write_bytes(changed)
+        with pytest.raises(HashbenchError, match="has changed since it was written"):
+            use_packed(dataset, tmp_path)
+    file.write_bytes(content + b"\0")
+    with pytest.raises(HashbenchError, match="has changed since it was written"):
+        use_packed(dataset, tmp_path)
+    file.write_bytes(content)
+    use_packed(dataset, tmp_path)
+
+
+def test_a_copy_of_an_older_version(photos: list[Path], tmp_path: Path) -> None:
+    dataset = of_files(photos)
+    folder = pack(dataset, tmp_path, 64)
+    (folder / "index.sha256").unlink()
+    with pytest.raises(
+        HashbenchError,
+        match=r"cannot be checked: it has no index\.sha256, .*; prepare it again with --pack, or",
+    ):
+        use_packed(dataset, tmp_path)
+    pack(dataset, tmp_path, 64)
+    assert use_packed(dataset, tmp_path).options["packed"]["size"] == 64
+
+
+def test_one_process_of_a_machine_checks(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = of_files(photos)
+    file = data(pack(dataset, tmp_path, 64))
+    file.write_bytes(bytes(file.stat().st_size))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert use_packed(dataset, tmp_path).options["packed"]["size"] == 64
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(HashbenchError, match="has changed"):
+        use_packed(dataset, tmp_path)
+
+
+def test_the_order_of_the_images_is_in_the_options(photos: list[Path], tmp_path: Path) -> None:
+    """Two images of equal content lie in one place whichever comes first; the ids say which is which."""
+    photos[1].write_bytes(photos[0].read_bytes())
+    one = of_files(photos)
+    packs = []
+    for number, paths in enumerate((photos, [photos[1], photos[0], *photos[2:]])):
+        pack(of_files(paths), tmp_path / str(number), 64)
+        packs.append(use_packed(of_files(paths), tmp_path / str(number)).options)
+    assert [options["files"] for options in packs] == [one.options["files"]] * 2
+    assert packs[0]["packed"]["sha256"] == packs[1]["packed"]["sha256"]
+    assert packs[0]["packed"]["index_sha256"] != packs[1]["packed"]["index_sha256"]
 
 
 def test_a_copy_that_goes_away(photos: list[Path], tmp_path: Path) -> None:
@@ -295,23 +365,15 @@ def test_a_copy_that_is_there_is_not_made_again(
     assert pack(dataset, tmp_path, 64) == folder
 
 
-def test_a_copy_is_checked_by_its_content(photos: list[Path], tmp_path: Path) -> None:
+def test_a_copy_that_is_damaged_after_the_check(photos: list[Path], tmp_path: Path) -> None:
     dataset = of_files(photos)
-    assert check_packed(dataset, tmp_path) is None
     folder = pack(dataset, tmp_path, 64)
-    assert check_packed(dataset, tmp_path) is None
+    packed = use_packed(dataset, tmp_path)
     content = bytearray(data(folder).read_bytes())
     content[2_000:3_000] = bytes(1_000)
     data(folder).write_bytes(content)
-    assert "has changed since it was written" in (check_packed(dataset, tmp_path) or "")
     with pytest.raises(HashbenchError, match=r"is damaged at \d\.jpg; prepare it again with --pack"):
-        [decode_all for part in use_packed(dataset, tmp_path).parts().values() for decode_all in part.images]
-    pack(dataset, tmp_path, 64)  # mends it
-    assert check_packed(dataset, tmp_path) is None
-    (folder / "index.json").unlink()
-    assert "is damaged" in (check_packed(dataset, tmp_path) or "")
-    pack(dataset, tmp_path, 64)
-    assert check_packed(dataset, tmp_path) is None
+        all_images(packed)
 
 
 def test_one_id_for_two_files_cannot_be_packed(photos: list[Path], tmp_path: Path) -> None:
