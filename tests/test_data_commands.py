@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from trees import TREES, photo
 
-from hashbench import load_dataset, read_record
+from hashbench import load_dataset, packing, read_record
 from hashbench_datasets import DATASETS
 from hashbench_datasets.coco import COCO
 
@@ -174,6 +174,36 @@ def test_a_run_on_a_packed_copy_is_another_run(cli: Callable[..., Any], coco: Pa
     one, other = (read_record(p.parent) for p in sorted((tmp_path / "results").rglob("record.json")))
     assert one.split.sha256 == other.split.sha256
     assert {"packed" in record.config["data"] for record in (one, other)} == {True, False}
+
+
+def test_a_packed_copy_is_checked_once_for_all_runs_of_a_command(
+    cli: Callable[..., Any], coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("data", "prepare", "coco", "--data-root", coco, "--pack", "32").code == 0
+    checks = tmp_path / "checks"
+    digests = packing._piece_digests
+
+    def digests_noted(path: Path) -> list[str]:
+        with checks.open("a") as file:  # which worker processes would write, too
+            file.write(f"{path.suffix}\n")
+        return digests(path)
+
+    monkeypatch.setattr(packing, "_piece_digests", digests_noted)
+    command = ("run", "--method", "lsh", "--bits", "4,8", *FAST, "--dataset", "coco", "--data-root", coco)
+    done = cli(*command, "--workers", "1", "--json")
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)) == 2
+    assert checks.read_text().split() == [".bin"]
+
+    (file,) = (coco / "packed").rglob("*.bin")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    message = f"{file.name} has changed since it was written); prepare it again with --pack"
+    done = cli(*command)
+    assert (done.code, message in done.err) == (1, True)
+    done = cli("data", "verify", "coco", "--data-root", coco)
+    assert (done.code, message in done.err) == (1, True)
 
 
 # options of datasets
