@@ -136,7 +136,7 @@ def _is_beside(folder: str, name: str) -> bool:
     """Return True if plugin files in a folder mean a module beside them by a name."""
     if name in ("hashbench", *BUILT_IN_PACKAGES) or name in sys.stdlib_module_names:
         return False
-    here = FileFinder(folder, *_LOADERS).find_spec(name)
+    here = _modules_in(folder).find_spec(name)
     elsewhere = next(find_specs(name), None)
     if here is None or elsewhere is None:
         return here is not None
@@ -144,6 +144,12 @@ def _is_beside(folder: str, name: str) -> bool:
         return False
     # If it can be imported anyway, as by PYTHONPATH, it is not imported a second time.
     return not (elsewhere.has_location and Path(here.origin).samefile(str(elsewhere.origin)))
+
+
+@functools.cache
+def _modules_in(folder: str) -> FileFinder:
+    """Return a finder for a folder; it lists the folder once, which may have very many images."""
+    return FileFinder(folder, (ExtensionFileLoader, EXTENSION_SUFFIXES), (_Loader, SOURCE_SUFFIXES))
 
 
 class _Finder:
@@ -159,7 +165,7 @@ class _Finder:
             package = ModuleSpec(fullname, None, is_package=True)
             package.submodule_search_locations = [_folder(fullname)]
             return package
-        specs = (FileFinder(folder, *_LOADERS).find_spec(fullname) for folder in path)
+        specs = (_modules_in(folder).find_spec(fullname) for folder in path)
         return next((spec for spec in specs if spec is not None), None)
 
 
@@ -203,5 +209,4 @@ class _Redirect(ast.NodeTransformer):
         return node
 
 
-_LOADERS = ((ExtensionFileLoader, EXTENSION_SUFFIXES), (_Loader, SOURCE_SUFFIXES))
 sys.meta_path.insert(0, _Finder())

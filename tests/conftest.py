@@ -62,8 +62,8 @@ def forget_plugins() -> None:
     """Forget plugin files and the sources that were read, as a new process has not seen them."""
     for name in [name for name in sys.modules if name.startswith(plugin_files.PREFIX)]:
         del sys.modules[name]
-    plugin_files.read_source.cache_clear()
-    registry._plugin_digest.cache_clear()
+    for cached in (plugin_files.read_source, plugin_files._modules_in, registry._plugin_digest):
+        cached.cache_clear()
 
 
 class Result(NamedTuple):
