@@ -6,7 +6,7 @@ import os
 import sys
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +23,7 @@ from hashbench.terminal import (
 )
 
 if TYPE_CHECKING:
-    from hashbench.registry import Kind
+    from hashbench.registry import Entry, Kind
 
 app = typer.Typer(
     help="A benchmark suite for unsupervised image hashing.",
@@ -156,6 +156,7 @@ def _list(kind: Kind, plugin: list[Path], as_json: bool) -> None:
             "from": entry.origin,
             "target": entry.target,
             "broken": broken.get(entry.name),
+            **(_published(entry) if kind == "method" else {}),
         }
         for entry in registry.entries(kind).values()
     ]
@@ -164,8 +165,21 @@ def _list(kind: Kind, plugin: list[Path], as_json: bool) -> None:
         return
     from rich.table import Table
 
-    table = Table(kind, "summary", "from")
+    more = ["published for"] if kind == "method" else []
+    table = Table(kind, "summary", *more, "from")
     for row in rows:
         reason = row["broken"]
-        table.add_row(row[kind], f"broken: {reason}" if reason else row["summary"], row["from"])
+        splits = [", ".join(map("@".join, row["published_protocol"].items()))] if more else []
+        table.add_row(row[kind], f"broken: {reason}" if reason else row["summary"], *splits, row["from"])
     show(table)
+
+
+def _published(entry: Entry) -> dict[str, Any]:
+    """The splits that a method's training lengths were published for, or why its recipe cannot be read."""
+    from hashbench.recipe import load_published_protocols
+
+    path = entry.recipe()
+    try:
+        return {"published_protocol": load_published_protocols(path) if path else {}}
+    except HashbenchError as error:
+        return {"published_protocol": {}, "broken": str(error)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,12 +121,16 @@ def verify(
     unchanged: Unchanged = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check record, place and files of runs, and their figures by their codes; exit code 1 if one fails."""
+    """Check record, place and files of runs, and compute again what can be; exit code 1 if one fails.
+
+    A run is not verified, though nothing is wrong, where figures or the record cannot be checked: without
+    codes, by an older evaluator, and in records of older versions.
+    """
     wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
 
     from hashbench.progress import progress
     from hashbench.report.selection import Selection, find_run
-    from hashbench.report.verifying import verify as verify_run
+    from hashbench.report.verifying import verify_all
 
     unreadable: list[str] = []
     if not run:
@@ -136,14 +141,14 @@ def verify(
         raise UsageError("name runs, or choose them by options, not both")
     checked = []
     with progress("verify", len(runs)) as advance:
-        for one in runs:
-            checked.append(verify_run(one))
+        for check in verify_all(runs):
+            checked.append(check)
             advance(1)
     if as_json:
         print_json(_verified(checked, unreadable))
     else:
         _show_verified(checked, unreadable)
-    if unreadable or any(check.problems for check in checked):
+    if unreadable or any(check.status == "failed" for check in checked):
         raise typer.Exit(1)
 
 
@@ -186,7 +191,10 @@ def import_(
     """Take in runs of someone else, all or none; what is there is never replaced."""
     from hashbench.report.transfer import import_runs
 
-    _show_transferred(import_runs(source, results), results)
+    done = import_runs(source, results)
+    _show_transferred(done, results)
+    if done.unverified:
+        say(f"{done.unverified:,} of them are not verified; `hashbench results verify` says why")
 
 
 def _find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
@@ -270,6 +278,7 @@ def _show_run(run: StoredRun) -> None:
             "created": f"{record.created:%Y-%m-%d %H:%M:%S %Z}",
             "evaluator": record.evaluator,
             "resumed": f"{record.resumed} times",
+            **({"length": record.length_note} if record.length_note else {}),
             "folder": run.folder,
             "codes": f"COLLAPSED: {'; '.join(health.reasons)}" if health.collapsed else "healthy",
         }
@@ -318,13 +327,14 @@ def _verified(checked: list[Checked], unreadable: list[str]) -> list[dict[str, A
         {
             "run_id": check.run.record.run_id,
             "folder": str(check.run.folder),
-            "passed": not check.problems,
+            "status": check.status,
+            "passed": check.status == "passed",
             "problems": check.problems,
             "notes": check.notes,
         }
         for check in checked
     ]
-    nothing = {"run_id": None, "folder": None, "passed": False}
+    nothing = {"run_id": None, "folder": None, "status": "failed", "passed": False}
     return [*rows, *({**nothing, "problems": [note], "notes": []} for note in unreadable)]
 
 
@@ -336,11 +346,12 @@ def _show_verified(checked: list[Checked], unreadable: list[str]) -> None:
     for row in rows:
         said = [*row["problems"], *row["notes"]]
         more = [f"and {len(said) - SHOWN} more; --json has all"] if len(said) > SHOWN else []
-        result = "passed" if row["passed"] else "FAILED"
+        result = row["status"].replace("failed", "FAILED")
         table.add_row(row["run_id"], result, "\n".join([*said[:SHOWN], *more]))
     show(table)
-    failed = sum(not row["passed"] for row in rows)
-    show(f"{len(rows) - failed:,} passed, {failed:,} failed")
+    counts = Counter(row["status"] for row in rows)
+    unverified = f"{counts['not verified']:,} not verified, " if counts["not verified"] else ""
+    show(f"{counts['passed']:,} passed, {unverified}{counts['failed']:,} failed")
 
 
 def _show_transferred(done: Transferred, place: Path) -> None:

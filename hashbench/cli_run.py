@@ -257,17 +257,23 @@ def _plan(
 
 def _runs(planned: Sequence[Planned], results: Path, force: bool, execution: Execution) -> Iterator[Run]:
     from hashbench import experiment
+    from hashbench.configuring import changes
     from hashbench.preemption import stoppable
     from hashbench.report.runs import label_of
     from hashbench.resuming import require_same_settings
 
     if execution.resume:
         require_same_settings(planned, results)
+    said = set()
     for place, (config, data) in enumerate(planned, start=1):
         which = f"[{place}/{len(planned)}] " if len(planned) > 1 else ""
-        what = f"{label_of(config.method, experiment.changes(config))} on {data.name}@{data.protocol}"
+        what = f"{label_of(config.method, changes(config))} on {data.name}@{data.protocol}"
         where = config.device + (f", {config.processes} processes" if config.processes > 1 else "")
         say(f"{which}{what}, {config.bits} bits, seed {config.seed}, {where}")
+        length = experiment.length_note(config, data)
+        if length and length not in said:  # once for all bits and seeds
+            say(length)
+            said.add(length)
         try:
             with stoppable():
                 done = experiment.run(config, data, results, force=force, execution=execution)
@@ -278,7 +284,9 @@ def _runs(planned: Sequence[Planned], results: Path, force: bool, execution: Exe
             )
             raise
         if done.existed:
-            say("a record exists, nothing was trained; --force runs it again")
+            threads = experiment.threads_note(done.record)
+            note = f"{threads}; " if threads else ""
+            say(f"a record exists, nothing was trained; {note}--force runs it again")
         yield done
 
 
@@ -288,7 +296,7 @@ def _check_plan(planned: Sequence[Planned], metric: str) -> None:
     Raises:
         UsageError: The metric will not be there, or two variants could not be told apart.
     """
-    from hashbench import experiment
+    from hashbench.configuring import changes
 
     seen = set()
     for config, data in planned:
@@ -297,7 +305,7 @@ def _check_plan(planned: Sequence[Planned], metric: str) -> None:
                 f"no run will have {metric}; choose --metric from {', '.join(config.evaluation.metrics)}"
             )
         where = config.method, config.dataset, config.bits, config.seed
-        variant = (*where, json.dumps(experiment.changes(config), sort_keys=True))
+        variant = (*where, json.dumps(changes(config), sort_keys=True))
         if variant in seen:
             raise UsageError(
                 f"two variants of {config.method} on {data.name} would be the same run, since --set or "
@@ -312,9 +320,9 @@ def _variants(method: str, wanted: str | None) -> list[list[str]]:
     Raises:
         UsageError: It declares no components, or not these.
     """
-    from hashbench import experiment
+    from hashbench.configuring import components
 
-    declared = experiment.components(method)
+    declared = components(method)
     if not declared:
         raise UsageError(
             f"the recipe of {method} declares no components; add `components: {{NAME: {{KEY: VALUE}}}}`, "

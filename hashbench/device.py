@@ -31,7 +31,8 @@ def resolve_precision(precision: str, device: str) -> str:
         UsageError: The device has no such precision.
     """
     if precision == "auto":
-        computes = device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)  # from Ampere on
+        on_gpu = device == "cuda" and torch.cuda.is_available()  # a record of a GPU is read anywhere
+        computes = on_gpu and torch.cuda.get_device_capability() >= (8, 0)  # from Ampere on
         return "bfloat16" if computes else "float32"
     if precision == "float16" and device == "cpu":
         raise UsageError("precision=float16 needs a GPU; on a CPU choose float32 or bfloat16")

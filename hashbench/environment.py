@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 # Libraries whose version can change a number: the run id covers them.
 LIBRARIES = (
     "torch", "torchvision", "timm", "accelerate", "numpy", "scipy", "scikit-learn", "numba", "pillow",
 )  # fmt: skip
+
+# What `describe` and a record say beside versions of libraries; the run id covers none of it but the source.
+_MACHINE = {
+    "python",
+    "platform",
+    "processor",
+    "threads",
+    "threads_before_stop",
+    "gpu",
+    "cuda",
+    "cudnn",
+    "source",
+}
 
 
 def library_versions(*more: str) -> dict[str, str]:
@@ -20,8 +32,15 @@ def library_versions(*more: str) -> dict[str, str]:
     return {name: version(name) for name in ("hashbench", *LIBRARIES, *more)}
 
 
+def recorded_versions(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the versions of libraries that a record's `environment` names."""
+    return {name: version for name, version in environment.items() if name not in _MACHINE}
+
+
 def describe(device: str, *more: str) -> dict[str, Any]:
     """Versions, those of `more` libraries among them, processor and, if the run is on one, GPU."""
+    import torch  # takes seconds, and readers of records do without it
+
     facts: dict[str, Any] = {
         **library_versions(*more),
         "python": platform.python_version(),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import set_seed
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -19,10 +20,9 @@ from safetensors.torch import load_file
 
 from hashbench import environment, processes, registry
 from hashbench.backbones import create_backbone
-from hashbench.config import RunConfig, flatten
-from hashbench.data_options import SPLIT_OPTIONS
+from hashbench.config import RunConfig
+from hashbench.configuring import changes, components, published_protocol, recipe_digest, resolve_run
 from hashbench.dataset import Dataset
-from hashbench.device import resolve_precision
 from hashbench.device_views import DeviceViews
 from hashbench.download import file_digest
 from hashbench.encoding import check_encoder, encode, encode_queries
@@ -30,9 +30,9 @@ from hashbench.errors import HashbenchError, UsageError
 from hashbench.evaluation import VERSION, code_health
 from hashbench.failures import ENCODE_LESS, explained
 from hashbench.features import BATCH_SIZE
+from hashbench.messages import say
 from hashbench.method import HashMethod, ShallowMethod
 from hashbench.packing import require_size
-from hashbench.recipe import FLAGS, load_components, load_recipe, resolve
 from hashbench.results import (
     CODES,
     CURVES,
@@ -42,6 +42,7 @@ from hashbench.results import (
     QUERIES,
     STARTED,
     STATES,
+    THREADS,
     Metric,
     Record,
     SplitRecord,
@@ -49,6 +50,8 @@ from hashbench.results import (
     new_run_folder,
     read_record,
     run_folder,
+    run_id_of,
+    run_identity,
     write_record,
 )
 from hashbench.run_files import curves, restore, save_codes, save_queries, save_weights
@@ -88,7 +91,7 @@ def configure(
     flags: dict[str, Any] = {"method": method, "bits": bits, "seed": seed}
     flags |= {"device": device, "processes": processes.count()}
     flags |= {"dataset": dataset.name, "protocol": dataset.protocol, "data": dict(dataset.options)}
-    config = _configure(flags, settings)
+    config = resolve_run(flags, settings)
     # What cannot be done is said now, and not when other runs of a grid have taken hours.
     if config.views.on_device:
         DeviceViews(config.images, config.views)
@@ -97,67 +100,47 @@ def configure(
             f"{method} is fitted at once and has no epochs to choose from; leave out "
             f"selection={config.selection.name}"
         )
-    hold_out(dataset, config)
+    images, *_ = hold_out(dataset, config)
+    published_protocol(config, len(images))
     require_size(dataset, config.images.resize or config.images.size)
     return config
 
 
-def changes(config: RunConfig) -> dict[str, Any]:
-    """What of a configuration is not as the method's recipe has it, by dotted path.
+def length_note(config: RunConfig, dataset: Dataset) -> str | None:
+    """Return a sentence on how the length of training differs from the published one, if it does.
 
-    Empty, too, if the recipe alone makes no run, as when there is none.
-    """
-    # Named wherever it counts, if the recipe has it, too.
-    named = {"selection.name": "best-on-query"} if config.selection.name == "best-on-query" else {}
-    try:
-        recipe = _configure({key: getattr(config, key) for key in FLAGS}, ())
-    except UsageError:
-        return named
-    for section in ("backbone", "schedule"):  # another one has settings of its own
-        usual_one, chosen_one = getattr(recipe, section), getattr(config, section)
-        if usual_one.name != chosen_one.name:
-            recipe = recipe.model_copy(update={section: type(usual_one)(name=usual_one.name)})
-    usual, chosen = (flatten(c.model_dump(mode="json", exclude=FLAGS)) for c in (recipe, config))
-    changed = {path: chosen.get(path) for path in {**usual, **chosen} if usual.get(path) != chosen.get(path)}
-    return changed | named
-
-
-def components(method: str) -> dict[str, dict[str, Any]]:
-    """What the recipe of a method declares for ablation: by name, the settings that take it away, by path.
+    Args:
+        config: The run.
+        dataset: Its data.
 
     Raises:
-        HashbenchError: The recipe cannot be read, or what it says of components cannot be.
+        HashbenchError: As `published_protocol` does.
     """
-    entry = registry.find("method", method)
-    path = entry.recipe()
-    return load_components(path, entry.load().Hyperparameters) if path else {}
+    images, *_ = hold_out(dataset, config)
+    published = published_protocol(config, len(images))
+    return published.difference(config.method, config.dataset, config.protocol) if published else None
 
 
 def identity(config: RunConfig, dataset: Dataset, source: str) -> dict[str, Any]:
-    """All that can change the numbers of a run.
+    """All that can change the numbers of a run, but for the number of threads.
 
     Args:
         config: The run.
         dataset: Whose split counts.
         source: Hash of the code, from `registry.source_digest`.
     """
-    data = {key: value for key, value in config.data.items() if key not in SPLIT_OPTIONS}
-    split = {"split": dataset.fingerprint}
-    if config.selection.name == "best-val" and dataset.validation is not None:
-        split["validation"] = dataset.validation.fingerprint()
-    return {
-        "config": {**config.model_dump(mode="json"), "data": data},
-        **split,
-        "code": source,
-        "libraries": environment.library_versions(*_further_libraries(config)),
-    }
+    return run_identity(
+        config.model_dump(mode="json"),
+        dataset.fingerprint,
+        _validation(config, dataset),
+        source,
+        environment.library_versions(*_further_libraries(config)),
+    )
 
 
 def run_id(config: RunConfig, dataset: Dataset, source: str) -> str:
     """A readable stem and a hash of `identity`."""
-    parts = json.dumps(identity(config, dataset, source), sort_keys=True)
-    digest = hashlib.sha256(parts.encode()).hexdigest()[:10]
-    return f"{config.method}-{config.dataset}-{config.bits}bit-seed{config.seed}-{digest}"
+    return run_id_of(identity(config, dataset, source))
 
 
 def run(
@@ -194,16 +177,19 @@ def run(
     method = build_method(config)
     with explained(config, "a first look at the network", ENCODE_LESS):
         check_encoder(method, dataset.train, config)  # a fault should not wait for the end of the training
-    changed, declared = changes(config), components(config.method)  # faults of a recipe should not wait, too
     images, looked_for, searched = hold_out(dataset, config)
+    # Faults of a recipe should not wait, too.
+    changed, declared, recipe = changes(config), components(config.method), recipe_digest(config.method)
+    published = published_protocol(config, len(images))
     workers = execution.workers
     score = scorer(looked_for, searched, config, workers) if looked_for and searched else None
     with _shared_folder(folder, execution.resume) as partial:
         if processes.is_first():
             (partial / STARTED).write_text(json.dumps(changed), encoding="utf-8")
             (partial / STATES).mkdir(exist_ok=True)
-            which = json.dumps(identity(config, dataset, source))
-            (partial / STATES / IDENTITY).write_text(which, encoding="utf-8")
+            threads = _threads(partial, config.device)
+            which = {**identity(config, dataset, source), THREADS: threads}
+            (partial / STATES / IDENTITY).write_text(json.dumps(which), encoding="utf-8")
         training = train(method, images, config, partial, execution, score)
         trained = time.monotonic()
         with explained(config, f"encoding {BATCH_SIZE} images at once", ENCODE_LESS):
@@ -237,6 +223,7 @@ def run(
                     sha256=dataset.fingerprint,
                     overlaps=dataset.overlaps,
                     warnings=dataset.warnings,
+                    validation=_validation(config, dataset),
                 ),
                 metrics={name: Metric(**values) for name, values in metrics.items()},
                 queries_without_relevant=evaluation.queries_without_relevant,
@@ -251,6 +238,7 @@ def run(
                 ),
                 environment={
                     **environment.describe(config.device, *_further_libraries(config)),
+                    **({"threads_before_stop": threads[:-1]} if threads[1:] else {}),
                     "source": source,
                 },
                 created=datetime.now(timezone.utc),
@@ -260,6 +248,8 @@ def run(
                 files={name: file_digest(partial / name, "sha256") for name in FILES},
                 resumed=training.resumed,
                 selected=training.selected,
+                recipe=recipe,
+                published_protocol=published,
             )
             write_record(record, partial)
     return Run(read_record(folder), folder, existed=False)
@@ -289,14 +279,38 @@ def build_method(config: RunConfig) -> HashMethod:
     return registry.create_method(config.method, backbone, config.bits, **config.hyperparameters)
 
 
-def load_trained(folder: Path | str) -> HashMethod:
-    """The trained method of a run, in evaluation mode on the CPU, from the run's folder.
+def threads_note(record: Record) -> str | None:
+    """Return a sentence if a run on a CPU had another number of threads than this process, else None."""
+    now, made = torch.get_num_threads(), record.environment.get("threads")
+    counts = [*record.environment.get("threads_before_stop", ()), made]
+    if record.config.get("device") != "cpu" or made is None or counts == [now]:
+        return None
+    threads = "1 thread" if counts == [1] else f"{' and then '.join(map(str, counts))} threads"
+    return f"it was made with {threads}; this process has {now}, which would give other figures"
+
+
+def load_trained(folder: Path | str, *, strict: bool = True) -> HashMethod:
+    """Load the trained method of a run, in evaluation mode on the CPU.
+
+    The source code must be that of the run: changed code can take the same weights and give other codes.
+
+    Args:
+        folder: The run's folder.
+        strict: Refuse other source code; False: warn of it, and load.
 
     Raises:
-        HashbenchError: The folder is not that of a run, or its method has changed since.
+        HashbenchError: The folder is not that of a run, the run's source code is not the present one, or its
+            weights do not fit the method.
     """
     folder = Path(folder)
     record = read_record(folder)
+    registry.find("method", record.method)  # without it there is nothing to compare
+    if difference := _source_difference(record):
+        if strict:
+            raise HashbenchError(
+                f"{folder}: {difference}; run it again, or load it as it is by load_trained(…, strict=False)"
+            )
+        warnings.warn(f"{folder}: {difference}", stacklevel=2)
     try:
         config = RunConfig(**record.config)
         weights = load_file(folder / MODEL)
@@ -312,21 +326,61 @@ def load_trained(folder: Path | str) -> HashMethod:
     return method.eval()
 
 
-def _configure(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
-    entry = registry.find("method", flags["method"])
-    cls: type[HashMethod] = entry.load()
-    path = entry.recipe()
-    recipe = load_recipe(path, flags["dataset"], flags["bits"]) if path else {}
-    config = resolve(recipe, settings, cls.Hyperparameters, **flags)
-    precision = resolve_precision(config.training.precision, config.device)
-    return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
+def _source_difference(record: Record) -> str | None:
+    """Return how the present source code differs from that of a run, with the versions; None: it does not."""
+    recorded = record.environment.get("source")
+    try:
+        present = source_of(record)
+    except UsageError as error:
+        return f"its source code cannot be compared with the present one ({error})"
+    if present == recorded:
+        return None
+    then, now = environment.recorded_versions(record.environment), environment.library_versions()
+    versions = [
+        f"{name} was {then[name]} and is {now[name]}"
+        for name in now
+        if then.get(name, now[name]) != now[name]
+    ]
+    which = f"{record.method}, {record.dataset} or hashbench"
+    found = "; ".join([f"recorded {recorded}, present {present}", *versions])
+    return f"the source code of {which} has changed since the run ({found}), and may give other codes"
+
+
+def _validation(config: RunConfig, dataset: Dataset) -> str | None:
+    """Return the fingerprint of the protocol's own validation images, if they choose the epoch."""
+    if config.selection.name != "best-val" or dataset.validation is None:
+        return None
+    return dataset.validation.fingerprint()
+
+
+def _threads(folder: Path, device: str) -> list[int]:
+    """Return the numbers of threads of a run: those before each stop, if they differ, and the present one.
+
+    Args:
+        folder: The run's folder; its states say with how many threads they were made.
+        device: Where the run trains; on a GPU the number changes no figure.
+    """
+    now = torch.get_num_threads()
+    try:
+        then = json.loads((folder / STATES / IDENTITY).read_text(encoding="utf-8"))[THREADS]
+        before = [int(count) for count in then]
+    except (OSError, ValueError, KeyError, TypeError):  # it starts, or its state is of an older version
+        return [now]
+    if before[-1:] == [now]:
+        return before
+    if device == "cpu":
+        say(
+            f"warning: the number of threads was {before[-1]} until the run was stopped and is {now} now, so "
+            f"that its figures will be those of neither; OMP_NUM_THREADS={before[-1]} goes on as it began"
+        )
+    return [*before, now]
 
 
 def _further_libraries(config: RunConfig) -> tuple[str, ...]:
     return ("kornia",) if config.views.on_device else ()
 
 
-def source_of(config: RunConfig) -> str:
-    """Hash of the code that a run depends on."""
-    plugins = registry.find("method", config.method), registry.find("dataset", config.dataset)
+def source_of(run: RunConfig | Record) -> str:
+    """Hash of the code that a run depends on, as it is now."""
+    plugins = registry.find("method", run.method), registry.find("dataset", run.dataset)
     return registry.source_digest(*plugins)

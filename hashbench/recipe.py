@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -22,13 +23,15 @@ class Recipe(Section):
     """The content of a `recipe.yaml`: settings, what differs for some code lengths and datasets, components.
 
     A component is what an ablation takes away from the method, by the settings that take it away, their keys
-    as `--set` has them.
+    as `--set` has them. `published_protocol` names, by dataset, the protocol that the training lengths were
+    published for: another number of training images makes another number of steps of the same epochs.
     """
 
     defaults: dict[str, Any] = Field(default={})
     components: dict[str, dict[str, Any]] = Field(default={})
     bits: dict[int, dict[str, Any]] = Field(default={})
     datasets: dict[str, dict[str, Any]] = Field(default={})
+    published_protocol: dict[str, str] = Field(default={})
 
 
 def load_recipe(path: Path, dataset: str, bits: int) -> dict[str, Any]:
@@ -72,15 +75,30 @@ def load_components(path: Path, hyperparameters: type[BaseModel]) -> dict[str, d
     return found
 
 
+def load_published_protocols(path: Path) -> dict[str, str]:
+    """Read the names of the protocols that a recipe's training lengths were published for, by dataset.
+
+    Raises:
+        HashbenchError: The file is not a recipe.
+    """
+    return dict(_read(path).published_protocol)
+
+
+@lru_cache(maxsize=16)
+def _parse(text: str) -> Recipe:  # takes longer than all else that a record is verified by
+    return Recipe(**yaml.safe_load(text))
+
+
 def _read(path: Path) -> Recipe:
     try:
-        return Recipe(**yaml.safe_load(path.read_text(encoding="utf-8")))
+        return _parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise HashbenchError(f"the recipe {path} cannot be read: {error}") from error
     except (TypeError, ValidationError) as error:
         raise HashbenchError(
             f"the recipe {path} is none: it has the keys defaults (settings), components (name: settings), "
-            "bits (length: settings) and datasets (name: settings), and no other"
+            "bits (length: settings), datasets (name: settings) and published_protocol (dataset: protocol), "
+            "and no other"
         ) from error
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,7 @@ from uuid import uuid4
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from hashbench.config import EvaluationConfig, SelectionConfig
+from hashbench.data_options import SPLIT_OPTIONS
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import CodeHealth
 from hashbench.locking import LOCK, owned
@@ -31,6 +34,7 @@ TRACE = "trace.json.gz"  # of a profiler, where one was asked for
 STARTED = "started.json"  # until a run ends: what it changed of the recipe
 STATES = "states"  # folder, until a run ends: from where it can go on
 IDENTITY = "identity.json"  # among the states: of which run they are
+THREADS = "threads"  # key beside that identity: numbers of threads so far, which the run id does not cover
 
 _REPLACED = ".replaced"
 _ABANDONED_S = 7 * 24 * 3600  # no run is silent for so long
@@ -49,6 +53,8 @@ class SplitRecord(_Part):
     sha256: str
     overlaps: Overlaps
     warnings: tuple[str, ...]
+    validation: str | None = None
+    """Fingerprint of the protocol's own validation images, if they chose the epoch."""
 
 
 class Metric(_Part):
@@ -87,10 +93,48 @@ class Selected(_Part):
     looks: int
 
 
+class PublishedProtocol(_Part):
+    """The split that the recipe's training lengths were published for, and the lengths there and here.
+
+    Attributes:
+        name: The protocol, of the run's dataset.
+        images: Training images of that protocol.
+        batches: Batches an epoch that the recipe makes of them.
+        steps: Batches of the recipe's whole training.
+        own_batches: Batches an epoch of the run.
+        own_steps: Batches of the run's whole training.
+    """
+
+    name: str
+    images: int
+    batches: int
+    steps: int
+    own_batches: int
+    own_steps: int
+
+    def difference(self, method: str, dataset: str, protocol: str) -> str | None:
+        """Return a sentence on how the training of a run differs from the published length.
+
+        None stands for a run on the published protocol, and for one on another protocol that is as long.
+
+        Args:
+            method: Name of the run's method.
+            dataset: Name of its dataset.
+            protocol: Name of its protocol.
+        """
+        if protocol == self.name or (self.batches, self.steps) == (self.own_batches, self.own_steps):
+            return None
+        return (
+            f"{method}'s training length was published for {dataset}@{self.name} ({self.images:,} images, "
+            f"{self.batches:,} batches an epoch, {self.steps:,} steps); {dataset}@{protocol} has "
+            f"{self.own_batches:,} batches an epoch and {self.own_steps:,} steps"
+        )
+
+
 class Record(_Part):
     """One run: what was asked for, on what, with what result. This is `record.json`."""
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     run_id: str
     method: str
     dataset: str
@@ -111,6 +155,18 @@ class Record(_Part):
     files: dict[str, str] | None
     resumed: int = 0
     selected: Selected | None = None
+    recipe: str | None = None
+    """SHA-256 of the method's recipe, by which `changes` and `components` were found; None: it has none."""
+    published_protocol: PublishedProtocol | None = None
+    """None: the recipe names no published protocol for the dataset."""
+    sha256: str | None = None
+    """Checksum of all other keys, from `checksum`; None: not written yet, or a record of an older version."""
+
+    @property
+    def length_note(self) -> str | None:
+        """A sentence on how the length of training differs from the published one, if it does."""
+        published = self.published_protocol
+        return published.difference(self.method, self.dataset, self.protocol) if published else None
 
     @model_validator(mode="before")
     @classmethod
@@ -118,13 +174,15 @@ class Record(_Part):
         if not isinstance(data, dict):
             return data
         version = data.get("schema_version")
+        if version in (1, 2, 3, 4):
+            _check_keys(version, data)
         if version == 1:
             data = {**data, "evaluator": 1, "changes": None, "components": {}, "files": None}
         elif None in (data.get("changes", {}), data.get("files", {})):
             raise ValueError("only records of version 1 have no changes and files")
         if version in (1, 2) and isinstance(data.get("config"), dict):
-            data = {**data, "schema_version": 3, "config": _with_later_settings(data["config"])}
-        return data
+            data = {**data, "config": _with_later_settings(data["config"])}
+        return {**data, "schema_version": 4} if version in (1, 2, 3) else data
 
     @field_validator("config")
     @classmethod
@@ -135,6 +193,24 @@ class Record(_Part):
             raise ValueError(f"evaluation lacks {', '.join(sorted(lacking))}")
         EvaluationConfig.model_validate(given)
         return config
+
+
+# Keys of a record, by the first version that has them.
+_KEYS_SINCE = {
+    2: ("evaluator", "changes", "components", "files"),
+    3: ("resumed", "selected"),
+    4: ("recipe", "published_protocol", "sha256"),
+}
+
+
+def _check_keys(version: int, data: Mapping[str, Any]) -> None:
+    """Refuse a record that lacks a key of its version, or has one of a later version."""
+    for since, keys in _KEYS_SINCE.items():
+        for key in keys:
+            if since > version and key in data:
+                raise ValueError(f"records of version {version} have no {key}")
+            if since <= version and key not in data:
+                raise ValueError(f"records of version {version} have {key}, which is missing")
 
 
 # Settings that came later, as the runs of records of versions 1 and 2 had them.
@@ -157,6 +233,51 @@ def run_folder(results: Path, dataset: str, protocol: str, method: str, bits: in
     return results / f"{dataset}@{protocol}" / method / f"{bits}bit" / run_id
 
 
+def run_identity(
+    config: Mapping[str, Any],
+    split: str,
+    validation: str | None,
+    code: str,
+    libraries: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return what a run's id is a hash of: all that can change its numbers, but for the number of threads.
+
+    Args:
+        config: The configuration, as a record has it.
+        split: Fingerprint of the split.
+        validation: Fingerprint of the protocol's validation images; None: they play no part.
+        code: Hash of the source code, from `registry.source_digest`.
+        libraries: Versions, from `environment.library_versions`.
+    """
+    data = {key: value for key, value in config["data"].items() if key not in SPLIT_OPTIONS}
+    return {
+        "config": {**config, "data": data},
+        "split": split,
+        **({} if validation is None else {"validation": validation}),
+        "code": code,
+        "libraries": dict(libraries),
+    }
+
+
+def run_id_of(identity: Mapping[str, Any]) -> str:
+    """Return a run's id: a readable stem, and a hash of its `run_identity`."""
+    config = identity["config"]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+    return f"{config['method']}-{config['dataset']}-{config['bits']}bit-seed{config['seed']}-{digest}"
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    r"""Return the SHA-256 of a record's content but for the key `sha256` itself.
+
+    It is taken of JSON with sorted keys, without blanks, non-ASCII characters as `\uXXXX`.
+
+    Args:
+        content: What `record.json` holds.
+    """
+    others = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def read_record(folder: Path) -> Record:
     """Read and validate a run's `record.json`.
 
@@ -177,9 +298,11 @@ def read_record(folder: Path) -> Record:
 
 
 def write_record(record: Record, folder: Path) -> None:
-    """Write a run's `record.json`, through to the disk."""
+    """Write a run's `record.json`, with its checksum, through to the disk."""
+    content = json.loads(record.model_dump_json())
+    content["sha256"] = checksum(content)
     with (folder / RECORD).open("w", encoding="utf-8") as file:
-        file.write(record.model_dump_json(indent=2) + "\n")
+        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
 

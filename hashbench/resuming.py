@@ -14,7 +14,7 @@ from hashbench.dataset import Dataset
 from hashbench.errors import UsageError
 from hashbench.experiment import identity, run_id, source_of
 from hashbench.locking import LOCK, owned
-from hashbench.results import IDENTITY, STATES, run_folder, stopped_runs
+from hashbench.results import IDENTITY, STATES, THREADS, run_folder, stopped_runs
 
 SHOWN = 6  # differences
 
@@ -57,12 +57,15 @@ def _refusal(planned: Sequence[tuple[RunConfig, Dataset]], results: Path) -> str
 
 
 def _identity(folder: Path) -> dict[str, Any] | None:
-    """What a run was that was stopped, if it has a state."""
+    """Return what a run was that was stopped, but for its threads, if it has a state."""
     if next((folder / STATES).glob("*.pt"), None) is None:
         return None
     try:
         found: dict[str, Any] = json.loads((folder / STATES / IDENTITY).read_text(encoding="utf-8"))
-        return found if "seed" in found["config"] else None
+        if "seed" not in found["config"]:
+            return None
+        found.pop(THREADS, None)
+        return found
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -80,13 +80,10 @@ def save_queries(path: Path, evaluation: Evaluation, dataset: Dataset) -> None:
 
 
 def save_codes(path: Path, query: Codes | NDArray[np.float32], database: Codes, dataset: Dataset) -> None:
-    """Save what the evaluator needs, and the ids of the images, in plain arrays."""
-    arrays: dict[str, Any] = {
-        "query_labels": dataset.query.labels,
-        "database_labels": dataset.database.labels,
-        "query_ids": np.array(dataset.query.images.ids),
-        "database_ids": np.array(dataset.database.images.ids),
-    }
+    """Save what the evaluator needs, and ids and labels of all parts of the split, in plain arrays."""
+    arrays: dict[str, Any] = {}
+    for name, part in dataset.parts().items():  # training images, too: the split's fingerprint covers them
+        arrays |= {f"{name}_labels": part.labels, f"{name}_ids": np.array(part.images.ids)}
     if isinstance(database, ProductCodes):
         arrays |= {"codebooks": database.codebooks, "database_codes": database.indices}
         arrays["query_codes"] = query.indices if isinstance(query, ProductCodes) else query

@@ -27,7 +27,10 @@ from hashbench.results import (
     Record,
     SplitRecord,
     Timing,
+    read_record,
     run_folder,
+    run_id_of,
+    run_identity,
     write_record,
 )
 from hashbench.run_files import curves, save_codes, save_queries
@@ -82,10 +85,11 @@ def make_run(
     dataset = dataset or make_dataset()
     config = _config(method, dataset, bits, seed, epochs, changes or {}, evaluation or {})
     changed = "".join(f"-{path}-{value}" for path, value in (changes or {}).items())
-    run_id = f"{method}-{dataset.name}-{bits}bit-seed{seed}-{dataset.fingerprint[:6]}{changed}"
+    drawn = f"{method}-{dataset.name}-{bits}bit-seed{seed}-{dataset.fingerprint[:6]}{changed}"
+    random = np.random.default_rng([*drawn.encode()])
+    run_id = run_id_of(run_identity(config, dataset.fingerprint, None, "0", {}))
     folder = run_folder(results, dataset.name, dataset.protocol, method, bits, run_id)
     folder.mkdir(parents=True)
-    random = np.random.default_rng([*run_id.encode()])
     query, database = _codes(random, dataset, bits, noise, collapsed, product)
     evaluated = evaluate(
         query, database, dataset.query.labels, dataset.database.labels, **config["evaluation"]
@@ -122,7 +126,7 @@ def make_run(
         files={file.name: file_digest(file, "sha256") for file in sorted(folder.iterdir())},
     )
     write_record(record, folder)
-    return StoredRun(record, folder)
+    return StoredRun(read_record(folder), folder)
 
 
 def _config(

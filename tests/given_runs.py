@@ -12,7 +12,16 @@ import numpy as np
 from hashbench.evaluation import CodeHealth
 from hashbench.protocol import Overlaps
 from hashbench.report.runs import StoredRun
-from hashbench.results import QUERIES, Metric, Record, SplitRecord, Timing, run_folder, write_record
+from hashbench.results import (
+    QUERIES,
+    Metric,
+    Record,
+    SplitRecord,
+    Timing,
+    read_record,
+    run_folder,
+    write_record,
+)
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -110,4 +119,4 @@ def given_run(
     arrays: dict[str, Any] = {name.replace("mAP", "AP"): np.array(values, float) for name in metrics}
     np.savez_compressed(folder / QUERIES, query_ids=np.array([f"q{n}" for n in range(len(values))]), **arrays)
     write_record(record, folder)
-    return StoredRun(record, folder)
+    return StoredRun(read_record(folder), folder)

@@ -46,7 +46,7 @@ LAYERS = [
     ["split_lists", "feature_keys", "optimization", "loading"],
     ["features", "linear"],
     ["registry", "encoding", "results"],
-    ["selection", "validation"],
+    ["selection", "validation", "configuring"],
     ["training", "run_files"],
     ["experiment", "report"],
     ["resuming", "testing", "scaffold"],

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hashbench import HashbenchError, UsageError, load_dataset
+from hashbench import HashbenchError, UsageError, load_dataset, read_record
 from hashbench.evaluation import VERSION
 from hashbench.report.code_plots import codes_plot
 from hashbench.report.curve_plots import pr_plot, training_plot
@@ -181,7 +181,8 @@ def test_precision_and_recall_are_means_over_seeds(results: Path) -> None:
     plot = pr_plot(runs_of(results, methods=["wch", "lsh"], datasets=["shapes"], bits=[16], unchanged=True))
     curves = []
     for seed in range(3):
-        (folder,) = (results / "shapes@default" / "wch" / "16bit").glob(f"*seed{seed}-??????")
+        folders = (results / "shapes@default" / "wch" / "16bit").glob(f"*seed{seed}-*")
+        (folder,) = (folder for folder in folders if not read_record(folder).changes)
         lines = (folder / "curves.csv").read_text().splitlines()[1:]
         rows = (line.split(",") for line in lines if line.startswith("rank,"))
         curves.append([(int(at), float(precision), float(recall)) for _, at, precision, recall in rows])

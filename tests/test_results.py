@@ -1,6 +1,7 @@
 """Records: whole or not at all, and validated when read."""
 
 import errno
+import hashlib
 import json
 import os
 from datetime import datetime, timezone
@@ -13,7 +14,15 @@ from hashbench.config import EvaluationConfig
 from hashbench.evaluation import CodeHealth
 from hashbench.locking import LOCK
 from hashbench.protocol import Overlaps
-from hashbench.results import Metric, SplitRecord, Timing, new_run_folder, run_folder, write_record
+from hashbench.results import (
+    Metric,
+    SplitRecord,
+    Timing,
+    checksum,
+    new_run_folder,
+    run_folder,
+    write_record,
+)
 
 RECORD = Record(
     run_id="wch-x",
@@ -42,8 +51,16 @@ RECORD = Record(
 
 def test_a_record_reads_back_as_written(tmp_path: Path) -> None:
     write_record(RECORD, tmp_path)
-    assert read_record(tmp_path) == RECORD
-    assert json.loads((tmp_path / "record.json").read_text())["schema_version"] == 3
+    content = json.loads((tmp_path / "record.json").read_text())
+    assert read_record(tmp_path) == RECORD.model_copy(update={"sha256": checksum(content)})
+    assert content["schema_version"] == 4
+    assert list(content)[-1] == "sha256"
+
+
+def test_a_checksum_is_that_of_the_other_keys() -> None:
+    assert checksum({"b": [1, 0.5], "a": "é", "sha256": "old"}) == (
+        hashlib.sha256(b'{"a":"\\u00e9","b":[1,0.5]}').hexdigest()
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,9 +81,32 @@ def test_what_is_no_record_is_named(tmp_path: Path, text: str | None, message: s
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_record(RECORD, tmp_path)
-    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": 4}
+    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": 5}
     (tmp_path / "record.json").write_text(json.dumps(changed))
     with pytest.raises(HashbenchError, match="schema_version"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("version", "without", "message"),
+    [
+        (4, ["sha256"], "records of version 4 have sha256, which is missing"),
+        (3, [], "records of version 3 have no recipe"),
+        (2, ["recipe", "published_protocol", "sha256"], "records of version 2 have no resumed"),
+        (1, ["recipe", "published_protocol", "sha256", "resumed", "selected"],
+         "records of version 1 have no evaluator"),
+        (3, ["recipe", "published_protocol", "sha256", "selected"],
+         "records of version 3 have selected, which is missing"),
+    ],
+)  # fmt: skip
+def test_a_record_has_the_keys_of_its_version(
+    tmp_path: Path, version: int, without: list[str], message: str
+) -> None:
+    write_record(RECORD, tmp_path)
+    content = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": version}
+    content = {key: value for key, value in content.items() if key not in without}
+    (tmp_path / "record.json").write_text(json.dumps(content))
+    with pytest.raises(HashbenchError, match=message):
         read_record(tmp_path)
 
 

@@ -20,7 +20,7 @@ from hashbench import read_record
 from hashbench.download import file_digest
 from hashbench.report.runs import StoredRun
 from hashbench.report.verifying import Checked, verify
-from hashbench.results import CODES, CURVES, LOG, QUERIES
+from hashbench.results import CODES, CURVES, LOG, QUERIES, checksum
 
 OLD = Path(__file__).parent / "records"
 Cli = Callable[..., Any]
@@ -44,11 +44,11 @@ def results(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change what a record says."""
+    """Change what a record says, and its checksum accordingly."""
     path = folder / "record.json"
     record = json.loads(path.read_text())
     change(record)
-    path.write_text(json.dumps(record))
+    path.write_text(json.dumps({**record, "sha256": checksum(record)}))
 
 
 def forge(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
@@ -85,6 +85,12 @@ def error(ended: Any) -> str:
 
 def check(folder: Path) -> Checked:
     return verify(StoredRun(read_record(folder), folder))
+
+
+NOT_REGISTERED = (
+    "changes and components are not computed again: unknown dataset 'shapes'; known: cifar10, coco, "
+)
+NOT_REGISTERED += "digits, fashionmnist, flickr25k, folder, imagenet100, mnist, nuswide"
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -242,7 +248,9 @@ def test_sound_runs_pass(cli: Cli, results: Path) -> None:
     assert "6 passed, 0 failed" in done.out
     rows = json.loads(cli("results", "verify", "--json").out)
     assert {row["passed"] for row in rows} == {True}
-    assert {tuple(row["notes"]) for row in rows} == {()}
+    assert {row["status"] for row in rows} == {"passed"}
+    unknown = "changes and components are not computed again: unknown method 'skip'; did you mean 'spq'?"
+    assert {note for row in rows for note in row["notes"]} == {NOT_REGISTERED, unknown}
 
 
 @pytest.mark.parametrize("name", ["codes.npz", "queries.npz", "curves.csv", "log.jsonl"])
@@ -322,16 +330,17 @@ def test_without_codes_map_is_checked_by_ap_of_the_queries(results: Path) -> Non
     folder = make_run(results, seed=7).folder
     (folder / CODES).unlink()
     less = "its codes are not there, so that only mAP is checked, by AP of the queries"
-    notes = ["not there: codes.npz", less]
+    notes = [less, "not there: codes.npz", NOT_REGISTERED]
     assert (check(folder).problems, check(folder).notes) == ([], notes)
+    assert check(folder).status == "not verified"
     values = np.repeat([0.5, 0.75, np.nan], [4, 4, 12])  # NaN: a query that the mean leaves out
     forge(folder, QUERIES, lambda arrays: arrays.update({"AP@all": values}))
-    edit(folder, lambda r: r["metrics"]["mAP@all"].update(expected=0.75))
+    edit(folder, lambda r: r["metrics"]["mAP@all"].update(expected=0.75, lowest=0.5))
     problem = "metrics.mAP@all.expected is recorded as 0.75; queries.npz gives 0.625"
     assert (check(folder).problems, check(folder).notes) == ([problem], notes)
     edit(folder, lambda r: r.update(evaluator=0))
     other = "measured by evaluator 0; installed is evaluator 1"
-    assert (check(folder).problems, check(folder).notes) == ([], [*notes, other, problem])
+    assert (check(folder).problems, check(folder).notes) == ([], [other, problem, *notes])
     edit(folder, lambda r: (r.update(evaluator=1), r["metrics"]["mAP@all"].update(expected=0.625)))
     assert check(folder).problems == []
     edit(folder, lambda r: r["metrics"].update({"mAP@7": r["metrics"]["mAP@all"]}))
@@ -354,7 +363,7 @@ def test_a_record_names_the_files_that_no_export_leaves_out(
     folder = make_run(results, seed=7).folder
     edit(folder, lambda record: record["files"].pop(name))
     (folder / name).unlink()
-    assert (check(folder).problems, check(folder).notes) == (problems, notes)
+    assert (check(folder).problems, check(folder).notes) == (problems, [*notes, NOT_REGISTERED])
 
 
 @pytest.mark.parametrize(
@@ -397,8 +406,13 @@ def test_a_record_that_says_too_little_is_none(
             np.full(20, "a"),
             "queries.npz cannot be read (could not convert string to float",
         ),
-        (CODES, "bits", np.array([16, 16]), "codes.npz: bits: expected a whole number, found int64 [2]"),
-        (CODES, "bits", np.array("x"), "codes.npz: bits: expected a whole number, found <U1 []"),
+        (
+            CODES,
+            "bits",
+            np.array([16, 16]),
+            "codes.npz: bits: expected a whole number, 1 or more, got int64 [2]",
+        ),
+        (CODES, "bits", np.array("x"), "codes.npz: bits: expected a whole number, 1 or more, got x"),
     ],
 )
 def test_arrays_of_another_kind_are_found(
@@ -433,7 +447,7 @@ def test_what_is_missing_is_named(cli: Cli, results: Path) -> None:
     folder = next(results.glob("shapes@default/spq/*/*"))
     for name in ("codes.npz", "log.jsonl"):
         (folder / name).unlink()
-    assert (check(folder).problems, check(folder).notes[0]) == ([], "not there: codes.npz, log.jsonl")
+    assert (check(folder).problems, check(folder).notes[1]) == ([], "not there: codes.npz, log.jsonl")
     (folder / "curves.csv").unlink()
     assert check(folder).problems == ["curves.csv is missing"]
     (folder / "record.json").unlink()
@@ -632,7 +646,7 @@ def claim_more_without_codes(folder: Path) -> None:
         (lambda folder: forge(folder, CODES, lambda a: a["query_labels"].sort()), "; the codes give 0."),
         (lambda folder: edit(folder, lambda r: r["metrics"]["P@all"].update(highest=1)),
          "metrics.P@all.highest is recorded as 1.0; the codes give 0."),
-        (claim_more_without_codes, "metrics.mAP@all.expected is recorded as 0.99; queries.npz gives 0."),
+        (claim_more_without_codes, "metrics.mAP@all.expected is 0.99, not within 0."),
         (lambda folder: edit(folder, lambda r: r["config"].pop("evaluation")),
          "record.json is not a record (config: Value error, evaluation lacks denominator, graded, k, no_"),
         (lambda folder: (folder / "record.json").write_text("{"), "record.json is not a record"),
@@ -727,7 +741,11 @@ def test_records_of_every_version_are_read(
         "v1": "the hashes of its files are not recorded",
         "v2": "not there: log.jsonl, model.safetensors",
     }
-    assert row["notes"] == [notes[version]]
+    no_checksum = (
+        f"records of version {version[1]} have no checksum: what neither files nor run id cover may "
+    )
+    assert (row["status"], row["passed"]) == ("not verified", False)
+    assert row["notes"] == [f"{no_checksum}have been changed", notes[version]]
     taken = cli("results", "import", OLD / version, "--results", "new")
     assert (taken.code, taken.out) == (0, "new: 1 new, 0 there before\n")
     assert tree(tmp_path / "new") == tree(OLD / version)
@@ -746,6 +764,8 @@ def test_codes_of_the_first_version_are_checked_by_the_metrics(cli: Cli, tmp_pat
     assert (refused.code, said in error(refused)) == (1, True)
     path.unlink()
     notes = [
-        "the hashes of its files are not recorded", "its codes are not there, so that no figure is checked",
-    ]  # fmt: skip
+        "records of version 1 have no checksum: what neither files nor run id cover may have been changed",
+        "the hashes of its files are not recorded",
+        "its codes are not there, so that no figure is checked",
+    ]
     assert (check(path.parent).problems, check(path.parent).notes) == ([], notes)

@@ -96,6 +96,18 @@ class StoredRun:
                 return [str(name) for name in _array(path, "query_ids", np.str_)]
         raise HashbenchError(f"{self.folder} has neither {QUERIES} nor {CODES}; run it again with --force")
 
+    def part(self, name: str) -> tuple[list[str], NDArray[Any]]:
+        """Return ids and labels of a part of the split, as they are stored with the codes.
+
+        Args:
+            name: "train", which files of records before version 4 lack, "query" or "database".
+
+        Raises:
+            HashbenchError: They are not there or cannot be read.
+        """
+        path = self.folder / CODES
+        return _array(path, f"{name}_ids", np.str_).tolist(), _array(path, f"{name}_labels")
+
     def evaluate(self) -> Evaluation:
         """Evaluate the stored codes anew, as the run did.
 
@@ -210,7 +222,7 @@ def _unique(values: list[Any]) -> list[Any]:
     return [value for place, value in enumerate(values) if value not in values[:place]]
 
 
-def _array(path: Path, name: str, kind: type[Any]) -> NDArray[Any]:
+def _array(path: Path, name: str, kind: type[Any] | None = None) -> NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return np.asarray(file[name], kind)

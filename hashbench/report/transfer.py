@@ -16,7 +16,7 @@ from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.progress import progress
 from hashbench.report.runs import StoredRun
 from hashbench.report.selection import Selection, find
-from hashbench.report.verifying import OPTIONAL, check_files, place, verify
+from hashbench.report.verifying import OPTIONAL, check_files, place, verify_all
 from hashbench.results import FILES, RECORD, new_run_folder
 
 ARCHIVE = ".tar.gz"
@@ -30,10 +30,11 @@ _MEMBER = re.compile(
 
 
 class Transferred(NamedTuple):
-    """The runs that came to a place, and how many were there already."""
+    """The runs that came to a place, how many were there already, and how many could not be verified."""
 
     new: list[StoredRun]
     there: int
+    unverified: int = 0
 
 
 def export_runs(runs: Sequence[StoredRun], destination: Path, without: Collection[str] = ()) -> Transferred:
@@ -98,25 +99,31 @@ def import_runs(source: Path, results: Path) -> Transferred:
                 _move(runs, Path(folder), shutil.copyfile)
             else:
                 _unpack(source, Path(folder))
-            return _move(_sound_runs(Path(folder), source), results, Path.rename)
+            runs, unverified = _sound_runs(Path(folder), source)
+            return _move(runs, results, Path.rename)._replace(unverified=unverified)
     except OSError as error:
         raise HashbenchError(f"{results} cannot be written ({error}); choose --results DIR") from error
 
 
-def _sound_runs(folder: Path, source: Path) -> list[StoredRun]:
-    """All runs of a folder, which came from `source`; refuses all of them if one is not sound."""
+def _sound_runs(folder: Path, source: Path) -> tuple[list[StoredRun], int]:
+    """All runs of a folder, which came from `source`; refuses all of them if one is not sound.
+
+    Returns:
+        The runs, and how many of them could not be verified.
+    """
     runs, _, notes = find(folder, Selection())
     _refuse(source, [note.replace(f"{folder}/", "") for note in notes])
     if not runs:
         raise HashbenchError(f"{source} holds no runs; `hashbench results export` makes what can be imported")
-    problems = []
+    problems, unverified = [], 0
     with progress("check", len(runs)) as advance:
-        for run in runs:
-            found = (problem.replace(f"{folder}/", "") for problem in verify(run).problems)
-            problems += [f"{run.record.run_id}: {problem}" for problem in found]
+        for checked in verify_all(runs):
+            found = (problem.replace(f"{folder}/", "") for problem in checked.problems)
+            problems += [f"{checked.run.record.run_id}: {problem}" for problem in found]
+            unverified += checked.status == "not verified"
             advance(1)
     _refuse(source, problems)
-    return runs
+    return runs, unverified
 
 
 def _refuse(source: Path, problems: Sequence[str]) -> None:

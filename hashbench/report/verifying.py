@@ -1,20 +1,40 @@
-"""Whether a run is what its record says: its place, its files, and its figures from its codes."""
+"""Whether a run is what its record says: its place, its files, and all that can be computed again."""
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import ValidationError
 
-from hashbench.config import flatten
+from hashbench import registry
+from hashbench.config import RunConfig, flatten
 from hashbench.download import file_digest
+from hashbench.environment import recorded_versions
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import VERSION, Evaluation, code_health
+from hashbench.protocol import fingerprint, overlaps
 from hashbench.report.runs import StoredRun
-from hashbench.results import CODES, FILES, LOG, MODEL, QUERIES, run_folder
+from hashbench.results import (
+    CODES,
+    FILES,
+    LOG,
+    MODEL,
+    QUERIES,
+    RECORD,
+    PublishedProtocol,
+    Record,
+    checksum,
+    run_folder,
+    run_id_of,
+    run_identity,
+)
 
 LATER = "metrics.mAP@H<="  # not measured by the first versions
 OPTIONAL = {"codes": CODES, "log": LOG, "weights": MODEL}
@@ -23,19 +43,33 @@ OPTIONAL = {"codes": CODES, "log": LOG, "weights": MODEL}
 TOLERANCE = 1e-12  # another version of NumPy or Numba may add in another order
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checked:
     """What was found out about a run.
 
     Attributes:
         run: The run.
-        problems: What is wrong; empty if all is well.
-        notes: What could not be checked, and why, and what a reader should know.
+        problems: What is wrong; empty if nothing was found.
+        unverified: What could not be checked, though figures or the record's content rest on it.
+        remarks: What else a reader should know.
     """
 
     run: StoredRun
-    problems: list[str]
-    notes: list[str]
+    problems: list[str] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """All that is said beside problems."""
+        return [*self.unverified, *self.remarks]
+
+    @property
+    def status(self) -> Literal["passed", "not verified", "failed"]:
+        """The result in a word or two."""
+        if self.problems:
+            return "failed"
+        return "not verified" if self.unverified else "passed"
 
 
 def place(run: StoredRun) -> Path:
@@ -45,42 +79,75 @@ def place(run: StoredRun) -> Path:
 
 
 def check_files(run: StoredRun) -> Checked:
-    """Check that a run is in its place, agrees with its own configuration, and has the files it recorded."""
-    wrong, notes = _files(run)
-    return Checked(run, [*_misplaced(run), *_settings(run), *wrong.values()], notes)
+    """Check place, record and files of a run.
+
+    The record must have its checksum and the run id that its content gives, and must not contradict itself;
+    the files must have the hashes that it names.
+    """
+    return _check_files(run, _wrong_files(run))
+
+
+def _check_files(run: StoredRun, wrong: dict[str, str]) -> Checked:
+    checked = Checked(run, [*_misplaced(run), *_inconsistencies(run.record)])
+    _check_content(checked)
+    checked.problems.extend(wrong.values())
+    if run.record.files is None:
+        checked.unverified.append("the hashes of its files are not recorded")
+    elif absent := [name for name in FILES if name in run.record.files and not (run.folder / name).is_file()]:
+        checked.remarks.append(f"not there: {', '.join(absent)}")
+    return checked
 
 
 def verify(run: StoredRun) -> Checked:
-    """Check what `check_files` does, and the figures: by evaluating the codes anew, and by AP of the queries.
+    """Check what `check_files` does, and compute again what files and recipe give.
 
-    What another version of the evaluator measured may differ: then differences are notes, not problems.
-    Curves, log and weights are checked by their hashes alone.
+    Figures are computed by evaluating the codes, and by AP of the queries; the split by ids and labels; what
+    was changed of the recipe by the recipe, if it is the run's. Figures of an older version of the evaluator
+    may differ, and are not verified; a newer version is a problem. Curves, log and weights are checked by
+    their hashes alone.
     """
-    wrong, notes = _files(run)
-    problems = [*_misplaced(run), *_settings(run), *wrong.values()]
-    differences: list[str] = []
+    (checked,) = verify_all([run])
+    return checked
+
+
+def verify_all(runs: Iterable[StoredRun]) -> Iterator[Checked]:
+    """Do what `verify` does for several runs, one by one; each recipe is read once."""
+    installed = _Installed()
+    for run in runs:
+        yield _verify(run, installed)
+
+
+def _verify(run: StoredRun, installed: _Installed) -> Checked:
+    wrong = _wrong_files(run)
+    checked = _check_files(run, wrong)
+    differences = checked.problems
+    if run.record.evaluator > VERSION:
+        checked.problems.append(
+            f"measured by evaluator {run.record.evaluator}, but the newest is {VERSION}; update hashbench"
+        )
+    elif run.record.evaluator < VERSION:
+        differences = checked.unverified
+        differences.append(f"measured by evaluator {run.record.evaluator}; installed is evaluator {VERSION}")
     queries = (run.folder / QUERIES).is_file() and QUERIES not in wrong
     try:
         if queries:
             differences += _mean_differences(run)
         if not (run.folder / CODES).is_file():
-            checked = "only mAP is checked, by AP of the queries" if queries else "no figure is checked"
-            notes.append(f"its codes are not there, so that {checked}")
+            what = "only mAP is checked, by AP of the queries" if queries else "no figure is checked"
+            checked.unverified.append(f"its codes are not there, so that {what}")
         elif CODES in wrong:
-            notes.append("its figures are not checked, since its codes have changed")
+            checked.unverified.append("its figures are not checked, since its codes have changed")
         else:
             evaluation = run.evaluate()
             differences += _differences(run, evaluation)
             if queries:
                 differences += _query_differences(run, evaluation)
+            if run.record.sha256 is not None:
+                checked.problems += _split_differences(run)
     except HashbenchError as error:
-        problems.append(str(error))
-    if run.record.evaluator == VERSION:
-        problems += differences
-    else:
-        notes.append(f"measured by evaluator {run.record.evaluator}; installed is evaluator {VERSION}")
-        notes += differences
-    return Checked(run, problems, notes)
+        checked.problems.append(str(error))
+    _check_recipe(checked, installed)
+    return checked
 
 
 def _misplaced(run: StoredRun) -> list[str]:
@@ -89,35 +156,162 @@ def _misplaced(run: StoredRun) -> list[str]:
     return [] if lies == belongs else [f"it is in {lies}; by its record it belongs in {belongs}"]
 
 
-def _settings(run: StoredRun) -> list[str]:
-    record = run.record
-    return [
-        f"{key} is {getattr(record, key)!r} in the record and {record.config.get(key)!r} in its config"
+def _inconsistencies(record: Record) -> list[str]:
+    """Return what in a record contradicts itself."""
+    config = flatten(record.config)
+    found = [
+        f"{key} is {getattr(record, key)!r} in the record and {config.get(key)!r} in its config"
         for key in ("method", "dataset", "protocol", "bits", "seed")
-        if record.config.get(key) != getattr(record, key)
+        if config.get(key) != getattr(record, key)
+    ]
+    found += [
+        f"{path} is {value!r} in its changes and {config.get(path)!r} in its config"
+        for path, value in (record.changes or {}).items()
+        if config.get(path) != value
+    ]
+    return found + [
+        f"metrics.{name}.expected is {metric.expected}, not within {metric.lowest} and {metric.highest}"
+        for name, metric in record.metrics.items()
+        if not metric.lowest - TOLERANCE <= metric.expected <= metric.highest + TOLERANCE
     ]
 
 
-def _files(run: StoredRun) -> tuple[dict[str, str], list[str]]:
-    """What is wrong with files, by name, and what cannot be checked."""
+def _check_content(checked: Checked) -> None:
+    """Compute the record's checksum and the run id from the content of `record.json`, as it lies there."""
+    record, path = checked.run.record, checked.run.folder / RECORD
+    content = json.loads(path.read_bytes())
+    if record.sha256 is None:
+        checked.unverified.append(
+            f"records of version {content['schema_version']} have no checksum: what neither files nor run id "
+            "cover may have been changed"
+        )
+    elif record.sha256 != checksum(content):
+        checked.problems.append(f"{RECORD} has changed since it was written: its content has another SHA-256")
+    split, environment = content["split"], content["environment"]
+    try:
+        found = run_id_of(
+            run_identity(
+                content["config"],
+                split["sha256"],
+                split.get("validation"),
+                environment["source"],
+                recorded_versions(environment),
+            )
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        checked.problems.append(f"its run id cannot be computed from its config and environment ({error!r})")
+        return
+    if found == record.run_id:
+        return
+    if record.sha256 is None and flatten(record.config).get("selection.name") == "best-val":
+        checked.unverified.append(
+            f"its run id is not verified: records of version {content['schema_version']} do not hold the "
+            "fingerprint of validation images"
+        )
+    else:
+        checked.problems.append(
+            f"its run id is {record.run_id}; its config, split, source code and versions give {found}"
+        )
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What the recipe of a method says of a dataset and a code length."""
+
+    config: RunConfig | None
+    components: dict[str, dict[str, Any]]
+    published: PublishedProtocol | None
+
+
+class _Installed:
+    """What is installed of the methods of some runs, read once for all of them."""
+
+    def __init__(self) -> None:
+        self.digests = cache(_digests)
+        self._recipes: dict[tuple[Any, ...], _Recipe] = {}
+
+    def recipe(self, run: RunConfig, images: int) -> _Recipe:
+        """Read the recipe of the method of a run on so many training images."""
+        kind = run.method, run.dataset, run.bits, run.device, run.processes
+        if kind not in self._recipes:
+            from hashbench import configuring  # with torch, which takes seconds
+
+            self._recipes[kind] = _Recipe(
+                configuring.recipe_alone(run),
+                configuring.components(run.method),
+                configuring.published_protocol(run, images),
+            )
+        return self._recipes[kind]
+
+
+def _digests(method: str, dataset: str) -> tuple[str | None, str]:
+    """Return the hashes of the recipe and of the source code that are installed."""
+    entry = registry.find("method", method)
+    path = entry.recipe()
+    source = registry.source_digest(entry, registry.find("dataset", dataset))
+    return file_digest(path, "sha256") if path else None, source
+
+
+def _check_recipe(checked: Checked, installed: _Installed) -> None:
+    """Compute what the record says of the recipe again, where recipe and source code are those of the run."""
+    record = checked.run.record
+    if record.sha256 is None:  # it does not say which recipe that is
+        return
+    try:
+        recipe, source = installed.digests(record.method, record.dataset)
+        if (recipe, source) != (record.recipe, record.environment.get("source")):
+            checked.remarks.append(
+                "changes and components are not computed again: recipe or source code is not that of the run"
+            )
+            return
+        config = RunConfig(**record.config)
+        says = installed.recipe(config, record.split.train)
+
+        from hashbench import configuring
+
+        published = says.published
+        if published is not None:
+            batches, steps = configuring.training_length(config, record.split.train)
+            published = published.model_copy(update={"own_batches": batches, "own_steps": steps})
+        anew: dict[str, Any] = {
+            "changes": configuring.differences(says.config, config),
+            "components": says.components,
+            "published_protocol": published,
+        }
+    except HashbenchError as error:  # as of a plugin that is not registered here
+        checked.remarks.append(f"changes and components are not computed again: {error}")
+        return
+    except ValidationError as error:
+        checked.problems.append(f"its config cannot be one of {record.method}: {error.errors()[0]['msg']}")
+        return
+    recorded = {key: getattr(record, key) for key in anew}
+    if config.device == "cuda":  # what `auto` stands for depends on the GPU
+        for one in (recorded, anew):
+            one["changes"] = {k: v for k, v in one["changes"].items() if k != "training.precision"}
+    checked.problems += [
+        f"{key} is recorded as {recorded[key]}; the recipe gives {anew[key]}"
+        for key in recorded
+        if recorded[key] != anew[key]
+    ]
+
+
+def _wrong_files(run: StoredRun) -> dict[str, str]:
+    """Return what is wrong with files, by name."""
     recorded = run.record.files
     if recorded is None:
-        return {}, ["the hashes of its files are not recorded"]
+        return {}
     wrong = {name: f"{name!r} is no file of a run" for name in recorded if name not in FILES}
-    absent = []
     for name in FILES:
         path = run.folder / name
         if name not in recorded:
             if path.exists() or name not in OPTIONAL.values():
                 wrong[name] = f"{name} is not in the record"
         elif not path.is_file():
-            if name in OPTIONAL.values():
-                absent.append(name)
-            else:
+            if name not in OPTIONAL.values():
                 wrong[name] = f"{name} is missing"
         elif problem := _changed(path, recorded[name]):
             wrong[name] = problem
-    return wrong, [f"not there: {', '.join(absent)}"] if absent else []
+    return wrong
 
 
 def _changed(path: Path, sha256: str) -> str | None:
@@ -173,6 +367,30 @@ def _mean_differences(run: StoredRun) -> list[str]:
     return found
 
 
+def _split_differences(run: StoredRun) -> list[str]:
+    """Return what the record says of the split otherwise than ids and labels give it."""
+    parts = {name: run.part(name) for name in ("train", "query", "database")}
+    split, config = run.record.split, flatten(run.record.config)
+    held_out = 0
+    if config.get("selection.name") == "best-val" and split.validation is None:
+        held_out = config.get("selection.validation", 0)
+    shared = overlaps(*(ids for ids, _ in parts.values()))
+    recorded = {"sha256": split.sha256, "train": split.train, "overlaps": asdict(split.overlaps)}
+    try:
+        anew = {
+            "sha256": fingerprint(**parts),
+            "train": len(parts["train"][0]) - held_out,
+            "overlaps": asdict(shared),
+        }
+    except (TypeError, ValueError) as error:
+        return [f"ids and labels in {CODES} are not those of a split ({error})"]
+    return [
+        f"split.{key} is recorded as {recorded[key]}; {CODES} gives {anew[key]}"
+        for key in recorded
+        if recorded[key] != anew[key]
+    ]
+
+
 def _query_differences(run: StoredRun, evaluation: Evaluation) -> list[str]:
     """AP of queries that are stored otherwise than the codes give them."""
     found = []
@@ -183,4 +401,6 @@ def _query_differences(run: StoredRun, evaluation: Evaluation) -> list[str]:
             found.append(f"{QUERIES} has AP@{k} of other queries than {CODES}")
         elif not np.allclose(stored, anew, rtol=0, atol=TOLERANCE, equal_nan=True):
             found.append(f"{QUERIES} has another AP@{k} than the codes give")
+    if run.query_ids() != run.part("query")[0]:
+        found.append(f"{QUERIES} has other ids of queries than {CODES}")
     return found
