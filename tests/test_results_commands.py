@@ -709,7 +709,7 @@ def test_a_full_disk_leaves_whole_runs_only(
 # records of older versions
 
 
-@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("version", ["v1", "v2", "v3"])
 def test_records_of_every_version_are_read(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
@@ -723,13 +723,13 @@ def test_records_of_every_version_are_read(
 
     listed = cli("results", "--results", OLD / version)
     metric = f"{stored['metrics']['mAP@all']['expected']:.4f}"
-    label = {"v1": "wch (settings not recorded)", "v2": "bihalf "}[version]
+    label = {"v1": "wch (settings not recorded)", "v2": "bihalf ", "v3": "itq "}[version]
     row = listed.out.splitlines()[1]
     for text in (metric, stored["run_id"].rpartition("-")[2]):
         assert text in row
     assert row.startswith(label)
     told = json.loads(cli("results", "--results", OLD / version, "--unchanged", "--json").out)
-    assert [run["changes"] for run in told["runs"]] == {"v1": [], "v2": [{}]}[version]
+    assert [run["changes"] for run in told["runs"]] == {"v1": [], "v2": [{}], "v3": []}[version]
     shown = cli("results", "show", stored["run_id"], "--results", OLD / version)
     assert metric in shown.out
     assert f"  sha256    {stored['split']['sha256']}" in shown.out
@@ -740,6 +740,7 @@ def test_records_of_every_version_are_read(
     notes = {
         "v1": "the hashes of its files are not recorded",
         "v2": "not there: log.jsonl, model.safetensors",
+        "v3": "not there: log.jsonl, model.safetensors",
     }
     no_checksum = (
         f"records of version {version[1]} have no checksum: what neither files nor run id cover may "
