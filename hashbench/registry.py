@@ -260,6 +260,8 @@ def load_dataset(
     from hashbench.packing import use_packed
 
     plugin = create_dataset(name, **options)
+    if root is not None and not str(root).strip():
+        raise UsageError("root is empty; give the folder of the data, or None for the default one")
     root = default_root() if root is None else Path(root)
     dataset = read_dataset(name, plugin, choose_protocol(name, plugin, protocol), root)
     return use_packed(dataset, root) if plugin.options.packed else dataset

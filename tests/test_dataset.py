@@ -12,10 +12,11 @@ from PIL import Image
 
 from hashbench.data_options import DataOptions
 from hashbench.dataset import Dataset, Split, default_root
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, UsageError
 from hashbench.feature_cache import cache_folder
 from hashbench.image_sets import ArrayImages, FileImages, Images
 from hashbench.protocol import Overlaps, fingerprint
+from hashbench.registry import load_dataset
 
 
 def grey(ids: list[str]) -> ArrayImages:
@@ -273,3 +274,9 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, valu
         monkeypatch.setenv("HASHBENCH_CACHE", value)
     assert (default_root(), cache_folder()) == expected
     assert default_root() == Path("~/.cache/hashbench/data").expanduser()
+
+
+@pytest.mark.parametrize("root", ["", " "])
+def test_an_empty_root_is_not_the_current_folder(root: str) -> None:
+    with pytest.raises(UsageError, match="root is empty"):
+        load_dataset("digits", root=root)

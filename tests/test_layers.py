@@ -18,6 +18,7 @@ LAYERS = [
         "codes",
         "config",
         "contrastive",
+        "depthwise",
         "progress",
         "environment",
         "protocol",
