@@ -52,7 +52,7 @@ def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Any]
     assert (record.split.query, record.split.train, record.split.database) == (200, 1597, 1597)
     assert record.split.overlaps.train_database == 1597
     assert record.config["training"] == {
-        "epochs": 1, "batch_size": 64, "drop_last": False, "freeze_backbone": False, "feature_dropout": False,
+        "epochs": 1, "batch_size": 32, "drop_last": False, "freeze_backbone": False, "feature_dropout": False,
         "gradient_clip": None, "precision": "float32", "accumulate": 1, "compile": False,
     }  # fmt: skip
     metric = record.metrics["mAP@all"]
