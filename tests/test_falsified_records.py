@@ -18,7 +18,7 @@ from hashbench.report.runs import StoredRun
 from hashbench.report.verifying import Checked, verify, verify_all
 from hashbench.results import CODES, checksum, run_id_of, run_identity
 
-REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "records"
+REFERENCE = Path(__file__).parent / "golden" / "records_v2"
 Leaf = tuple[Any, ...]
 
 
