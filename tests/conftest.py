@@ -26,6 +26,21 @@ torch.set_num_threads(1)
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that makes the tests of `fuzz/` take hours."""
+    parser.addoption("--long", action="store_true", help="try many more damaged inputs and moments to stop")
+
+
+@pytest.fixture
+def tries(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """A function that chooses between the number of tries in the suite and the one with `--long`."""
+
+    def choose(short: int, long: int) -> int:
+        return long if request.config.getoption("--long") else short
+
+    return choose
+
+
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], dict[str, Tensor]]:
     """A function that reads values of published code by the name of their file."""
