@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +21,13 @@ _POINTERS = {
     b"version https://git-lfs.github.com/spec/": ("a Git LFS pointer", "git lfs pull"),
     b"/annex/objects/": ("a git-annex pointer", "git annex get"),
 }
+
+MAX_ASPECT_RATIO = 1000  # of the longer side to the shorter; images are enlarged until the shorter one fits
+
+# Pillow's warnings, as of many pixels or odd EXIF data, name no file. They are ignored for the whole process,
+# since `warnings.catch_warnings` is not safe in threads.
+warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 _one_at_a_time = threading.Lock()
 
@@ -47,19 +56,28 @@ def decode(
             image's `info` has the key "truncated".
 
     Raises:
-        HashbenchError: The file cannot be read, or is not a whole image.
+        HashbenchError: The file cannot be read, is not a whole image, or has a side more than
+            `MAX_ASPECT_RATIO` times as long as the other.
     """
     name = name or (str(source) if isinstance(source, Path) else "the image")
     try:
         return _read_truncated(source, exif) if truncated else _read(source, exif)
     except UnidentifiedImageError:
         raise HashbenchError(f"{name} {_instead(source)}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise HashbenchError(f"{name} cannot be decoded ({error}); replace it or take it out") from None
+    except Exception as error:  # Pillow's decoders raise errors of every type for damaged files
+        if isinstance(error, HashbenchError) or str(error).startswith("DataLoader worker"):
+            raise  # raised by a signal handler, not by Pillow
+        reason = "out of memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+        raise HashbenchError(f"{name} cannot be decoded ({reason}); replace it or take it out") from None
 
 
 def _read(source: Path | bytes, exif: bool) -> Image.Image:
     with Image.open(source if isinstance(source, Path) else BytesIO(source)) as opened:
+        if opened.format == "EPS":  # Pillow would run Ghostscript
+            raise ValueError("PostScript is a program, not an image")
+        if max(opened.size) > MAX_ASPECT_RATIO * min(opened.size):
+            pixels = "{:,} × {:,} pixels".format(*opened.size)
+            raise ValueError(f"expected an aspect ratio of at most {MAX_ASPECT_RATIO:,}:1, got {pixels}")
         image: Image.Image = ImageOps.exif_transpose(opened) if exif else opened
         if image.mode == "F":
             raise ValueError("its pixels are floating-point numbers, of which none is white")

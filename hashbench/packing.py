@@ -22,6 +22,7 @@ from hashbench.download import file_digest
 from hashbench.errors import HashbenchError
 from hashbench.image_sets import FileImages, Images
 from hashbench.locking import locked
+from hashbench.preemption import PreemptionError
 from hashbench.threads import in_threads
 
 QUALITY = 95  # of JPEG, without chroma subsampling
@@ -59,6 +60,8 @@ class PackedImages(Images):
         content = self.content(index)
         try:
             return decode(content, exif=self.exif, truncated=self.truncated)
+        except PreemptionError:
+            raise
         except HashbenchError as error:
             raise HashbenchError(
                 f"the packed copy {self.file} is damaged at {self.ids[index]}; prepare it again with --pack"

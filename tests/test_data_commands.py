@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, features
 from trees import TREES, photo
 
 from hashbench import load_dataset, packing, read_record
@@ -135,6 +137,31 @@ def test_verify_of_lists(cli: Callable[..., Any], lists: Path) -> None:
     assert json.loads(done.out)["problems"] == [
         "folder: 1 of 4 queries have no label; take them out, or choose unlabelled=drop"
     ]
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_every_damaged_image_is_named_by_every_command(cli: Callable[..., Any], lists: Path) -> None:
+    names = ["no_image_item.avif", "not_implemented.avif"]
+    for row, name in enumerate(names):  # queries, under the suffix of the others
+        shutil.copy(Path(__file__).parent / "damaged" / name, lists / f"{row}.png")
+    Image.new("1", (20_000, 1)).save(lists / "4.png")
+    options = ("folder", "--data-root", lists, "--lists", lists)
+    verified = cli("data", "verify", *options, "--decode")
+    assert verified.code == 1
+    for number, reason in (("0", "Failed to decode"), ("1", "Failed to decode"), ("4", "expected an aspect")):
+        assert f"problem: {lists / number}.png cannot be decoded ({reason}" in verified.err
+    assert "problems      3" in verified.out
+
+    (lists / "4.png").write_bytes((lists / "5.png").read_bytes())
+    for command in (
+        ("data", "prepare", *options, "--pack", "16"),
+        (*RUN, "--dataset", *options),
+    ):
+        done = cli(*command)
+        last = done.err.splitlines()[-1]
+        assert done.code == 1
+        assert last.startswith(f"hashbench: error: {lists / '0.png'} cannot be decoded (Failed to decode")
+        assert "Traceback" not in done.err
 
 
 # prepare

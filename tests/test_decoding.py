@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -11,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, features
 
-from hashbench.decoding import decode, looks_like_image
+from hashbench.decoding import MAX_ASPECT_RATIO, decode, looks_like_image
 from hashbench.errors import HashbenchError
+from hashbench.preemption import PreemptionError
 
+DAMAGED = Path(__file__).parent / "damaged"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 PHOTO = Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 60, 3), dtype=np.uint8))
 
@@ -101,6 +105,85 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(saved(PHOTO, "JPEG")[:10])
     with pytest.raises(HashbenchError, match=r"cut\.jpg cannot be decoded \(Truncated File Read\)"):
         decode(tmp_path / "cut.jpg")
+
+
+def unknown_pixel_format() -> bytes:
+    content = bytearray(saved(PHOTO, "DDS"))
+    content[80:88] = b"\x04\0\0\0ABCD"  # DDPF_FOURCC, and a code that nothing has
+    return bytes(content)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+@pytest.mark.parametrize("name", ["no_image_item.avif", "not_implemented.avif"])
+@pytest.mark.parametrize("truncated", [False, True])
+def test_a_damaged_avif_is_named(name: str, truncated: bool) -> None:
+    with pytest.raises(
+        HashbenchError, match=rf"{name} cannot be decoded \(Failed to .*\); replace it or take"
+    ):
+        decode(DAMAGED / name, truncated=truncated)
+
+
+def test_pixels_that_pillow_does_not_know_are_named() -> None:
+    with pytest.raises(
+        HashbenchError, match=r"^a\.dds cannot be decoded \(Unimpl.*\); replace it or take it out$"
+    ):
+        decode(unknown_pixel_format(), name="a.dds")
+
+
+def test_postscript_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("Ghostscript was run"))
+    with pytest.raises(HashbenchError, match=r"^a\.jpg cannot be decoded \(PostScript is a program"):
+        decode(saved(PHOTO, "EPS"), name="a.jpg")
+
+
+def test_memory_that_runs_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(HashbenchError, match=r"^a\.png cannot be decoded \(out of memory\)"):
+        decode(b"", name="a.png")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PreemptionError("stopped"), RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated. ")],
+)
+def test_what_a_signal_raises_is_no_damage(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", interrupted)
+    with pytest.raises(type(error)) as raised:
+        decode(b"")
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000), (2 * MAX_ASPECT_RATIO + 1, 2)])
+def test_a_sliver_is_refused(size: tuple[int, int]) -> None:
+    """Enlarged until its shorter side fits, it would take gigabytes."""
+    got = f"{size[0]:,} × {size[1]:,} pixels"
+    message = rf"^a\.png cannot be decoded \(expected an aspect ratio of at most 1,000:1, got {got}\); "
+    with pytest.raises(HashbenchError, match=message):
+        decode(saved(Image.new("1", size), "PNG"), name="a.png")
+    assert decode(saved(Image.new("1", (2 * MAX_ASPECT_RATIO, 2)), "PNG")).size == (2000, 2)
+
+
+def test_pillow_warns_of_nothing() -> None:
+    """Its warnings name no file. In a process of its own, as pytest resets the filters of warnings."""
+    script = (
+        "from io import BytesIO\n"
+        "from PIL import Image\n"
+        "from hashbench.decoding import decode\n"
+        "Image.MAX_IMAGE_PIXELS = 100\n"
+        "exif = b'Exif\\0\\0II*\\0\\x08\\0\\0\\0\\x09'\n"  # it says 9 entries, and has none
+        "for options in ({'format': 'PNG'}, {'format': 'JPEG', 'exif': exif}):\n"
+        "    file = BytesIO()\n"
+        "    Image.new('RGB', (15, 10)).save(file, **options)\n"
+        "    print(decode(file.getvalue(), exif=True).size)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("(15, 10)\n" * 2, "")
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
