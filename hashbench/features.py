@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from hashbench import environment, preemption, processes
 from hashbench.backbones import Backbone
@@ -20,6 +20,7 @@ from hashbench.feature_cache import Facts, cache_folder, load, store
 from hashbench.feature_keys import content_key, disk_key, has_versions, network_key
 from hashbench.image_sets import Images
 from hashbench.images import test_transform
+from hashbench.loading import BatchLoader
 from hashbench.messages import say
 from hashbench.progress import progress
 
@@ -52,15 +53,11 @@ def batches(images: Images, config: RunConfig, *, workers: int, task: str) -> It
         workers: Processes that load images.
         task: What the progress bar says.
     """
-    loader = DataLoader(
-        TransformedImages(images, config),
-        batch_size=BATCH_SIZE,
-        num_workers=workers,
-        pin_memory=config.device == "cuda",
-        generator=torch.Generator(),  # else it draws from torch's, and what follows depends on what is kept
-    )
+    loader = BatchLoader(TransformedImages(images, config), config, workers, persistent=False)
+    starts = range(0, len(images), BATCH_SIZE)
+    positions = [list(range(start, min(start + BATCH_SIZE, len(images)))) for start in starts]
     with progress(task, len(images)) as advance:
-        for batch in loader:
+        for batch in loader.load(positions):
             yield batch.to(config.device, memory_format=torch.channels_last, non_blocking=True)
             advance(len(batch))
             preemption.check()

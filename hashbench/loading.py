@@ -1,14 +1,17 @@
-"""Training batches: their order, their views, and where in an epoch they start."""
+"""Batches that processes load, and those of training: their order, their views, and where they start."""
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from hashbench import processes
@@ -16,8 +19,75 @@ from hashbench.config import RunConfig
 from hashbench.errors import UsageError
 from hashbench.image_sets import Images
 from hashbench.images import ViewTransform, square_transform
+from hashbench.messages import say
 
 Batch = tuple[Tensor, ...]
+
+
+class BatchLoader:
+    """Loads batches by worker processes, and by this process where they cannot hand them over.
+
+    Workers put batches into /dev/shm, which has 64 MB in a container by default: less than one batch of 128
+    images of 224 pixels. The content of a batch does not depend on which process loads it.
+    """
+
+    def __init__(self, items: Dataset[Any], config: RunConfig, workers: int, *, persistent: bool) -> None:
+        """Start no process yet.
+
+        Args:
+            items: What batches are collated from.
+            config: The run.
+            workers: Number of processes that load.
+            persistent: Keep the processes from one call of `load` to the next.
+        """
+        self._batches: list[list[int]] = []
+        self._create = functools.partial(
+            DataLoader[Any],
+            items,
+            batch_sampler=self._batches,
+            pin_memory=config.device == "cuda",
+            generator=torch.Generator(),  # else it draws from torch's, and so changes what is drawn later
+        )
+        self._loader = self._create(num_workers=workers, persistent_workers=persistent and workers > 0)
+
+    def load(self, batches: list[list[int]]) -> Iterator[Any]:
+        """Load batches in order, on the CPU.
+
+        Args:
+            batches: The positions of the items of each.
+        """
+        self._batches[:] = batches
+        if self._loader.num_workers:
+            try:
+                multiprocessing.Lock()  # a full /dev/shm has no room even for that
+            except OSError as error:
+                self._go_on_alone(str(error.strerror))
+        done = 0
+        try:
+            for batch in self._loader:
+                yield batch
+                done += 1
+            return
+        except RuntimeError as error:
+            if "</torch_" not in str(error):  # the name of a file in /dev/shm
+                raise
+            self._go_on_alone(str(error).rpartition(">: ")[2])
+            error.__traceback__ = None  # a frame in it refers to the error, which would keep the workers
+        self._batches[:] = batches[done:]
+        yield from self._loader
+
+    def _go_on_alone(self, reason: str) -> None:
+        _warn(reason.strip())
+        self._loader = self._create()
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    """Say once why worker processes are not used."""
+    say(
+        f"warning: worker processes cannot hand over images in /dev/shm ({reason}); this process loads them "
+        "itself, which is slower; give /dev/shm more room (docker run --shm-size=8g), or lower --workers"
+    )
 
 
 class Order:
@@ -74,20 +144,16 @@ class ViewBatches:
         inputs: Dataset[Batch] = (
             _Squares(images, config) if config.views.on_device else _Views(images, views, config)
         )
-        self._share = _Share(order, len(images))
-        self._loader = DataLoader(
-            inputs,
-            batch_sampler=self._share,
-            generator=torch.Generator().manual_seed(config.seed),  # else it draws from the one of dropout
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=config.device == "cuda",
-        )
+        self._order, self._size = order, len(images)
+        self._loader = BatchLoader(inputs, config, workers, persistent=True)
 
     def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
         """The batches of an epoch from number `first` on, on the CPU."""
-        self._share.epoch, self._share.first = epoch, first
-        for batch in self._loader:
+        batches = [
+            (epoch * self._size + batch[processes.share(len(batch))]).tolist()
+            for batch in self._order.epoch(epoch)[first:]
+        ]
+        for batch in self._loader.load(batches):
             yield tuple(batch)
 
 
@@ -110,23 +176,8 @@ class FeatureBatches:
             yield (self._features[torch.from_numpy(batch).to(self._features.device)],) * self._views
 
 
-class _Share(Sampler[list[int]]):
-    """Of each batch of an epoch, what this process takes; an item is `epoch · size + place`."""
-
-    def __init__(self, order: Order, size: int) -> None:
-        self._order, self._size = order, size
-        self.epoch = self.first = 0
-
-    def __len__(self) -> int:
-        return self._order.batches - self.first
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self._order.epoch(self.epoch)[self.first :]:
-            yield (self.epoch * self._size + batch[processes.share(len(batch))]).tolist()
-
-
 class _Views(Dataset[Batch]):
-    """Augmented views, each drawn from a generator of its own."""
+    """Augmented views, each drawn from a generator of its own; an item is `epoch · size + position`."""
 
     def __init__(self, images: Images, views: int, config: RunConfig) -> None:
         self.images, self.views, self.seed = images, views, config.seed

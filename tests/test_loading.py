@@ -1,17 +1,24 @@
 """Training batches: every image once an epoch, the same views however they are loaded."""
 
+import ctypes
+import errno
 import itertools
+import multiprocessing
+import os
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
 
-from hashbench import ArrayImages, UsageError, processes
+from hashbench import ArrayImages, UsageError, features, loading, processes
 from hashbench.config import RunConfig
 from hashbench.images import test_transform as transform_of
-from hashbench.loading import FeatureBatches, Order, ViewBatches
+from hashbench.loading import BatchLoader, FeatureBatches, Order, ViewBatches
 
 COUNT, SIZE = 11, 12
 IMAGES = ArrayImages(
@@ -154,9 +161,116 @@ def test_squares_are_what_the_test_transform_shows() -> None:
 
 
 def test_features_come_in_the_same_order() -> None:
-    features = torch.arange(COUNT)[:, None] * torch.ones(1, 3)
+    kept = torch.arange(COUNT)[:, None] * torch.ones(1, 3)
     order = Order(COUNT, config())
-    batches = list(FeatureBatches(features, order, 2).epoch(5, 1))
+    batches = list(FeatureBatches(kept, order, 2).epoch(5, 1))
     for (one, other), places in zip(batches, order.epoch(5)[1:], strict=True):
         assert one[:, 0].tolist() == places.tolist()
         assert torch.equal(one, other)
+
+
+# shared memory
+
+
+class Unshared(ArrayImages):
+    """Image 5 and image 9 cannot be handed over by worker processes."""
+
+    error = "unable to allocate shared memory(shm) for file </torch_7_8_9>: No space left on device (28)\n"
+
+    def __getitem__(self, index: int) -> Image.Image:
+        if get_worker_info() is not None and index in (5, 9):
+            raise RuntimeError(self.error)
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def unwarned() -> None:
+    """The warning that is given once a process has not been given."""
+    loading._warn.cache_clear()
+
+
+@pytest.mark.usefixtures("unwarned")
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unshared.error,  # torch's messages
+        "unable to write to file </torch_7_8_9>: No space left on device (28)",
+    ],
+)
+def test_without_shared_memory_this_process_loads(
+    error: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Unshared, "error", error)
+    run = config()
+    images = Unshared(IMAGES._array, IMAGES.ids)
+    batches = ViewBatches(images, Order(COUNT, run), 2, run, workers=2)
+    for epoch, first in ((0, 0), (1, 1), (2, 0)):
+        assert_same(list(batches.epoch(epoch, first)), list(loaded(run).epoch(epoch, first)))
+    values = torch.cat(list(features.batches(images, run, workers=2, task="x")))
+    assert torch.equal(values, torch.cat(list(features.batches(IMAGES, run, workers=0, task="x"))))
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warnings == [
+        "hashbench: warning: worker processes cannot hand over images in /dev/shm (No space left on device "
+        "(28)); this process loads them itself, which is slower; give /dev/shm more room (docker run "
+        "--shm-size=8g), or lower --workers"
+    ]
+
+
+class Broken(Dataset[Any]):
+    """Fails as a plugin can."""
+
+    def __getitem__(self, index: int) -> Any:
+        raise RuntimeError("a plugin's own")
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="^a plugin's own$"):
+        list(BatchLoader(Broken(), config(), 0, persistent=False).load([[0]]))
+
+
+@pytest.mark.usefixtures("unwarned")
+def test_a_full_shared_memory_has_no_room_for_a_lock(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(multiprocessing, "Lock", full)
+    assert_same(list(loaded(config(), workers=2).epoch(0, 0)), list(loaded(config()).epoch(0, 0)))
+    assert "in /dev/shm (No space left on device); this process loads" in capsys.readouterr().err
+
+
+def mount_small_shared_memory() -> bool:
+    """Give this process, which must have one thread, a /dev/shm of its own; return whether it has that."""
+    libc = ctypes.CDLL(None)
+    return not (
+        libc.unshare(0x20000)  # CLONE_NEWNS
+        or libc.mount(b"none", b"/", None, 0x44000, None)  # MS_REC | MS_PRIVATE
+        or libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=64k")
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts /dev/shm")
+@pytest.mark.usefixtures("unwarned")
+def test_a_small_shared_memory() -> None:
+    """As in a container, where Docker gives 64 MB."""
+    images = ArrayImages(np.tile(IMAGES._array, (4, 1, 1, 1)), [str(n) for n in range(4 * COUNT)])
+    run, order = config(22), Order(4 * COUNT, config(22))
+
+    def seen(workers: int) -> list[Tensor]:
+        batches = ViewBatches(images, order, 2, run, workers)
+        views = [view for epoch in (0, 1) for batch in batches.epoch(epoch, 0) for view in batch]
+        return [*views, *features.batches(images, run, workers=workers, task="x")]
+
+    def check() -> None:
+        if not mount_small_shared_memory():
+            os._exit(77)
+        assert all(map(torch.equal, seen(0), seen(2)))
+        assert loading._warn.cache_info().currsize == 1
+
+    process = multiprocessing.get_context("fork").Process(target=check)
+    process.start()
+    process.join()
+    if process.exitcode == 77:
+        pytest.skip("may not mount")
+    assert process.exitcode == 0
