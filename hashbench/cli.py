@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from hashbench import cli_cache, cli_data, cli_evaluate, cli_page, cli_plot, cli_report, cli_results, cli_run
 from hashbench.errors import HashbenchError, UsageError
-from hashbench.messages import speaks
+from hashbench.messages import protect_streams, speaks, write_line
 from hashbench.terminal import (
     AsJson,
     PluginFiles,
@@ -110,9 +109,7 @@ def new_method(
 
 def main() -> None:
     """The program: runs a command, and turns errors into one line and an exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal may not know every character
+    protect_streams()
     if os.environ.get("WORLD_SIZE", "1") != "1":
         # Before torch is imported, which warns of weights that have a gradient after all.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -120,14 +117,20 @@ def main() -> None:
         _refuse_empty(sys.argv[1:])
         app()
     except HashbenchError as error:
-        # What is wrong in one process may be right in others; what a user did is wrong in all, and said once.
-        if error.exit_code == 1 or speaks():
-            sys.stderr.write(f"hashbench: error: {error}\n")
-        sys.exit(error.exit_code)
+        _fail(error)
     except OSError as error:  # as when the disk is full that the output goes to
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - else Python fails again at the end
-        sys.stderr.write(f"hashbench: error: {error}\n")
-        sys.exit(1)
+        first = error.__context__  # after which results were to be shown
+        failure = HashbenchError(f"cannot write the output ({error})")
+        _fail(first if isinstance(first, HashbenchError) else failure)
+
+
+def _fail(error: HashbenchError) -> NoReturn:
+    """End with an error's line and exit code."""
+    # What is wrong in one process may be right in others; what a user did is wrong in all, and said once.
+    if error.exit_code == 1 or speaks():
+        write_line(f"hashbench: error: {error}")
+    sys.exit(error.exit_code)
 
 
 def _refuse_empty(arguments: list[str]) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from hashbench.messages import printable
+
 SHOWN = 12  # of the names that exist, when none is near
+LONGEST = 150  # characters of a value that is quoted
 
 
 class HashbenchError(Exception):
@@ -17,14 +20,14 @@ class HashbenchError(Exception):
         # A loader's worker process hands on its error with the whole traceback as the message.
         if message.startswith("Caught "):
             message = message.strip().partition(f"{type(self).__module__}.{type(self).__name__}: ")[2]
-        super().__init__(" ".join(message.split()))  # other libraries' messages may have several lines
+        super().__init__(printable(" ".join(message.split())))  # other libraries' messages have several lines
 
 
 class MissingDataError(HashbenchError):
     """The data of a dataset is not there, or none of its images is."""
 
 
-class UsageError(HashbenchError):
+class UsageError(HashbenchError, ValueError):
     """Something was asked for that cannot be: a wrong name, key or value (exit code 2)."""
 
     exit_code = 2
@@ -42,4 +45,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     some = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {some or 'none'}"
-    return UsageError(f"unknown {kind} {name!r}; {hint}")
+    return UsageError(f"unknown {kind} {quoted(name)}; {hint}")
+
+
+def quoted(value: object) -> str:
+    """Return the `repr` of what a user gave, without its end if it is long."""
+    try:
+        text = repr(value)
+    except Exception:  # of an integer of more digits than Python writes, or of a class of the user's own
+        text = f"a value of the type {type(value).__name__}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from io import TextIOWrapper
 
 
 def speaks() -> bool:
@@ -14,5 +16,52 @@ def speaks() -> bool:
 def say(line: str) -> None:
     """A message on standard error; of several processes the first speaks for all."""
     if speaks():
-        sys.stderr.write(f"hashbench: {line}\n")
+        write_line(f"hashbench: {line}")
+
+
+def write_line(line: str) -> None:
+    """Write a line to standard error; if that is absent, closed or full, drop it: it must not end a run."""
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()
+
+
+class _DroppingStream(TextIOWrapper):
+    """A stream of messages: what cannot be written is dropped."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
+def protect_streams() -> None:
+    """Give a program standard streams that it can write to, whatever the caller closed or lets fill up.
+
+    Standard error drops what cannot be written. A closed stream is replaced by the null device, and so is its
+    file descriptor, since the next file to be opened would get its number, and what libraries write into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    if sys.stderr is sys.__stderr__ and isinstance(sys.stderr, TextIOWrapper):
+        sys.stderr = _DroppingStream(
+            sys.stderr.buffer, encoding=sys.stderr.encoding, errors="replace", line_buffering=True
+        )
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not know every character
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would obey, or cannot show, as in names of files and records."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from hashbench.messages import speaks
+from hashbench.messages import speaks, write_line
 
 EVERY_S = 15.0  # between the lines, where there is no terminal
 
@@ -82,5 +81,4 @@ class _Lines:
         if self.total:
             left = elapsed * (self.total - self.done) / max(self.done - self.before, 1)
             line = f"{self.task}: {done}/{total}, {elapsed:.0f} s, {left:.0f} s left"
-        sys.stderr.write(f"{line}, {note}\n" if note else f"{line}\n")
-        sys.stderr.flush()
+        write_line(f"{line}, {note}" if note else line)
