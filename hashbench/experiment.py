@@ -166,7 +166,7 @@ def run(
         UsageError: The backbone does not exist or fit.
         HashbenchError: Training diverged, the method breaks its contract, an image cannot be read, the record
             cannot be written, or the machine failed.
-        PreemptionError: SIGTERM came.
+        PreemptionError: SIGTERM or SIGHUP came.
     """
     # Once, at the start: a file that is edited during the training had no part in it.
     source = source_of(config)
@@ -174,8 +174,8 @@ def run(
     folder = run_folder(results, config.dataset, config.protocol, config.method, config.bits, identifier)
     if processes.firsts(folder.exists()) and not force:
         return Run(read_record(folder), folder, existed=True)
-    method = build_method(config)
     with explained(config, "a first look at the network", ENCODE_LESS):
+        method = build_method(config)
         check_encoder(method, dataset.train, config)  # a fault should not wait for the end of the training
     images, looked_for, searched = hold_out(dataset, config)
     # Faults of a recipe should not wait, too.

@@ -18,6 +18,8 @@ _NO_MEMORY = (
     "_STATUS_ALLOC_FAILED",
 )  # fmt: skip
 
+_TOO_LARGE = ("without overflow", "out of bounds for float")  # of single precision
+
 
 ENCODE_LESS = "lower the image size, or choose a smaller backbone"
 """What helps where encoding takes too much memory."""
@@ -34,17 +36,22 @@ def explained(config: RunConfig, task: str, remedy: str) -> Iterator[None]:
 
     Raises:
         HashbenchError: Memory ran out, a process that loads images died, another process of the run ended, or
-            the step cannot be compiled.
-        PreemptionError: SIGTERM came, to processes that load images, too.
+            the step cannot be compiled, or a setting is too large for it.
+        PreemptionError: SIGTERM or SIGHUP came, to processes that load images, too.
     """
     try:
         yield
-    except (MemoryError, OSError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+    except (MemoryError, OSError, OverflowError, RuntimeError) as error:  # torch's are RuntimeErrors
         message = str(error)
         if stopped_loader(error) or preemption.requested():
-            raise preemption.PreemptionError(preemption.MESSAGE) from error
+            raise preemption.stopped() from error
         if isinstance(error, MemoryError) or any(sign in message for sign in _NO_MEMORY):
             raise _no_memory(config, task, remedy) from error
+        if isinstance(error, OverflowError) or any(sign in message for sign in _TOO_LARGE):
+            reason = message.strip().splitlines()[-1]
+            raise HashbenchError(
+                f"{task}: a setting is too large ({reason}); choose smaller values"
+            ) from error
         if isinstance(error, OSError) and error.errno == errno.EMFILE:
             raise HashbenchError(f"{task}: {error}; try fewer --workers, or raise `ulimit -n`") from error
         if message.startswith("DataLoader worker"):
@@ -66,9 +73,9 @@ def explained(config: RunConfig, task: str, remedy: str) -> Iterator[None]:
 
 
 def stopped_loader(error: Exception) -> bool:
-    """Whether SIGTERM ended a process that loads images, as when a cluster sends it to all of a job."""
+    """Return True if a signal ended a process that loads images, as when it is sent to all of a job."""
     killed = str(error).startswith("DataLoader worker")
-    return killed and (preemption.requested() or "Terminated" in str(error))
+    return killed and (preemption.requested() or "Terminated" in str(error) or "Hangup" in str(error))
 
 
 def _no_memory(config: RunConfig, task: str, remedy: str) -> HashbenchError:

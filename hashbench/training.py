@@ -104,7 +104,7 @@ def train(
     Raises:
         HashbenchError: The loss is not finite; the message gives step and parts, the log all before. Or the
             machine failed.
-        PreemptionError: SIGTERM came; the state is saved.
+        PreemptionError: SIGTERM or SIGHUP came; the state is saved.
     """
     if len(images) < 2:
         raise HashbenchError("training needs 2 images at least")
@@ -302,10 +302,7 @@ class _Descent:
         if processes.any_of(stop or due):
             self._save()
             if processes.any_of(stop):
-                raise preemption.PreemptionError(
-                    f"stopped by SIGTERM after step {self.step}; the same command with --resume goes on from "
-                    "the last state"
-                )
+                raise preemption.stopped(self.step)
 
     @property
     def _within_step(self) -> bool:

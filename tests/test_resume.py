@@ -63,8 +63,8 @@ def log(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
 
 
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
+def terminate(number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
 
 
 def _mean_weight(method: HashMethod) -> float:
@@ -296,20 +296,45 @@ def test_a_method_that_is_fitted_has_no_states(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [LOG]
 
 
-# SIGTERM
+# SIGTERM and SIGHUP
 
 
-def test_sigterm_is_an_error_of_its_own_while_a_run_goes_on() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    message = "stopped by SIGTERM; the same command with --resume"
+@pytest.mark.parametrize("number", preemption.SIGNALS)
+def test_a_signal_is_an_error_of_its_own_while_a_run_goes_on(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    message = f"stopped by {number.name}; the same command with --resume"
     with pytest.raises(PreemptionError, match=message) as caught, stoppable():
         assert not preemption.requested()
-        terminate()
+        terminate(number)
         time.sleep(1)
     assert caught.value.exit_code == 75
     assert isinstance(caught.value, HashbenchError)
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
     assert not preemption.requested()  # of the next run
+
+
+hangup = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+
+
+@hangup
+def test_sighup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable():
+            terminate(signal.SIGHUP)
+            assert not preemption.requested()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@hangup
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
+def test_sighup_ends_no_process_that_loads_images() -> None:
+    with stoppable():
+        if not (process := os.fork()):
+            terminate(signal.SIGHUP)
+            os._exit(preemption.requested())
+        assert os.waitpid(process, 0)[1] == 0
 
 
 def test_sigterm_waits_for_a_step() -> None:
@@ -530,24 +555,25 @@ def test_what_the_same_command_left_is_not_refused(tmp_path: Path, digits: Datas
 
 @pytest.fixture
 def stopped_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM comes in the fourth step of all runs."""
+    """SIGHUP comes in the fourth step of all runs."""
     step, steps = training._Descent._step, count()
 
     def disturbed(self: Any, *arguments: Any) -> None:
         if next(steps) == 3:
-            terminate()
+            terminate(signal.SIGHUP)
         step(self, *arguments)
 
     monkeypatch.setattr(training._Descent, "_step", disturbed)
 
 
+@hangup
 @pytest.mark.usefixtures("stopped_once")
 def test_a_command_goes_on_with_the_same_settings_alone(cli: Callable[..., Any], tmp_path: Path) -> None:
     command = ["run", "--method", "wch", "--dataset", "digits", "--bits", "16", *FAST]
     stopped = cli(*command, "--set", "epochs=2", "--resume")
     assert stopped.code == 75
     assert stopped.err.splitlines()[-1] == (
-        "hashbench: error: stopped by SIGTERM after step 4; the same command with --resume goes on from "
+        "hashbench: error: stopped by SIGHUP after step 4; the same command with --resume goes on from "
         "the last state"
     )
     refused = cli(*command, "--set", "epochs=3", "--resume")
