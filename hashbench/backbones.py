@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from hashbench.depthwise import DepthwiseConv2d
 from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.failures import ran_out_of_memory
 
 BUILT_IN = "efficientnet_lite0"
 CIFAR_RESNET = "resnet18_cifar"
@@ -160,15 +162,23 @@ def create_backbone(
 
     Raises:
         UsageError: No such model, stage or option.
-        HashbenchError: The weights could not be fetched.
+        HashbenchError: The weights could not be fetched or are damaged, or memory ran out.
     """
-    if name == BUILT_IN:
-        network = _efficientnet_lite0(pretrained, options)
-    elif name == CIFAR_RESNET:
-        network = _resnet18_cifar(pretrained, options)
-    else:
-        network = _timm_model(name, image_size, pretrained, options)
-    return Backbone(network, image_size, stage=stage, freeze_batch_norm=freeze_batch_norm)
+    try:
+        if name == BUILT_IN:
+            network = _efficientnet_lite0(pretrained, options)
+        elif name == CIFAR_RESNET:
+            network = _resnet18_cifar(pretrained, options)
+        else:
+            network = _timm_model(name, image_size, pretrained, options)
+        return Backbone(network, image_size, stage=stage, freeze_batch_norm=freeze_batch_norm)
+    except Exception as error:
+        if ran_out_of_memory(error.__cause__ or error):
+            raise HashbenchError(
+                f"out of memory while the backbone {name} was built; make memory free, raise its limit "
+                "(`ulimit -v`), or choose a smaller backbone"
+            ) from error
+        raise
 
 
 def _timm_model(name: str, image_size: int, pretrained: bool, options: dict[str, Any]) -> nn.Module:
@@ -191,12 +201,32 @@ def _timm_model(name: str, image_size: int, pretrained: bool, options: dict[str,
         try:
             network = timm.create_model(name, pretrained=True, num_classes=0, **size, **options)
         except Exception as error:  # the hub's client raises errors of many libraries
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            file = None if isinstance(error, OSError) else _cached_weights(pretrained_cfg)
+            if file is not None:
+                raise HashbenchError(
+                    f"the weights of {name} in {file} are damaged ({reason}); delete this file, and the next "
+                    "run downloads it"
+                ) from error
             raise HashbenchError(
                 f"the weights of {name} could not be loaded ({reason}); connect to the network once, or "
                 f"choose --set backbone={BUILT_IN}, whose weights are installed, or --set pretrained=false"
             ) from error
     return network
+
+
+def _cached_weights(pretrained_cfg: Any) -> Path | None:
+    """Return the file that timm's weights were read from, if they are in a cache."""
+    from huggingface_hub import try_to_load_from_cache  # timm's own dependency
+
+    names = [pretrained_cfg.hf_hub_filename or "model.safetensors", "pytorch_model.bin"]
+    hub = pretrained_cfg.hf_hub_id
+    found = [try_to_load_from_cache(hub, name) for name in names] if hub else []
+    places = [path for path in found if isinstance(path, str)]
+    if pretrained_cfg.url:
+        places.append(f"{torch.hub.get_dir()}/checkpoints/{pretrained_cfg.url.rpartition('/')[2]}")
+    # The file itself, since the hub makes the links to it again without a download.
+    return next((Path(place).resolve() for place in places if Path(place).is_file()), None)
 
 
 def _efficientnet_lite0(pretrained: bool, options: dict[str, Any]) -> nn.Module:

@@ -45,7 +45,7 @@ def explained(config: RunConfig, task: str, remedy: str) -> Iterator[None]:
         message = str(error)
         if stopped_loader(error) or preemption.requested():
             raise preemption.stopped() from error
-        if isinstance(error, MemoryError) or any(sign in message for sign in _NO_MEMORY):
+        if ran_out_of_memory(error):
             raise _no_memory(config, task, remedy) from error
         if isinstance(error, OverflowError) or any(sign in message for sign in _TOO_LARGE):
             reason = message.strip().splitlines()[-1]
@@ -70,6 +70,11 @@ def explained(config: RunConfig, task: str, remedy: str) -> Iterator[None]:
                 "lacks, such as a C++ compiler"
             ) from error
         raise
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error says that memory ran out, on the machine or on a GPU."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
 
 
 def stopped_loader(error: Exception) -> bool:

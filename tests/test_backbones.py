@@ -1,15 +1,18 @@
 """Backbones: tokens, pooled vectors, weights, errors."""
 
 import importlib.resources
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 from torch import nn
 
-from hashbench import Backbone, HashbenchError, UsageError, create_backbone
+from hashbench import Backbone, HashbenchError, UsageError, backbones, create_backbone
 from hashbench.config import ImageConfig
 from hashbench.images import test_transform as transform_of
 
@@ -125,6 +128,91 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(
         HashbenchError, match=r"weights of test_vit .*no route to host\).*backbone=efficientnet_lite0"
+    ):
+        create_backbone("test_vit", image_size=64)
+
+
+def cached(folder: Path, name: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the hub's cache hold this file of test_resnet's weights, without a network; return where it is."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model = folder / "models--timm--test_resnet.r160_in1k"
+    for part in ("blobs", "refs", "snapshots/abc"):
+        (model / part).mkdir(parents=True)
+    (model / "refs/main").write_text("abc")
+    blob = model / "blobs/0123"
+    blob.write_bytes(content)
+    (model / "snapshots/abc" / name).symlink_to(blob)
+    return blob
+
+
+def saved_weights(name: str, folder: Path) -> bytes:
+    """Weights of test_resnet, as its file of this name has them."""
+    save = save_file if name.endswith(".safetensors") else torch.save
+    save(timm.create_model("test_resnet", pretrained=False).state_dict(), folder / name)
+    return (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("kept", [0, 5, -1000])
+def test_damaged_weights_in_the_cache_are_named(
+    name: str, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = saved_weights(name, tmp_path)
+    blob = cached(tmp_path / "hub", name, content[:kept], monkeypatch)
+    with pytest.raises(
+        HashbenchError,
+        match=rf"^the weights of test_resnet in {blob} are damaged \(.+\); delete this file, and",
+    ):
+        create_backbone("test_resnet", image_size=64)
+    blob.write_bytes(content)
+    assert create_backbone("test_resnet", image_size=64).feature_dim == 96
+    blob.unlink()
+    with pytest.raises(
+        HashbenchError, match=r"^the weights of test_resnet could not be loaded .*; connect to"
+    ):
+        create_backbone("test_resnet", image_size=64)
+
+
+def test_damaged_weights_from_a_url_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    file = tmp_path / "checkpoints/net-0123.pth"
+    cfg = SimpleNamespace(hf_hub_id=None, hf_hub_filename=None, url="https://host/x/net-0123.pth")
+    assert backbones._cached_weights(cfg) is None
+    file.parent.mkdir()
+    file.write_bytes(b"")
+    assert backbones._cached_weights(cfg) == file
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(
+            "Cannot allocate memory (os error 12)"
+        ),  # what safetensors and torch raise under `ulimit -v`
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+        ),
+        RuntimeError(
+            "unable to mmap 46807448 bytes from file <model.safetensors>: Cannot allocate memory (12)"
+        ),
+    ],
+)
+def test_memory_is_not_taken_for_the_network(
+    pretrained: bool, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = timm.create_model
+
+    def short(name: str, pretrained: bool, **options: object) -> nn.Module:
+        if pretrained == loading:
+            raise error
+        return create(name, pretrained=False, **options)
+
+    loading = pretrained
+    monkeypatch.setattr(timm, "create_model", short)
+    with pytest.raises(
+        HashbenchError, match=r"^out of memory while the backbone test_vit was built; .*ulimit -v"
     ):
         create_backbone("test_vit", image_size=64)
 
