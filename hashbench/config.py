@@ -46,7 +46,7 @@ def _no_settings(options: dict[str, Any]) -> dict[str, Any]:
 class Section(BaseModel):
     """A part of the configuration: typed, frozen, closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -252,7 +252,7 @@ class RunConfig(Section):
     protocol: str
     data: dict[str, Any] = {}
     """Options of the dataset, and what its packed copy is."""
-    bits: int = Field(gt=0)
+    bits: int = Field(gt=0, le=2**16)
     seed: int = Field(ge=0, lt=2**32)
     device: Literal["cpu", "cuda"]
     processes: int = Field(default=1, gt=0)

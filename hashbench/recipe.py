@@ -7,11 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from hashbench.config import RunConfig, Section, flatten
-from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.errors import HashbenchError, UsageError, quoted, unknown_name
+from hashbench.yaml_values import MAX_LENGTH, parse_yaml
 
 # What has a flag of its own, or comes from the machine, is not for recipes and --set.
 FLAGS = {"method", "dataset", "protocol", "data", "bits", "seed", "device", "processes"}
@@ -86,20 +86,21 @@ def load_published_protocols(path: Path) -> dict[str, str]:
 
 @lru_cache(maxsize=16)
 def _parse(text: str) -> Recipe:  # takes longer than all else that a record is verified by
-    return Recipe(**yaml.safe_load(text))
+    return Recipe(**parse_yaml(text))
 
 
 def _read(path: Path) -> Recipe:
     try:
-        return _parse(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise HashbenchError(f"the recipe {path} cannot be read: {error}") from error
+        with path.open(encoding="utf-8") as file:
+            return _parse(file.read(MAX_LENGTH + 1))
     except (TypeError, ValidationError) as error:
         raise HashbenchError(
-            f"the recipe {path} is none: it has the keys defaults (settings), components (name: settings), "
-            "bits (length: settings), datasets (name: settings) and published_protocol (dataset: protocol), "
-            "and no other"
+            f"the recipe {path} is not valid: expected the keys defaults (settings), components (name: "
+            "settings), bits (length: settings), datasets (name: settings) and published_protocol (dataset: "
+            "protocol), and no other"
         ) from error
+    except (OSError, ValueError) as error:
+        raise HashbenchError(f"the recipe {path} cannot be read: {error}") from error
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,17 +183,17 @@ def parse_pairs(flag: str, settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise UsageError(f"{flag} takes KEY=VALUE, not {setting!r}")
+            raise UsageError(f"{flag} takes KEY=VALUE, not {quoted(setting)}")
         try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UsageError(f"{flag} {key}: {text!r} is not a YAML value") from None
+            values[key] = parse_yaml(text)
+        except ValueError as error:
+            raise UsageError(f"{flag} {key[:100]}: {quoted(text)} is not a YAML value: {error}") from None
     return values
 
 
 def _at_path(key: str, value: Any, hyperparameters: type[BaseModel]) -> dict[str, Any]:
     if key.partition(".")[0] in FLAGS:
-        raise UsageError(f"--set {key}: use the flag --{key.partition('.')[0]}")
+        raise UsageError(f"--set {key[:100]}: use the flag --{key.partition('.')[0]}")
     paths = dict(_paths(RunConfig, hyperparameters))
     matches = [key] if key in paths else [path for path in paths if path.endswith(f".{key}")]
     if len(matches) > 1:
@@ -223,10 +224,10 @@ def _paths(model: type[BaseModel], hyperparameters: type[BaseModel]) -> Iterator
 
 def _in_one_line(error: ValidationError, hyperparameters: type[BaseModel]) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"])[:150]
     if first["type"] == "extra_forbidden":
         return str(unknown_name("key", key, (path for path, _ in _paths(RunConfig, hyperparameters))))
     if first["type"] == "missing":
         return f"the recipe lacks {key}; give it with --set {key}=…"
     reason = first["msg"].removeprefix("Value error, ")
-    return f"{key}={first['input']!r}: {reason[0].lower()}{reason[1:]}"
+    return f"{key}={quoted(first['input'])}: {reason[0].lower()}{reason[1:]}"

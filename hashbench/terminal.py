@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hashbench.errors import UsageError
+from hashbench.errors import UsageError, quoted
 from hashbench.messages import say
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ Unchanged = Annotated[
 ]
 MetricName = Annotated[str, typer.Option("--metric", help="Metric of the records, as in mAP@1000 or P@H<=2.")]
 METRIC = "mAP@all"
+LONGEST_NUMBER = 18  # digits that fit 64 bits
 TableFormat = Annotated[
     Literal["markdown", "latex", "csv"],
     typer.Option("--format", help="latex: a document that compiles; csv: full precision."),
@@ -114,7 +115,7 @@ def _texts(flag: str, pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or key in found:
-            twice = f"names {key} twice" if equals else f"takes KEY=VALUE, not {pair!r}"
+            twice = f"names {key[:100]} twice" if equals else f"takes KEY=VALUE, not {quoted(pair)}"
             raise UsageError(f"{flag} {twice}")
         found[key] = text
     return found
@@ -124,9 +125,12 @@ def data_options(lists: Path | None, missing: str | None, settings: list[str]) -
     """The options of a dataset that a command was given."""
     from hashbench.recipe import parse_pairs
 
+    own_flags = {"name": "dataset", "protocol": "protocol", "root": "data-root"}
     for key, equals, value in (setting.partition("=") for setting in settings):
         if equals and not value.strip():
             raise UsageError(f"--data {key} is empty; is a shell variable unset?")
+        if key in own_flags:
+            raise UsageError(f"--data {key}: use the flag --{own_flags[key]}")
     flags = {"lists": lists, "missing": missing}
     return parse_pairs("--data", settings) | {key: value for key, value in flags.items() if value is not None}
 
@@ -159,8 +163,10 @@ def integers(option: str, text: str, least: int) -> list[int]:
     """
     values = []
     for part in names(option, text):
-        if not part.isdecimal() or int(part) < least:
-            raise UsageError(f"{option} takes whole numbers from {least}, with commas between, not {part!r}")
+        if not part.isdecimal() or len(part) > LONGEST_NUMBER or int(part) < least:
+            raise UsageError(
+                f"{option} takes whole numbers from {least}, with commas between, not {quoted(part)}"
+            )
         values.append(int(part))
     return values
 

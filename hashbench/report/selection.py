@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hashbench.config import flatten
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.report.runs import StoredRun, Unfinished, as_set
 from hashbench.results import RECORD, read_record
+from hashbench.yaml_values import parse_yaml
 
 _HIDDEN = "."  # starts the name of the folder of a run that has not ended
 
@@ -184,8 +183,8 @@ def matching(runs: Sequence[StoredRun], wanted: Selection) -> list[StoredRun]:
         if not paths:
             raise unknown_name("key of a record", key, {*known, *(path.rpartition(".")[2] for path in known)})
         try:
-            asked = yaml.safe_load(text)
-        except yaml.YAMLError:
+            asked = parse_yaml(text)
+        except ValueError:
             asked = text
         runs = [run for run in runs if any(_is(flat[run.folder].get(path), text, asked) for path in paths)]
     return runs
