@@ -118,7 +118,11 @@ def main() -> None:
         app()
     except HashbenchError as error:
         _fail(error)
-    except OSError as error:  # as when the disk is full that the output goes to
+    except (ImportError, MemoryError, OSError) as error:
+        if not isinstance(error, OSError) or "shared object" in str(error):  # as numba says of a library
+            remedy = "make memory free, raise its limit (`ulimit -v`), or reinstall the library"
+            _fail(HashbenchError(f"out of memory, or a library cannot be loaded ({error!r}); {remedy}"))
+        # As when the disk is full that the output goes to.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - else Python fails again at the end
         first = error.__context__  # after which results were to be shown
         failure = HashbenchError(f"cannot write the output ({error})")

@@ -425,3 +425,27 @@ def test_a_killed_run_leaves_no_record(tmp_path: Path) -> None:
     assert process.wait() == 130
     assert "Traceback" not in rest
     assert records(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        OSError("Could not find/load shared object file 'libllvmlite.so' from resource location: 'llvmlite'"),
+    ],
+)
+def test_memory_that_runs_out_is_one_line(
+    error: Exception, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under `ulimit -v`, libraries that cannot be mapped raise these when they are imported."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("hashbench.registry.entries", fail)
+    done = cli("methods")
+    assert done.code == 1
+    assert done.err.startswith("hashbench: error: out of memory, or a library cannot be loaded (")
+    assert done.err.endswith("; make memory free, raise its limit (`ulimit -v`), or reinstall the library\n")
+    assert done.err.count("\n") == 1
