@@ -17,6 +17,10 @@ from hashbench.errors import HashbenchError
 from hashbench.image_sets import ArrayImages
 from hashbench.protocol import draw_per_class
 
+MAX_BYTES = (
+    1 << 28
+)  # five times the largest file of MNIST; a gzipped file may unpack to a thousand times its size
+
 
 def read_idx(path: Path, md5: str) -> NDArray[np.uint8]:
     """Read a file of unsigned bytes.
@@ -29,7 +33,8 @@ def read_idx(path: Path, md5: str) -> NDArray[np.uint8]:
         HashbenchError: It is damaged or another file.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(MAX_BYTES)  # what is longer has another MD5
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
             raise ValueError("its content has another MD5 than the published file")
         return parse_idx(content)
