@@ -359,7 +359,7 @@ def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]) -
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr == "hashbench: error: [Errno 28] No space left on device\n"
+    assert done.stderr == "hashbench: error: cannot write the output ([Errno 28] No space left on device)\n"
 
 
 @pytest.mark.parametrize(
