@@ -30,6 +30,7 @@ from hashbench.errors import HashbenchError, UsageError
 from hashbench.evaluation import VERSION, code_health
 from hashbench.failures import ENCODE_LESS, explained
 from hashbench.features import BATCH_SIZE
+from hashbench.json_files import read_json
 from hashbench.messages import say
 from hashbench.method import HashMethod, ShallowMethod
 from hashbench.packing import require_size
@@ -362,8 +363,8 @@ def _threads(folder: Path, device: str) -> list[int]:
     """
     now = torch.get_num_threads()
     try:
-        then = json.loads((folder / STATES / IDENTITY).read_text(encoding="utf-8"))[THREADS]
-        before = [int(count) for count in then]
+        then = read_json(folder / STATES / IDENTITY)[THREADS]
+        before = [int(count) for count in then] or [now]
     except (OSError, ValueError, KeyError, TypeError):  # it starts, or its state is of an older version
         return [now]
     if before[-1:] == [now]:

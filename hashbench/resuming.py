@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from hashbench.config import RunConfig, flatten
 from hashbench.dataset import Dataset
 from hashbench.errors import UsageError
 from hashbench.experiment import identity, run_id, source_of
+from hashbench.json_files import read_json
 from hashbench.locking import LOCK, owned
 from hashbench.results import IDENTITY, STATES, THREADS, run_folder, stopped_runs
 
@@ -61,7 +61,7 @@ def _identity(folder: Path) -> dict[str, Any] | None:
     if next((folder / STATES).glob("*.pt"), None) is None:
         return None
     try:
-        found: dict[str, Any] = json.loads((folder / STATES / IDENTITY).read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(folder / STATES / IDENTITY)
         if "seed" not in found["config"]:
             return None
         found.pop(THREADS, None)

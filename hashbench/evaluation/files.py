@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hashbench.array_files import read_npz
 from hashbench.codes import WORD, BinaryCodes, Codes, ProductCodes
-from hashbench.errors import HashbenchError, UsageError
+from hashbench.errors import UsageError
 
 NAMES = ("query_codes", "database_codes", "query_labels", "database_labels")
 
@@ -36,7 +35,7 @@ def load_codes(
         The four, in this order.
 
     Raises:
-        HashbenchError: The file cannot be read.
+        HashbenchError: The file cannot be read; see `read_npz`.
         UsageError: It lacks an array, or holds pickled objects or codes of another number of bits.
     """
     arrays = _read(path, NAMES)
@@ -99,19 +98,7 @@ def from_packed(codes: NDArray[Any], bits: int) -> BinaryCodes:
 
 def _read(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The arrays of these names, and `bits` and `codebooks` if they are there."""
-    try:
-        with path.open("rb") as stream:
-            if not zipfile.is_zipfile(stream):
-                raise HashbenchError(f"{path} is not an .npz file; write one with numpy.savez")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (*names, "bits", "codebooks") if name in file}
-    except ValueError as error:  # an array of objects
-        raise UsageError(f"{path}: {error}; save plain arrays of numbers with numpy.savez") from None
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise HashbenchError(f"{path} cannot be read: {error}") from None
-    lacking = [name for name in names if name not in arrays]
-    if lacking:
-        raise UsageError(f"{path} lacks {', '.join(lacking)}; save them with numpy.savez")
+    arrays = read_npz(path, names, ("bits", "codebooks"))
     bits = arrays.get("bits", np.array(1))
     if bits.shape or bits.dtype.kind not in "iu" or bits < 1:
         found = f"{bits.dtype} {list(bits.shape)}" if bits.shape else bits

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hashbench.array_files import check_header, reason
 from hashbench.codes import BinaryCodes
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.evaluation.counts import Counts, count_pairs
@@ -167,9 +168,15 @@ def _text(form: tuple[np.dtype[Any], tuple[int, ...]]) -> str:
 def _open(path: Path) -> NDArray[Any]:
     """Map a file: nothing but its header is read."""
     try:
+        with path.open("rb") as file:
+            check_header(file, path.stat().st_size, str(path))
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
-        raise HashbenchError(f"{path} cannot be read: {error}; save a plain array with numpy.save") from None
+    except HashbenchError:
+        raise
+    except Exception as error:  # numpy raises a dozen types for damaged headers
+        raise HashbenchError(
+            f"{path} cannot be read: {reason(error)}; save a plain array with numpy.save"
+        ) from error
     if array.ndim == 0:
         raise UsageError(f"{path}: expected an array of n rows, found a single number")
     return array

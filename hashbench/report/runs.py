@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import zipfile
-import zlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +13,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from hashbench.array_files import read_npz
 from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.config import flatten
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import VERSION, Evaluation, evaluate
 from hashbench.evaluation.files import load_codes
+from hashbench.json_files import read_json
 from hashbench.results import CODES, QUERIES, STARTED, Record
 
 
@@ -68,7 +67,7 @@ class StoredRun:
             return None
         path = self.folder / QUERIES
         if path.is_file():
-            values: NDArray[np.float64] = _array(path, f"AP@{k}", np.float64)
+            values: NDArray[np.float64] = _array(path, f"AP@{k}", "f")
             if values.shape != (self.record.split.query,):
                 raise HashbenchError(
                     f"{path} has {values.size} values of AP@{k} for {self.record.split.query} queries; "
@@ -93,7 +92,7 @@ class StoredRun:
         """
         for path in (self.folder / QUERIES, self.folder / CODES):
             if path.is_file():
-                return [str(name) for name in _array(path, "query_ids", np.str_)]
+                return _array(path, "query_ids", "U").tolist()
         raise HashbenchError(f"{self.folder} has neither {QUERIES} nor {CODES}; run it again with --force")
 
     def part(self, name: str) -> tuple[list[str], NDArray[Any]]:
@@ -106,7 +105,7 @@ class StoredRun:
             HashbenchError: They are not there or cannot be read.
         """
         path = self.folder / CODES
-        return _array(path, f"{name}_ids", np.str_).tolist(), _array(path, f"{name}_labels")
+        return _array(path, f"{name}_ids", "U").tolist(), _array(path, f"{name}_labels")
 
     def evaluate(self) -> Evaluation:
         """Evaluate the stored codes anew, as the run did.
@@ -165,7 +164,7 @@ class Unfinished:
     def changes(self) -> dict[str, Any] | None:
         """What was changed of the recipe, by dotted path; None: not known."""
         try:
-            changes = json.loads((self.folder / STARTED).read_text(encoding="utf-8"))
+            changes = read_json(self.folder / STARTED)
         except (OSError, ValueError):
             return None
         return changes if isinstance(changes, dict) else None
@@ -222,11 +221,12 @@ def _unique(values: list[Any]) -> list[Any]:
     return [value for place, value in enumerate(values) if value not in values[:place]]
 
 
-def _array(path: Path, name: str, kind: type[Any] | None = None) -> NDArray[Any]:
+def _array(path: Path, name: str, kinds: str = "") -> NDArray[Any]:
+    """Read an array, of one dimension and of a type of these kinds, if any are given."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return np.asarray(file[name], kind)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise HashbenchError(
-            f"{path} cannot be read ({error}); `hashbench results verify` names what is damaged"
-        ) from error
+        array = read_npz(path, [name])[name]
+        if kinds and not (array.dtype.kind in kinds and array.ndim == 1):
+            raise HashbenchError(f"{path} cannot be read: {name} is {array.dtype} {list(array.shape)}")
+    except HashbenchError as error:
+        raise HashbenchError(f"{error}; `hashbench results verify` names what is damaged") from error
+    return array
