@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fuzz.mutation import mutations
-from fuzz.outcome import refused
+from fuzz.outcomes import refused
 
 from hashbench import evaluate
 from hashbench.evaluation.files import load_codes, load_queries
