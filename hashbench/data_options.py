@@ -51,7 +51,7 @@ class ListOptions(FileOptions):
     """Of the lists: `multihot` (0 or 1 a class), `counts` (above 0 means yes), `id` (one class id), `ids`
     (any number of class ids); `auto`: `id` where lines have one value, `ids` in a file `…_label.txt` whose
     lines differ in length, else `multihot`."""
-    classes: int | None = Field(default=None, gt=0)
+    classes: int | None = Field(default=None, gt=0, le=1_000_000)
     """Number of classes of the lists, where neither a line nor a file `classes.txt` tells it."""
     columns: str | None = None
     """Order of the label columns of the lists, by its name; see the end of `hashbench data info`."""

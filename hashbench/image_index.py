@@ -13,7 +13,7 @@ import numpy as np
 
 from hashbench.data_options import FileOptions
 from hashbench.dataset import Split
-from hashbench.errors import HashbenchError, MissingDataError
+from hashbench.errors import HashbenchError, MissingDataError, quoted
 from hashbench.image_sets import FileImages
 from hashbench.lists import ImageList
 from hashbench.walking import skipped_warning, walk
@@ -70,7 +70,7 @@ class ImageIndex:
             )
         if len(files) > 1:
             raise HashbenchError(
-                f"{path!r} may be any of {len(files)} files: {', '.join(sorted(files)[:4])}"
+                f"{quoted(path)} may be any of {len(files)} files: {', '.join(sorted(files)[:4])}"
                 f"{', …' if len(files) > 4 else ''}; keep one, or give the path in the list in full"
             )
         return files[0] if files else None
@@ -122,16 +122,16 @@ def locate(
         for row, path in enumerate(entry.paths):
             if (earlier := listed_in.setdefault(path, row)) != row:
                 raise HashbenchError(
-                    f"{entry.where(row)}: {path!r} is there already ({entry.where(earlier)})"
+                    f"{entry.where(row)}: {quoted(path)} is there already ({entry.where(earlier)})"
                 )
             file = index.find(path)
             if file is None:
-                absent[f"{path!r} ({entry.where(row)})"] = path
+                absent[f"{quoted(path)} ({entry.where(row)})"] = path
                 continue
             if listed_as.setdefault(file, path) != path:  # would hide an image that is in two parts
                 raise HashbenchError(
-                    f"{entry.where(row)}: {path!r} is {file}, which is also listed as "
-                    f"{listed_as[file]!r}; list it under one path"
+                    f"{entry.where(row)}: {quoted(path)} is {file}, which is also listed as "
+                    f"{quoted(listed_as[file])}; list it under one path"
                 )
             files.append(file)
             rows.append(row)

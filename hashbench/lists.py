@@ -7,7 +7,6 @@ at the first comma. A byte order mark, CRLF, `\` in paths and blanks at the end 
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from collections.abc import Sequence
@@ -19,7 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashbench.data_options import LabelFormat
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, quoted
+from hashbench.json_files import MAX_DIGITS, parse_json
+
+_SPLIT_KEYS = {"train": ("train",), "query": ("query", "test"), "database": ("database", "db")}
 
 SAVED_BY_TORCH = (b"PK\x03\x04", b"\x80")  # a zip file, and a pickle; no text starts so
 
@@ -114,7 +116,9 @@ def read_names(file: Path) -> tuple[str, ...]:
     for number, line in enumerate(_lines(file), start=1):
         name = line.strip()
         if not name or name in names:
-            _refuse(file, number, "a name that is on no other line", repr(name) if name else "an empty line")
+            _refuse(
+                file, number, "a name that is on no other line", quoted(name) if name else "an empty line"
+            )
         names[name] = None
     return tuple(names)
 
@@ -132,28 +136,25 @@ def read_row_indices(file: Path, rows: int) -> dict[str, NDArray[np.int64]]:
     Raises:
         HashbenchError: It is not that, or a row is not in the list.
     """
+    expected = f"{file}: expected a JSON object with lists of rows for train, query and database"
     try:
-        content = json.loads(_text(file))
-        split = {
-            part: np.array(next(content[name] for name in names if name in content))
-            for part, names in (
-                ("train", ("train",)),
-                ("query", ("query", "test")),
-                ("database", ("database", "db")),
-            )
-        }
-    except (ValueError, TypeError, StopIteration) as error:
-        raise HashbenchError(
-            f"{file}: expected a JSON object with lists of rows for train, query and database"
-        ) from error
-    for part, indices in split.items():
-        if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+        content = parse_json(_text(file))
+    except ValueError as error:
+        raise HashbenchError(f"{expected} ({error})") from error
+    if not isinstance(content, dict):
+        raise HashbenchError(expected)
+    split = {}
+    for part, names in _SPLIT_KEYS.items():
+        indices = next((content[name] for name in names if name in content), None)
+        if indices is None:
+            raise HashbenchError(expected)
+        if not (isinstance(indices, list) and all(type(index) is int for index in indices)):
             raise HashbenchError(f"{file}: expected a list of row numbers for {part}")
-        if len(indices) and not (indices.min() >= 0 and indices.max() < rows):
+        if indices and not 0 <= min(indices) <= max(indices) < rows:
             raise HashbenchError(
-                f"{file}: {part} has rows from {indices.min()} to {indices.max()}; "
-                f"the list has 0 to {rows - 1}"
+                f"{file}: {part} has rows from {min(indices)} to {max(indices)}; the list has 0 to {rows - 1}"
             )
+        split[part] = np.array(indices, np.int64)
     return split
 
 
@@ -170,7 +171,7 @@ def write_list(file: Path, paths: Sequence[str], labels: NDArray[Any], classes: 
         HashbenchError: A path has a blank, which the format cannot express, or the file cannot be written.
     """
     if spaced := next((path for path in paths if len(path.split()) != 1), None):
-        raise HashbenchError(f"{spaced!r} has a blank, which a list cannot have; rename it")
+        raise HashbenchError(f"{quoted(spaced)} has a blank, which a list cannot have; rename it")
     if labels.ndim == 1:
         labels = np.eye(classes, dtype=np.uint8)[labels]
     rows = (f"{path} {' '.join(map(str, row))}\n" for path, row in zip(paths, labels.tolist(), strict=True))
@@ -181,6 +182,11 @@ def write_list(file: Path, paths: Sequence[str], labels: NDArray[Any], classes: 
         part.replace(file)
     except (OSError, UnicodeEncodeError) as error:
         raise HashbenchError(f"{file} cannot be written: {error}") from error
+
+
+def whole_number(text: str) -> int | None:
+    """Return the value of at most `MAX_DIGITS` decimal digits; None: the text is something else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
 
 
 def short_ids(paths: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -266,16 +272,17 @@ def _from_values(file: Path, rows: list[str], classes: int, *, counts: bool) -> 
         digits = characters[::2] - ord("0")
         if (characters[1::2] == ord(" ")).all() and digits.max() <= (9 if counts else 1):
             return (digits > 0).astype(np.uint8).reshape(len(rows), classes)
+    for number, row in enumerate(rows, start=1):
+        if (found := len(row.split())) != classes:
+            _refuse(file, number, f"{classes} labels", f"{found} labels")
     labels = np.zeros((len(rows), classes), np.uint8)
     for number, row in enumerate(rows, start=1):
-        values = row.split()
-        if len(values) != classes:
-            _refuse(file, number, f"{classes} labels", f"{len(values)} labels")
-        for column, value in enumerate(values):
-            if not (_is_number(value) if counts else value in ("0", "1")):
-                hint = "; if these are counts, say --data label_format=counts" if _is_number(value) else ""
-                _refuse(file, number, "counts" if counts else "labels 0 or 1", f"{value!r}{hint}")
-            labels[number - 1, column] = int(value) > 0
+        for column, value in enumerate(row.split()):
+            count = whole_number(value)
+            if count is None or not (counts or value in ("0", "1")):
+                hint = "" if count is None else "; if these are counts, say --data label_format=counts"
+                _refuse(file, number, "counts" if counts else "labels 0 or 1", f"{quoted(value)}{hint}")
+            labels[number - 1, column] = count > 0
     return labels
 
 
@@ -292,21 +299,18 @@ def _from_ids(file: Path, rows: list[str], classes: int | None, *, single: bool)
                 file, number, "one class id", f"{len(values)} values; several ids are --data label_format=ids"
             )
         for value in values:
-            if not (_is_number(value) and int(value) < classes):
-                _refuse(file, number, f"a class id from 0 to {classes - 1}", repr(value))
-            if labels[number - 1, int(value)]:  # 0 and 1 for each class look like ids
+            class_id = whole_number(value)
+            if class_id is None or class_id >= classes:
+                _refuse(file, number, f"a class id from 0 to {classes - 1}", quoted(value))
+            if labels[number - 1, class_id]:  # 0 and 1 for each class look like ids
                 _refuse(
                     file,
                     number,
                     "each class id once",
-                    f"{value!r} twice; 0 or 1 for each class is --data label_format=multihot",
+                    f"{quoted(value)} twice; 0 or 1 for each class is --data label_format=multihot",
                 )
-            labels[number - 1, int(value)] = 1
+            labels[number - 1, class_id] = 1
     return labels
-
-
-def _is_number(value: str) -> bool:
-    return value.isascii() and value.isdigit()
 
 
 def _refuse(file: Path, line: int, expected: str, found: str) -> NoReturn:

@@ -12,7 +12,7 @@ import numpy as np
 
 from hashbench.data_options import ListOptions
 from hashbench.dataset import ColumnOrders, Dataset, Split
-from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.errors import HashbenchError, UsageError, quoted, unknown_name
 from hashbench.image_index import locate
 from hashbench.image_sets import FileImages
 from hashbench.lists import (
@@ -307,7 +307,7 @@ def _columns(
     if orders and not known and named and len(named) == classes:
         every = {n for of_all in orders.values() for n in next(iter(of_all.values()))}
         unknown = min(set(named) - every, default=" and ".join(named))
-        raise HashbenchError(f"{name}: {CLASS_NAMES} names {unknown!r}, which is no class of {name}")
+        raise HashbenchError(f"{name}: {CLASS_NAMES} names {quoted(unknown)}, which is no class of {name}")
     if orders and not known:
         raise HashbenchError(
             f"{name}: the lists have {classes} classes; known are {' and '.join(map(str, sorted(orders)))}; "
@@ -321,6 +321,8 @@ def _columns(
     if order is not None:
         raise UsageError(f"--data columns={order}: {CLASS_NAMES} beside the lists already says their order")
     if len(named) != classes or set(named) != set(want):
-        strange = sorted(set(named) - set(want)) or [f"{len(named)} names for {classes} columns"]
+        strange = [*map(quoted, sorted(set(named) - set(want)))] or [
+            f"{len(named)} names for {classes} columns"
+        ]
         raise HashbenchError(f"{name}: {CLASS_NAMES} does not name the classes of the lists: {strange[0]}")
     return named, want

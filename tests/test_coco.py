@@ -171,8 +171,8 @@ def test_two_images_with_one_id(root: Path, part: str, number: int | str) -> Non
     file = root / f"coco/annotations/instances_{part}2014.json"
     edit(file, lambda content: content["images"].append({"id": number, "file_name": "other.jpg"}))
     message = (
-        rf"^{file}: two images have the id 16, train2014/COCO_train2014_000000000016\.jpg and {part}2014/"
-        r"other\.jpg; get it again$"
+        rf"^{file}: two images have the id 16, 'train2014/COCO_train2014_000000000016\.jpg' and '{part}2014/"
+        r"other\.jpg'; get it again$"
     )
     with pytest.raises(HashbenchError, match=message):
         load_dataset("coco", None, root)
@@ -203,6 +203,28 @@ def test_an_id_that_is_no_number_is_named(root: Path, kind: str, key: str, numbe
     with pytest.raises(HashbenchError, match=re.escape(message)) as raised:
         load_dataset("coco", None, root)
     assert f"the id {number!r} is not a whole number" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": ' + "[" * 2000, "cannot be read (expected at most 40 levels of lists and objects, got"),
+        ('{"images": [{"id": NaN}]}', "cannot be read (expected finite numbers, got NaN); get it again"),
+        (
+            '{"images": [{"id": ' + "9" * 5000 + "}]}",
+            "cannot be read (expected a number of at most 20 digits",
+        ),
+        (
+            '{"images": [{"id": "' + "9" * 5000 + '", "file_name": "a"}]}',
+            f"is not an instances file of COCO (ValueError(\"the id '{'9' * 149}… is not a whole number",
+        ),
+    ],
+)
+def test_json_that_python_trips_over(root: Path, text: str, message: str) -> None:
+    file = root / "coco/annotations/instances_val2014.json"
+    file.write_text(text)
+    with pytest.raises(HashbenchError, match=re.escape(f"{file} {message}")):
+        load_dataset("coco", None, root)
 
 
 def test_missing_images_are_an_error_or_left_out(root: Path) -> None:

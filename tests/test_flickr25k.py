@@ -111,6 +111,7 @@ def test_each_file_has_the_numbers_of_its_images(root: Path) -> None:
         ("-3\n", 1, "found '-3'"),
         ("1\n2.0\n", 2, "found '2.0'"),
         ("²\n", 1, "found '²'"),
+        ("9" * 5000, 1, "found '9{149}…; get"),
     ],
 )
 def test_a_line_that_is_no_number_of_an_image(tmp_path: Path, text: str, line: int, found: str) -> None:

@@ -23,6 +23,8 @@ from hashbench.lists import (
     write_list,
 )
 
+DIGITS = "9" * 5000  # more than Python reads
+
 
 def write(path: Path, text: str | bytes) -> Path:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -164,6 +166,11 @@ def test_label_formats(
         ("a 0 1\nb 0 x\n", 2, "counts", "line 2: expected counts, found 'x'"),
         ("a 0 1\nb 0 -1130179\n", 2, "counts", "line 2: expected counts, found '-1130179'"),
         ("a 0 1\nb 2\n", 2, "counts", "line 2: expected 2 labels, found 1 labels"),
+        (f"a 0 1\nb 2 {DIGITS}\n", 2, "counts", "line 2: expected counts, found '9{149}…; mend the line"),
+        (f"a 0 1\nb 1 {DIGITS}\n", 2, "multihot", "line 2: expected labels 0 or 1, found '9{149}…; mend"),
+        (f"a 1\nb {DIGITS}\n", 2, "id", "line 2: expected a class id from 0 to 1, found '9{149}…; mend"),
+        (f"a 1\nb 0 {DIGITS}\n", 2, "ids", "line 2: expected a class id from 0 to 1, found '9{149}…; mend"),
+        ("a 0 1\n", 10**9, "multihot", "line 1: expected 1000000000 labels, found 2 labels"),
     ],
 )
 def test_labels_that_do_not_fit_their_format(
@@ -214,7 +221,12 @@ def test_names_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("a\nb\na\n", "line 3: .* found 'a'"), ("a\n\nb", "line 2: .* found an empty line"), ("", "line 1")],
+    [
+        ("a\nb\na\n", "line 3: .* found 'a'"),
+        ("a\n\nb", "line 2: .* found an empty line"),
+        ("", "line 1"),
+        (f"{DIGITS}\n{DIGITS}\n", "line 2: .* found '9{149}…; mend"),
+    ],
 )
 def test_names_are_there_once(tmp_path: Path, text: str, found: str) -> None:
     with pytest.raises(HashbenchError, match=rf"n\.txt, {found}"):
@@ -243,7 +255,13 @@ def test_row_indices(tmp_path: Path, query: str, database: str) -> None:
         ('{"train": [0], "query": [0]}', "expected a JSON object with lists of rows for train, query"),
         ('{"train": [0], "query": [[0]], "db": [0]}', "expected a list of row numbers for query"),
         ('{"train": [0], "query": [0], "db": [0.5]}', "expected a list of row numbers for database"),
-        ('{"train": [0], "query": [0, [1]], "db": [0]}', "expected a JSON object"),
+        ('{"train": [0], "query": [0, [1]], "db": [0]}', "expected a list of row numbers for query"),
+        ('{"train": [0], "query": [true], "db": [0]}', "expected a list of row numbers for query"),
+        ('{"train": [0], "query": [0], "db": [1e5]}', "expected a list of row numbers for database"),
+        ('{"train": ' + "[" * 2000, r"expected a JSON object .* \(expected at most 40 levels of lists"),
+        ('{"train": [Infinity]}', r"expected a JSON object .* \(expected finite numbers, got Infinity\)"),
+        ('{"train": [' + "9" * 5000, r"expected a JSON object .* \(expected a number of at most 20 digits"),
+        ('{"train": [99999999999999999999], "query": [0], "db": [0]}', "train has rows from 99999999999999"),
         ('{"train": [0], "query": [-1], "db": [0]}', "query has rows from -1 to -1; the list has 0 to 4"),
     ],
 )

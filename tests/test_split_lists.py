@@ -302,7 +302,7 @@ def test_names_beside_the_lists_are_the_classes_of_an_unknown_dataset(write: Wri
 @pytest.mark.parametrize(
     ("classes", "options", "error", "message"),
     [
-        ("dog\nsea\ncat\n", {}, HashbenchError, r"toy: classes\.txt does not name the classes .*: cat$"),
+        ("dog\nsea\ncat\n", {}, HashbenchError, r"toy: classes\.txt does not name the classes .*: 'cat'$"),
         ("dog\nsea\nsea\n", {}, HashbenchError, r"classes\.txt, line 3: .* found 'sea'"),
         ("sky\nsea\n", {"classes": 3}, HashbenchError, r"of the lists: 2 names for 3 columns"),
         (

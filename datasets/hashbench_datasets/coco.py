@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,10 @@ import numpy as np
 from hashbench.data_options import ListOptions
 from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
 from hashbench.download import Archive
-from hashbench.errors import HashbenchError, MissingDataError
+from hashbench.errors import LONGEST, HashbenchError, MissingDataError, quoted
 from hashbench.image_index import locate_all
-from hashbench.lists import ImageList
+from hashbench.json_files import read_json
+from hashbench.lists import ImageList, whole_number
 from hashbench.protocol import Protocol, draw
 from hashbench.split_lists import LISTS, PROTOCOL, dataset_from_lists
 
@@ -37,6 +37,7 @@ CATEGORIES = (
 CLASSES = tuple(sorted(CATEGORIES))  # the order of nearly all lists
 ORDERS: ColumnOrders = {80: {"alphabetical": CLASSES, "official": CATEGORIES}}
 QUERIES, TRAIN = 5_000, 10_000
+MAX_BYTES = 1 << 30  # of an annotation file; the largest has 449 MB
 
 
 class COCO(DatasetPlugin):
@@ -166,19 +167,22 @@ def read_annotations(files: Sequence[Path]) -> ImageList:
                 number, name = _number(image["id"]), f"{folder}/{image['file_name']}"
                 if number in names:
                     raise HashbenchError(
-                        f"{file}: two images have the id {number}, {names[number]} and {name}; get it again"
+                        f"{file}: two images have the id {number}, {quoted(names[number])} and "
+                        f"{quoted(name)}; get it again"
                     )
                 names[number] = name
             categories = {_number(category["id"]): category["name"] for category in content["categories"]}
             if unknown := set(categories.values()) ^ set(CLASSES):
-                raise HashbenchError(f"{file} has other categories than COCO's 80, such as {min(unknown)!r}")
+                raise HashbenchError(
+                    f"{file} has other categories than COCO's 80, such as {quoted(min(unknown))}"
+                )
             for annotation in content["annotations"]:
                 number, category = _number(annotation["image_id"]), _number(annotation["category_id"])
                 classes.setdefault(number, set()).add(categories[category])
                 annotated_in.setdefault(number, file)
         except (KeyError, TypeError, ValueError) as error:
             raise HashbenchError(
-                f"{file} is not an instances file of COCO ({error!r}); get it again"
+                f"{file} is not an instances file of COCO ({repr(error)[: 2 * LONGEST]}); get it again"
             ) from error
     labelled = sorted(classes)
     for number in labelled:
@@ -200,11 +204,10 @@ def _number(value: Any) -> int:
     Raises:
         ValueError: It is something else.
     """
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise ValueError(f"the id {value!r} is not a whole number")
+    number = whole_number(value) if isinstance(value, str) else value
+    if isinstance(number, int) and not isinstance(number, bool):
+        return number
+    raise ValueError(f"the id {quoted(value)} is not a whole number")
 
 
 def _read_json(file: Path) -> Any:
@@ -213,7 +216,7 @@ def _read_json(file: Path) -> Any:
         return entry
 
     try:
-        return json.loads(file.read_bytes(), object_hook=without_outlines)
+        return read_json(file, without_outlines, MAX_BYTES)
     except (OSError, ValueError) as error:
         raise HashbenchError(f"{file} cannot be read ({error}); get it again") from error
 

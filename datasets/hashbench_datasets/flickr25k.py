@@ -11,9 +11,9 @@ import numpy as np
 from hashbench.data_options import ListOptions
 from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
 from hashbench.download import Archive
-from hashbench.errors import HashbenchError, MissingDataError
+from hashbench.errors import HashbenchError, MissingDataError, quoted
 from hashbench.image_index import locate_all
-from hashbench.lists import ImageList, read_names
+from hashbench.lists import ImageList, read_names, whole_number
 from hashbench.protocol import Protocol, draw
 from hashbench.split_lists import LISTS, PROTOCOL, dataset_from_lists
 
@@ -170,11 +170,12 @@ def read_annotations(folder: Path, classes: Sequence[str]) -> ImageList:
     for column, name in enumerate(classes):
         file = folder / f"{name}.txt"
         for line, text in enumerate(read_names(file), start=1):
-            if not (text.isascii() and text.isdigit() and 1 <= int(text) <= IMAGES):
+            number = whole_number(text)
+            if number is None or not 1 <= number <= IMAGES:
                 raise HashbenchError(
                     f"{file}, line {line}: expected the number of an image from 1 to {IMAGES}, found "
-                    f"{text!r}; get the annotations again"
+                    f"{quoted(text)}; get the annotations again"
                 )
-            labels[int(text) - 1, column] = 1
+            labels[number - 1, column] = 1
     paths = tuple(f"im{number}.jpg" for number in range(1, IMAGES + 1))
     return ImageList(folder, paths, labels, np.zeros(IMAGES, np.int64))

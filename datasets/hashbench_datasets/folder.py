@@ -24,7 +24,7 @@ from hashbench.class_folders import (
 from hashbench.class_folders import PROTOCOL as FOLDERS_RULE
 from hashbench.data_options import ListOptions
 from hashbench.dataset import About, Dataset, DatasetPlugin
-from hashbench.errors import HashbenchError, UsageError
+from hashbench.errors import HashbenchError, UsageError, quoted
 from hashbench.image_index import locate_all
 from hashbench.lists import ImageList, in_other_case
 from hashbench.protocol import Protocol
@@ -154,16 +154,16 @@ def read_labels(file: Path) -> tuple[ImageList, tuple[str, ...]]:
     if header[:1] != ["path"] or len({*classes} - {""}) < max(1, len(classes)) or not rows:
         raise HashbenchError(
             f"{file}, line 1: expected `path,label` or `path,<class>,<class>,…` and then images, found "
-            f"{','.join(header)!r} and {len(rows)} lines"
+            f"{quoted(','.join(header))} and {len(rows)} lines"
         )
     seen: set[str] = set()
     for line, (path, *values) in rows:
         if len(values) != len(classes):
             expected, found = f"{len(header)} values", str(1 + len(values))
         elif not path or path in seen:
-            expected, found = "a path that is on no other line", repr(path)
+            expected, found = "a path that is on no other line", quoted(path)
         elif classes != ("label",) and (wrong := set(values) - {"0", "1"}):
-            expected, found = "0 or 1 a class", repr(min(wrong))
+            expected, found = "0 or 1 a class", quoted(min(wrong))
         else:
             seen.add(path)
             continue
@@ -173,7 +173,10 @@ def read_labels(file: Path) -> tuple[ImageList, tuple[str, ...]]:
         classes = tuple(sorted(set().union(*named)))
         if not classes:
             raise HashbenchError(f"{file}: no image has a label, so that nothing could be evaluated")
-        labels = np.array([[name in names for name in classes] for names in named], np.uint8)
+        column = {name: place for place, name in enumerate(classes)}
+        labels = np.zeros((len(rows), len(classes)), np.uint8)
+        for row, names in enumerate(named):
+            labels[row, [column[name] for name in names]] = 1
     else:
         labels = np.array([row[1:] for _, row in rows]).astype(np.uint8)
     paths = tuple(row[0].replace("\\", "/") for _, row in rows)

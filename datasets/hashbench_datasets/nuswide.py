@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hashbench.data_options import ListOptions
 from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, quoted
 from hashbench.image_index import locate_all
 from hashbench.lists import ImageList, read_names
 from hashbench.protocol import Protocol, draw, draw_by_quota
@@ -246,10 +246,8 @@ def read_column(file: Path, images: int) -> NDArray[np.uint8]:
         )
     if len(digits) != images or digits.max() > 1:
         line = next(number for number, value in enumerate(lines, start=1) if value not in (b"0", b"1"))
-        raise HashbenchError(
-            f"{file}, line {line}: expected 0 or 1, found {lines[line - 1].decode(errors='replace')!r}; "
-            "get the file again"
-        )
+        found = quoted(lines[line - 1].decode(errors="replace"))
+        raise HashbenchError(f"{file}, line {line}: expected 0 or 1, found {found}; get the file again")
     return digits
 
 
