@@ -208,8 +208,10 @@ def _timm_model(name: str, image_size: int, pretrained: bool, options: dict[str,
                     f"the weights of {name} in {file} are damaged ({reason}); delete this file, and the next "
                     "run downloads it"
                 ) from error
+            homeless = "home directory" in reason
+            remedy = "set $HF_HOME to a folder for them" if homeless else "connect to the network once"
             raise HashbenchError(
-                f"the weights of {name} could not be loaded ({reason}); connect to the network once, or "
+                f"the weights of {name} could not be loaded ({reason}); {remedy}, or "
                 f"choose --set backbone={BUILT_IN}, whose weights are installed, or --set pretrained=false"
             ) from error
     return network

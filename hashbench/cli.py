@@ -148,7 +148,7 @@ def _refuse_empty(arguments: list[str]) -> None:
         if not argument.strip() or (option.startswith("--") and equals and not value.strip()):
             named = option if equals else before
             what = named if named.startswith("-") else f"the argument after {named}"
-            raise UsageError(f"{what} is empty; is a shell variable unset?")
+            raise UsageError(f"{what[:100]} is empty; is a shell variable unset?")
 
 
 def _list(kind: Kind, plugin: list[Path], as_json: bool) -> None:

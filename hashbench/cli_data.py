@@ -48,10 +48,9 @@ def info(
     """Say what a dataset is: protocols, counts, licence, source, layout, options."""
     add_plugins(plugin)
     from hashbench import registry
-    from hashbench.dataset import default_root
 
-    root = data_root or default_root()
-    described = _describe(name, registry.create_dataset(name), root)
+    made = registry.create_dataset(name)
+    described = _describe(name, made, registry.choose_root(made, data_root))
     if as_json:
         print_json(described)
     else:
@@ -171,7 +170,10 @@ def prepare(
 ) -> None:
     """Download what may be downloaded, say what only you can get, and write the lists of the split."""
     add_plugins(plugin)
-    made, root, chosen = _choose(name, protocol, data_root, lists, missing, settings)
+    from hashbench.dataset import default_root
+
+    root = data_root or default_root()  # even if the dataset needs none: lists go there
+    made, root, chosen = _choose(name, protocol, root, lists, missing, settings)
 
     from hashbench.locking import locked
     from hashbench.packing import pack as pack_images
@@ -235,11 +237,10 @@ def _choose(
     settings: list[str],
 ) -> tuple[DatasetPlugin, Path, str]:
     from hashbench import registry
-    from hashbench.dataset import default_root
 
     made = registry.create_dataset(name, **data_options(lists, missing, settings))
     chosen = registry.choose_protocol(name, made, protocol)
-    return made, data_root or default_root(), chosen
+    return made, registry.choose_root(made, data_root), chosen
 
 
 def _show(found: Verification) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hashbench.data_options import DataOptions
 from hashbench.download import Archive
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, UsageError
 from hashbench.image_sets import ArrayImages, FileImages, Images
 from hashbench.protocol import Overlaps, Protocol, fingerprint, overlaps
 
@@ -237,6 +237,7 @@ class DatasetPlugin(ABC):
         about: Where it is from.
         downloads: What `hashbench data prepare` fetches.
         column_orders: What label columns of list files mean.
+        needs_root: Whether `load` reads anything below the folder of the data.
         options: What the user chose.
     """
 
@@ -247,6 +248,7 @@ class DatasetPlugin(ABC):
     about: ClassVar[About] = About()
     downloads: ClassVar[Sequence[Archive]] = ()
     column_orders: ClassVar[ColumnOrders] = {}
+    needs_root: ClassVar[bool] = True
 
     def __init__(self, options: DataOptions | None = None) -> None:
         """Keep the options.
@@ -270,9 +272,20 @@ class DatasetPlugin(ABC):
 
 
 def default_root() -> Path:
-    """The folder of the data where the user names none: `$HASHBENCH_DATA`, else `~/.cache/hashbench/data`."""
+    """Return the folder of the data where the user names none.
+
+    It is `$HASHBENCH_DATA`, else `~/.cache/hashbench/data`.
+
+    Raises:
+        UsageError: There is no home folder, as in a container whose user has no entry in /etc/passwd.
+    """
     named = os.environ.get("HASHBENCH_DATA", "").strip()  # one that is empty counts as unset
-    return Path(named or "~/.cache/hashbench/data").expanduser()
+    try:
+        return Path(named or "~/.cache/hashbench/data").expanduser()
+    except RuntimeError:
+        raise UsageError(
+            "this user has no home folder; name the folder of the data by --data-root DIR or $HASHBENCH_DATA"
+        ) from None
 
 
 def unlabelled(labels: NDArray[Any]) -> NDArray[np.bool_]:

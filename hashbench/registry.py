@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,7 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hashbench.errors import HashbenchError, UsageError, unknown_name
-from hashbench.plugin_files import find_specs, import_file, module_name, read_source, read_table
+from hashbench.plugin_files import (
+    find_specs,
+    import_file,
+    module_name,
+    parse_source,
+    read_source,
+    read_table,
+)
 from hashbench.sources import plugin_modules
 
 if TYPE_CHECKING:
@@ -93,8 +101,8 @@ class Entry:
         """First line of the docstring of the target's module, read without importing it."""
         try:
             file = self._own_file()
-            docstring = ast.get_docstring(ast.parse(file.read_bytes())) if file else None
-        except (OSError, SyntaxError, ValueError):  # it cannot be read
+            docstring = ast.get_docstring(parse_source(file.read_bytes())) if file else None
+        except (OSError, SyntaxError):  # it cannot be read
             return ""
         return docstring.splitlines()[0] if docstring else ""
 
@@ -241,6 +249,24 @@ def choose_protocol(name: str, plugin: DatasetPlugin, protocol: str | None) -> s
     return protocol
 
 
+def choose_root(plugin: DatasetPlugin, root: Path | str | None) -> Path:
+    """Return the folder of the data: the one that the user named, else the default one.
+
+    Raises:
+        UsageError: Neither is there, and the dataset needs one.
+    """
+    from hashbench.dataset import default_root
+
+    if root is not None and not str(root).strip():
+        raise UsageError("root is empty; give the folder of the data, or None for the default one")
+    try:
+        return default_root() if root is None else Path(root)
+    except UsageError:
+        if plugin.needs_root:
+            raise
+        return Path(os.devnull)
+
+
 def load_dataset(
     name: str, protocol: str | None = None, root: Path | str | None = None, **options: Any
 ) -> Dataset:
@@ -256,13 +282,10 @@ def load_dataset(
         UsageError: No such dataset, protocol or option.
         HashbenchError: The data is not there, or not sound.
     """
-    from hashbench.dataset import default_root
     from hashbench.packing import use_packed
 
     plugin = create_dataset(name, **options)
-    if root is not None and not str(root).strip():
-        raise UsageError("root is empty; give the folder of the data, or None for the default one")
-    root = default_root() if root is None else Path(root)
+    root = choose_root(plugin, root)
     dataset = read_dataset(name, plugin, choose_protocol(name, plugin, protocol), root)
     return use_packed(dataset, root) if plugin.options.packed else dataset
 

@@ -128,7 +128,7 @@ def data_options(lists: Path | None, missing: str | None, settings: list[str]) -
     own_flags = {"name": "dataset", "protocol": "protocol", "root": "data-root"}
     for key, equals, value in (setting.partition("=") for setting in settings):
         if equals and not value.strip():
-            raise UsageError(f"--data {key} is empty; is a shell variable unset?")
+            raise UsageError(f"--data {key[:100]} is empty; is a shell variable unset?")
         if key in own_flags:
             raise UsageError(f"--data {key}: use the flag --{own_flags[key]}")
     flags = {"lists": lists, "missing": missing}

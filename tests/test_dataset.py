@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numba.core.caching import NullCache
 from PIL import Image
 
 from hashbench.data_options import DataOptions
 from hashbench.dataset import Dataset, Split, default_root
 from hashbench.errors import HashbenchError, UsageError
+from hashbench.evaluation.compiled import compiled
 from hashbench.feature_cache import cache_folder
 from hashbench.image_sets import ArrayImages, FileImages, Images
 from hashbench.protocol import Overlaps, fingerprint
@@ -274,6 +278,47 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, valu
         monkeypatch.setenv("HASHBENCH_CACHE", value)
     assert (default_root(), cache_folder()) == expected
     assert default_root() == Path("~/.cache/hashbench/data").expanduser()
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without a home folder, as in a container."""
+    pwd = pytest.importorskip("pwd")
+
+    def unknown(_: int) -> None:
+        raise KeyError("getpwuid(): uid not found")
+
+    for variable in ("HOME", "HASHBENCH_DATA", "HASHBENCH_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_folder_a_root_is_asked_for_only_when_needed(
+    cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "this user has no home folder; name the folder of the data by --data-root DIR or $HASHBENCH_DATA"
+    assert len(load_dataset("digits").train) == 1597
+    assert cli("data", "info", "digits").code == 0
+    assert cache_folder() is None
+    with pytest.raises(UsageError, match=re.escape(line)):
+        load_dataset("cifar10")
+    for command in (["run", "--method", "lsh", "--dataset", "cifar10"], ["data", "prepare", "digits"]):
+        done = cli(*command)
+        assert (done.code, done.err) == (2, f"hashbench: error: {line}\n")
+    monkeypatch.setenv("HASHBENCH_DATA", str(tmp_path / "data"))
+    with pytest.raises(UsageError, match=re.escape(f"there is no folder {tmp_path / 'data'}")):
+        load_dataset("folder")
+
+
+@pytest.mark.usefixtures("no_home")
+def test_without_a_home_folder_numba_makes_none() -> None:
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    loop: Any = compiled(add)
+    assert isinstance(loop._cache, NullCache)
+    assert loop(1, 2) == 3
 
 
 @pytest.mark.parametrize("root", ["", " "])

@@ -31,6 +31,8 @@ class Digits(DatasetPlugin):
         notes=("It has no split that hashing papers agree on; it is for quick and offline runs.",),
     )
 
+    needs_root: ClassVar[bool] = False
+
     def load(self, root: Path, protocol: str) -> Dataset:
         """Read the dataset out of scikit-learn; see `DatasetPlugin.load`."""
         from sklearn.datasets import load_digits  # slow to import
