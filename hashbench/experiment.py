@@ -48,7 +48,6 @@ from hashbench.results import (
     Record,
     SplitRecord,
     Timing,
-    new_run_folder,
     read_record,
     run_folder,
     run_id_of,
@@ -56,6 +55,7 @@ from hashbench.results import (
     write_record,
 )
 from hashbench.run_files import curves, restore, save_codes, save_queries, save_weights
+from hashbench.run_folders import new_run_folder, tidy
 from hashbench.selection import BACKBONE
 from hashbench.training import DEFAULT, Execution, train
 from hashbench.validation import evaluate_together, hold_out, scorer
@@ -173,6 +173,8 @@ def run(
     source = source_of(config)
     identifier = run_id(config, dataset, source)
     folder = run_folder(results, config.dataset, config.protocol, config.method, config.bits, identifier)
+    if processes.is_first():
+        tidy(folder)
     if processes.firsts(folder.exists()) and not force:
         return Run(read_record(folder), folder, existed=True)
     with explained(config, "a first look at the network", ENCODE_LESS):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from hashbench.download import file_digest
+from hashbench.durable import replacing
 from hashbench.messages import say
 
 ROOM = 1 << 30
@@ -124,6 +125,8 @@ def load(folder: Path, key: str) -> NDArray[np.float32] | None:
         if found.key != key or file_digest(file, "sha256") != found.sha256:
             raise ValueError("it has changed since it was written")
         features: NDArray[np.float32] = np.load(file, mmap_mode="c")
+        if features.shape != (found.facts.images, found.facts.dimensions):
+            raise ValueError("its shape is not what its index says")
     except (OSError, ValueError):
         say(f"warning: features in the cache are damaged ({index}); they are computed again")
         return None
@@ -176,8 +179,8 @@ def store(folder: Path, key: str, facts: Facts, rows: Iterable[NDArray[np.float3
         file = _features(folder, key, sha256)
         partial.replace(file)
         index = _Index(key=key, sha256=sha256, created=datetime.now(timezone.utc), facts=facts)
-        partial.write_text(index.model_dump_json(indent=2), encoding="utf-8")
-        partial.replace(folder / f"{key}.json")
+        with replacing(folder / f"{key}.json") as named:
+            named.write_text(index.model_dump_json(indent=2), encoding="utf-8")
     finally:
         partial.unlink(missing_ok=True)
     _clean(folder, key, ".npy", besides=file)  # what the index named before

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashbench.data_options import LabelFormat
+from hashbench.durable import replacing
 from hashbench.errors import HashbenchError, quoted
 from hashbench.json_files import MAX_DIGITS, parse_json
 
@@ -175,11 +176,9 @@ def write_list(file: Path, paths: Sequence[str], labels: NDArray[Any], classes: 
     if labels.ndim == 1:
         labels = np.eye(classes, dtype=np.uint8)[labels]
     rows = (f"{path} {' '.join(map(str, row))}\n" for path, row in zip(paths, labels.tolist(), strict=True))
-    part = file.with_name(f".{file.name}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="\n") as output:
+        with replacing(file) as part, part.open("w", encoding="utf-8", newline="\n") as output:
             output.writelines(rows)
-        part.replace(file)
     except (OSError, UnicodeEncodeError) as error:
         raise HashbenchError(f"{file} cannot be written: {error}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,8 +20,10 @@ from PIL import Image
 from hashbench.dataset import Dataset, Split
 from hashbench.decoding import decode
 from hashbench.download import file_digest
+from hashbench.durable import put_back, put_in_place
 from hashbench.errors import HashbenchError
 from hashbench.image_sets import FileImages, Images
+from hashbench.json_files import parse_json
 from hashbench.locking import locked
 from hashbench.preemption import PreemptionError
 from hashbench.threads import in_threads
@@ -29,6 +32,11 @@ QUALITY = 95  # of JPEG, without chroma subsampling
 INDEX = "index.json"
 CHECKSUM = "index.sha256"  # of the index, as sha256sum writes it; the index has those of the images
 PIECE = 1 << 22  # bytes that are hashed at once
+
+_INDEX_TYPES = {
+    **{"size": int, "sha256": str, "exif": bool, "truncated": bool},
+    **{"pieces": list, "ids": list, "ends": list},
+}
 
 
 class PackedImages(Images):
@@ -122,12 +130,12 @@ def pack(dataset: Dataset, root: Path, size: int) -> Path:
     unique = {name: (part, row) for part in parts for row, name in enumerate(part.ids)}
     folder = packed_folder(dataset, root)
     partial = folder.with_name(f".{folder.name}.new")
-    old = folder.with_name(f".{folder.name}.old")
     try:
         with locked(folder.parent):
+            put_back(folder)
             if _made(dataset, root, size):
                 return folder
-            for leftover in (partial, old):  # of a process that was killed
+            for leftover in folder.parent.glob(".*.new"):  # of a process that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
             partial.mkdir()
             ends, digest = [], hashlib.sha256()
@@ -144,11 +152,9 @@ def pack(dataset: Dataset, root: Path, size: int) -> Path:
             text = json.dumps({**index, "ids": [*unique], "ends": ends})
             (partial / INDEX).write_text(text, encoding="utf-8")
             (partial / CHECKSUM).write_text(f"{file_digest(partial / INDEX, 'sha256')}  {INDEX}\n")
-            if folder.exists():
-                folder.rename(old)
-            partial.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
+            put_in_place(partial, folder)
     except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
         raise HashbenchError(
             f"{folder} cannot be written ({error}); make room, or choose another --data-root"
         ) from error
@@ -186,7 +192,7 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
         index_sha256 = hashlib.sha256(text).hexdigest()
         if (folder / CHECKSUM).read_bytes() != f"{index_sha256}  {INDEX}\n".encode():
             raise ValueError(f"{INDEX} has changed since it was written")
-        index = json.loads(text)
+        index = _parse_index(text)
         made = {name: index[name] for name in decoding}
         if made != decoding:
             options = ", ".join(f"{name}={value}" for name, value in made.items())
@@ -201,6 +207,8 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
         if os.environ.get("LOCAL_RANK", "0") == "0" and _piece_digests(data) != index["pieces"]:
             raise ValueError(f"{data.name} has changed since it was written")
         ends = index["ends"]
+        if ends[-1:] != [data.stat().st_size]:
+            raise ValueError(f"{INDEX} does not end where {data.name} does")
         spans = dict(zip(index["ids"], zip([0, *ends[:-1]], ends, strict=True), strict=True))
         parts = {
             name: Split(
@@ -224,6 +232,22 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
         database=parts["database"],
         options={**dataset.options, "packed": packed},
     )
+
+
+def _parse_index(text: bytes) -> dict[str, Any]:
+    """Parse an index, which may be anything, since a checksum says nothing about who wrote it."""
+    index = parse_json(text)
+    if not (
+        isinstance(index, dict)
+        and all(type(index.get(name)) is expected for name, expected in _INDEX_TYPES.items())
+        and index["size"] > 0
+        and re.fullmatch("[0-9a-f]{64}", index["sha256"])
+        and all(type(image_id) is str for image_id in index["ids"])
+        and all(type(end) is int for end in index["ends"])
+        and [0, *index["ends"]] == sorted([0, *index["ends"]])
+    ):
+        raise ValueError(f"{INDEX} is not the index of a packed copy")
+    return index
 
 
 def _piece_digests(file: Path) -> list[str]:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
-import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-from uuid import uuid4
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from hashbench.config import EvaluationConfig, SelectionConfig
+from hashbench.config import EvaluationConfig, RunConfig, SelectionConfig
 from hashbench.data_options import SPLIT_OPTIONS
-from hashbench.errors import HashbenchError
+from hashbench.errors import LONGEST, HashbenchError
 from hashbench.evaluation import CodeHealth
-from hashbench.locking import LOCK, owned
+from hashbench.json_files import read_json
 from hashbench.protocol import Overlaps
 
 RECORD = "record.json"
@@ -36,8 +40,10 @@ STATES = "states"  # folder, until a run ends: from where it can go on
 IDENTITY = "identity.json"  # among the states: of which run they are
 THREADS = "threads"  # key beside that identity: numbers of threads so far, which the run id does not cover
 
-_REPLACED = ".replaced"
-_ABANDONED_S = 7 * 24 * 3600  # no run is silent for so long
+
+Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
+"""Of a method or dataset; see `registry.entries`."""
+MetricName = Annotated[str, Field(pattern=r"^\w+@(all|[1-9]\d{0,17}|H<=\d{1,18})$")]
 
 
 class _Part(BaseModel):
@@ -47,9 +53,9 @@ class _Part(BaseModel):
 class SplitRecord(_Part):
     """What the run was trained and evaluated on."""
 
-    query: int
-    train: int
-    database: int
+    query: PositiveInt
+    train: PositiveInt
+    database: PositiveInt
     sha256: str
     overlaps: Overlaps
     warnings: tuple[str, ...]
@@ -136,18 +142,18 @@ class Record(_Part):
 
     schema_version: Literal[4] = 4
     run_id: str
-    method: str
-    dataset: str
+    method: Name
+    dataset: Name
     protocol: str
-    bits: int
+    bits: PositiveInt
     seed: int
     config: dict[str, Any]
     split: SplitRecord
-    metrics: dict[str, Metric]
+    metrics: dict[MetricName, Metric]
     queries_without_relevant: int
     health: CodeHealth
     timing: Timing
-    environment: dict[str, Any]
+    environment: dict[str, str | int | list[int] | None]
     created: AwareDatetime
     evaluator: int
     changes: dict[str, Any] | None
@@ -186,13 +192,17 @@ class Record(_Part):
 
     @field_validator("config")
     @classmethod
-    def _says_how_it_was_evaluated(cls, config: dict[str, Any]) -> dict[str, Any]:
-        given = config.get("evaluation")
-        lacking = EvaluationConfig.model_fields.keys() - (given if isinstance(given, dict) else {})
-        if lacking:
-            raise ValueError(f"evaluation lacks {', '.join(sorted(lacking))}")
-        EvaluationConfig.model_validate(given)
-        return config
+    def _is_a_configuration(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Check all settings; those that a later version brings must be in `_LATER`."""
+        _require_all(RunConfig, config, "config")
+        _require_all(EvaluationConfig, config["evaluation"], "evaluation")
+        return RunConfig.model_validate(config).model_dump(mode="json")
+
+
+def _require_all(section: type[BaseModel], settings: Any, name: str) -> None:
+    lacking = section.model_fields.keys() - (settings if isinstance(settings, dict) else {})
+    if lacking:
+        raise ValueError(f"{name} lacks {', '.join(sorted(lacking))}")
 
 
 # Keys of a record, by the first version that has them.
@@ -286,14 +296,18 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / RECORD
     try:
-        return Record.model_validate_json(path.read_bytes())
+        return Record.model_validate(read_json(path))
     except OSError as error:
         raise HashbenchError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        where = ".".join(map(str, first["loc"]))[:LONGEST] or "the file"
         raise HashbenchError(
-            f"{path} is not a record ({where}: {first['msg']}); run it again with --force"
+            f"{path} is not a record ({where}: {first['msg'][:LONGEST]}); run it again with --force"
+        ) from error
+    except ValueError as error:
+        raise HashbenchError(
+            f"{path} is not a record (the file: {error}); run it again with --force"
         ) from error
 
 
@@ -305,65 +319,3 @@ def write_record(record: Record, folder: Path) -> None:
         file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextmanager
-def new_run_folder(final: Path, *, resume: bool = False) -> Iterator[Path]:
-    """A folder to write a run into, which becomes `final` when the block ends well.
-
-    Until then it is hidden, beside `final`; whatever happens to the process, `final` is the old run or the
-    new one. After a failure it stays, for its log and states, until the same run starts again a week later.
-
-    Args:
-        final: Where the run belongs.
-        resume: Take the newest folder of the same run that was stopped and has a state, if there is one.
-
-    Raises:
-        HashbenchError: Something could not be written, or the run to resume still goes on.
-    """
-    stopped = stopped_runs(final) if resume else []
-    partial = stopped[0] if stopped else final.with_name(f".{final.name}.{uuid4().hex[:8]}")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        _tidy(final, partial)
-        with owned(partial / LOCK) as free:
-            if not free:
-                raise HashbenchError(f"{partial} is written by another process; let it end, or stop it")
-            yield partial
-        try:
-            partial.rename(final)
-        except OSError:
-            if not final.exists():
-                raise
-            replaced = partial.with_name(f"{partial.name}{_REPLACED}")
-            final.rename(replaced)
-            partial.rename(final)
-            shutil.rmtree(replaced, ignore_errors=True)
-        shutil.rmtree(final / STATES, ignore_errors=True)
-    except OSError as error:
-        raise HashbenchError(
-            f"{partial} cannot be written ({error}); make room, or choose --results DIR"
-        ) from error
-
-
-def stopped_runs(final: Path) -> list[Path]:
-    """The folders of a run that have not ended and have a state, the newest first."""
-    folders = [
-        folder
-        for folder in final.parent.glob(f".{glob.escape(final.name)}.*")
-        if next((folder / STATES).glob("*.pt"), None) is not None
-    ]
-    return sorted(folders, key=_last_change, reverse=True)
-
-
-def _tidy(final: Path, partial: Path) -> None:
-    """Put back, or remove, what processes that were killed left of the same run, but for `partial`."""
-    for folder in set(final.parent.glob(f".{glob.escape(final.name)}.*")) - {partial}:
-        if folder.name.endswith(_REPLACED) and not final.exists():
-            folder.rename(final)
-        elif folder.name.endswith(_REPLACED) or _last_change(folder) < time.time() - _ABANDONED_S:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _last_change(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))

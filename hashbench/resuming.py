@@ -14,7 +14,8 @@ from hashbench.errors import UsageError
 from hashbench.experiment import identity, run_id, source_of
 from hashbench.json_files import read_json
 from hashbench.locking import LOCK, owned
-from hashbench.results import IDENTITY, STATES, THREADS, run_folder, stopped_runs
+from hashbench.results import IDENTITY, STATES, THREADS, run_folder
+from hashbench.run_folders import stopped_runs
 
 SHOWN = 6  # differences
 

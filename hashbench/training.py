@@ -324,6 +324,7 @@ class _Descent:
             return
         assert self.log is not None
         self.log.flush()
+        os.fsync(self.log.fileno())  # a state never knows more of the log than the disk does
         save_state(
             self.folder / STATES,
             self.step,
@@ -368,7 +369,13 @@ class _Descent:
         if not processes.is_first():
             return None
         log = stack.enter_context((self.folder / LOG).open("a", encoding="utf-8"))
-        log.truncate(state["log"] if state is not None else 0)
+        length, written = 0 if state is None else state["log"], os.fstat(log.fileno()).st_size
+        if written < length:
+            raise HashbenchError(
+                f"{self.folder / LOG} has {written:,} bytes, and had {length:,} when the state was saved; "
+                "put it back, or start anew without --resume"
+            )
+        log.truncate(length)
         log.seek(0, os.SEEK_END)  # where `tell` else is before anything is written
         return log
 

@@ -1,25 +1,21 @@
 """Records: whole or not at all, and validated when read."""
 
-import errno
 import hashlib
 import json
-import os
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from hashbench import HashbenchError, Record, read_record
-from hashbench.config import EvaluationConfig
+from hashbench.config import BackboneConfig, EvaluationConfig, RunConfig
 from hashbench.evaluation import CodeHealth
-from hashbench.locking import LOCK
 from hashbench.protocol import Overlaps
 from hashbench.results import (
     Metric,
     SplitRecord,
     Timing,
     checksum,
-    new_run_folder,
     run_folder,
     write_record,
 )
@@ -31,7 +27,10 @@ RECORD = Record(
     protocol="default",
     bits=16,
     seed=0,
-    config={"evaluation": EvaluationConfig(k=("all",)).model_dump(mode="json")},
+    config=RunConfig(
+        method="wch", dataset="digits", protocol="default", bits=16, seed=0, device="cpu",
+        backbone=BackboneConfig(name="resnet18"), evaluation=EvaluationConfig(k=("all",)),
+    ).model_dump(mode="json"),
     split=SplitRecord(
         query=1, train=2, database=3, sha256="00", warnings=("one",),
         overlaps=Overlaps(query_database=0, query_train=0, train_database=2),
@@ -113,89 +112,3 @@ def test_a_record_has_the_keys_of_its_version(
 def test_the_place_of_a_record(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, "digits", "default", "wch", 16, "id")
     assert folder == tmp_path / "digits@default" / "wch" / "16bit" / "id"
-
-
-def test_a_folder_appears_when_its_block_ends(tmp_path: Path) -> None:
-    final = tmp_path / "a" / "run"
-    with new_run_folder(final) as partial:
-        (partial / "x").write_text("1")
-        assert not final.exists()
-    assert (final / "x").read_text() == "1"
-    with new_run_folder(final) as partial:
-        (partial / "x").write_text("2")
-    assert (final / "x").read_text() == "2"
-    assert [path.name for path in final.parent.iterdir()] == ["run"]
-
-
-def test_a_failure_leaves_the_old_run_and_the_new_log(tmp_path: Path) -> None:
-    final = tmp_path / "run"
-    with new_run_folder(final) as partial:
-        (partial / "x").write_text("old")
-    with pytest.raises(ZeroDivisionError), new_run_folder(final) as partial:
-        (partial / "log.jsonl").write_text("so far")
-        raise ZeroDivisionError
-    assert (final / "x").read_text() == "old"
-    assert (partial / "log.jsonl").read_text() == "so far"
-    with new_run_folder(final) as again:
-        assert [file.name for file in again.iterdir()] == [LOCK]
-
-
-def test_what_was_left_long_ago_is_removed(tmp_path: Path) -> None:
-    old, fresh, other = tmp_path / ".run.0", tmp_path / ".run.1", tmp_path / ".run2.0"
-    busy = tmp_path / ".run.2"  # an old folder whose log still grows
-    for folder in (old, fresh, other, busy):
-        folder.mkdir()
-    (busy / "log.jsonl").write_text("")
-    for folder in (old, fresh, other, busy):
-        if folder is not fresh:
-            os.utime(folder, (0, 0))
-    with new_run_folder(tmp_path / "run"):
-        pass
-    assert {path.name for path in tmp_path.iterdir()} == {"run", ".run.1", ".run.2", ".run2.0"}
-
-
-@pytest.mark.parametrize("renames", [0, 1, 2])
-def test_a_kill_while_replacing_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
-) -> None:
-    """Stop before the n-th rename that replaces an old run, as a kill would."""
-    final = tmp_path / "run"
-    with new_run_folder(final) as partial:
-        (partial / "x").write_text("old")
-
-    rename, done = Path.rename, []
-
-    def killed(self: Path, target: Path) -> Path:
-        if len(done) == renames + 1:  # the first one fails, since the folder exists
-            raise KeyboardInterrupt
-        done.append(self)
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", killed)
-    if renames < 2:
-        with pytest.raises(KeyboardInterrupt), new_run_folder(final) as partial:
-            (partial / "x").write_text("new")
-    else:
-        with new_run_folder(final) as partial:
-            (partial / "x").write_text("new")
-    monkeypatch.undo()
-    with pytest.raises(ZeroDivisionError), new_run_folder(final):
-        raise ZeroDivisionError
-    assert (final / "x").read_text() == ("new" if renames == 2 else "old")
-
-
-def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
-    with (
-        pytest.raises(HashbenchError, match="No space left on device.*make room"),
-        new_run_folder(tmp_path / "run"),
-    ):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(HashbenchError, match="cannot be written .*choose --results"),
-        new_run_folder(tmp_path / "file" / "run"),
-    ):
-        pass

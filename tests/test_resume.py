@@ -29,7 +29,8 @@ from hashbench.encoding import encode
 from hashbench.experiment import build_method
 from hashbench.locking import LOCK
 from hashbench.preemption import PreemptionError, stoppable
-from hashbench.results import IDENTITY, LOG, STATES, new_run_folder, run_folder, stopped_runs
+from hashbench.results import IDENTITY, LOG, STATES, run_folder
+from hashbench.run_folders import new_run_folder, stopped_runs
 from hashbench.resuming import require_same_settings
 from hashbench.states import last_step, save_state
 from hashbench.training import Execution, Training, train

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from uuid import uuid4
 
+from hashbench.durable import replacing
 from hashbench.errors import HashbenchError, UsageError
 
 
@@ -17,12 +17,8 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     if not path.parent.is_dir():
         raise UsageError(f"{path} cannot be written, since there is no folder {path.parent}")
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
-        try:
+        with replacing(path) as partial:
             partial.write_bytes(content)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         raise HashbenchError(f"{path} cannot be written ({error.strerror}); choose another place") from error

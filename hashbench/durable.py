@@ -1,0 +1,103 @@
+"""Files and folders that are on the disk whole, or not there: written through, and put in place at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a new name beside a file, where a block writes; what is there then becomes the file.
+
+    Whatever happens, the file is the old one or the new one, and nothing else is left.
+    """
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Write a file, or the names in a folder, through to the disk."""
+    if path.is_dir() and os.name == "nt":  # which opens no folders
+        return
+    file = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def sync_tree(folder: Path) -> None:
+    """Write all that is in a folder through to the disk."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+
+
+def put_in_place(new: Path, folder: Path) -> None:
+    """Let a finished folder become another one, in place of what may be there; both have the same parent.
+
+    Where the system can exchange two folders at once, as Linux can on most file systems, the place is never
+    empty. Else what was there waits as `set_aside` says, from where `put_back` restores it.
+
+    Raises:
+        OSError: It cannot be done; what was there is there.
+    """
+    sync_tree(new)
+    while True:
+        try:
+            new.rename(folder)
+            break
+        except OSError:
+            if not folder.exists():
+                raise
+        if _exchange(new, folder):
+            break
+        shutil.rmtree(set_aside(folder), ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process was faster
+            folder.rename(set_aside(folder))
+    sync(folder.parent)
+    for replaced in (new, set_aside(folder)):
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def set_aside(folder: Path) -> Path:
+    """Return where a folder waits while another one takes its place."""
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+def put_back(folder: Path) -> None:
+    """Restore a folder that was set aside by a process that was killed; remove it if its place was taken."""
+    waiting = set_aside(folder)
+    if waiting.is_dir() and not folder.exists():
+        waiting.rename(folder)
+    shutil.rmtree(waiting, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders at once; return False if the system, or the file system, cannot."""
+    call = _renameat2()
+    paths = os.fsencode(one), os.fsencode(other)
+    return call is not None and call(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0
+
+
+@cache
+def _renameat2() -> Any:
+    try:
+        return ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # another system, or an older C library
+        return None

@@ -1,0 +1,90 @@
+"""Folders of runs: hidden while a run goes on, in place once it has a record; what killed processes left."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from hashbench.durable import put_back, put_in_place, set_aside
+from hashbench.errors import HashbenchError
+from hashbench.locking import LOCK, owned
+from hashbench.results import RECORD, STATES
+
+_ABANDONED_S = 7 * 24 * 3600  # no run is silent for so long
+_SETTLED_S = 60  # a process that has just made a folder may not own it yet
+
+
+@contextmanager
+def new_run_folder(final: Path, *, resume: bool = False) -> Iterator[Path]:
+    """Yield a folder to write a run into, which becomes `final` when the block ends well.
+
+    Until then it is hidden, beside `final`; whatever happens to the process, `final` is the old run or the
+    new one, and all of it is on the disk. After a failure the folder stays, for its log and states, until the
+    same run has a record, or starts again a week later.
+
+    Args:
+        final: Where the run belongs.
+        resume: Take the newest folder of the same run that was stopped and has a state, if there is one.
+
+    Raises:
+        HashbenchError: Something could not be written, or the run to resume still goes on.
+    """
+    stopped = stopped_runs(final) if resume else []
+    partial = stopped[0] if stopped else final.with_name(f".{final.name}.{uuid4().hex[:8]}")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        tidy(final, partial)
+        with owned(partial / LOCK) as free:
+            if not free:
+                raise HashbenchError(f"{partial} is written by another process; let it end, or stop it")
+            yield partial
+            put_in_place(partial, final)
+            (final / LOCK).unlink(missing_ok=True)
+        shutil.rmtree(final / STATES, ignore_errors=True)
+    except OSError as error:
+        raise HashbenchError(
+            f"{partial} cannot be written ({error}); make room, or choose --results DIR"
+        ) from error
+
+
+def stopped_runs(final: Path) -> list[Path]:
+    """Return the folders of a run that have not ended and have a state, the newest first."""
+    folders = [folder for folder in _hidden(final) if next((folder / STATES).glob("*.pt"), None) is not None]
+    return sorted(folders, key=_last_change, reverse=True)
+
+
+def tidy(final: Path, used: Path | None = None) -> None:
+    """Remove what killed processes left of a run: at once if it has a record, else after a week.
+
+    Args:
+        final: Where the run belongs.
+        used: A hidden folder of the run that stays.
+    """
+    with suppress(OSError):  # another user's, or another process was faster
+        put_back(final)
+    done = (final / RECORD).is_file()
+    if done:
+        shutil.rmtree(final / STATES, ignore_errors=True)
+    for folder in _hidden(final):
+        if folder != used and _last_change(folder) < time.time() - (_SETTLED_S if done else _ABANDONED_S):
+            with suppress(OSError), owned(folder / LOCK) as free:
+                if free:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hidden(final: Path) -> list[Path]:
+    """Return the folders that a run was, or is, written into."""
+    return [*set(final.parent.glob(f".{glob.escape(final.name)}.*")) - {set_aside(final)}]
+
+
+def _last_change(folder: Path) -> float:
+    """Return when something in a folder changed last; of one that another process has just moved, now."""
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except OSError:
+        return time.time()

@@ -1,0 +1,194 @@
+"""Folders of runs: in place as a whole, and what killed processes left is removed."""
+
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hashbench import durable
+from hashbench.durable import set_aside
+from hashbench.errors import HashbenchError
+from hashbench.locking import LOCK
+from hashbench.results import RECORD, STATES
+from hashbench.run_folders import new_run_folder, tidy
+
+
+@pytest.fixture(params=["exchange", "renames"])
+def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A system that exchanges two folders at once, and one that does not."""
+    if request.param == "renames":
+        monkeypatch.setattr(durable, "_renameat2", lambda: None)
+    elif durable._renameat2() is None:
+        pytest.skip("this system cannot exchange folders")
+    return str(request.param)
+
+
+def test_a_folder_appears_when_its_block_ends(tmp_path: Path) -> None:
+    final = tmp_path / "a" / "run"
+    with new_run_folder(final) as partial:
+        (partial / "x").write_text("1")
+        assert not final.exists()
+    assert (final / "x").read_text() == "1"
+    with new_run_folder(final) as partial:
+        (partial / "x").write_text("2")
+    assert (final / "x").read_text() == "2"
+    assert [path.name for path in final.parent.iterdir()] == ["run"]
+
+
+def test_a_failure_leaves_the_old_run_and_the_new_log(tmp_path: Path) -> None:
+    final = tmp_path / "run"
+    with new_run_folder(final) as partial:
+        (partial / "x").write_text("old")
+    with pytest.raises(ZeroDivisionError), new_run_folder(final) as partial:
+        (partial / "log.jsonl").write_text("so far")
+        raise ZeroDivisionError
+    assert (final / "x").read_text() == "old"
+    assert (partial / "log.jsonl").read_text() == "so far"
+    with new_run_folder(final) as again:
+        assert [file.name for file in again.iterdir()] == [LOCK]
+
+
+def test_what_was_left_long_ago_is_removed(tmp_path: Path) -> None:
+    old, fresh, other = tmp_path / ".run.0", tmp_path / ".run.1", tmp_path / ".run2.0"
+    busy = tmp_path / ".run.2"  # an old folder whose log still grows
+    for folder in (old, fresh, other, busy):
+        folder.mkdir()
+    (busy / "log.jsonl").write_text("")
+    for folder in (old, fresh, other, busy):
+        if folder is not fresh:
+            os.utime(folder, (0, 0))
+    with new_run_folder(tmp_path / "run"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"run", ".run.1", ".run.2", ".run2.0"}
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(HashbenchError, match="No space left on device.*make room"),
+        new_run_folder(tmp_path / "run"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(HashbenchError, match="cannot be written .*choose --results"),
+        new_run_folder(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
+def make(final: Path, content: str) -> None:
+    with new_run_folder(final) as partial:
+        (partial / RECORD).write_text(content)
+
+
+def test_an_old_run_is_replaced(tmp_path: Path, system: str) -> None:
+    for content in ("old", "new"):
+        make(tmp_path / "run", content)
+    assert (tmp_path / "run" / RECORD).read_text() == "new"
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", RECORD]
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_a_kill_while_replacing_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, steps: int
+) -> None:
+    """Stop before one of the steps of replacing an old run, as a kill would."""
+    final = tmp_path / "run"
+    make(final, "old")
+    taken = []
+
+    def killed(step: object) -> object:
+        def take(*arguments: object) -> object:
+            taken.append(step)
+            if len(taken) > steps:
+                raise KeyboardInterrupt
+            return step(*arguments)  # type: ignore[operator]
+
+        return take
+
+    monkeypatch.setattr(Path, "rename", killed(Path.rename))
+    monkeypatch.setattr(durable, "_exchange", killed(durable._exchange))
+    try:
+        make(final, "new")
+    except KeyboardInterrupt:
+        assert len(taken) == steps + 1
+    monkeypatch.undo()
+    tidy(final)
+    done = steps >= (2 if system == "exchange" else 4)
+    assert (final / RECORD).read_text() == ("new" if done else "old")
+
+
+def test_a_reader_always_finds_a_record(tmp_path: Path) -> None:
+    if durable._renameat2() is None:
+        pytest.skip("this system cannot exchange folders")
+    final = tmp_path / "run"
+    make(final, "old")
+    absent, stop = [], threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            if not (final / RECORD).is_file():
+                absent.append(time.monotonic())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for round_ in range(100):
+        make(final, str(round_))
+    stop.set()
+    reader.join()
+    assert absent == []
+
+
+def test_what_a_killed_process_left_of_a_run_with_a_record_is_removed(tmp_path: Path) -> None:
+    final, left, fresh = tmp_path / "run", tmp_path / ".run.0", tmp_path / ".run.1"
+    make(final, "done")
+    for folder in (final / STATES, left, fresh, set_aside(final)):
+        folder.mkdir()
+    os.utime(left, (0, 0))
+    tidy(final)
+    assert {path.name for path in tmp_path.rglob("*")} == {"run", RECORD, ".run.1"}  # which may be in use
+
+
+def test_a_folder_in_use_stays(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    from test_locking import other_process
+
+    final, used = tmp_path / "run", tmp_path / ".run.0"
+    make(final, "done")
+    used.mkdir()
+    with other_process(used / LOCK):
+        for path in (*used.iterdir(), used):
+            os.utime(path, (0, 0))
+        tidy(final)
+        assert used.exists()
+    tidy(final)
+
+
+def test_a_run_that_was_set_aside_is_put_back(tmp_path: Path) -> None:
+    final = tmp_path / "run"
+    make(final, "old")
+    final.rename(set_aside(final))
+    tidy(final)
+    assert (final / RECORD).read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_all_is_on_the_disk_before_a_run_is_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, rename = [], Path.rename
+    monkeypatch.setattr(durable, "sync", synced.append)
+
+    def renamed(self: Path, target: Path) -> Path:
+        assert {path.name for path in synced} == {"codes.npz", "log.jsonl", LOCK, self.name}
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    with new_run_folder(tmp_path / "run") as partial:
+        for name in ("codes.npz", "log.jsonl"):
+            (partial / name).write_text("all of it")
+    assert synced[-1] == tmp_path
