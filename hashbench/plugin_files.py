@@ -25,7 +25,7 @@ from importlib.machinery import (
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from hashbench.errors import UsageError
+from hashbench.errors import LONGEST, UsageError
 
 PREFIX = "hashbench_plugin_"
 """Of the packages that stand for folders; behind it the path of the folder, hexadecimal."""
@@ -48,11 +48,11 @@ def read_table(path: Path, table: str) -> dict[str, str]:
         UsageError: The file cannot be read, is not Python, or its table is not written out.
     """
     try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
+        tree = parse_source(path.read_bytes(), str(path))
     except OSError as error:
         raise UsageError(f"the plugin file {path} cannot be read: {error.strerror}") from None
-    except (SyntaxError, ValueError) as error:
-        raise UsageError(f"the plugin file {path} is not Python: {error}") from None
+    except SyntaxError as error:
+        raise UsageError(f"the plugin file {path} is not Python: {str(error)[:LONGEST]}") from None
     for statement in tree.body:
         if isinstance(statement, ast.Assign | ast.AnnAssign) and table in _assigned(statement):
             names = _names(statement.value)
@@ -65,9 +65,27 @@ def read_table(path: Path, table: str) -> dict[str, str]:
     return {}
 
 
+def parse_source(source: bytes, path: str = "<unknown>") -> ast.Module:
+    """Parse Python source.
+
+    Args:
+        source: The source.
+        path: Its file, for errors.
+
+    Raises:
+        SyntaxError: It is not Python, or more than the parser can take.
+    """
+    try:
+        return ast.parse(source, path)
+    except (RecursionError, MemoryError):  # of the parser, whose stack is small
+        raise SyntaxError("it is nested too deeply for Python") from None
+    except ValueError as error:  # a null byte
+        raise SyntaxError(str(error)) from None
+
+
 def _assigned(statement: ast.Assign | ast.AnnAssign) -> list[str]:
     targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-    return [ast.unparse(target) for target in targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _names(table: ast.expr | None) -> dict[str, str]:
@@ -177,7 +195,7 @@ class _Loader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         """See `importlib.abc.InspectLoader`."""
-        tree = _Redirect(fullname).visit(ast.parse(read_source(self.path), self.path))
+        tree = _Redirect(fullname).visit(parse_source(read_source(self.path), self.path))
         code: CodeType = compile(ast.fix_missing_locations(tree), self.path, "exec", dont_inherit=True)
         return code
 

@@ -17,12 +17,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from importlib.metadata import entry_points, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.errors import HashbenchError, UsageError, quoted, unknown_name
 from hashbench.plugin_files import (
     find_specs,
     import_file,
@@ -124,7 +125,7 @@ class Entry:
         return plugin_modules(self._module(), {file.parts[0].removesuffix(".py") for file in installed})
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name!r} ({self.target}, {self.origin})"
+        return f"{self.kind} {quoted(self.name)} ({self.target}, {self.origin})"
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
@@ -135,9 +136,10 @@ def entries(kind: Kind) -> dict[str, Entry]:
     """
     found: dict[str, Entry] = {}
     for entry in _all_entries(kind):
-        if not re.fullmatch(r"\w[\w.+-]*", entry.name):
+        if not re.fullmatch(r"\w[\w.+-]{,99}", entry.name):
             raise UsageError(
-                f"{entry}: a name has letters, digits, _ and then . + -, since it becomes a folder's"
+                f"{entry}: a name has letters, digits, _ and then . + -, 100 at most, since it becomes a "
+                "folder's"
             )
         other = found.setdefault(entry.name, entry)
         if other != entry:
@@ -184,12 +186,19 @@ def broken(kind: Kind) -> dict[str, str]:
     request = json.dumps([astuple(entry) for entry in foreign])
     code = "from hashbench.registry import _report_broken; _report_broken()"
     done = subprocess.run(
-        [sys.executable, "-c", code], input=request, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        input=request,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",  # of what a plugin prints
+        check=False,
     )
-    if done.returncode:  # a plugin took the whole process down
-        return {entry.name: f"importing it ended Python: {done.stderr[-200:]}" for entry in foreign}
-    reasons: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
-    return reasons
+    with suppress(IndexError, ValueError):
+        if not done.returncode:
+            reasons: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+            return reasons
+    # A plugin took the whole process down.
+    return {entry.name: f"importing it ended Python: {done.stderr[-200:]}" for entry in foreign}
 
 
 def create_method(name: str, backbone: Backbone, bits: int, **hyperparameters: Any) -> HashMethod:
@@ -371,3 +380,5 @@ def _report_broken() -> None:
             cause = error.__cause__
             reasons[entry.name] = f"{type(cause).__name__}: {cause}" if cause else str(error)
     sys.stdout.write("\n" + json.dumps(reasons) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # before a plugin can write more

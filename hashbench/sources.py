@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from importlib.util import resolve_name
 from pathlib import Path
 
-from hashbench.plugin_files import BUILT_IN_PACKAGES, find_specs, imported_name, read_source
+from hashbench.plugin_files import BUILT_IN_PACKAGES, find_specs, imported_name, parse_source, read_source
 
 
 def plugin_modules(module: str, own: Collection[str]) -> dict[str, Path]:
@@ -76,8 +76,8 @@ def _imports(name: str, file: Path) -> Iterator[str]:
     if file.suffix != ".py":
         return
     try:
-        tree = ast.parse(read_source(str(file)))
-    except (SyntaxError, ValueError):  # said when it is imported
+        tree = parse_source(read_source(str(file)))
+    except SyntaxError:  # said when it is imported
         return
     package = name if file.stem == "__init__" else name.rpartition(".")[0]
     for node in ast.walk(tree):
