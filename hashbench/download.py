@@ -15,7 +15,7 @@ from typing import Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from hashbench.errors import HashbenchError
+from hashbench.errors import LONGEST, HashbenchError
 from hashbench.locking import locked
 from hashbench.progress import progress
 
@@ -110,10 +110,10 @@ def fetch(url: str, path: Path, md5: str) -> None:
                 f"{path} (MD5 {md5})"
             )
         part.replace(path)
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:  # the last of a redirection to what is no URL
         raise HashbenchError(
-            f"cannot download {url} ({error}); try again, which goes on where this stopped, "
-            f"or fetch it by hand and save it as {path} (MD5 {md5})"
+            f"cannot download {url} ({str(error)[: 2 * LONGEST]}); try again, which goes on where this "
+            f"stopped, or fetch it by hand and save it as {path} (MD5 {md5})"
         ) from error
 
 
@@ -132,8 +132,8 @@ def _receive(url: str, part: Path) -> None:
             f"bytes {there}-"
         )
         there = there if goes_on else 0
-        length = response.headers.get("Content-Length")
-        total = there + int(length) if length else None
+        length = getattr(response, "length", None)  # None, too, where the header is no number
+        total = None if length is None else there + length
         with part.open("ab" if goes_on else "wb") as file, progress("download", total or 0, "MB") as advance:
             advance(there)
             while chunk := response.read(CHUNK):

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -36,6 +37,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Location", "/file")
             self.end_headers()
             return
+        if self.path == "/nowhere":
+            self.send_response(302)
+            self.send_header("Location", "http://[x")
+            self.end_headers()
+            return
         if self.path == "/absent":
             self.send_error(404)
             return
@@ -54,7 +60,8 @@ class Handler(BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
         if self.path != "/unsized":
-            self.send_header("Content-Length", str(len(CONTENT) - start))
+            length = unquote(self.path).partition("=")[2] or len(CONTENT) - start
+            self.send_header("Content-Length", str(length))
         self.end_headers()
         self.wfile.write(CONTENT[start : start + 100] if self.path == "/short" else CONTENT[start:])
 
@@ -73,7 +80,7 @@ def server() -> Iterator[str]:
         http.shutdown()
 
 
-@pytest.mark.parametrize("name", ["file", "moved", "unsized"])
+@pytest.mark.parametrize("name", ["file", "moved", "unsized", "=abc", "=-1", "=1e4", "=" + "9" * 5000])
 def test_a_file_is_fetched(server: str, tmp_path: Path, name: str) -> None:
     fetch(f"{server}/{name}", tmp_path / "new/folder/file.gz", MD5)
     assert (tmp_path / "new/folder/file.gz").read_bytes() == CONTENT
@@ -143,7 +150,7 @@ def test_another_file_is_not_kept(server: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "md5", "reason"),
-    [("absent", MD5, "404"), ("silent", MD5, "timed out")],
+    [("absent", MD5, "404"), ("silent", MD5, "timed out"), ("nowhere", MD5, "Invalid IPv6 URL")],
 )
 def test_a_failure_leaves_what_was_there(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, md5: str, reason: str

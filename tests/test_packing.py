@@ -266,6 +266,39 @@ def test_a_damaged_copy(
     assert check_packed(dataset, tmp_path) is None
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"ends": [float("inf")] * 3}, "expected finite numbers, got Infinity"),
+        ({"ends": [float("nan")] * 3}, "expected finite numbers, got NaN"),
+        ('{"ends": [' + "9" * 5001 + "]}", "expected a number of at most 20 digits, got 5,001"),
+        ({"ends": [1.0, 2.0, 3.0]}, r"index\.json is not the index of a packed copy"),
+        ({"ends": [-1, 2, 3]}, r"index\.json is not the index of a packed copy"),
+        ({"ends": [2, 1, 3]}, r"index\.json is not the index of a packed copy"),
+        ({"ends": [1, 2, 10**19]}, r"index\.json does not end where \w{64}\.bin does"),
+        ({"ids": [["a"], ["b"], ["c"]]}, r"index\.json is not the index of a packed copy"),
+        ({"sha256": "../" * 21 + "x"}, r"index\.json is not the index of a packed copy"),
+        ({"size": "64"}, r"index\.json is not the index of a packed copy"),
+        ({"size": None}, r"index\.json is not the index of a packed copy"),
+        ([], r"index\.json is not the index of a packed copy"),
+        ("[" * 5000, "expected at most 40 levels of lists and objects, got more"),
+    ],
+)
+def test_an_index_that_its_checksum_fits(photos: list[Path], tmp_path: Path, change: Any, why: str) -> None:
+    dataset = of_files(photos)
+    index = pack(dataset, tmp_path, 64) / "index.json"
+    if isinstance(change, dict):
+        change = {**json.loads(index.read_text()), **change}
+    text = change if isinstance(change, str) else json.dumps(change)
+    index.write_text(text)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    index.with_suffix(".sha256").write_text(f"{sha256}  index.json\n")
+    with pytest.raises(
+        HashbenchError, match=rf"^the packed copy \S* is damaged \({why}.*\); prepare it again"
+    ):
+        use_packed(dataset, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["*.bin", "index.json", "index.sha256"])
 def test_every_changed_byte_is_found(
     photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -123,6 +123,11 @@ def test_a_plugin_file(tmp_path: Path) -> None:
         ('METHODS = {"a": A, "b": module.B}', "line 1: write METHODS"),
         ('METHODS: dict[str, type] = {"a": "A"}', "line 1: write METHODS"),
         ("METHODS = make()", r'line 1: write METHODS = {"name": Class}'),
+        ("x = " + "-" * 100_000 + "1", "is not Python: it is nested too deeply for Python"),
+        ("x" + ".x" * 100_000, "is not Python: it is nested too deeply for Python|registers nothing"),
+        ("x = " + "9" * 5000, "is not Python: Exceeds the limit"),
+        ("\0", "is not Python: source code string cannot contain null bytes"),
+        ("x" + "[0]" * 90 + " = 1\n", "registers nothing; add METHODS"),
     ],
 )
 def test_files_that_are_no_plugins(tmp_path: Path, source: str | None, message: str) -> None:
@@ -163,6 +168,9 @@ def test_a_name_that_cannot_be_a_folder(tmp_path: Path) -> None:
     registry.add_plugin_file(path)
     with pytest.raises(UsageError, match=r"method '\.\./mean' .*letters, digits"):
         registry.entries("method")
+    path.write_text(PLUGIN.replace('"mean"', f'"{"m" * 5000}"'))
+    with pytest.raises(UsageError, match=r"method 'm{149}… .*, 100 at most"):
+        registry.entries("method")
 
 
 def test_broken_plugins_are_listed_and_fail_when_used(installed: Path) -> None:
@@ -172,6 +180,9 @@ def test_broken_plugins_are_listed_and_fail_when_used(installed: Path) -> None:
         "false": ("assert False", "AssertionError: "),
         "leaving": ("import sys; sys.exit(3)", "SystemExit: 3"),
         "noisy": ("print('noise')\nraise KeyError('x')", "KeyError: 'x'"),
+        "late": ("import atexit\natexit.register(print, 'noise')\nraise KeyError('x')", "KeyError: 'x'"),
+        "binary": ("import os\nos.write(1, b'\\xff')\nraise KeyError('x')", "KeyError: 'x'"),
+        "deep": ("x" + "[0" * 5000, "SyntaxError: too many nested parentheses"),
     }
     for name, (source, _) in reasons.items():
         install(installed, name, source, f"[hashbench.methods]\n{name} = {name}:Torn\n")
@@ -185,6 +196,12 @@ def test_broken_plugins_are_listed_and_fail_when_used(installed: Path) -> None:
         with pytest.raises(HashbenchError, match=message):
             registry.find("method", name).load()
     assert registry.find("method", "wch").load()
+
+
+def test_a_plugin_that_ends_python_without_an_error(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(f"import os\nos._exit(0)\n{PLUGIN}")
+    registry.add_plugin_file(tmp_path / "mine.py")
+    assert registry.broken("method") == {"mean": "importing it ended Python: "}
 
 
 def test_a_module_of_a_package_stands_for_the_package(installed: Path) -> None:
