@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from hashbench.errors import LONGEST, HashbenchError, UsageError, quoted
+from hashbench.errors import HashbenchError, UsageError, quoted, reason
 
 MAX_UNPACKED = 1 << 30
 """Bytes that may come out of a compressed file of any size."""
@@ -103,8 +103,3 @@ def check_header(stream: IO[bytes], size: int, name: str) -> None:
         )
     if dtype.itemsize == 0 and math.prod(shape):
         raise ValueError("its values have no size")
-
-
-def reason(error: Exception) -> str:
-    """Return what an error of a parser says, shortened: it may quote the whole file."""
-    return str(error)[:LONGEST] or type(error).__name__

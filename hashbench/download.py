@@ -15,7 +15,7 @@ from typing import Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from hashbench.errors import LONGEST, HashbenchError
+from hashbench.errors import LONGEST, HashbenchError, reason
 from hashbench.locking import locked
 from hashbench.progress import progress
 
@@ -189,7 +189,7 @@ def unpack(archive: Path, folder: Path) -> None:
         *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
     ) as error:
         raise HashbenchError(
-            f"{archive} cannot be unpacked ({error}); if it is damaged, delete it and get it again"
+            f"{archive} cannot be unpacked ({reason(error)}); if it is damaged, delete it and get it again"
         ) from error
 
 

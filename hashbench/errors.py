@@ -42,7 +42,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
         known: The names that exist.
     """
     known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     some = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {some or 'none'}"
     return UsageError(f"unknown {kind} {quoted(name)}; {hint}")
@@ -55,3 +55,8 @@ def quoted(value: object) -> str:
     except Exception:  # of an integer of more digits than Python writes, or of a class of the user's own
         text = f"a value of the type {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def reason(error: Exception) -> str:
+    """Return what an error of a library says, without its end if it is long: it may quote a whole file."""
+    return str(error)[:LONGEST] or type(error).__name__

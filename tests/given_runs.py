@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hashbench.config import BackboneConfig, EvaluationConfig, RunConfig, TrainingConfig
 from hashbench.evaluation import CodeHealth
 from hashbench.protocol import Overlaps
 from hashbench.report.runs import StoredRun
@@ -85,18 +86,24 @@ def given_run(
         protocol="default",
         bits=bits,
         seed=seed,
-        config={
-            "method": method,
-            "dataset": dataset,
-            "bits": bits,
-            "seed": seed,
-            "training": {"epochs": epochs},
-            "evaluation": {
-                "k": ["all"], "radius": 2, "denominator": denominator, "no_relevant": no_relevant,
-                "graded": False,
-            },
-            "changed": changes,
-        },
+        config=RunConfig(
+            method=method,
+            dataset=dataset,
+            protocol="default",
+            bits=bits,
+            seed=seed,
+            device="cpu",
+            backbone=BackboneConfig(name="resnet18"),
+            training=TrainingConfig(epochs=epochs),
+            evaluation=EvaluationConfig.model_validate(
+                {
+                    "k": [metric.partition("@")[2] for metric in metrics if metric.startswith("mAP@")],
+                    "denominator": denominator,
+                    "no_relevant": no_relevant,
+                }
+            ),
+            hyperparameters={"changed": changes},
+        ).model_dump(mode="json"),
         split=SplitRecord(
             query=len(values), train=1000, database=2000, sha256=sha256, warnings=(),
             overlaps=Overlaps(query_database=0, query_train=0, train_database=1000),

@@ -75,7 +75,9 @@ def test_values_are_asked_for_as_they_are_shown(tmp_path: Path, text: str, found
     given_run(tmp_path, "c", VALUES, changes={"word": "1e3", "flag": False})
     key, _, value = text.partition("=")
     try:
-        runs = select(tmp_path, Selection(where={f"changed.{key}" if key != "torch" else key: value})).runs
+        runs = select(
+            tmp_path, Selection(where={f"hyperparameters.changed.{key}" if key != "torch" else key: value})
+        ).runs
     except UsageError:
         runs = []
     assert [run.record.method for run in runs] == found

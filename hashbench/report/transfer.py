@@ -10,19 +10,26 @@ import tempfile
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, NoReturn
 
-from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.array_files import unpacked_limit
+from hashbench.errors import HashbenchError, UsageError, quoted, reason, unknown_name
 from hashbench.progress import progress
 from hashbench.report.runs import StoredRun
 from hashbench.report.selection import Selection, find
 from hashbench.report.verifying import OPTIONAL, check_files, place, verify_all
-from hashbench.results import FILES, RECORD, new_run_folder
+from hashbench.results import FILES, RECORD
+from hashbench.run_folders import new_run_folder
 
 ARCHIVE = ".tar.gz"
 
 _OTHER_ARCHIVES = (".zip", ".tgz", ".tar", ".gz", ".xz", ".bz2")
 _CHUNK = 2**20
+_LONG_HEADERS = (  # hold what does not fit the header behind them, such as a long name
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+_LONGEST_HEADER = 1 << 16  # bytes
 _NAME = r"[^./\\:][^/\\:]*"  # of a folder: not hidden, and leads nowhere else
 _MEMBER = re.compile(
     rf"(?=[^/]+@){_NAME}/{_NAME}/[0-9]+bit/{_NAME}/({'|'.join(map(re.escape, (RECORD, *FILES)))})"
@@ -200,28 +207,73 @@ def _pack(runs: Sequence[StoredRun], archive: Path, left_out: Collection[str]) -
             advance(1)
 
 
+class _Member(tarfile.TarInfo):
+    """A header of an archive, refused where tarfile would go on, or take memory or disk without bound."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
+        """Return the header in a block; damage must not pass for the archive's end."""
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise ValueError(str(error)) from None
+        if member.size < 0 or (member.type in _LONG_HEADERS and member.size > _LONGEST_HEADER):
+            raise ValueError(f"it has a header of {member.size:,} bytes")
+        return member
+
+    def _refuse_sparse(self, *_: object) -> NoReturn:
+        raise ValueError("a member is sparse: a few bytes stand for a file of any size")
+
+    _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+
+class _Bounded:
+    """A stream that ends in an error where it is longer than a limit."""
+
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self._stream, self._limit, self._left = stream, limit, limit
+
+    def read(self, size: int) -> bytes:
+        """Read at most so many bytes."""
+        content = self._stream.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise ValueError(f"it holds more than {self._limit:,} bytes")
+        return content
+
+
 def _unpack(archive: Path, folder: Path) -> None:
     """Unpack files of runs, by their content alone, and refuse an archive that holds anything else."""
     try:
-        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            for member in tar:
-                if member.isdir():
-                    continue
-                if not (member.isreg() and _MEMBER.fullmatch(member.name)):
-                    raise HashbenchError(
-                        f"{archive} holds {member.name!r}, which is no file of a run; nothing is imported"
-                    )
-                if member.size > shutil.disk_usage(folder).free:
-                    raise HashbenchError(f"{member.name} of {archive} has {member.size:,} bytes; make room")
-                path = folder / member.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                content = tar.extractfile(member)
-                assert content is not None
-                with path.open("xb") as file:
-                    shutil.copyfileobj(content, file)
+        with gzip.open(archive) as packed:
+            stream = _Bounded(packed, unpacked_limit(archive))
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
+                for member in tar:
+                    _unpack_member(tar, member, folder, archive)
             while stream.read(_CHUNK):  # gzip has its checksum behind all that tarfile reads
                 pass
+    except RecursionError:
+        raise HashbenchError(f"{archive} cannot be unpacked: it has too many headers for one file") from None
     except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         raise HashbenchError(
-            f"{archive} cannot be unpacked ({error}); if it is damaged, get it again"
+            f"{archive} cannot be unpacked ({reason(error)}); if it is damaged, get it again"
         ) from error
+
+
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, archive: Path) -> None:
+    if member.isdir():
+        return
+    if not (member.isreg() and _MEMBER.fullmatch(member.name)):
+        raise HashbenchError(
+            f"{archive} holds {quoted(member.name)}, which is no file of a run; nothing is imported"
+        )
+    if member.size > shutil.disk_usage(folder).free:
+        raise HashbenchError(f"{member.name} of {archive} has {member.size:,} bytes; make room")
+    path = folder / member.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = tar.extractfile(member)
+    assert content is not None
+    with path.open("xb") as file:
+        shutil.copyfileobj(content, file)

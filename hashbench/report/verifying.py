@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from hashbench.download import file_digest
 from hashbench.environment import recorded_versions
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import VERSION, Evaluation, code_health
+from hashbench.json_files import read_json
 from hashbench.protocol import fingerprint, overlaps
 from hashbench.report.runs import StoredRun
 from hashbench.results import (
@@ -179,7 +179,7 @@ def _inconsistencies(record: Record) -> list[str]:
 def _check_content(checked: Checked) -> None:
     """Compute the record's checksum and the run id from the content of `record.json`, as it lies there."""
     record, path = checked.run.record, checked.run.folder / RECORD
-    content = json.loads(path.read_bytes())
+    content = read_json(path)
     if record.sha256 is None:
         checked.unverified.append(
             f"records of version {content['schema_version']} have no checksum: what neither files nor run id "
