@@ -17,14 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import sklearn.datasets
+from forked import few_digits, start, wait
 
-from hashbench import experiment  # noqa: F401 (for the processes that are forked)
-from hashbench.cli import main
 from hashbench.states import last_step
 
 COMMAND = [
-    *("hashbench", "run", "--method", "wch", "--dataset", "digits", "--bits", "16", "--resume"),
+    *("run", "--method", "wch", "--dataset", "digits", "--bits", "16", "--resume"),
     *("--save-every", "0"),
     *("--set", "backbone=test_vit", "--set", "backbone.options={proj_drop_rate: 0.2, drop_path_rate: 0.2}"),
     *("--set", "views.affine=null", "--set", "views.horizontal_flip=0.5", "--set", "pretrained=false"),
@@ -36,20 +34,7 @@ STEPS = ("KILL", "KILL", "TERM", "KILL")  # signals that come while it trains
 
 def begin(results: Path) -> int:
     """Start the run in a process of its own, which writes into a file beside its results."""
-    process = os.fork()
-    if process:
-        return process
-    code: Any = 1
-    try:
-        said = os.open(results.with_suffix(".txt"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        sys.argv = [*COMMAND, "--results", str(results)]
-        main()
-    except SystemExit as exit_:
-        code = exit_.code
-    finally:
-        os._exit(code or 0)
+    return start([*COMMAND, "--results", str(results)], results.with_suffix(".txt"))
 
 
 def end(process: int, results: Path, name: str = "") -> dict[str, Any]:
@@ -57,7 +42,7 @@ def end(process: int, results: Path, name: str = "") -> dict[str, Any]:
     step = newest(results)
     if name:
         os.kill(process, signal.Signals[f"SIG{name}"])
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    code = wait(process)
     said = results.with_suffix(".txt").read_text(encoding="utf-8")
     return {"signal": name, "step": step, "code": code, "said": said}
 
@@ -92,9 +77,7 @@ def _encodes(results: Path) -> bool:
 
 def stop_and_go(folder: Path) -> None:
     """All of it."""
-    digits = sklearn.datasets.load_digits()
-    digits.update(images=digits.images[:IMAGES], target=digits.target[:IMAGES])
-    sklearn.datasets.load_digits = lambda: digits
+    few_digits(IMAGES)
     random.seed(0)
     whole, stopped = folder / "whole", folder / "stopped"
     undisturbed = begin(whole)

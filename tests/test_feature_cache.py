@@ -253,6 +253,16 @@ def test_what_is_stored_is_loaded_and_described(folder: Path) -> None:
     assert time.time() - stored(folder)[0].used.timestamp() < 60
 
 
+def test_features_of_another_shape_than_they_should_have(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store(folder, KEY, FACTS, pieces())
+    index = folder / f"{KEY}.json"
+    index.write_text(index.read_text().replace('"dimensions": 3', '"dimensions": 4'))
+    assert load(folder, KEY) is None
+    assert "features in the cache are damaged" in capsys.readouterr().err
+
+
 def flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1

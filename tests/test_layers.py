@@ -13,7 +13,9 @@ PACKAGE = Path(hashbench.__file__).parent
 
 # A module imports from lines above its own only; what is on one line knows nothing of each other.
 LAYERS = [
-    ["errors", "messages"],
+    ["messages"],
+    ["errors"],
+    ["array_files", "json_files", "yaml_values"],
     [
         "codes",
         "config",

@@ -253,6 +253,24 @@ def test_a_damaged_state_costs_the_steps_since_the_one_before(
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("size", [None, 0, 100])
+def test_a_log_that_was_shortened_is_said(tmp_path: Path, size: int | None) -> None:
+    with pytest.raises(PreemptionError):
+        trained(tmp_path, config(), 2)
+    path = tmp_path / LOG
+    content = path.read_bytes()
+    path.unlink() if size is None else os.truncate(path, size)
+    message = (
+        rf"log\.jsonl has {size or 0} bytes, and had [\d,]+ when the state was saved; put it back, or start"
+    )
+    with pytest.raises(HashbenchError, match=message):
+        trained(tmp_path, config())
+    path.write_bytes(content)
+    _, done = trained(tmp_path, config())
+    assert done.resumed == 1
+    assert [entry["step"] for entry in log(tmp_path)] == list(range(9))
+
+
 def test_a_full_disk_stops_no_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
