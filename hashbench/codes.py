@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hashbench.arguments import as_count, check_type
 from hashbench.errors import UsageError
 
 WORD = 64
@@ -32,8 +33,10 @@ class BinaryCodes:
     bits: int
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "packed", as_array(self.packed, "packed codes"))
+        object.__setattr__(self, "bits", as_count(self.bits, "bits", "a number of bits, 1 or more", least=1))
         words = -(-self.bits // WORD)
-        if self.bits < 1 or self.packed.dtype != np.uint64 or self.packed.shape[1:] != (words,):
+        if self.packed.dtype != np.uint64 or self.packed.shape[1:] != (words,):
             raise UsageError(
                 f"packed codes: expected uint64 [n, {words}] for {self.bits} bits, "
                 f"found {self.packed.dtype} {list(self.packed.shape)}; use BinaryCodes.from_array"
@@ -76,6 +79,7 @@ class BinaryCodes:
         Raises:
             UsageError: A value is NaN, the array is not [n, bits], or its values have no sign to take.
         """
+        check_type("one_sign", one_sign, bool, np.bool_)
         array = _matrix(values, name)
         if array.dtype.kind in "bu":
             raise UsageError(
@@ -121,6 +125,8 @@ class ProductCodes:
     codebooks: NDArray[np.float32]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "indices", as_array(self.indices, "product codes"))
+        object.__setattr__(self, "codebooks", as_array(self.codebooks, "codebooks"))
         if self.codebooks.ndim != 3 or self.codebooks.dtype != np.float32 or 0 in self.codebooks.shape:
             raise UsageError(
                 "codebooks: expected float32 [books, words, dim], "
@@ -198,7 +204,7 @@ def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
         name: What an error message calls `values`.
 
     Raises:
-        UsageError: Values are masked.
+        UsageError: Values are masked, or they make no array, as rows of different lengths do.
     """
     array: Any = values
     if np.ma.is_masked(array):
@@ -206,11 +212,18 @@ def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
             f"{name}: {array.mask.sum()} values of the masked array are masked; "
             "fill them in, or leave out their rows"
         )
-    if hasattr(array, "detach"):
-        tensor = array.detach().cpu().to_dense()
-        # NumPy has no bfloat16.
-        return np.asarray((tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy())
-    return np.asarray(array.toarray() if hasattr(array, "toarray") else array)
+    try:
+        if hasattr(array, "detach"):
+            tensor = array.detach().cpu().to_dense()
+            # NumPy has no bfloat16.
+            return np.asarray((tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy())
+        return np.asarray(array.toarray() if hasattr(array, "toarray") else array)
+    except Exception as error:  # of torch, SciPy or whatever library the values are of
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UsageError(
+            f"{name}: expected an array, a tensor or rows of equal length, got {type(values).__name__}, of "
+            f"which none can be made ({reason[:200]})"
+        ) from None
 
 
 def code_bits(codes: ArrayLike, name: str) -> tuple[NDArray[np.bool_], frozenset[str]]:

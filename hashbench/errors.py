@@ -42,7 +42,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
         known: The names that exist.
     """
     known = sorted(known)
-    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name if isinstance(name, str) else "", known, n=1, cutoff=0.5)
     some = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {some or 'none'}"
     return UsageError(f"unknown {kind} {quoted(name)}; {hint}")

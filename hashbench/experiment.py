@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from hashbench import environment, processes, registry
+from hashbench.arguments import as_path
 from hashbench.backbones import create_backbone
 from hashbench.config import RunConfig
 from hashbench.configuring import changes, components, published_protocol, recipe_digest, resolve_run
@@ -305,7 +306,7 @@ def load_trained(folder: Path | str, *, strict: bool = True) -> HashMethod:
         HashbenchError: The folder is not that of a run, the run's source code is not the present one, or its
             weights do not fit the method.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     record = read_record(folder)
     registry.find("method", record.method)  # without it there is nothing to compare
     if difference := _source_difference(record):

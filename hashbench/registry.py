@@ -154,7 +154,7 @@ def find(kind: Kind, name: str) -> Entry:
         UsageError: There is none; the message suggests the nearest.
     """
     known = entries(kind)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise unknown_name(kind, name, known)
     return known[name]
 
@@ -253,7 +253,7 @@ def choose_protocol(name: str, plugin: DatasetPlugin, protocol: str | None) -> s
         protocol = LISTS
     if protocol is None:
         return next(iter(plugin.protocols))
-    if protocol not in plugin.protocols:
+    if not isinstance(protocol, str) or protocol not in plugin.protocols:
         raise unknown_name(f"protocol of {name}", protocol, plugin.protocols)
     return protocol
 
@@ -264,12 +264,13 @@ def choose_root(plugin: DatasetPlugin, root: Path | str | None) -> Path:
     Raises:
         UsageError: Neither is there, and the dataset needs one.
     """
+    from hashbench.arguments import as_path
     from hashbench.dataset import default_root
 
     if root is not None and not str(root).strip():
         raise UsageError("root is empty; give the folder of the data, or None for the default one")
     try:
-        return default_root() if root is None else Path(root)
+        return default_root() if root is None else as_path(root, "root")
     except UsageError:
         if plugin.needs_root:
             raise

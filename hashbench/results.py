@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from hashbench.arguments import as_path
 from hashbench.config import EvaluationConfig, RunConfig, SelectionConfig
 from hashbench.data_options import SPLIT_OPTIONS
 from hashbench.errors import LONGEST, HashbenchError
@@ -288,13 +289,14 @@ def checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path | str) -> Record:
     """Read and validate a run's `record.json`.
 
     Raises:
-        HashbenchError: It is not there or not a record.
+        UsageError: The folder is no path.
+        HashbenchError: The record is not there or not a record.
     """
-    path = folder / RECORD
+    path = as_path(folder, "folder") / RECORD
     try:
         return Record.model_validate(read_json(path))
     except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -19,11 +19,11 @@ _TOO_DEEP = f"expected at most {_MAX_DEPTH} levels of lists and mappings, got mo
 class _Loader(yaml.SafeLoader):
     """Reads what JSON can hold: dates are texts, numbers are finite, and other types are refused."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":value"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    yaml_constructors: ClassVar = {
+    yaml_constructors = {  # noqa: RUF012
         tag: constructor
         for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
         if tag is None or tag.endswith((":null", ":bool", ":int", ":float", ":str", ":seq", ":map"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.sparse import coo_matrix, csr_array
 
 from hashbench.codes import BinaryCodes
 from hashbench.errors import UsageError
-from hashbench.evaluation import evaluate
+from hashbench.evaluation import Counts, Evaluation, evaluate
 from hashbench.evaluation.presets import published
 
 SIGNS = np.array([[1, -1, 1, 1], [-1, -1, 1, -1], [1, 1, 1, 1]])
@@ -84,8 +85,33 @@ MULTI_HOT = {"query_labels": [[1, 0], [0, 1]], "database_labels": [[1, 0], [0, 1
         ({"k": [True]}, "found True"),
         ({"k": [2.5]}, "found 2.5"),
         ({"k": ["every"]}, "found 'every'"),
-        ({"k": "all"}, "expected a list .*found 'all'"),
-        ({"k": 1000}, "expected a list .*found 1000"),
+        ({"k": "every"}, "found 'every'"),
+        ({"k": 1.0}, "found 1.0"),
+        ({"k": np.array([1.0, 5.0])}, "found 1.0"),
+        ({"k": None}, "found None"),
+        ({"k": True}, "found True"),
+        ({"k": [[1, 2]]}, r"found \[1, 2\]"),
+        ({"k": 10**5000}, "found a value of the type int"),
+        ({"radius": 10**5000}, "radius: expected a number of bits"),
+        ({"radius": 2.0}, "radius: expected a number of bits, 0 or more, found 2.0"),
+        ({"denominator": np.array(["hits"])}, "denominator: expected 'hits' or 'relevant', found array"),
+        ({"graded": "no"}, "graded: expected bool"),
+        (
+            {"query_labels": [[0], [1, 2]]},
+            "query_labels: expected an array, a tensor or rows of equal length, got list, of which none",
+        ),
+        ({"query_labels": [torch.tensor([0]), torch.tensor([1, 2])]}, "query_labels: expected an array"),
+        (
+            {
+                "query_labels": torch.nested.nested_tensor(
+                    [torch.zeros(1), torch.zeros(2)], layout=torch.jagged
+                )
+            },
+            "query_labels: expected an array",
+        ),
+        ({"query_labels": None}, "query_labels: expected numbers, found object"),
+        ({"query_codes": "codes.npy"}, r"query_codes: expected an array \[n, bits\]"),
+        ({"query_codes": torch.empty(2, 4, device="meta")}, "query_codes: expected an array"),
         ({"radius": -1}, "radius: expected a number of bits, 0 or more, found -1"),
         ({"radius": True}, "found True"),
         ({"denominator": "all"}, "denominator: expected 'hits' or 'relevant', found 'all'"),
@@ -122,6 +148,46 @@ def test_every_form_of_codes_and_labels_gives_the_same_counts() -> None:
         counts = evaluate(**{**GOOD, **change}).counts
         np.testing.assert_array_equal(counts.items, expected.items)
         np.testing.assert_array_equal(counts.relevant, expected.relevant)
+
+
+@pytest.mark.parametrize(
+    ("k", "read"),
+    [
+        (5, (5,)),
+        ("all", ("all",)),
+        (np.int64(5), (5,)),
+        (np.array([1, 5]), (1, 5)),
+        (np.array(5), (5,)),
+        (torch.tensor([1, 5]), (1, 5)),
+        (torch.tensor(5), (5,)),
+        ([torch.tensor(5), np.array(1), "all"], (5, 1, "all")),
+        (range(1, 3), (1, 2)),
+        ((k for k in (1, "all")), (1, "all")),
+    ],
+)
+def test_cut_offs_in_every_form(k: Any, read: tuple[int | str, ...]) -> None:
+    result = evaluate(**GOOD, k=k)
+    assert result.k == read
+    assert json.loads(json.dumps(result.to_dict()))["settings"]["k"] == list(read)
+
+
+def test_wrong_use_is_a_value_error_too() -> None:
+    with pytest.raises(ValueError, match="k: expected"):
+        evaluate(**GOOD, k=0)
+
+
+def test_counts_and_codes_of_lists() -> None:
+    counts: Any = [[1, 0, 1], [0, 2, 0]]
+    assert Counts(counts, counts).database == 2
+    packed: Any = [[1]]
+    assert BinaryCodes(np.uint64(packed), np.int64(4)).bits == 4  # type: ignore[arg-type]
+    for values in (packed, "text", None):
+        with pytest.raises(UsageError, match="packed codes: expected uint64"):
+            BinaryCodes(values, 4)
+    with pytest.raises(UsageError, match="bits: expected a number of bits, 1 or more, found 4.0"):
+        BinaryCodes(np.uint64(packed), 4.0)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="rankings: expected Counts or ProductRankings, found 'counts'"):
+        Evaluation("counts")  # type: ignore[arg-type]
 
 
 def test_large_class_ids_are_compared_exactly() -> None:

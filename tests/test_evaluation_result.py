@@ -149,6 +149,15 @@ def test_curve_by_rank(inputs: dict[str, Any]) -> None:
     asked = ev.curve_by_rank([3, 17])
     assert asked["precision"].tolist() == [ev.precision(3), ev.precision(17)]
     assert asked["recall"].tolist() == [ev.recall(3), ev.recall(17)]
+    for one in (5, np.array([5]), "all"):
+        found = ev.curve_by_rank(one)
+        k = one if isinstance(one, str) else 5
+        assert found["rank"].tolist() == [k]
+        assert found["precision"].tolist() == pytest.approx([ev.precision(k)])
+    with pytest.raises(UsageError, match="ranks: expected at least one"):
+        ev.curve_by_rank([])
+    with pytest.raises(UsageError, match="ranks: expected a number of items, 1 or more, or 'all', found 0"):
+        ev.curve_by_rank(0)
 
 
 def test_curve_by_radius(inputs: dict[str, Any]) -> None:

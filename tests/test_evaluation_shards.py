@@ -90,7 +90,7 @@ def test_the_numbers_are_those_of_the_database_in_memory(
     assert found.to_dict() == expected.to_dict()
 
 
-def test_settings_are_those_of_evaluate(tmp_path: Path) -> None:
+def test_settings_are_those_of_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     query, _ = draw(4, 16, seed=1)
     database, ids = draw(50, 16)
     write(tmp_path, "all", database, ids)
@@ -98,8 +98,15 @@ def test_settings_are_those_of_evaluate(tmp_path: Path) -> None:
     chosen: dict[str, Any] = {"k": (5,), "radius": 4, "denominator": "relevant", "no_relevant": "skip"}
     found = evaluate_shards(query, tmp_path, query_ids, **chosen)
     assert found.to_dict() == evaluate(query, database, query_ids, ids, **chosen).to_dict()
-    with pytest.raises(UsageError, match="device"):
-        evaluate_shards(query, tmp_path, query_ids, device="tpu")
+    assert evaluate_shards(query, str(tmp_path), query_ids, **chosen).to_dict() == found.to_dict()
+    wrong: dict[str, Any]
+    for wrong in ({"device": "tpu"}, {"k": 0}, {"radius": -1}, {"denominator": "all"}, {"graded": "no"}):
+        with monkeypatch.context() as patched, pytest.raises(UsageError, match=next(iter(wrong))):
+            patched.setattr(shards, "_sum", None)  # it is said before hours of counting
+            evaluate_shards(query, tmp_path, query_ids, **wrong)
+    for path in (None, 5, b"folder", "a\0b", "a" * 5000):
+        with pytest.raises(UsageError, match="database: expected a"):
+            evaluate_shards(query, path, query_ids)  # type: ignore[arg-type]
 
 
 def test_memory_does_not_grow_with_the_database(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hashbench import HashbenchError, Record, read_record
+from hashbench import HashbenchError, Record, UsageError, read_record
 from hashbench.config import BackboneConfig, EvaluationConfig, RunConfig
 from hashbench.evaluation import CodeHealth
 from hashbench.protocol import Overlaps
@@ -52,6 +52,10 @@ def test_a_record_reads_back_as_written(tmp_path: Path) -> None:
     write_record(RECORD, tmp_path)
     content = json.loads((tmp_path / "record.json").read_text())
     assert read_record(tmp_path) == RECORD.model_copy(update={"sha256": checksum(content)})
+    assert read_record(str(tmp_path)) == read_record(tmp_path)
+    for path in (None, 5, b"folder", "a\0b", "a" * 5000):
+        with pytest.raises(UsageError, match="folder: expected a"):
+            read_record(path)  # type: ignore[arg-type]
     assert content["schema_version"] == 4
     assert list(content)[-1] == "sha256"
 

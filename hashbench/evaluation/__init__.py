@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sized
 
+import numpy as np
 from numpy.typing import ArrayLike
 
+from hashbench.arguments import check_choice, check_type
 from hashbench.codes import Codes, ProductCodes
 from hashbench.errors import UsageError
 from hashbench.evaluation.counts import Counts, count_pairs
@@ -14,7 +16,7 @@ from hashbench.evaluation.health import CodeHealth, code_health
 from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels, read_vectors
 from hashbench.evaluation.labels import Labels
 from hashbench.evaluation.product import ProductRankings
-from hashbench.evaluation.result import Cutoff, Denominator, Evaluation, NoRelevant
+from hashbench.evaluation.result import Cutoffs, Denominator, Evaluation, NoRelevant, check_settings
 
 __all__ = [
     "VERSION",
@@ -38,7 +40,7 @@ def evaluate(
     database_codes: Codes | ArrayLike,
     query_labels: ArrayLike,
     database_labels: ArrayLike,
-    k: Sequence[Cutoff] = (1000, "all"),
+    k: Cutoffs = (1000, "all"),
     radius: int = 2,
     denominator: Denominator = "hits",
     no_relevant: NoRelevant = "zero",
@@ -58,7 +60,7 @@ def evaluate(
             for their codewords.
         query_labels: Labels of the queries: class ids [queries], or multi-hot [queries, classes].
         database_labels: Labels of the database, in the same form.
-        k: The cut-offs to report: numbers of items retrieved, or "all".
+        k: The cut-offs to report: numbers of items retrieved, or "all"; one, or a list, array or tensor.
         radius: Hamming radius, in bits, of the precision and the mAP within a radius.
         denominator: What AP@k divides by: "hits", the relevant items in the top k, or "relevant",
             min(k, all relevant items).
@@ -79,26 +81,27 @@ def evaluate(
         >>> evaluate(codes[:1], codes[1:], [0], [0, 1]).mean_average_precision("all")
         1.0
     """
-    if device not in ("cpu", "cuda", "auto"):
-        raise UsageError(f"device: expected 'cpu', 'cuda' or 'auto', found {device!r}")
+    check_choice("device", device, ("cpu", "cuda", "auto"))
+    check_type("graded", graded, bool, np.bool_)
+    settings = check_settings(k, radius, denominator, no_relevant)
     if isinstance(database_codes, ProductCodes):
         if graded:
             raise UsageError("graded: product codes have no graded metrics; leave `graded` out")
         vectors = read_vectors(query_codes, database_codes)
         labels = _read_labels(query_labels, vectors, database_labels, database_codes)
         ranked = ProductRankings(vectors, database_codes, *labels)
-        return Evaluation(ranked, k, radius, denominator, no_relevant)
+        return Evaluation(ranked, **settings)
     query, database = read_codes(query_codes, database_codes)
     labels = _read_labels(query_labels, query, database_labels, database)
     if graded:
         shared = count_graded_pairs(query, database, *labels)
-        return Evaluation(shared.counts, k, radius, denominator, no_relevant, shared)
+        return Evaluation(shared.counts, **settings, graded=shared)
     if device == "auto":
         from hashbench.device import resolve_device  # torch takes a second to import
 
         device = resolve_device(device)
     counts = count_pairs(query, database, *labels, device=device)
-    return Evaluation(counts, k, radius, denominator, no_relevant)
+    return Evaluation(counts, **settings)
 
 
 def _read_labels(

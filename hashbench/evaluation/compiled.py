@@ -19,7 +19,7 @@ def compiled(function: _Function) -> _Function:
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        if not numba.config.CACHE_DIR:
+        if not numba.config.CACHE_DIR:  # type: ignore[attr-defined]
             Path.home()
         loop = numba.njit(cache=True, **options)(function)
     except RuntimeError:

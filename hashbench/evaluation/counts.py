@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.codes import BinaryCodes
+from hashbench.codes import BinaryCodes, as_array
 from hashbench.errors import UsageError
 from hashbench.evaluation import kernels
 from hashbench.evaluation.labels import Labels
@@ -40,7 +40,9 @@ class Counts:
     relevant: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        for name, array in (("items", self.items), ("relevant", self.relevant)):
+        for name in ("items", "relevant"):
+            array = as_array(getattr(self, name), f"counts: {name}")
+            object.__setattr__(self, name, array)
             if array.dtype != np.int64 or array.ndim != 2:
                 raise UsageError(
                     f"counts: expected {name} as int64 [queries, bits + 1], "

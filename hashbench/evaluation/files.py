@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hashbench.arguments import as_path
 from hashbench.array_files import read_npz
 from hashbench.codes import WORD, BinaryCodes, Codes, ProductCodes
 from hashbench.errors import UsageError
@@ -19,7 +20,7 @@ _PACKED = {"uint8": 8, "uint64": WORD}  # types of packed codes, and the bits in
 
 
 def load_codes(
-    path: Path,
+    path: Path | str,
 ) -> tuple[Codes | NDArray[Any], Codes | NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Read the arguments of `evaluate` from a file.
 
@@ -38,12 +39,13 @@ def load_codes(
         HashbenchError: The file cannot be read; see `read_npz`.
         UsageError: It lacks an array, or holds pickled objects or codes of another number of bits.
     """
+    path = as_path(path, "path")
     arrays = _read(path, NAMES)
     query, database = (_codes(path, name, arrays) for name in NAMES[:2])
     return query, database, arrays["query_labels"], arrays["database_labels"]
 
 
-def load_queries(path: Path) -> tuple[BinaryCodes | NDArray[Any], NDArray[Any]]:
+def load_queries(path: Path | str) -> tuple[BinaryCodes | NDArray[Any], NDArray[Any]]:
     """Read the binary codes and the labels of the queries alone.
 
     Args:
@@ -54,6 +56,7 @@ def load_queries(path: Path) -> tuple[BinaryCodes | NDArray[Any], NDArray[Any]]:
         UsageError: It lacks an array, or holds pickled objects, product codes, or codes of another number
             of bits.
     """
+    path = as_path(path, "path")
     arrays = _read(path, NAMES[::2])
     if "codebooks" in arrays:
         raise UsageError(f"{path} holds product codes; a database in shards has binary codes")

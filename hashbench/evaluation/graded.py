@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.codes import BinaryCodes
+from hashbench.codes import BinaryCodes, as_array
 from hashbench.errors import UsageError
 from hashbench.evaluation.compiled import compiled
 from hashbench.evaluation.counts import Counts, Kernel, in_blocks
@@ -38,6 +38,7 @@ class GradedCounts:
     shared: NDArray[np.int64]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shared", as_array(self.shared, "graded counts"))
         if self.shared.dtype != np.int64 or self.shared.ndim != 3:
             raise UsageError(
                 "graded counts: expected int64 [queries, bits + 1, grades], "

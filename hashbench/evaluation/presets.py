@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hashbench.arguments import as_count, check_choice, check_type
 from hashbench.codes import Codes, ProductCodes
 from hashbench.errors import UsageError, unknown_name
 from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels, read_vectors
@@ -86,7 +87,7 @@ PRESETS: dict[str, Preset] = {
 
 def find_preset(name: str) -> Preset:
     """The preset of a name in `PRESETS`; UsageError if there is none."""
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
     return PRESETS[name]
 
@@ -123,12 +124,12 @@ def published(
         UsageError: An argument cannot be read or has no such value, or the codes are of the other kind.
     """
     script = find_preset(preset)
+    check_type("dataset", dataset, str)
     script_k, script_order = script.rules(dataset)
     k = script_k if k is None else k
     order = script_order if order is None else order
-    check_cutoff(k)
-    if order not in get_args(Order):
-        raise UsageError(f"order: expected 'database' or 'shuffled', found {order!r}")
+    k, seed = check_cutoff(k), as_count(seed, "seed", "a whole number, 0 or more", least=0)
+    check_choice("order", order, get_args(Order))
     if script.product != isinstance(database_codes, ProductCodes):
         kind = "product" if script.product else "binary"
         raise UsageError(f"{preset}: the script ranks {kind} codes only; choose another preset")
@@ -146,7 +147,7 @@ def published(
     query_classes = read_labels(query_labels, "query", queries)
     database_classes = read_labels(database_labels, "database", items)
     check_comparable(query_classes, database_classes)
-    top = None if k == "all" else int(k)
+    top = None if k == "all" else k
     scores = [
         _average_precision(relevant[sort(row)[:top]])
         for row, relevant in zip(

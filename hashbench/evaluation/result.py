@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
@@ -12,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hashbench.arguments import as_count, check_choice, check_type
+from hashbench.codes import as_array
 from hashbench.errors import UsageError
 from hashbench.evaluation.counts import Counts
 from hashbench.evaluation.graded import GradedCounts
@@ -26,6 +27,7 @@ Cutoff = int | Literal["all"]
 Denominator = Literal["hits", "relevant"]
 NoRelevant = Literal["zero", "skip"]
 Average = Literal["macro", "micro"]
+Cutoffs = Iterable[Cutoff] | Cutoff | NDArray[np.integer[Any]]
 
 _DEFAULT_RANKS = 100
 _BOUNDS = ("expected", "lowest", "highest")  # in the order of EXPECTED, LOWEST, HIGHEST
@@ -70,16 +72,10 @@ class Evaluation:
     graded: GradedCounts | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, str | numbers.Integral):
-            raise UsageError(f"k: expected a list such as (1000, 'all'), found {self.k!r}")
-        if not self.k:
-            raise UsageError("k: expected at least one cut-off, found none")
-        for k in self.k:
-            self._items(k)
-        if not _is_integer(self.radius) or self.radius < 0:
-            raise UsageError(f"radius: expected a number of bits, 0 or more, found {self.radius!r}")
-        _check_choice("denominator", self.denominator, get_args(Denominator))
-        _check_choice("no_relevant", self.no_relevant, get_args(NoRelevant))
+        check_type("rankings", self.rankings, Counts, ProductRankings)
+        check_type("graded", self.graded, GradedCounts, type(None))
+        for name, value in check_settings(self.k, self.radius, self.denominator, self.no_relevant).items():
+            object.__setattr__(self, name, value)
         if self.graded is not None and not (
             np.array_equal(self.graded.counts.items, self.counts.items)
             and np.array_equal(self.graded.counts.relevant, self.counts.relevant)
@@ -189,7 +185,7 @@ class Evaluation:
         """
         return self._means(self._acgs(k))["expected"]
 
-    def curve_by_rank(self, ranks: Sequence[int] | None = None) -> pd.DataFrame:
+    def curve_by_rank(self, ranks: Cutoffs | None = None) -> pd.DataFrame:
         """Expected precision and recall of the top k for each k of `ranks`.
 
         Args:
@@ -202,6 +198,7 @@ class Evaluation:
         if ranks is None:
             spaced = np.geomspace(1, self.rankings.database, _DEFAULT_RANKS)
             ranks = np.unique(spaced.round().astype(int)).tolist()
+        ranks = read_cutoffs(ranks, "ranks")
         retrieved, places = np.unique([self._items(rank) for rank in ranks], return_inverse=True)
         hits = self.rankings.each(
             lambda items, relevant: hits_at(items, relevant, retrieved.tolist())[:, EXPECTED]
@@ -226,7 +223,7 @@ class Evaluation:
         Returns:
             Columns radius, precision, recall; a row for each radius from 0 to bits.
         """
-        _check_choice("average", average, get_args(Average))
+        check_choice("average", average, get_args(Average))
         items = np.cumsum(self.counts.items[self.counted], axis=1)
         relevant = np.cumsum(self.counts.relevant[self.counted], axis=1)
         if average == "micro":
@@ -249,8 +246,8 @@ class Evaluation:
             metrics[f"P@H<={self.radius}"] = dict.fromkeys(_BOUNDS, self.precision_within_radius)
             metrics[f"mAP@H<={self.radius}"] = self._means(self._average_precisions_within_radius)
         settings = {
-            "k": [k if k == "all" else int(k) for k in self.k],
-            "radius": int(self.radius),
+            "k": list(self.k),
+            "radius": self.radius,
             "denominator": self.denominator,
             "no_relevant": self.no_relevant,
             "bits": self.rankings.bits,
@@ -286,8 +283,8 @@ class Evaluation:
 
     def _items(self, k: Cutoff) -> int:
         """How many items `k` retrieves."""
-        check_cutoff(k)
-        return self.rankings.database if k == "all" else min(int(k), self.rankings.database)
+        k = check_cutoff(k)
+        return self.rankings.database if k == "all" else min(k, self.rankings.database)
 
     def _average_precisions(self, k: Cutoff) -> NDArray[np.float64]:
         """AP@k, float64 [3, queries]."""
@@ -333,21 +330,48 @@ class Evaluation:
         return {name: float(means[row]) for row, name in enumerate(_BOUNDS)}
 
 
-def check_cutoff(k: Cutoff) -> None:
-    """Raise UsageError unless `k` is a number of items, or "all"."""
-    if k != "all" and (not _is_integer(k) or k < 1):
-        raise UsageError(f"k: expected a number of items, 1 or more, or 'all', found {k!r}")
+def check_settings(k: Cutoffs, radius: int, denominator: str, no_relevant: str) -> dict[str, Any]:
+    """Return the settings of an `Evaluation` as it keeps them.
+
+    Raises:
+        UsageError: One has no such value.
+    """
+    check_choice("denominator", denominator, get_args(Denominator))
+    check_choice("no_relevant", no_relevant, get_args(NoRelevant))
+    return {
+        "k": read_cutoffs(k, "k"),
+        "radius": as_count(radius, "radius", "a number of bits, 0 or more", least=0),
+        "denominator": denominator,
+        "no_relevant": no_relevant,
+    }
+
+
+def read_cutoffs(values: Cutoffs, name: str) -> tuple[Cutoff, ...]:
+    """Return cut-offs given as a list, an array or a tensor, or a single one.
+
+    Raises:
+        UsageError: There is none, or one is neither a number of items nor "all".
+    """
+    given: Any = values
+    if hasattr(given, "tolist"):
+        given = as_array(given, name).tolist()
+    listed = [*given] if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    if not listed:
+        raise UsageError(f"{name}: expected at least one cut-off, found none")
+    return tuple(check_cutoff(value, name) for value in listed)
+
+
+def check_cutoff(k: Cutoff, name: str = "k") -> Cutoff:
+    """Return a cut-off, a number of items or "all".
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if isinstance(k, str) and k == "all":
+        return "all"
+    return as_count(k, name, "a number of items, 1 or more, or 'all'", least=1)
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
     """Part of the whole, 0 where there is no whole."""
     return np.asarray(part / np.maximum(whole, 1), np.float64)
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name}: expected {' or '.join(map(repr, choices))}, found {value!r}")

@@ -23,15 +23,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hashbench.array_files import check_header, reason
+from hashbench.arguments import as_path, check_choice, check_type
+from hashbench.array_files import check_header
 from hashbench.codes import BinaryCodes
-from hashbench.errors import HashbenchError, UsageError
+from hashbench.errors import HashbenchError, UsageError, reason
 from hashbench.evaluation.counts import Counts, count_pairs
 from hashbench.evaluation.files import from_packed, is_packed
 from hashbench.evaluation.graded import GradedCounts, count_graded_pairs
 from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels
 from hashbench.evaluation.labels import Labels
-from hashbench.evaluation.result import Cutoff, Denominator, Evaluation, NoRelevant
+from hashbench.evaluation.result import Cutoffs, Denominator, Evaluation, NoRelevant, check_settings
 from hashbench.messages import say
 from hashbench.progress import progress
 from hashbench.walking import is_system_file
@@ -48,9 +49,9 @@ _Block = tuple[BinaryCodes, BinaryCodes, Labels]  # codes of the queries; codes 
 
 def evaluate_shards(
     query_codes: BinaryCodes | ArrayLike,
-    database: Path,
+    database: Path | str,
     query_labels: ArrayLike,
-    k: Sequence[Cutoff] = (1000, "all"),
+    k: Cutoffs = (1000, "all"),
     radius: int = 2,
     denominator: Denominator = "hits",
     no_relevant: NoRelevant = "zero",
@@ -80,16 +81,20 @@ def evaluate_shards(
         UsageError: An argument or a shard cannot be used, or does not fit another one.
         HashbenchError: A file cannot be read.
     """
+    # Before hours of counting.
+    check_type("graded", graded, bool, np.bool_)
+    check_choice("device", device, ("cpu", "cuda"))
+    settings = check_settings(k, radius, denominator, no_relevant)
     query = query_codes
     if not isinstance(query, BinaryCodes):
         query = BinaryCodes.from_array(query, "query_codes")
     classes = read_labels(query_labels, "query", query)
-    shards = _find(database, query.bits, classes)
+    shards = _find(as_path(database, "database"), query.bits, classes)
     if graded:
         shared = _sum(shards, query_codes, classes, count_graded_pairs)
-        return Evaluation(shared.counts, k, radius, denominator, no_relevant, shared)
+        return Evaluation(shared.counts, **settings, graded=shared)
     counts = _sum(shards, query_codes, classes, functools.partial(count_pairs, device=device))
-    return Evaluation(counts, k, radius, denominator, no_relevant)
+    return Evaluation(counts, **settings)
 
 
 @dataclass(frozen=True)
