@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,10 +72,25 @@ def tidy(final: Path, used: Path | None = None) -> None:
     if done:
         shutil.rmtree(final / STATES, ignore_errors=True)
     for folder in _hidden(final):
-        if folder != used and _last_change(folder) < time.time() - (_SETTLED_S if done else _ABANDONED_S):
-            with suppress(OSError), owned(folder / LOCK) as free:
-                if free:
-                    shutil.rmtree(folder, ignore_errors=True)
+        if folder != used:
+            _remove_unused(folder, _SETTLED_S if done else _ABANDONED_S)
+
+
+@contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield a new folder that is removed in the end, and remove those that killed processes left."""
+    for folder in parent.glob(f"{prefix}*"):
+        _remove_unused(folder, _SETTLED_S)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder, owned(Path(folder) / LOCK):
+        yield Path(folder)
+
+
+def _remove_unused(folder: Path, silent_s: float) -> None:
+    """Remove a folder that no process owns, and in which nothing has changed for some seconds."""
+    if _last_change(folder) < time.time() - silent_s:
+        with suppress(OSError), owned(folder / LOCK) as free:
+            if free:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hidden(final: Path) -> list[Path]:

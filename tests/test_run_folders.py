@@ -7,13 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_runs import make_run
 
 from hashbench import durable
 from hashbench.durable import set_aside
 from hashbench.errors import HashbenchError
 from hashbench.locking import LOCK
+from hashbench.report.selection import Selection, find
 from hashbench.results import RECORD, STATES
-from hashbench.run_folders import new_run_folder, tidy
+from hashbench.run_folders import new_run_folder, temporary_folder, tidy
 
 
 @pytest.fixture(params=["exchange", "renames"])
@@ -177,6 +179,23 @@ def test_a_run_that_was_set_aside_is_put_back(tmp_path: Path) -> None:
     tidy(final)
     assert (final / RECORD).read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_that_is_set_aside_is_read_there(tmp_path: Path) -> None:
+    final = make_run(tmp_path).folder
+    final.rename(set_aside(final))
+    ((run,), unfinished, notes) = find(tmp_path, Selection())
+    assert (run.record.run_id, unfinished, notes) == (final.name, [], [])
+
+
+def test_what_a_killed_import_left_is_removed(tmp_path: Path) -> None:
+    left, fresh = tmp_path / ".import.left", tmp_path / ".import.fresh"
+    for folder in (left, fresh):
+        folder.mkdir()
+    os.utime(left, (0, 0))
+    with temporary_folder(tmp_path, ".import.") as mine:
+        assert mine.is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {".import.fresh"}
 
 
 def test_all_is_on_the_disk_before_a_run_is_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

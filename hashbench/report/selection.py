@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hashbench.config import flatten
+from hashbench.durable import set_aside
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.report.runs import StoredRun, Unfinished, as_set
 from hashbench.results import RECORD, read_record
@@ -148,9 +149,11 @@ def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfini
                 or (wanted.seeds and run.seed not in wanted.seeds)
                 or (wanted.unchanged and run.changes)
             )
-            if not other and not (folder.parent / run_id / RECORD).is_file():
-                unfinished.append(run)
-            continue
+            if (folder.parent / run_id / RECORD).is_file():
+                continue
+            if folder != set_aside(folder.parent / run_id):
+                unfinished += [] if other else [run]
+                continue
         try:
             runs.append(StoredRun(read_record(folder), folder))
         except HashbenchError as error:

@@ -6,20 +6,20 @@ import gzip
 import re
 import shutil
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, NoReturn
 
 from hashbench.array_files import unpacked_limit
+from hashbench.durable import replacing
 from hashbench.errors import HashbenchError, UsageError, quoted, reason, unknown_name
 from hashbench.progress import progress
 from hashbench.report.runs import StoredRun
 from hashbench.report.selection import Selection, find
 from hashbench.report.verifying import OPTIONAL, check_files, place, verify_all
 from hashbench.results import FILES, RECORD
-from hashbench.run_folders import new_run_folder
+from hashbench.run_folders import new_run_folder, temporary_folder
 
 ARCHIVE = ".tar.gz"
 
@@ -69,14 +69,10 @@ def export_runs(runs: Sequence[StoredRun], destination: Path, without: Collectio
         return _move(runs, destination, shutil.copyfile, left_out)
     if destination.exists():
         raise UsageError(f"{destination} is there already; choose another name")
-    part = destination.with_name(f".{destination.name}.part")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(destination) as part:
             _pack(runs, part, left_out)
-            part.replace(destination)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         raise HashbenchError(
             f"{destination} cannot be written ({error}); make room, or choose another place"
@@ -99,14 +95,14 @@ def import_runs(source: Path, results: Path) -> Transferred:
         raise UsageError(f"{source} is not there")
     try:
         results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".import.", dir=results) as folder:
+        with temporary_folder(results, ".import.") as folder:
             if source.is_dir():
                 runs, _, notes = find(source, Selection())
                 _refuse(source, notes)
-                _move(runs, Path(folder), shutil.copyfile)
+                _move(runs, folder, shutil.copyfile)
             else:
-                _unpack(source, Path(folder))
-            runs, unverified = _sound_runs(Path(folder), source)
+                _unpack(source, folder)
+            runs, unverified = _sound_runs(folder, source)
             return _move(runs, results, Path.rename)._replace(unverified=unverified)
     except OSError as error:
         raise HashbenchError(f"{results} cannot be written ({error}); choose --results DIR") from error
@@ -170,12 +166,10 @@ def _move(
                     raise
             advance(1)
     for path, final in lacking:
-        partial = final / f".{path.name}"
         try:
-            put(path, partial)
-            partial.rename(final / path.name)
+            with replacing(final / path.name) as partial:
+                put(path, partial)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise HashbenchError(f"{final} cannot be written ({error}); make room, and try again") from error
     return Transferred(new, there)
 
