@@ -1,0 +1,77 @@
+"""Many evaluations and many runs in one process: neither memory nor open files grow."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forked import few_digits
+
+from hashbench import cli, evaluate
+
+FOLDER = Path("/proc/self")
+pytestmark = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason="needs /proc, where memory and open files are seen"
+)
+
+GROWTH = 32 << 20  # bytes that memory may grow by, for allocators that keep some
+
+
+def held() -> tuple[int, int]:
+    """Return the bytes of memory that this process holds, and the number of its open files."""
+    pages = int((FOLDER / "statm").read_text().split()[1])
+    return pages * resource.getpagesize(), len(os.listdir(FOLDER / "fd"))  # noqa: PTH208 (which opens one)
+
+
+def assert_flat(before: tuple[int, int]) -> None:
+    memory, files = held()
+    assert memory - before[0] < GROWTH, f"memory grew by {(memory - before[0]) / 1e6:.0f} MB"
+    assert files <= before[1], f"{files - before[1]} more files are open"
+
+
+def evaluations(count: int) -> None:
+    """Evaluate new codes again and again, graded ones and product codes' distances too."""
+    for seed in range(count):
+        if seed == count // 5:
+            before = held()
+        random = np.random.default_rng(seed)
+        codes, labels = random.integers(0, 2, (3000, 64)), random.integers(0, 2, (3000, 20))
+        result = evaluate(codes[:200], codes[200:], labels[:200], labels[200:], graded=bool(seed % 2))
+        result.mean_average_precision("all")
+        result.curve_by_rank()
+    assert_flat(before)
+
+
+def grid(results: Path, runs: int) -> None:
+    """Do the runs of a grid, of which the first fifth may still fill caches."""
+    few_digits(250)
+    small = ["--set", "backbone=test_resnet", "--set", "pretrained=false", "--set", "images.size=16"]
+    command = ["hashbench", "run", "--method", "lsh", "--dataset", "digits", "--bits", "16", *small]
+    first = runs // 5
+    for seeds in (range(first), range(first, runs)):
+        if seeds.start:
+            before = held()
+        sys.argv = [*command, "--seed", ",".join(map(str, seeds)), "--results", str(results)]
+        with suppress(SystemExit):
+            cli.main()
+    assert len([*results.rglob("record.json")]) == runs
+    assert_flat(before)
+
+
+def test_many_evaluations_and_runs(tmp_path: Path, tries: Callable[[int, int], int]) -> None:
+    command = [sys.executable, __file__, str(tmp_path), str(tries(20, 300)), str(tries(5, 50))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    evaluations(int(sys.argv[2]))
+    grid(Path(sys.argv[1]), int(sys.argv[3]))
