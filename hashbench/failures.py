@@ -18,7 +18,7 @@ _NO_MEMORY = (
     "_STATUS_ALLOC_FAILED",
 )  # fmt: skip
 
-_TOO_LARGE = ("without overflow", "out of bounds for float")  # of single precision
+_TOO_LARGE = ("without overflow", "out of bounds for float", "Overflow when unpacking")
 
 
 ENCODE_LESS = "lower the image size, or choose a smaller backbone"
@@ -41,16 +41,15 @@ def explained(config: RunConfig, task: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, OSError, OverflowError, RuntimeError) as error:  # torch's are RuntimeErrors
+    except (MemoryError, OSError, OverflowError, RuntimeError, TypeError) as error:  # torch's are any of them
         message = str(error)
         if stopped_loader(error) or preemption.requested():
             raise preemption.stopped() from error
         if ran_out_of_memory(error):
             raise _no_memory(config, task, remedy) from error
         if isinstance(error, OverflowError) or any(sign in message for sign in _TOO_LARGE):
-            reason = message.strip().splitlines()[-1]
             raise HashbenchError(
-                f"{task}: a setting is too large ({reason}); choose smaller values"
+                f"{task}: a setting is too large for the network or the images; choose smaller values"
             ) from error
         if isinstance(error, OSError) and error.errno == errno.EMFILE:
             raise HashbenchError(f"{task}: {error}; try fewer --workers, or raise `ulimit -n`") from error

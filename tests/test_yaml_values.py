@@ -107,10 +107,20 @@ def test_numbers_out_of_range_and_keys_with_flags(
     assert line.startswith(f"hashbench: error: {message}")
 
 
-@pytest.mark.parametrize("setting", ["lr=1e300", "images.resize=100000000000", "views.affine.degrees=1e300"])
-def test_numbers_too_large_for_the_network_or_the_images(cli: Callable[..., Any], setting: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "setting"),
+    [
+        ("wch", "lr=1e300"),
+        ("wch", "images.resize=100000000000"),
+        ("wch", "views.affine.degrees=1e300"),
+        ("spq", f"dim={2**63 - 1}"),
+    ],
+)
+def test_numbers_too_large_for_the_network_or_the_images(
+    cli: Callable[..., Any], method: str, setting: str
+) -> None:
     small = ["--set=backbone=test_resnet", "--set=pretrained=false", "--set=images.size=16", "--set=epochs=1"]
-    done = cli("run", "--method", "wch", "--dataset", "digits", *small, "--set", setting, "--workers", "0")
+    done = cli("run", "--method", method, "--dataset", "digits", *small, "--set", setting, "--workers", "0")
     assert done.code == 1
     assert "a setting is too large" in done.err.splitlines()[-1]
     assert "Traceback" not in done.err
