@@ -235,7 +235,8 @@ def _has_classes(folder: Path) -> bool:
 
 def _is_class(entry: os.DirEntry[str]) -> bool:
     hidden = entry.name.startswith(".") or is_system_folder(entry.name)
-    return not hidden and entry.is_dir() and any(_images(entry.path))
+    # Not entry.is_dir, which fails at a link to itself.
+    return not hidden and os.path.isdir(entry.path) and any(_images(entry.path))  # noqa: PTH112
 
 
 def _split_names(names: Sequence[str]) -> list[str]:

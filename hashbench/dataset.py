@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from hashbench.data_options import DataOptions
 from hashbench.download import Archive
-from hashbench.errors import HashbenchError, UsageError
+from hashbench.errors import HashbenchError, UsageError, quoted
 from hashbench.image_sets import ArrayImages, FileImages, Images
+from hashbench.messages import printable
 from hashbench.protocol import Overlaps, Protocol, fingerprint, overlaps
 
 
@@ -178,7 +179,7 @@ class Dataset:
                 **options.model_dump(mode="json", exclude={"lists", "packed"}),  # of this machine
                 **_files(train.images, query.images, database.images),
             },
-            warnings=(*warnings, *found),
+            warnings=tuple(map(printable, (*warnings, *found))),  # names of files may be anything
             validation=validation,
         )
 
@@ -334,6 +335,13 @@ def _checked(part: str, split: Split, classes: int) -> Split:
         raise HashbenchError(
             f"{part} has the id {absolute!r}; an id is no path of this machine, make it relative"
         )
+    try:
+        "".join(ids).encode()
+    except UnicodeEncodeError as error:
+        odd = next(image_id for image_id in ids if error.object[error.start] in image_id)
+        raise HashbenchError(
+            f"{part} has the id {quoted(odd)}, which is not valid UTF-8; rename it"
+        ) from None
     if len(labels) != len(ids):
         raise HashbenchError(f"{part} has {len(ids):,} images and {len(labels):,} rows of labels")
     if len(set(ids)) != len(ids):

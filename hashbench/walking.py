@@ -31,17 +31,22 @@ def walk(root: Path | str, skipped: list[str] | None = None) -> Iterator[tuple[s
     """
     seen = set()
     above = os.path.join(os.path.realpath(root), "")  # noqa: PTH118
-    for folder, subfolders, names in os.walk(root, onerror=_refuse, followlinks=True):
-        status = os.stat(folder)  # noqa: PTH116 - os.walk gives strings
-        if (status.st_dev, status.st_ino) in seen or _leads_up(folder, above, str(root)):
-            subfolders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        if skipped is not None:
-            system = [*filter(is_system_folder, subfolders), *filter(is_system_file, names)]
-            skipped += [f"{folder}{os.sep}{name}" for name in system]
-        subfolders[:] = sorted(name for name in subfolders if not (name[0] == "." or is_system_folder(name)))
-        yield folder, [name for name in names if name[0] != "."]
+    try:
+        for folder, subfolders, names in os.walk(root, onerror=_refuse, followlinks=True):
+            status = os.stat(folder)  # noqa: PTH116 - os.walk gives strings
+            if (status.st_dev, status.st_ino) in seen or _leads_up(folder, above, str(root)):
+                subfolders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            if skipped is not None:
+                system = [*filter(is_system_folder, subfolders), *filter(is_system_file, names)]
+                skipped += [f"{folder}{os.sep}{name}" for name in system]
+            subfolders[:] = sorted(
+                name for name in subfolders if not (name[0] == "." or is_system_folder(name))
+            )
+            yield folder, [name for name in names if name[0] != "."]
+    except RecursionError:  # of os.walk before Python 3.12
+        raise HashbenchError(f"{root} has too many folders within each other; move them away") from None
 
 
 def is_system_folder(name: str) -> bool:

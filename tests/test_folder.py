@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -426,3 +427,26 @@ def test_ids_do_not_depend_on_how_paths_are_typed(tmp_path: Path, monkeypatch: p
         for root, lists in (("own", "own/set"), ("own", tmp_path / "own/set"), (tmp_path / "own", "own/set"))
     ]
     assert {dataset.query.images.ids for dataset in made} == {("set/1.jpg",)}
+
+
+@pytest.mark.parametrize("name", [b"cat/\xff.png", b"\xff/1.png"])
+def test_names_that_are_not_utf_8_are_refused(root: Path, name: bytes) -> None:
+    path = Path(os.fsdecode(os.fsencode(root) + b"/" + name))
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(next(root.rglob("*.png")).read_bytes())
+    with pytest.raises(
+        HashbenchError, match=r"has the id '.*\\udcff.*', which is not valid UTF-8; rename it$"
+    ):
+        load_dataset("folder", root=root)
+
+
+def test_warnings_can_be_recorded(root: Path) -> None:
+    (next(root.rglob("*.png")).parent / os.fsdecode(b"\xff\n.txt")).touch()
+    (warning,) = load_dataset("folder", root=root).warnings
+    assert warning.endswith(r"/\udcff\n.txt")
+
+
+def test_a_link_to_itself_is_no_class(root: Path) -> None:
+    before = load_dataset("folder", root=root).fingerprint
+    (root / "loop").symlink_to("loop")
+    assert load_dataset("folder", root=root).fingerprint == before

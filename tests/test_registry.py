@@ -28,6 +28,7 @@ class Mean(HashMethod):
 
 METHODS = {"mean": Mean}
 '''
+AT_ITS_END = "import atexit, sys\n'pytest' in sys.modules or atexit.register(print, 'noise')\n"
 
 
 @pytest.fixture(autouse=True)
@@ -180,7 +181,7 @@ def test_broken_plugins_are_listed_and_fail_when_used(installed: Path) -> None:
         "false": ("assert False", "AssertionError: "),
         "leaving": ("import sys; sys.exit(3)", "SystemExit: 3"),
         "noisy": ("print('noise')\nraise KeyError('x')", "KeyError: 'x'"),
-        "late": ("import atexit\natexit.register(print, 'noise')\nraise KeyError('x')", "KeyError: 'x'"),
+        "late": (f"{AT_ITS_END}raise KeyError('x')", "KeyError: 'x'"),
         "binary": ("import os\nos.write(1, b'\\xff')\nraise KeyError('x')", "KeyError: 'x'"),
         "deep": ("x" + "[0" * 5000, "SyntaxError: too many nested parentheses"),
     }
@@ -198,9 +199,14 @@ def test_broken_plugins_are_listed_and_fail_when_used(installed: Path) -> None:
     assert registry.find("method", "wch").load()
 
 
-def test_a_plugin_that_ends_python_without_an_error(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(f"import os\nos._exit(0)\n{PLUGIN}")
+@pytest.mark.parametrize("output", ["", "noise\n"])
+def test_a_plugin_that_ends_python_without_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
     registry.add_plugin_file(tmp_path / "mine.py")
+    ended = subprocess.CompletedProcess([], 0, output, "")  # as by os._exit(0)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
     assert registry.broken("method") == {"mean": "importing it ended Python: "}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,19 @@ def test_a_folder_that_cannot_be_read_stops_only_if_it_is_the_users(
     locked.add(str(tmp_path / "cat"))
     with pytest.raises(HashbenchError, match=r"cat cannot be read: Permission denied"):
         [*walk(tmp_path)]
+
+
+def test_folders_too_deep_within_each_other(tmp_path: Path) -> None:
+    (tmp_path / Path(*["a"] * 300)).mkdir(parents=True)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 150)
+    try:
+        found = str(len([*walk(tmp_path)]))  # Python 3.12 has no such limit
+    except HashbenchError as error:
+        found = str(error)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert found in ("301", f"{tmp_path} has too many folders within each other; move them away")
 
 
 @pytest.mark.parametrize("protocol", ["split", "folders"])
