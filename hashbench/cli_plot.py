@@ -202,10 +202,11 @@ def _select(results: Path, wanted: Selection, metric: str = "") -> list[StoredRu
 
 
 def _write(plot: Plot, output: Path, form: Format, data: Path | None) -> None:
+    from hashbench.report.csv_tables import without_formula
     from hashbench.report.files import write_whole
 
     for note in plot.notes:
         say(note)
     write_whole(output, plot.render(form))
     if data is not None:
-        write_whole(data, plot.data.to_csv(index=False).encode())
+        write_whole(data, plot.data.map(without_formula).to_csv(index=False).encode())

@@ -65,3 +65,8 @@ def protect_streams() -> None:
 def printable(text: str) -> str:
     """Escape what a terminal would obey, or cannot show, as in names of files and records."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Escape what `printable` does in a text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))

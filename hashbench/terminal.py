@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hashbench.errors import UsageError, quoted
-from hashbench.messages import say
+from hashbench.messages import printable_lines, say
 
 if TYPE_CHECKING:
     from hashbench.dataset import Dataset
@@ -206,7 +206,7 @@ def write_tables(form: str, grids: Callable[[], Sequence[Grid]], csv: Callable[[
         "latex": lambda: latex(grids()),
         "csv": csv,
     }
-    sys.stdout.write(formats[form]())
+    sys.stdout.write(printable_lines(formats[form]()))
     sys.stdout.flush()
 
 
@@ -240,8 +240,16 @@ def timing_in_words(timing: Timing) -> dict[str, str]:
 
 
 def show(what: Any) -> None:
-    """Text or a table on standard output."""
+    """Write text or a table to standard output; control characters in names are escaped."""
     from rich.console import Console
+    from rich.text import Text
+
+    class EscapingConsole(Console):
+        """Escapes texts and cells, before their width is measured."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable_lines(text), **options)
 
     # Names and paths may have brackets, which rich would take for markup.
-    Console(soft_wrap=isinstance(what, str), highlight=False, markup=False, emoji=False).print(what)
+    console = EscapingConsole(soft_wrap=isinstance(what, str), highlight=False, markup=False, emoji=False)
+    console.print(what)

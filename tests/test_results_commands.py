@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import re
 import shutil
 import tarfile
@@ -18,6 +19,7 @@ from fake_runs import make_run
 
 from hashbench import array_files, read_record
 from hashbench.download import file_digest
+from hashbench.messages import printable_lines
 from hashbench.report.runs import StoredRun
 from hashbench.report.verifying import Checked, verify
 from hashbench.results import CODES, CURVES, LOG, QUERIES, checksum
@@ -193,6 +195,51 @@ def test_list_names_a_record_that_cannot_be_read(cli: Cli, results: Path) -> Non
     (warning,) = shown.err.splitlines()
     place = record.relative_to(results.parents[1])
     assert warning.startswith(f"hashbench: warning: {place} is not a record (the file: ")
+
+
+def deep(levels: int) -> Any:
+    return {"x": deep(levels - 1)} if levels else 1
+
+
+BAD: list[Callable[[dict[str, Any]], object]] = [
+    lambda r: r["environment"].update(source={"a": 1}),
+    lambda r: r["environment"].update(gpu=[{}]),
+    lambda r: r["config"].pop("data"),
+    lambda r: r["config"].update(data=[1]),
+    lambda r: r.update(config=1),
+    lambda r: r["config"]["evaluation"].update(k=5),
+    lambda r: r["metrics"].update({"mAP@x": r["metrics"]["mAP@all"]}),
+    lambda r: r["metrics"]["mAP@all"].update(expected=math.nan),
+    lambda r: r["timing"].update(train=math.inf),
+    lambda r: r.update(method="\x1b[2J", seed="\x1b[2J"),
+    lambda r: r.update(changes={"\x1b[2J": deep(90)}),
+    lambda r: r.update({"key " * 9999: 1}),
+    lambda r: r.update(run_id="\ud800"),
+    lambda r: r["split"].update(query=10**4000),
+    lambda r: r["split"].update(database=0),
+    lambda r: r.update(created="2026-01-01"),
+]
+
+
+def test_bad_records_are_left_out_by_every_command(cli: Cli, results: Path) -> None:
+    (sound,) = results.glob("shapes@default/spq/*/*")
+    for number, change in enumerate(BAD):
+        bad = sound.with_name(f"bad{number}")
+        shutil.copytree(sound, bad)
+        edit(bad, change)
+    wch = sorted(folder.name for folder in results.glob("shapes@default/wch/*/*"))
+    for command, code in (
+        (["results"], 0), (["table"], 0), (["plot", "bits", "--output", "a.svg"], 0),
+        (["compare", *wch[:2]], 0), (["results", "verify"], 1),
+    ):  # fmt: skip
+        done = cli(*command)
+        assert done.code == code, done.err
+        said = [line for line in (done.out + done.err).splitlines() if "is not a record" in line]
+        assert len(said) == len(BAD) * (command[0] != "compare"), said
+        assert all(line.isprintable() and len(line) < 600 for line in said)
+        assert printable_lines(done.out + done.err) == done.out + done.err
+    refused = cli("results", "import", results, "--results", "new")
+    assert (refused.code, f"({len(BAD)} problems in all)" in error(refused)) == (1, True)
 
 
 # show

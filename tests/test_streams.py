@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.table import Table
 
 from hashbench import cli_run
 from hashbench.errors import HashbenchError
 from hashbench.messages import say
 from hashbench.preemption import PreemptionError
 from hashbench.progress import progress
+from hashbench.terminal import show, write_tables
 
 shell = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full and a shell of Unix")
 
@@ -53,6 +56,18 @@ def test_messages_hold_no_control_characters(capsys: pytest.CaptureFixture[str])
     say("a name \x1b[2J\n\udc80 ± ü")
     assert capsys.readouterr().err == "hashbench: a name \\x1b[2J\\n\\udc80 ± ü\n"
     assert str(HashbenchError("a\x1b]0;title\x07 b\n\tc")) == "a\\x1b]0;title\\x07 b c"
+
+
+def test_results_hold_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("name \x1b[1m", "[bold]x[/bold]")
+    table.add_row("a\x1b[2J", "\x07é")
+    show(table)
+    show("a\x1b[2J\nb\x9b [red]")
+    write_tables("csv", list, lambda: "a\x1b[2J,±\n")
+    lines = capsys.readouterr().out.splitlines()
+    assert re.sub(" +", " ", lines[1]) == "┃ name \\x1b[1m ┃ [bold]x[/bold] ┃"
+    assert re.sub(" +", " ", lines[3]) == "│ a\\x1b[2J │ \\x07é │"
+    assert lines[-3:] == ["a\\x1b[2J", "b\\x9b [red]", "a\\x1b[2J,±"]
 
 
 def test_a_run_that_is_stopped_ends_so_where_results_cannot_be_shown(

@@ -16,6 +16,7 @@ from given_runs import given_run
 from hashbench import HashbenchError
 from hashbench.report import published
 from hashbench.report.cells import cells
+from hashbench.report.csv_tables import csv_text
 from hashbench.report.grid import Entry, Grid, Head, latex, markdown
 from hashbench.report.html_parts import grid_table
 from hashbench.report.marks import mark
@@ -403,6 +404,21 @@ def test_published_figures_stand_apart(cli: Callable[..., Any], results: Path) -
     lines = list(csv.DictReader(io.StringIO(cli("table", "--published", "--format", "csv").out)))
     (line,) = [line for line in lines if line["method"] == "WCH" and line["kind"] == "published"]
     assert (line["dataset"], line["bits"], line["mean"]) == ("cifar10", "16", "0.897")
+
+
+def test_a_spreadsheet_takes_no_text_for_a_formula(cli: Callable[..., Any], results: Path) -> None:
+    (results.parent / "published").mkdir()
+    (results.parent / "published/mine.csv").write_text(
+        "method,year,venue,dataset,bits,map,source,note\n@X,2026,mine,digits,16,0.9,=HYPERLINK(A1),-1+1\n"
+    )
+    out = cli("table", "--published", "--dataset", "digits", "--bits", "16", "--format", "csv").out
+    *measured, printed = csv.DictReader(io.StringIO(out))
+    assert [printed[key] for key in ("method", "source", "note")] == ["'@X", "'=HYPERLINK(A1)", "'-1+1"]
+    assert min(float(line["best_minus_this"] or 0) for line in measured) == 0
+    assert csv_text([{"a": -1.5, "b": -2, "c": "+1", "d": "\t=", "e": "a=b", "f": None}]).splitlines() == [
+        "a,b,c,d,e,f",
+        "-1.5,-2,'+1,'\t=,a=b,",
+    ]
 
 
 def test_the_published_figures_that_come_along_are_sound() -> None:

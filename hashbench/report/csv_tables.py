@@ -15,6 +15,8 @@ from hashbench.report.published import Published, published_columns
 from hashbench.report.selection import Selected
 from hashbench.report.significance import Difference, PairedTest
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # begin one
+
 
 def result_csv(
     selected: Selected,
@@ -73,8 +75,13 @@ def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
     fields = dict.fromkeys(key for line in lines for key in line)
     writer = csv.DictWriter(text, list(fields), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({key: without_formula(value) for key, value in line.items()} for line in lines)
     return text.getvalue()
+
+
+def without_formula(value: Any) -> Any:
+    """Return a cell such that a spreadsheet takes no text for a formula, which could run a program."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _values(cell: Cell) -> dict[str, Any]:
