@@ -51,7 +51,7 @@ def found(
 def test_lists(tmp_path: Path, tries: Tries, label_format: Any, suffix: str) -> None:
     file = tmp_path / f"train{suffix}"
     calls = [lambda: read_list(file, None, label_format), lambda: read_list(file, 2, label_format)]
-    found(calls, file, LISTS, tries(60, 10_000))
+    found(calls, file, LISTS, tries(60, 2_000))
 
 
 @pytest.mark.parametrize("label_format", ["auto", "multihot", "counts", "id", "ids"])
@@ -59,9 +59,9 @@ def test_pairs(tmp_path: Path, tries: Tries, label_format: Any) -> None:
     names, labels = tmp_path / "train_img.txt", tmp_path / "train_label.txt"
     names.write_text("".join(f"{name}\n" for name in NAMES))
     call = lambda: read_pair(names, labels, 2, label_format)  # noqa: E731
-    found([call], labels, LABELS, tries(60, 10_000))
+    found([call], labels, LABELS, tries(60, 2_500))
     labels.write_bytes(LABELS[0])
-    found([call, lambda: read_names(names)], names, [names.read_bytes()], tries(60, 10_000))
+    found([call, lambda: read_names(names)], names, [names.read_bytes()], tries(60, 2_500))
 
 
 def test_rows_of_a_split(tmp_path: Path, tries: Tries) -> None:
@@ -93,7 +93,7 @@ def test_splits_by_lists(images: Path, tries: Tries, name: str) -> None:
         [lambda: plugin.load(images, "lists")],
         images / name,
         [(images / name).read_bytes()],
-        tries(60, 10_000),
+        tries(60, 4_000),
     )
 
 
