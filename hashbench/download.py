@@ -15,6 +15,7 @@ from typing import Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from hashbench.durable import sync
 from hashbench.errors import LONGEST, HashbenchError, reason
 from hashbench.locking import locked
 from hashbench.progress import progress
@@ -109,6 +110,7 @@ def fetch(url: str, path: Path, md5: str) -> None:
                 f"{url} sends another file than it should (MD5 {found}); fetch it by hand and save it as "
                 f"{path} (MD5 {md5})"
             )
+        sync(part)
         part.replace(path)
     except (OSError, HTTPException, ValueError) as error:  # the last of a redirection to what is no URL
         raise HashbenchError(

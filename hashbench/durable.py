@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import glob
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+SILENT_S = 3600.0
+"""A process that has not written to its file for as long is taken for dead."""
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 
@@ -19,8 +25,13 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a new name beside a file, where a block writes; what is there then becomes the file.
 
-    Whatever happens, the file is the old one or the new one, and nothing else is left.
+    Whatever happens, the file is the old one or the new one, and nothing else is left: what a process that
+    was killed could not remove is removed the next time.
     """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > SILENT_S:
+                left.unlink()
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
         yield partial
@@ -38,6 +49,9 @@ def sync(path: Path) -> None:
     file = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     try:
         os.fsync(file)
+    except OSError as error:
+        if not (path.is_dir() and error.errno == errno.EINVAL):  # of file systems that sync no folders
+            raise
     finally:
         os.close(file)
 
@@ -49,7 +63,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def put_in_place(new: Path, folder: Path) -> None:
-    """Let a finished folder become another one, in place of what may be there; both have the same parent.
+    """Let a finished folder become another one, in place of what may be there, on the same disk.
 
     Where the system can exchange two folders at once, as Linux can on most file systems, the place is never
     empty. Else what was there waits as `set_aside` says, from where `put_back` restores it.
@@ -78,6 +92,11 @@ def put_in_place(new: Path, folder: Path) -> None:
 def set_aside(folder: Path) -> Path:
     """Return where a folder waits while another one takes its place."""
     return folder.with_name(f".{folder.name}.replaced")
+
+
+def where(folder: Path) -> Path:
+    """Return where a folder can be read: in its place, or where it waits."""
+    return folder if folder.exists() or not set_aside(folder).exists() else set_aside(folder)
 
 
 def put_back(folder: Path) -> None:

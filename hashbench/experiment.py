@@ -286,7 +286,8 @@ def build_method(config: RunConfig) -> HashMethod:
 def threads_note(record: Record) -> str | None:
     """Return a sentence if a run on a CPU had another number of threads than this process, else None."""
     now, made = torch.get_num_threads(), record.environment.get("threads")
-    counts = [*record.environment.get("threads_before_stop", ()), made]
+    before = record.environment.get("threads_before_stop")
+    counts = [*(before if isinstance(before, list) else ()), made]
     if record.config.get("device") != "cpu" or made is None or counts == [now]:
         return None
     threads = "1 thread" if counts == [1] else f"{' and then '.join(map(str, counts))} threads"

@@ -22,14 +22,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from hashbench.download import file_digest
-from hashbench.durable import replacing
+from hashbench.durable import SILENT_S, replacing, sync
 from hashbench.messages import say
 
 ROOM = 1 << 30
 """Bytes of the disk that are left to everything else."""
-
-SILENT_S = 3600.0
-"""A process that has not written to its file for as long is taken for dead."""
 
 # A name is the key; behind it, of features, the beginning of their SHA-256, and of a file that is still
 # written, something random.
@@ -173,8 +170,7 @@ def store(folder: Path, key: str, facts: Facts, rows: Iterable[NDArray[np.float3
                 digest.update(piece)
             if out.tell() != size:
                 raise OSError(f"{out.tell():,} bytes of features came, not {size:,}")
-            out.flush()
-            os.fsync(out.fileno())
+        sync(partial)
         sha256 = digest.hexdigest()
         file = _features(folder, key, sha256)
         partial.replace(file)

@@ -43,19 +43,20 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def owned(path: Path) -> Iterator[bool]:
+def owned(path: Path, *, without_locks: bool = True) -> Iterator[bool]:
     """Own a file while the block runs, so that no other process does; a block that ends well removes it.
 
     The processes that this one starts do not own it, so that none of them outlives the ownership.
 
     Args:
         path: The file; made if it is missing.
+        without_locks: What to yield where the system, or the file system, has no locks.
 
     Yields:
         Whether it is owned: not if another process has it.
     """
     if fcntl is None:
-        yield True
+        yield without_locks
         return
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -65,7 +66,7 @@ def owned(path: Path) -> Iterator[bool]:
         except (BlockingIOError, PermissionError):
             free = False
         except OSError:  # a file system without locks
-            free = True
+            free = without_locks
         yield free
         if free:
             path.unlink(missing_ok=True)

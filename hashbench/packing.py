@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -20,7 +21,7 @@ from PIL import Image
 from hashbench.dataset import Dataset, Split
 from hashbench.decoding import decode
 from hashbench.download import file_digest
-from hashbench.durable import put_back, put_in_place
+from hashbench.durable import put_back, put_in_place, where
 from hashbench.errors import HashbenchError
 from hashbench.image_sets import FileImages, Images
 from hashbench.json_files import parse_json
@@ -129,36 +130,41 @@ def pack(dataset: Dataset, root: Path, size: int) -> Path:
         )
     unique = {name: (part, row) for part in parts for row, name in enumerate(part.ids)}
     folder = packed_folder(dataset, root)
-    partial = folder.with_name(f".{folder.name}.new")
     try:
         with locked(folder.parent):
             put_back(folder)
-            if _made(dataset, root, size):
-                return folder
             for leftover in folder.parent.glob(".*.new"):  # of a process that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
-            partial.mkdir()
-            ends, digest = [], hashlib.sha256()
-            with (partial / "data").open("wb") as file:
-                for content in _smaller([*unique.values()], size):
-                    file.write(content)
-                    digest.update(content)
-                    ends.append(file.tell())
-            sha256 = digest.hexdigest()
-            # By its content, so that a run with the old copy never reads the new one by the old index.
-            (partial / "data").rename(partial / f"{sha256}.bin")
-            pieces = _piece_digests(partial / f"{sha256}.bin")
-            index = {"size": size, "sha256": sha256, "pieces": pieces, **_decoding(first)}
-            text = json.dumps({**index, "ids": [*unique], "ends": ends})
-            (partial / INDEX).write_text(text, encoding="utf-8")
-            (partial / CHECKSUM).write_text(f"{file_digest(partial / INDEX, 'sha256')}  {INDEX}\n")
-            put_in_place(partial, folder)
+            if _made(dataset, root, size):
+                return folder
+            with tempfile.TemporaryDirectory(prefix=".", suffix=".new", dir=folder.parent) as temporary:
+                copy = Path(temporary, folder.name)  # the temporary folder itself is closed to other users
+                copy.mkdir()
+                _write(copy, unique, size, _decoding(first))
+                put_in_place(copy, folder)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise HashbenchError(
             f"{folder} cannot be written ({error}); make room, or choose another --data-root"
         ) from error
     return folder
+
+
+def _write(folder: Path, images: dict[str, tuple[Images, int]], size: int, decoding: dict[str, bool]) -> None:
+    """Write a copy of images, by their ids, into an empty folder."""
+    ends, digest = [], hashlib.sha256()
+    with (folder / "data").open("wb") as file:
+        for content in _smaller([*images.values()], size):
+            file.write(content)
+            digest.update(content)
+            ends.append(file.tell())
+    sha256 = digest.hexdigest()
+    # By its content, so that a run with the old copy never reads the new one by the old index.
+    (folder / "data").rename(folder / f"{sha256}.bin")
+    pieces = _piece_digests(folder / f"{sha256}.bin")
+    index = {"size": size, "sha256": sha256, "pieces": pieces, **decoding}
+    text = json.dumps({**index, "ids": [*images], "ends": ends})
+    (folder / INDEX).write_text(text, encoding="utf-8")
+    (folder / CHECKSUM).write_text(f"{file_digest(folder / INDEX, 'sha256')}  {INDEX}\n")
 
 
 def use_packed(dataset: Dataset, root: Path) -> Dataset:
@@ -176,7 +182,7 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
     first = dataset.train
     if not isinstance(first, FileImages):
         return dataset
-    folder = packed_folder(dataset, root)
+    folder = where(packed_folder(dataset, root))
     if not folder.is_dir():
         others = [*folder.parent.glob(f"{dataset.name}-{'[0-9a-f]' * 16}")]
         warning = f"no packed copy in {folder.parent} is of these images; make one by data prepare --pack"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hashbench.dataset import Dataset, DatasetPlugin
+from hashbench.durable import replacing
 from hashbench.errors import HashbenchError, MissingDataError
 from hashbench.image_sets import FileImages, Images
 from hashbench.lists import short_ids, write_list
@@ -64,7 +65,8 @@ def export_lists(dataset: Dataset, folder: Path, *, write_images: bool = False) 
         folder.mkdir(parents=True, exist_ok=True)
         for name, part_paths, part in zip(LIST_NAMES, paths, parts, strict=True):
             write_list(folder / name, part_paths, part.labels, len(dataset.class_names))
-        (folder / CLASS_NAMES).write_text("".join(f"{c}\n" for c in dataset.class_names), encoding="utf-8")
+        with replacing(folder / CLASS_NAMES) as partial:
+            partial.write_text("".join(f"{c}\n" for c in dataset.class_names), encoding="utf-8")
         if write_images:
             _write_images(folder, [part.images for part in parts], paths)
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,8 +41,11 @@ IDENTITY = "identity.json"  # among the states: of which run they are
 THREADS = "threads"  # key beside that identity: numbers of threads so far, which the run id does not cover
 
 
-Name = Annotated[str, Field(pattern=r"^\w[\w.+-]*$")]
+FolderName = Annotated[str, Field(max_length=255)]
+Name = Annotated[str, Field(max_length=255, pattern=r"^\w[\w.+-]*$")]
 """Of a method or dataset; see `registry.entries`."""
+Digest = Annotated[str, Field(max_length=64)]
+"""SHA-256, hexadecimal."""
 MetricName = Annotated[str, Field(pattern=r"^\w+@(all|[1-9]\d{0,17}|H<=\d{1,18})$")]
 
 
@@ -57,7 +59,7 @@ class SplitRecord(_Part):
     query: PositiveInt
     train: PositiveInt
     database: PositiveInt
-    sha256: str
+    sha256: Digest
     overlaps: Overlaps
     warnings: tuple[str, ...]
     validation: str | None = None
@@ -142,10 +144,10 @@ class Record(_Part):
     """One run: what was asked for, on what, with what result. This is `record.json`."""
 
     schema_version: Literal[4] = 4
-    run_id: str
+    run_id: FolderName
     method: Name
     dataset: Name
-    protocol: str
+    protocol: FolderName
     bits: PositiveInt
     seed: int
     config: dict[str, Any]
@@ -159,14 +161,14 @@ class Record(_Part):
     evaluator: int
     changes: dict[str, Any] | None
     components: dict[str, dict[str, Any]]
-    files: dict[str, str] | None
+    files: dict[FolderName, Digest] | None
     resumed: int = 0
     selected: Selected | None = None
-    recipe: str | None = None
+    recipe: Digest | None = None
     """SHA-256 of the method's recipe, by which `changes` and `components` were found; None: it has none."""
     published_protocol: PublishedProtocol | None = None
     """None: the recipe names no published protocol for the dataset."""
-    sha256: str | None = None
+    sha256: Digest | None = None
     """Checksum of all other keys, from `checksum`; None: not written yet, or a record of an older version."""
 
     @property
@@ -314,10 +316,8 @@ def read_record(folder: Path | str) -> Record:
 
 
 def write_record(record: Record, folder: Path) -> None:
-    """Write a run's `record.json`, with its checksum, through to the disk."""
+    """Write a run's `record.json`, with its checksum."""
     content = json.loads(record.model_dump_json())
     content["sha256"] = checksum(content)
-    with (folder / RECORD).open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (folder / RECORD).write_text(text, encoding="utf-8")

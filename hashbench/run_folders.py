@@ -14,7 +14,7 @@ from uuid import uuid4
 from hashbench.durable import put_back, put_in_place, set_aside
 from hashbench.errors import HashbenchError
 from hashbench.locking import LOCK, owned
-from hashbench.results import RECORD, STATES
+from hashbench.results import STATES
 
 _ABANDONED_S = 7 * 24 * 3600  # no run is silent for so long
 _SETTLED_S = 60  # a process that has just made a folder may not own it yet
@@ -45,8 +45,7 @@ def new_run_folder(final: Path, *, resume: bool = False) -> Iterator[Path]:
                 raise HashbenchError(f"{partial} is written by another process; let it end, or stop it")
             yield partial
             put_in_place(partial, final)
-            (final / LOCK).unlink(missing_ok=True)
-        shutil.rmtree(final / STATES, ignore_errors=True)
+        tidy(final)
     except OSError as error:
         raise HashbenchError(
             f"{partial} cannot be written ({error}); make room, or choose --results DIR"
@@ -60,35 +59,42 @@ def stopped_runs(final: Path) -> list[Path]:
 
 
 def tidy(final: Path, used: Path | None = None) -> None:
-    """Remove what killed processes left of a run: at once if it has a record, else after a week.
+    """Remove what killed processes left of a run, and of the runs beside it.
+
+    What was written into hidden folders goes at once if the run is in place, else after a week, and then only
+    that of this run: another one may be resumed.
 
     Args:
         final: Where the run belongs.
         used: A hidden folder of the run that stays.
     """
-    with suppress(OSError):  # another user's, or another process was faster
-        put_back(final)
-    done = (final / RECORD).is_file()
-    if done:
-        shutil.rmtree(final / STATES, ignore_errors=True)
-    for folder in _hidden(final):
-        if folder != used:
-            _remove_unused(folder, _SETTLED_S if done else _ABANDONED_S)
+    for folder in final.parent.glob(".*.*"):
+        run = folder.with_name(folder.name[1:].rpartition(".")[0])
+        if folder == set_aside(run):
+            with suppress(OSError):  # another user's, or another process was faster
+                put_back(run)
+        elif folder != used and (run == final or run.exists()):
+            _remove_unused(folder, _SETTLED_S if run.exists() else _ABANDONED_S)
+    for done in final.parent.glob("[!.]*"):
+        shutil.rmtree(done / STATES, ignore_errors=True)
+        with suppress(OSError):
+            (done / LOCK).unlink()
 
 
 @contextmanager
 def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """Yield a new folder that is removed in the end, and remove those that killed processes left."""
-    for folder in parent.glob(f"{prefix}*"):
-        _remove_unused(folder, _SETTLED_S)
+    for left in parent.glob(f"{prefix}*"):
+        _remove_unused(left, _SETTLED_S)
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder, owned(Path(folder) / LOCK):
         yield Path(folder)
 
 
 def _remove_unused(folder: Path, silent_s: float) -> None:
     """Remove a folder that no process owns, and in which nothing has changed for some seconds."""
-    if _last_change(folder) < time.time() - silent_s:
-        with suppress(OSError), owned(folder / LOCK) as free:
+    silent = time.time() - _last_change(folder)
+    if silent > silent_s:
+        with suppress(OSError), owned(folder / LOCK, without_locks=silent > _ABANDONED_S) as free:
             if free:
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 from contextlib import suppress
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from hashbench.download import file_digest
+from hashbench.durable import sync
 from hashbench.errors import HashbenchError
 from hashbench.messages import say
 
@@ -36,9 +36,9 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
         folder.mkdir(exist_ok=True)
         with partial.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        sync(partial)
         partial.rename(folder / f"step{step:09d}-{file_digest(partial, 'sha256')[:16]}.pt")
+        sync(folder)  # before an old state goes
         for old in _states(folder)[KEPT:]:
             old.unlink()
     except (OSError, RuntimeError) as error:

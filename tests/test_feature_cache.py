@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hashbench import ArrayImages, Backbone, Images, create_backbone, environment, feature_cache, feature_keys
 from hashbench.config import RunConfig
+from hashbench.durable import SILENT_S
 from hashbench.feature_cache import Facts, cache_folder, load, store, stored
 from hashbench.feature_keys import content_key, has_versions
 from hashbench.features import pooled_features
@@ -340,7 +341,7 @@ def test_what_a_killed_process_left_is_removed_in_time(folder: Path) -> None:
     dead, alive = folder / f"{KEY}-00000000.part", folder / f"{KEY}-00000001.part"
     for file in (dead, alive):
         file.write_bytes(b"x")
-    hours_ago = time.time() - 2 * feature_cache.SILENT_S
+    hours_ago = time.time() - 2 * SILENT_S
     os.utime(dead, (hours_ago, hours_ago))
     assert [one.files for one in stored(folder)] == [(dead,)]
     store(folder, KEY, FACTS, pieces())

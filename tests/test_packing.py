@@ -16,11 +16,13 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from hashbench import HashbenchError, load_dataset, packing
+from hashbench import HashbenchError, durable, load_dataset, packing
 from hashbench.data_options import FileOptions
 from hashbench.dataset import Dataset, Split
 from hashbench.decoding import decode
+from hashbench.durable import set_aside
 from hashbench.image_sets import FileImages
+from hashbench.locking import LOCK
 from hashbench.packing import PackedImages, check_packed, pack, require_size, use_packed
 
 SIZES = [(40, 30), (64, 64), (200, 150), (150, 201), (400, 90), (70, 300)]  # the first two are small
@@ -470,6 +472,61 @@ def test_a_new_copy_replaces_the_old_one(photos: list[Path], tmp_path: Path) -> 
     packed = use_packed(dataset, tmp_path)
     assert packed.options["packed"]["size"] == 32
     assert packed.query.images[1].size == (32, 32)
+
+
+def test_a_copy_is_replaced_at_once_and_on_the_disk(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if durable._renameat2() is None:
+        pytest.skip("this system cannot exchange folders")
+    dataset = of_files(photos)
+    folder = pack(dataset, tmp_path, 64)
+    synced, exchange = [], durable._exchange
+
+    def exchanged(new: Path, old: Path) -> bool:
+        assert {path.name for path in new.iterdir()} < {path.name for path in synced}
+        monkeypatch.setattr(Path, "rename", None)  # which would leave the place empty
+        return exchange(new, old)
+
+    monkeypatch.setattr(durable, "sync", synced.append)
+    monkeypatch.setattr(durable, "_exchange", exchanged)
+    pack(dataset, tmp_path, 32)
+    assert use_packed(dataset, tmp_path).options["packed"]["size"] == 32
+    assert set((tmp_path / "packed").iterdir()) == {folder, tmp_path / "packed" / LOCK}
+
+
+def test_a_copy_that_is_set_aside_is_read_and_put_back(photos: list[Path], tmp_path: Path) -> None:
+    """As another process sees it where no folders can be exchanged, or after it was killed."""
+    dataset = of_files(photos)
+    folder = pack(dataset, tmp_path, 64)
+    expected = use_packed(dataset, tmp_path).options
+    folder.rename(set_aside(folder))
+    assert use_packed(dataset, tmp_path).options == expected
+    pack(dataset, tmp_path, 64)
+    assert set((tmp_path / "packed").iterdir()) == {folder, tmp_path / "packed" / LOCK}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), HashbenchError("3.jpg")])
+def test_a_pack_that_fails_leaves_nothing(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(packing, "_piece_digests", fail)
+    with pytest.raises(HashbenchError, match="make room|3.jpg"):
+        pack(of_files(photos), tmp_path, 64)
+    assert [path.name for path in (tmp_path / "packed").iterdir()] == [LOCK]
+
+
+def test_what_a_killed_pack_left_is_removed_by_the_next(photos: list[Path], tmp_path: Path) -> None:
+    """Also of another dataset, and if the copy is there already."""
+    folder = pack(of_files(photos), tmp_path, 64)
+    left = [folder.with_name(name) for name in (f".{folder.name}.new", ".tmp0abc.new")]
+    for path in left:
+        (path / "inside").mkdir(parents=True)
+    pack(of_files(photos), tmp_path, 64)
+    assert [path.exists() for path in left] == [False, False]
 
 
 def test_a_copy_that_cannot_be_written(photos: list[Path], tmp_path: Path) -> None:

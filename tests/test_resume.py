@@ -30,8 +30,8 @@ from hashbench.experiment import build_method
 from hashbench.locking import LOCK
 from hashbench.preemption import PreemptionError, stoppable
 from hashbench.results import IDENTITY, LOG, STATES, run_folder
-from hashbench.run_folders import new_run_folder, stopped_runs
 from hashbench.resuming import require_same_settings
+from hashbench.run_folders import new_run_folder, stopped_runs
 from hashbench.states import last_step, save_state
 from hashbench.training import Execution, Training, train
 
@@ -435,7 +435,7 @@ def stopped_folder(final: Path, suffix: str, *steps: int, age: float = 0) -> Pat
 
 def test_the_newest_folder_with_a_state_goes_on(tmp_path: Path) -> None:
     final = tmp_path / "run"
-    old, new = stopped_folder(final, "00000000", 9, age=60), stopped_folder(final, "11111111", 3, age=30)
+    old, new = stopped_folder(final, "00000000", 9, age=90), stopped_folder(final, "11111111", 3, age=30)
     stopped_folder(final, "22222222")  # has no state
     stopped_folder(tmp_path / "run2", "33333333", 4)
     assert stopped_runs(final) == [new, old]
@@ -449,7 +449,7 @@ def test_the_newest_folder_with_a_state_goes_on(tmp_path: Path) -> None:
         assert partial == new  # that it failed changes nothing
         (partial / "log.jsonl").write_text("")
     assert [path.name for path in final.iterdir()] == ["log.jsonl"]
-    assert stopped_runs(final) == [old]
+    assert stopped_runs(final) == []  # the run is done
 
 
 def test_a_run_without_a_state_starts_anew(tmp_path: Path) -> None:

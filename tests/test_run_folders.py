@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fake_runs import make_run
 
-from hashbench import durable
-from hashbench.durable import set_aside
+from hashbench import durable, locking
+from hashbench.durable import SILENT_S, replacing, set_aside, sync
 from hashbench.errors import HashbenchError
 from hashbench.locking import LOCK
 from hashbench.report.selection import Selection, find
@@ -157,6 +157,36 @@ def test_what_a_killed_process_left_of_a_run_with_a_record_is_removed(tmp_path: 
     assert {path.name for path in tmp_path.rglob("*")} == {"run", RECORD, ".run.1"}  # which may be in use
 
 
+def test_a_run_that_ends_removes_what_killed_processes_left_beside_it(tmp_path: Path) -> None:
+    final, done, ended = tmp_path / "run", tmp_path / "done", tmp_path / "ended"
+    for folder in (done, ended):
+        make(folder, "done")
+        (folder / STATES).mkdir()
+        (folder / LOCK).touch()
+    ended.rename(set_aside(ended))
+    hidden = [tmp_path / name for name in (".run.0", ".done.0", ".other.0")]
+    for folder in hidden:
+        folder.mkdir()
+        os.utime(folder, (time.time() - 3600,) * 2)
+    make(final, "done")
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    runs = {name for run in ("run", "done", "ended") for name in (run, f"{run}/{RECORD}")}
+    assert left == {*runs, ".other.0"}  # which may be resumed
+
+
+def test_where_nothing_is_locked_a_folder_stays_for_a_week(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locking, "fcntl", None)
+    final, silent, abandoned = tmp_path / "run", tmp_path / ".run.0", tmp_path / ".run.1"
+    make(final, "done")
+    for folder, age in ((silent, 3600), (abandoned, 8 * 24 * 3600)):
+        folder.mkdir()
+        os.utime(folder, (time.time() - age,) * 2)
+    tidy(final)
+    assert (silent.exists(), abandoned.exists()) == (True, False)
+
+
 def test_a_folder_in_use_stays(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     from test_locking import other_process
@@ -211,3 +241,30 @@ def test_all_is_on_the_disk_before_a_run_is_in_place(tmp_path: Path, monkeypatch
         for name in ("codes.npz", "log.jsonl"):
             (partial / name).write_text("all of it")
     assert synced[-1] == tmp_path
+
+
+def test_a_file_is_replaced_as_a_whole_and_what_was_left_is_removed(tmp_path: Path) -> None:
+    path, left, fresh = tmp_path / "a.csv", tmp_path / ".a.csv.0123abcd", tmp_path / ".a.csv.01234567"
+    for file in (path, left, fresh):
+        file.write_text("old")
+    os.utime(left, (time.time() - 2 * SILENT_S,) * 2)
+    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    with replacing(path) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new"
+    assert {file.name for file in tmp_path.iterdir()} == {"a.csv", fresh.name}
+
+
+def test_a_file_system_may_sync_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    sync(tmp_path)
+    with pytest.raises(OSError, match="Invalid argument"):
+        sync(tmp_path / "file")
