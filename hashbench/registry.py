@@ -267,7 +267,7 @@ def choose_root(plugin: DatasetPlugin, root: Path | str | None) -> Path:
     from hashbench.arguments import as_path
     from hashbench.dataset import default_root
 
-    if root is not None and not str(root).strip():
+    if isinstance(root, str) and not root.strip():
         raise UsageError("root is empty; give the folder of the data, or None for the default one")
     try:
         return default_root() if root is None else as_path(root, "root")
