@@ -93,13 +93,14 @@ def check_header(stream: IO[bytes], size: int, name: str) -> None:
     if version not in _HEADERS:
         raise ValueError(f"version {version} of the format is not for plain numbers")
     shape, _, dtype = _HEADERS[version](stream)
+    items = math.prod(map(int, shape))
     if dtype.hasobject or dtype.names:
         raise UsageError(
             f"{name} holds Python objects or records; save plain arrays of numbers with numpy.savez"
         )
-    if min(shape, default=0) < 0 or stream.tell() + math.prod(shape) * dtype.itemsize != size:
+    if min(shape, default=0) < 0 or stream.tell() + items * dtype.itemsize != size:
         raise ValueError(
             f"its header declares {dtype} {quoted([*shape])}, which is not what {size:,} bytes hold"
         )
-    if dtype.itemsize == 0 and math.prod(shape):
+    if dtype.itemsize == 0 and items:
         raise ValueError("its values have no size")

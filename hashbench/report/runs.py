@@ -92,7 +92,8 @@ class StoredRun:
         """
         for path in (self.folder / QUERIES, self.folder / CODES):
             if path.is_file():
-                return _array(path, "query_ids", "U").tolist()
+                ids: list[str] = _array(path, "query_ids", "U").tolist()
+                return ids
         raise HashbenchError(f"{self.folder} has neither {QUERIES} nor {CODES}; run it again with --force")
 
     def part(self, name: str) -> tuple[list[str], NDArray[Any]]:

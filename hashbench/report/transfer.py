@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import re
 import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from hashbench.array_files import unpacked_limit
 from hashbench.durable import replacing
@@ -20,6 +21,9 @@ from hashbench.report.selection import Selection, find
 from hashbench.report.verifying import OPTIONAL, check_files, place, verify_all
 from hashbench.results import FILES, RECORD
 from hashbench.run_folders import new_run_folder, temporary_folder
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ARCHIVE = ".tar.gz"
 
@@ -205,7 +209,7 @@ class _Member(tarfile.TarInfo):
     """A header of an archive, refused where tarfile would go on, or take memory or disk without bound."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """Return the header in a block; damage must not pass for the archive's end."""
         try:
             member = super().frombuf(buf, encoding, errors)
@@ -223,13 +227,14 @@ class _Member(tarfile.TarInfo):
     _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
 
 
-class _Bounded:
+class _Bounded(io.RawIOBase):
     """A stream that ends in an error where it is longer than a limit."""
 
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
+    def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
+        super().__init__()
         self._stream, self._limit, self._left = stream, limit, limit
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         """Read at most so many bytes."""
         content = self._stream.read(size)
         self._left -= len(content)
