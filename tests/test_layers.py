@@ -15,7 +15,7 @@ PACKAGE = Path(hashbench.__file__).parent
 LAYERS = [
     ["messages"],
     ["errors"],
-    ["array_files", "json_files", "yaml_values"],
+    ["arguments", "array_files", "json_files", "yaml_values"],
     [
         "codes",
         "config",
@@ -34,6 +34,7 @@ LAYERS = [
         "preemption",
         "meter",
     ],
+    ["failures"],
     [
         "images",
         "device_views",
@@ -45,7 +46,7 @@ LAYERS = [
         "threads",
         "sources",
     ],
-    ["dataset", "evaluation", "lists", "failures", "states", "feature_cache"],
+    ["dataset", "evaluation", "lists", "states", "feature_cache"],
     ["method", "image_index", "class_folders", "packing", "verification", "idx"],
     ["split_lists", "feature_keys", "optimization", "loading"],
     ["features", "linear"],
