@@ -41,11 +41,10 @@ IDENTITY = "identity.json"  # among the states: of which run they are
 THREADS = "threads"  # key beside that identity: numbers of threads so far, which the run id does not cover
 
 
-FolderName = Annotated[str, Field(max_length=255)]
+Short = Annotated[str, Field(max_length=255)]
+"""Names of folders and files, and hashes: messages quote them."""
 Name = Annotated[str, Field(max_length=255, pattern=r"^\w[\w.+-]*$")]
 """Of a method or dataset; see `registry.entries`."""
-Digest = Annotated[str, Field(max_length=64)]
-"""SHA-256, hexadecimal."""
 MetricName = Annotated[str, Field(pattern=r"^\w+@(all|[1-9]\d{0,17}|H<=\d{1,18})$")]
 
 
@@ -59,7 +58,7 @@ class SplitRecord(_Part):
     query: PositiveInt
     train: PositiveInt
     database: PositiveInt
-    sha256: Digest
+    sha256: Short
     overlaps: Overlaps
     warnings: tuple[str, ...]
     validation: str | None = None
@@ -144,10 +143,10 @@ class Record(_Part):
     """One run: what was asked for, on what, with what result. This is `record.json`."""
 
     schema_version: Literal[4] = 4
-    run_id: FolderName
+    run_id: Short
     method: Name
     dataset: Name
-    protocol: FolderName
+    protocol: Short
     bits: PositiveInt
     seed: int
     config: dict[str, Any]
@@ -161,14 +160,14 @@ class Record(_Part):
     evaluator: int
     changes: dict[str, Any] | None
     components: dict[str, dict[str, Any]]
-    files: dict[FolderName, Digest] | None
+    files: dict[Short, Short] | None
     resumed: int = 0
     selected: Selected | None = None
-    recipe: Digest | None = None
+    recipe: Short | None = None
     """SHA-256 of the method's recipe, by which `changes` and `components` were found; None: it has none."""
     published_protocol: PublishedProtocol | None = None
     """None: the recipe names no published protocol for the dataset."""
-    sha256: Digest | None = None
+    sha256: Short | None = None
     """Checksum of all other keys, from `checksum`; None: not written yet, or a record of an older version."""
 
     @property

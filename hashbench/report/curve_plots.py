@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from hashbench.errors import HashbenchError, UsageError
+from hashbench.errors import HashbenchError, UsageError, reason
+from hashbench.json_files import parse_json
 from hashbench.report.cells import Cell, Column, cells
 from hashbench.report.runs import StoredRun
 from hashbench.report.style import (
@@ -207,13 +207,15 @@ def _precision(path: Path, curve: str) -> pd.DataFrame:
         points = table.loc[table["curve"] == curve, ["at", "precision", "recall"]]
         return points.astype({"at": int, "precision": float, "recall": float})
     except (OSError, ValueError, KeyError) as error:
-        raise HashbenchError(f"{path} is damaged ({error}); `hashbench results verify` tells more") from error
+        raise HashbenchError(
+            f"{path} is damaged ({reason(error)}); `hashbench results verify` tells more"
+        ) from error
 
 
 def _losses(path: Path) -> pd.DataFrame:
     """Columns part, epoch (from 1), value; no rows for a method that was fitted."""
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if all("epoch" not in line for line in lines):
             return pd.DataFrame(columns=["part", "epoch", "value"])
         table = pd.DataFrame(lines)
@@ -223,7 +225,9 @@ def _losses(path: Path) -> pd.DataFrame:
         steps["value"] = steps["value"].astype(float)  # what was not finite is text
         return steps.groupby(["part", "epoch"], sort=False, as_index=False).mean()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HashbenchError(f"{path} is damaged ({error}); `hashbench results verify` tells more") from error
+        raise HashbenchError(
+            f"{path} is damaged ({reason(error)}); `hashbench results verify` tells more"
+        ) from error
 
 
 def _draw(

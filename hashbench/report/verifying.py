@@ -16,7 +16,7 @@ from hashbench import registry
 from hashbench.config import RunConfig, flatten
 from hashbench.download import file_digest
 from hashbench.environment import recorded_versions
-from hashbench.errors import HashbenchError
+from hashbench.errors import LONGEST, HashbenchError, quoted
 from hashbench.evaluation import VERSION, Evaluation, code_health
 from hashbench.json_files import read_json
 from hashbench.protocol import fingerprint, overlaps
@@ -160,12 +160,12 @@ def _inconsistencies(record: Record) -> list[str]:
     """Return what in a record contradicts itself."""
     config = flatten(record.config)
     found = [
-        f"{key} is {getattr(record, key)!r} in the record and {config.get(key)!r} in its config"
+        f"{key} is {quoted(getattr(record, key))} in the record and {quoted(config.get(key))} in its config"
         for key in ("method", "dataset", "protocol", "bits", "seed")
         if config.get(key) != getattr(record, key)
     ]
     found += [
-        f"{path} is {value!r} in its changes and {config.get(path)!r} in its config"
+        f"{path[:LONGEST]} is {quoted(value)} in its changes and {quoted(config.get(path))} in its config"
         for path, value in (record.changes or {}).items()
         if config.get(path) != value
     ]
@@ -209,6 +209,7 @@ def _check_content(checked: Checked) -> None:
             "fingerprint of validation images"
         )
     else:
+        found = found[:LONGEST]
         checked.problems.append(
             f"its run id is {record.run_id}; its config, split, source code and versions give {found}"
         )

@@ -1,0 +1,168 @@
+"""Records and the files beside them, with damage done to them: read, left out, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_runs import make_run
+from fuzz.mutation import mutations
+from fuzz.outcomes import refused
+
+from hashbench.messages import printable_lines
+from hashbench.report.ablation import ablations
+from hashbench.report.compare import compare
+from hashbench.report.csv_tables import result_csv
+from hashbench.report.curve_plots import pr_plot, training_plot
+from hashbench.report.grid import latex, markdown
+from hashbench.report.html_page import html_page
+from hashbench.report.metric_plots import bits_plot, speed_plot
+from hashbench.report.published import read_published
+from hashbench.report.runs import StoredRun, Unfinished
+from hashbench.report.selection import Selection, find, select
+from hashbench.report.tables import result_grid
+from hashbench.report.verifying import verify
+from hashbench.results import CODES, CURVES, LOG, QUERIES, RECORD, read_record
+
+Tries = Callable[[int, int], int]
+METRIC = "mAP@all"
+ODD: tuple[Any, ...] = (
+    *(None, True, -1, 0, 0.5, 10**19, -1e308, "", "x", "\x1b[2J\n", "=1+1", "$x^{", "\u202e", "../../x"),
+    *(
+        [],
+        {},
+        [1],
+        ["x"],
+        {"a": {}},
+        {"x": "\x1b"},
+        [[[]]],
+        "9" * 5000,
+        "2001-99-99",
+        "0001-01-01T00:00:00+23:59",
+    ),
+)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    make_run(tmp_path, "wch", seed=1, changes={"hyperparameters.x": "1"}, components={"a": {"x": 1}})
+    make_run(tmp_path, "wch", seed=0)
+    return tmp_path
+
+
+def reports(results: Path) -> None:
+    """Make all reports that need no figure; what is left out is said in lines without control characters."""
+    selected = select(results, Selection(), METRIC)
+    assert all(len(note) < 1000 for note in selected.notes)
+    grid = result_grid(selected, METRIC, bounds=True)
+    csv = result_csv(selected, METRIC)
+    for text in (markdown(grid), latex([grid]), csv):
+        assert printable_lines(printable_lines(text)) == printable_lines(text)
+    assert not any(line.startswith(("=", "+", "-", "@")) for line in csv.splitlines())
+    ablations(selected.runs, METRIC)
+    if len(selected.runs) > 1:
+        compare(*selected.runs[:2], METRIC)
+
+
+def figures(results: Path) -> None:
+    selected = select(results, Selection(), METRIC)
+    for draw in (
+        lambda: pr_plot(selected.runs),
+        lambda: training_plot(selected.runs),
+        lambda: bits_plot(selected.runs, METRIC),
+        lambda: speed_plot(selected.runs, METRIC),
+        lambda: html_page(selected, METRIC, {}),
+    ):
+        refused(draw)
+
+
+def read(results: Path, path: Path, content: bytes) -> bool:
+    """Write a record and, if it is one, make all reports and verify it."""
+    path.write_bytes(content)
+    if refused(read_record, path.parent):
+        assert len(find(results, Selection())[2]) == 1
+        return False
+    refused(reports, results)
+    check(path.parent)
+    return True
+
+
+def check(folder: Path) -> None:
+    assert all(len(problem) < 2000 for problem in verify(StoredRun(read_record(folder), folder)).problems)
+
+
+def altered(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the places of a record's values: at each, a value of another kind may stand."""
+    yield path
+    if isinstance(content, dict | list):
+        for key in content if isinstance(content, dict) else range(len(content)):
+            yield from altered(content[key], (*path, key))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_values_of_another_kind(results: Path, tries: Tries) -> None:
+    path = next(results.glob(f"*/*/*/*seed1*/{RECORD}"))
+    text = path.read_text()
+    places = [place for place in altered(json.loads(text)) if place]
+    cases = [(place, value) for place in places for value in ODD]
+    order = np.random.default_rng(0).permutation(len(cases))
+    accepted = 0
+    for number in order[: tries(60, len(cases))]:
+        place, value = cases[number]
+        record = content = json.loads(text)
+        for key in place[:-1]:
+            content = content[key]
+        content[place[-1]] = value
+        if read(results, path, json.dumps(record).encode()):
+            accepted += 1
+            if accepted % tries(25, 10) == 0:
+                figures(results)
+    assert accepted
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_records(results: Path, tries: Tries) -> None:
+    path = next(results.glob(f"*/*/*/*seed1*/{RECORD}"))
+    content = path.read_bytes()
+    for damaged in mutations([content], tries(150, 10_000)):
+        read(results, path, damaged)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [QUERIES, CODES, CURVES, LOG])
+def test_damaged_files_beside_records(results: Path, tries: Tries, name: str) -> None:
+    folder, beside = (next(results.glob(f"*/*/*/*seed{seed}*")) for seed in (1, 0))
+    content, other = (folder / name).read_bytes(), StoredRun(read_record(beside), beside)
+    for damaged in mutations([content], tries(20, 10_000)):
+        (folder / name).write_bytes(damaged)
+        check(folder)
+        run = StoredRun(read_record(folder), folder)
+        if name in (QUERIES, CODES):
+            for call in (run.query_ids, run.evaluate, lambda run=run: run.part("train")):
+                refused(call)
+            refused(compare, run, other, METRIC)
+        else:
+            refused(pr_plot if name == CURVES else training_plot, [run])
+
+
+def test_runs_that_have_not_ended(tmp_path: Path, tries: Tries) -> None:
+    for damaged in mutations(
+        [b'{"lr": 0.1, "views.affine": {"degrees": [1, null, "x"]}}'], tries(200, 10_000)
+    ):
+        (tmp_path / "started.json").write_bytes(damaged)
+        run = Unfinished("digits", "default", "wch", 16, "wch-digits-16bit-seed0-x", tmp_path)
+        assert run.label.startswith("wch (")
+
+
+def test_printed_figures(tmp_path: Path, tries: Tries) -> None:
+    (tmp_path / "published").mkdir()
+    content = 'method,year,venue,dataset,bits,map,source,note\nWCH,2026,x,digits,16,0.9,"Table 9, a",\n'
+    found = 0
+    for damaged in mutations([content.encode()], tries(200, 10_000)):
+        (tmp_path / "published/mine.csv").write_bytes(damaged)
+        found += refused(read_published, tmp_path / "runs", Selection())
+    assert found
