@@ -192,6 +192,14 @@ class Record(_Part):
             data = {**data, "config": _with_later_settings(data["config"])}
         return {**data, "schema_version": 4} if version in (1, 2, 3) else data
 
+    @field_validator("environment")
+    @classmethod
+    def _holds_plain_values(cls, environment: dict[str, Any]) -> dict[str, Any]:
+        lists = {key for key, value in environment.items() if isinstance(value, list)}
+        if lists - {"threads_before_stop"}:
+            raise ValueError("expected texts and numbers, got a list")
+        return environment
+
     @field_validator("config")
     @classmethod
     def _is_a_configuration(cls, config: dict[str, Any]) -> dict[str, Any]:

@@ -204,6 +204,7 @@ def deep(levels: int) -> Any:
 BAD: list[Callable[[dict[str, Any]], object]] = [
     lambda r: r["environment"].update(source={"a": 1}),
     lambda r: r["environment"].update(gpu=[{}]),
+    lambda r: r["environment"].update(processor=[1]),
     lambda r: r["config"].pop("data"),
     lambda r: r["config"].update(data=[1]),
     lambda r: r.update(config=1),
