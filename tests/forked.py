@@ -14,6 +14,19 @@ from hashbench import experiment, registry  # noqa: F401 (for the processes that
 from hashbench.cli import main
 
 
+def call(arguments: Sequence[str]) -> Any:
+    """Call `hashbench ARGUMENTS` in this process, and return its exit code.
+
+    Processes that are forked later start with all that it has imported and compiled.
+    """
+    sys.argv = ["hashbench", *arguments]
+    try:
+        main()
+    except SystemExit as exit_:
+        return exit_.code or 0
+    return 0
+
+
 def start(arguments: Sequence[str], said: Path) -> int:
     """Start `hashbench ARGUMENTS` in a process, which writes what it says into a file; return its number."""
     process = os.fork()
@@ -24,17 +37,13 @@ def start(arguments: Sequence[str], said: Path) -> int:
         file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
-        sys.argv = ["hashbench", *arguments]
         # Of the process that this one was forked from, as pytest may have replaced them.
         sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
-        main()
-        code = 0
-    except SystemExit as exit_:
-        code = exit_.code
+        code = call(arguments)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code or 0)
+        os._exit(code)
 
 
 def wait(process: int) -> int:

@@ -7,14 +7,13 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from forked import few_digits
+from forked import call, few_digits
 
-from hashbench import cli, evaluate
+from hashbench import evaluate
 
 FOLDER = Path("/proc/self")
 pytestmark = pytest.mark.skipif(
@@ -53,14 +52,12 @@ def grid(results: Path, runs: int) -> None:
     """Do the runs of a grid, of which the first fifth may still fill caches."""
     few_digits(250)
     small = ["--set", "backbone=test_resnet", "--set", "pretrained=false", "--set", "images.size=16"]
-    command = ["hashbench", "run", "--method", "lsh", "--dataset", "digits", "--bits", "16", *small]
+    command = ["run", "--method", "lsh", "--dataset", "digits", "--bits", "16", *small]
     first = runs // 5
     for seeds in (range(first), range(first, runs)):
         if seeds.start:
             before = held()
-        sys.argv = [*command, "--seed", ",".join(map(str, seeds)), "--results", str(results)]
-        with suppress(SystemExit):
-            cli.main()
+        assert call([*command, "--seed", ",".join(map(str, seeds)), "--results", str(results)]) == 0
     assert len([*results.rglob("record.json")]) == runs
     assert_flat(before)
 
