@@ -267,7 +267,7 @@ def test_components_of_the_recipes_change_the_method(entry: Any) -> None:
             {"x": {"balance": False}, "y": {"hyperparameters.balance": False}},
             r"component 'y' sets hyperp.* as",
         ),
-        ([], r"the recipe .* is none: it has the keys"),
+        ([], r"the recipe .* is not valid: expected the keys"),
     ],
 )
 def test_wrong_components_are_named(tmp_path: Path, components: Any, message: str) -> None:

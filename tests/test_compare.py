@@ -159,5 +159,5 @@ def test_without_values_of_queries_there_is_no_comparison(cli: Callable[..., Any
     file.write_bytes(file.read_bytes()[:100])
     done = cli("compare", "wch", "wch")
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert f"{file.relative_to(results.parents[1])} cannot be read" in done.err
+    assert f"{file.relative_to(results.parents[1])} is not an .npz file" in done.err
     assert "has no run 'lsh'" in cli("compare", "wch", "lsh").err

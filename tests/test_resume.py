@@ -653,5 +653,5 @@ def test_a_run_that_is_killed_again_and_again_gives_the_same(tmp_path: Path) -> 
     records = hashbench.read_record(stopped), hashbench.read_record(whole)
     assert [record.resumed for record in records] == [5, 0]
     assert records[0].metrics == records[1].metrics
-    hidden = stopped.parent.glob(".*")  # of the process that was killed before it had a state
-    assert [list(folder.rglob("*.pt")) for folder in hidden] == [[]]
+    hidden = [*stopped.parent.glob(".*")]  # of the process that was killed before it had a state
+    assert not [state for folder in hidden for state in folder.rglob("*.pt")]
