@@ -643,6 +643,7 @@ def test_files_of_a_run_that_are_not_there(cli: Callable[..., Any], tmp_path: Pa
         ("curves.csv", "a,b\n1,2\n"),
         ("curves.csv", ""),
         ("curves.csv", "curve,at,precision,recall\nrank,1,half,0\n"),
+        ("curves.csv", f"curve,at,precision,recall\nrank,{10**30},0,0\n"),
         ("log.jsonl", "{"),
         ("log.jsonl", "7"),
         ("log.jsonl", '{"epoch": 0, "loss": "high"}'),

@@ -206,7 +206,7 @@ def _precision(path: Path, curve: str) -> pd.DataFrame:
         table = pd.read_csv(path)
         points = table.loc[table["curve"] == curve, ["at", "precision", "recall"]]
         return points.astype({"at": int, "precision": float, "recall": float})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, OverflowError) as error:
         raise HashbenchError(
             f"{path} is damaged ({reason(error)}); `hashbench results verify` tells more"
         ) from error
