@@ -17,9 +17,8 @@ from hashbench.errors import HashbenchError
 from hashbench.image_sets import ArrayImages
 from hashbench.protocol import draw_per_class
 
-MAX_BYTES = (
-    1 << 28
-)  # five times the largest file of MNIST; a gzipped file may unpack to a thousand times its size
+# Five times the largest file of MNIST; a gzipped file may unpack to a thousand times its size.
+MAX_BYTES = 1 << 28
 
 
 def read_idx(path: Path, md5: str) -> NDArray[np.uint8]:

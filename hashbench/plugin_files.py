@@ -25,7 +25,7 @@ from importlib.machinery import (
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from hashbench.errors import LONGEST, UsageError
+from hashbench.errors import UsageError, reason
 
 PREFIX = "hashbench_plugin_"
 """Of the packages that stand for folders; behind it the path of the folder, hexadecimal."""
@@ -52,7 +52,7 @@ def read_table(path: Path, table: str) -> dict[str, str]:
     except OSError as error:
         raise UsageError(f"the plugin file {path} cannot be read: {error.strerror}") from None
     except SyntaxError as error:
-        raise UsageError(f"the plugin file {path} is not Python: {str(error)[:LONGEST]}") from None
+        raise UsageError(f"the plugin file {path} is not Python: {reason(error)}") from None
     for statement in tree.body:
         if isinstance(statement, ast.Assign | ast.AnnAssign) and table in _assigned(statement):
             names = _names(statement.value)
