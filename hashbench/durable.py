@@ -19,6 +19,7 @@ SILENT_S = 3600.0
 """A process that has not written to its file for as long is taken for dead."""
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
+_ASIDE = ".replaced"
 
 
 @contextmanager
@@ -57,8 +58,8 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Write all that is in a folder through to the disk."""
-    for path in (*folder.rglob("*"), folder):
+    """Write all that is in a folder through to the disk, but for hidden files: closing a lock releases it."""
+    for path in (*folder.rglob("[!.]*"), folder):
         sync(path)
 
 
@@ -72,26 +73,26 @@ def put_in_place(new: Path, folder: Path) -> None:
         OSError: It cannot be done; what was there is there.
     """
     sync_tree(new)
-    while True:
-        try:
-            new.rename(folder)
-            break
-        except OSError:
-            if not folder.exists():
-                raise
+    while not _rename_to_free(new, folder):
         if _exchange(new, folder):
+            shutil.rmtree(new, ignore_errors=True)
             break
-        shutil.rmtree(set_aside(folder), ignore_errors=True)
+        put_back(folder)
         with suppress(FileNotFoundError):  # another process was faster
-            folder.rename(set_aside(folder))
+            _rename_to_free(folder, set_aside(folder))
     sync(folder.parent)
-    for replaced in (new, set_aside(folder)):
-        shutil.rmtree(replaced, ignore_errors=True)
+    put_back(folder)
 
 
 def set_aside(folder: Path) -> Path:
     """Return where a folder waits while another one takes its place."""
-    return folder.with_name(f".{folder.name}.replaced")
+    return folder.with_name(f".{folder.name}{_ASIDE}")
+
+
+def original(folder: Path) -> Path:
+    """Return the place of a folder that was set aside; of any other folder, the folder itself."""
+    waits = folder.name.startswith(".") and folder.name.endswith(_ASIDE)
+    return folder.with_name(folder.name[1 : -len(_ASIDE)]) if waits else folder
 
 
 def where(folder: Path) -> Path:
@@ -100,11 +101,28 @@ def where(folder: Path) -> Path:
 
 
 def put_back(folder: Path) -> None:
-    """Restore a folder that was set aside by a process that was killed; remove it if its place was taken."""
-    waiting = set_aside(folder)
-    if waiting.is_dir() and not folder.exists():
-        waiting.rename(folder)
-    shutil.rmtree(waiting, ignore_errors=True)
+    """Restore a folder that was set aside by a process that was killed; remove it if its place was taken.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    waiting, moved = set_aside(folder), folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
+    with suppress(FileNotFoundError):  # nothing waits, or another process was faster
+        if not _rename_to_free(waiting, folder):
+            waiting.rename(moved)  # what is removed must not be what another process sets aside from here on
+            if not _rename_to_free(moved, folder):
+                shutil.rmtree(moved, ignore_errors=True)
+
+
+def _rename_to_free(one: Path, other: Path) -> bool:
+    """Rename a folder; return False if there is another one of that name, which is not empty."""
+    try:
+        one.rename(other)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -53,17 +53,24 @@ def owned(path: Path, *, without_locks: bool = True) -> Iterator[bool]:
         without_locks: What to yield where the system, or the file system, has no locks.
 
     Yields:
-        Whether it is owned: not if another process has it.
+        Whether it is owned: not if another process has it, or has renamed or removed its folder.
+
+    Raises:
+        OSError: The file cannot be made.
     """
     if fcntl is None:
         yield without_locks
         return
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:
+        yield False
+        return
     try:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except (BlockingIOError, PermissionError):
+            free = os.path.samestat(os.fstat(file), path.stat())
+        except (BlockingIOError, PermissionError, FileNotFoundError):
             free = False
         except OSError:  # a file system without locks
             free = without_locks

@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from PIL import Image
 from hashbench.dataset import Dataset, Split
 from hashbench.decoding import decode
 from hashbench.download import file_digest
-from hashbench.durable import put_back, put_in_place, where
+from hashbench.durable import put_back, put_in_place, set_aside, where
 from hashbench.errors import HashbenchError
 from hashbench.image_sets import FileImages, Images
 from hashbench.json_files import parse_json
@@ -182,7 +183,11 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
     first = dataset.train
     if not isinstance(first, FileImages):
         return dataset
-    folder = where(packed_folder(dataset, root))
+    folder = packed_folder(dataset, root)
+    if set_aside(folder).is_dir():  # a process was killed, or will soon have replaced it
+        with suppress(OSError), locked(folder.parent):
+            put_back(folder)
+    folder = where(folder)
     if not folder.is_dir():
         others = [*folder.parent.glob(f"{dataset.name}-{'[0-9a-f]' * 16}")]
         warning = f"no packed copy in {folder.parent} is of these images; make one by data prepare --pack"
@@ -193,6 +198,7 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
             "none; prepare it again with --pack, or pass --data packed=false"
         )
     decoding = _decoding(first)
+    before = _inode(folder)
     try:
         text = (folder / INDEX).read_bytes()
         index_sha256 = hashlib.sha256(text).hexdigest()
@@ -226,6 +232,8 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
             for name, part in dataset.parts().items()
         }
     except (OSError, ValueError, KeyError) as error:
+        if _inode(folder) != before:  # replaced while it was read
+            return use_packed(dataset, root)
         raise HashbenchError(
             f"the packed copy {folder} is damaged ({error}); prepare it again with --pack, or pass "
             "--data packed=false"
@@ -238,6 +246,14 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
         database=parts["database"],
         options={**dataset.options, "packed": packed},
     )
+
+
+def _inode(folder: Path) -> int | None:
+    """Return the number by which a folder is known to its disk; None: it is not there."""
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
 
 
 def _parse_index(text: bytes) -> dict[str, Any]:

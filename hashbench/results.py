@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from pydantic import (
 from hashbench.arguments import as_path
 from hashbench.config import EvaluationConfig, RunConfig, SelectionConfig
 from hashbench.data_options import SPLIT_OPTIONS
+from hashbench.durable import set_aside
 from hashbench.errors import LONGEST, HashbenchError
 from hashbench.evaluation import CodeHealth
 from hashbench.json_files import read_json
@@ -307,7 +309,7 @@ def read_record(folder: Path | str) -> Record:
     """
     path = as_path(folder, "folder") / RECORD
     try:
-        return Record.model_validate(read_json(path))
+        return Record.model_validate(_read_content(path.parent))
     except OSError as error:
         raise HashbenchError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
@@ -320,6 +322,14 @@ def read_record(folder: Path | str) -> Record:
         raise HashbenchError(
             f"{path} is not a record (the file: {error}); run it again with --force"
         ) from error
+
+
+def _read_content(folder: Path) -> Any:
+    """Read `record.json`, also while the run is replaced where folders cannot be exchanged at once."""
+    for found in (folder, set_aside(folder)):
+        with suppress(FileNotFoundError):
+            return read_json(found / RECORD)
+    return read_json(folder / RECORD)
 
 
 def write_record(record: Record, folder: Path) -> None:

@@ -15,7 +15,7 @@ from hashbench.experiment import identity, run_id, source_of
 from hashbench.json_files import read_json
 from hashbench.locking import LOCK, owned
 from hashbench.results import IDENTITY, STATES, THREADS, run_folder
-from hashbench.run_folders import stopped_runs
+from hashbench.run_folders import has_state, stopped_runs
 
 SHOWN = 6  # differences
 
@@ -59,7 +59,7 @@ def _refusal(planned: Sequence[tuple[RunConfig, Dataset]], results: Path) -> str
 
 def _identity(folder: Path) -> dict[str, Any] | None:
     """Return what a run was that was stopped, but for its threads, if it has a state."""
-    if next((folder / STATES).glob("*.pt"), None) is None:
+    if not has_state(folder):
         return None
     try:
         found: dict[str, Any] = read_json(folder / STATES / IDENTITY)

@@ -7,11 +7,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from hashbench.durable import put_back, put_in_place, set_aside
+from hashbench.durable import put_back, put_in_place, set_aside, sync_tree
 from hashbench.errors import HashbenchError
 from hashbench.locking import LOCK, owned
 from hashbench.results import STATES
@@ -35,15 +35,22 @@ def new_run_folder(final: Path, *, resume: bool = False) -> Iterator[Path]:
     Raises:
         HashbenchError: Something could not be written, or the run to resume still goes on.
     """
-    stopped = stopped_runs(final) if resume else []
-    partial = stopped[0] if stopped else final.with_name(f".{final.name}.{uuid4().hex[:8]}")
+    partial = final.with_name(f".{final.name}.{uuid4().hex[:8]}")
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        tidy(final, partial)
-        with owned(partial / LOCK) as free:
-            if not free:
-                raise HashbenchError(f"{partial} is written by another process; let it end, or stop it")
+        with ExitStack() as stack:
+            if resume and (stopped := _own_stopped(final, stack)):
+                partial = stopped
+            else:
+                partial.mkdir(parents=True)
+                stack.enter_context(owned(partial / LOCK))
+            tidy(final, partial)
+            for left in _hidden(final):
+                if left != partial:
+                    _remove_unused(left, _ABANDONED_S)
             yield partial
+            sync_tree(partial)
+            # Before it is in place: if another process replaces it, it must not look like a stopped run.
+            shutil.rmtree(partial / STATES, ignore_errors=True)
             put_in_place(partial, final)
         tidy(final)
     except OSError as error:
@@ -52,17 +59,34 @@ def new_run_folder(final: Path, *, resume: bool = False) -> Iterator[Path]:
         ) from error
 
 
+def _own_stopped(final: Path, stack: ExitStack) -> Path | None:
+    """Own the newest folder of a run that was stopped and has a state, if there is one."""
+    for folder in stopped_runs(final)[:1]:
+        free = stack.enter_context(owned(folder / LOCK))
+        if has_state(folder):  # else another process has just ended the run
+            if not free:
+                raise HashbenchError(f"{folder} is written by another process; let it end, or stop it")
+            return folder
+    return None
+
+
 def stopped_runs(final: Path) -> list[Path]:
     """Return the folders of a run that have not ended and have a state, the newest first."""
-    folders = [folder for folder in _hidden(final) if next((folder / STATES).glob("*.pt"), None) is not None]
-    return sorted(folders, key=_last_change, reverse=True)
+    return sorted(filter(has_state, _hidden(final)), key=_last_change, reverse=True)
+
+
+def has_state(folder: Path) -> bool:
+    """Return True for the folder of a run that can be resumed."""
+    try:
+        return next((folder / STATES).glob("*.pt"), None) is not None
+    except FileNotFoundError:  # another process has just renamed or removed it
+        return False
 
 
 def tidy(final: Path, used: Path | None = None) -> None:
-    """Remove what killed processes left of a run, and of the runs beside it.
+    """Remove what killed processes left of a run that is in place, and of the runs beside it.
 
-    What was written into hidden folders goes at once if the run is in place, else after a week, and then only
-    that of this run: another one may be resumed.
+    A run that is not in place may be resumed, and so its hidden folders stay.
 
     Args:
         final: Where the run belongs.
@@ -73,8 +97,8 @@ def tidy(final: Path, used: Path | None = None) -> None:
         if folder == set_aside(run):
             with suppress(OSError):  # another user's, or another process was faster
                 put_back(run)
-        elif folder != used and (run == final or run.exists()):
-            _remove_unused(folder, _SETTLED_S if run.exists() else _ABANDONED_S)
+        elif folder != used and run.exists():
+            _remove_unused(folder, _SETTLED_S)
     for done in final.parent.glob("[!.]*"):
         shutil.rmtree(done / STATES, ignore_errors=True)
         with suppress(OSError):

@@ -10,7 +10,7 @@ import pytest
 
 from hashbench.locking import owned
 
-pytest.importorskip("fcntl")
+fcntl = pytest.importorskip("fcntl")
 
 OWN = """
 import os, sys
@@ -73,6 +73,24 @@ def test_a_failure_leaves_the_file_and_no_owner(tmp_path: Path) -> None:
         assert not is_free(path)
 
 
+def test_a_file_that_was_moved_or_removed_is_not_owned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that in the folder of a run which ends while another process looks at it."""
+    path = tmp_path / "run" / "lock"
+    assert not is_free(path)
+    path.parent.mkdir()
+    lockf = fcntl.lockf
+
+    def moved(*arguments: int) -> None:
+        path.parent.rename(tmp_path / "ended")
+        lockf(*arguments)
+
+    monkeypatch.setattr(fcntl, "lockf", moved)
+    assert not is_free(path)
+
+
 def test_what_cannot_be_made_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), owned(tmp_path / "no" / "lock"):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError), owned(tmp_path / "file" / "lock"):
         pass

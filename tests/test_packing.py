@@ -485,8 +485,8 @@ def test_a_copy_is_replaced_at_once_and_on_the_disk(
 
     def exchanged(new: Path, old: Path) -> bool:
         assert {path.name for path in new.iterdir()} < {path.name for path in synced}
-        monkeypatch.setattr(Path, "rename", None)  # which would leave the place empty
-        return exchange(new, old)
+        assert exchange(new, old)
+        return True
 
     monkeypatch.setattr(durable, "sync", synced.append)
     monkeypatch.setattr(durable, "_exchange", exchanged)
@@ -504,6 +504,23 @@ def test_a_copy_that_is_set_aside_is_read_and_put_back(photos: list[Path], tmp_p
     assert use_packed(dataset, tmp_path).options == expected
     pack(dataset, tmp_path, 64)
     assert set((tmp_path / "packed").iterdir()) == {folder, tmp_path / "packed" / LOCK}
+
+
+def test_a_copy_that_is_replaced_while_it_is_read(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = of_files(photos)
+    folder = pack(dataset, tmp_path, 64)
+    parse = packing._parse_index
+
+    def replaced(text: bytes) -> dict[str, Any]:
+        monkeypatch.setattr(packing, "_parse_index", parse)
+        folder.rename(tmp_path / "old")
+        pack(dataset, tmp_path, 48)
+        return parse(text)
+
+    monkeypatch.setattr(packing, "_parse_index", replaced)
+    assert use_packed(dataset, tmp_path).options["packed"]["size"] == 48
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), HashbenchError("3.jpg")])

@@ -608,6 +608,19 @@ def test_a_command_goes_on_with_the_same_settings_alone(cli: Callable[..., Any],
     assert not list(tmp_path.glob("results/runs/*/*/*/.*"))
 
 
+@hangup
+@pytest.mark.usefixtures("stopped_once")
+def test_the_command_resumes_a_run_that_was_stopped_long_ago(cli: Callable[..., Any], tmp_path: Path) -> None:
+    command = ["run", "--method", "wch", "--dataset", "digits", "--bits", "16", *FAST, "--resume", "--json"]
+    assert cli(*command).code == 75
+    (stopped,) = tmp_path.glob("results/runs/*/*/*/.*")
+    for path in (*stopped.iterdir(), stopped):
+        os.utime(path, (0, 0))
+    done = cli(*command)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)[0]["resumed"] == 1
+
+
 def arrays(path: Path) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as file:
         return dict(file)

@@ -2,19 +2,22 @@
 
 import errno
 import os
+import shutil
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from fake_runs import make_run
 
 from hashbench import durable, locking
-from hashbench.durable import SILENT_S, replacing, set_aside, sync
+from hashbench.durable import SILENT_S, put_back, replacing, set_aside, sync
 from hashbench.errors import HashbenchError
-from hashbench.locking import LOCK
-from hashbench.report.selection import Selection, find
-from hashbench.results import RECORD, STATES
+from hashbench.locking import LOCK, owned
+from hashbench.report.selection import Selection, find, find_run
+from hashbench.results import RECORD, STATES, read_record
 from hashbench.run_folders import new_run_folder, temporary_folder, tidy
 
 
@@ -96,11 +99,11 @@ def test_an_old_run_is_replaced(tmp_path: Path, system: str) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["run", RECORD]
 
 
-@pytest.mark.parametrize("steps", range(4))
+@pytest.mark.parametrize("steps", range(8))
 def test_a_kill_while_replacing_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, steps: int
 ) -> None:
-    """Stop before one of the steps of replacing an old run, as a kill would."""
+    """Stop before one of the renames, which may fail, as a kill would."""
     final = tmp_path / "run"
     make(final, "old")
     taken = []
@@ -116,35 +119,93 @@ def test_a_kill_while_replacing_loses_nothing(
 
     monkeypatch.setattr(Path, "rename", killed(Path.rename))
     monkeypatch.setattr(durable, "_exchange", killed(durable._exchange))
-    try:
+    with suppress(KeyboardInterrupt):
         make(final, "new")
-    except KeyboardInterrupt:
-        assert len(taken) == steps + 1
     monkeypatch.undo()
     tidy(final)
-    done = steps >= (2 if system == "exchange" else 4)
+    done = steps >= (2 if system == "exchange" else 5)
     assert (final / RECORD).read_text() == ("new" if done else "old")
+    for path in tmp_path.iterdir():
+        for changed in (*path.iterdir(), path):
+            os.utime(changed, (0, 0))
+    tidy(final)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_reader_always_finds_a_record(tmp_path: Path) -> None:
-    if durable._renameat2() is None:
-        pytest.skip("this system cannot exchange folders")
-    final = tmp_path / "run"
-    make(final, "old")
-    absent, stop = [], threading.Event()
+def test_readers_always_find_a_record(tmp_path: Path, system: str) -> None:
+    run = make_run(tmp_path)
+    final, content = run.folder, (run.folder / RECORD).read_text()
+    failures, stop = [], threading.Event()
 
     def read() -> None:
         while not stop.is_set():
-            if not (final / RECORD).is_file():
-                absent.append(time.monotonic())
+            try:
+                read_record(final)
+                runs, unfinished, notes = find(tmp_path, Selection())
+                assert ([run.folder for run in runs], unfinished, notes) == ([final], [], [])
+                assert find_run(tmp_path, final.name).folder == final
+                assert system == "renames" or (final / RECORD).is_file()
+            except (AssertionError, HashbenchError) as error:
+                failures.append(error)
 
     reader = threading.Thread(target=read)
     reader.start()
-    for round_ in range(100):
-        make(final, str(round_))
+    for _ in range(20):
+        make(final, content)
     stop.set()
     reader.join()
-    assert absent == []
+    assert failures == []
+
+
+def test_a_folder_is_owned_until_it_is_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    """A process owns a file no more once it has closed it, even if it opened it twice."""
+    pytest.importorskip("fcntl")
+    renamed = []
+
+    def checked(rename: Callable[..., object]) -> Callable[..., object]:
+        def check(one: Path, other: Path) -> object:
+            if (one / LOCK).exists():
+                renamed.append(one)
+                assert not in_other_process(one / LOCK)
+            return rename(one, other)
+
+        return check
+
+    monkeypatch.setattr(Path, "rename", checked(Path.rename))
+    monkeypatch.setattr(durable, "_exchange", checked(durable._exchange))
+    for content in ("old", "new"):
+        make(tmp_path / "run", content)
+    assert len(renamed) > 2
+
+
+def in_other_process(path: Path) -> bool:
+    """Return True if a process could own a file."""
+    process = os.fork()
+    if process == 0:
+        with owned(path) as free:
+            os._exit(bool(free))
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 1
+
+
+def test_a_folder_set_aside_meanwhile_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a process that replaces a run while another one removes what a third one left."""
+    final, rmtree = tmp_path / "run", shutil.rmtree
+    make(final, "old")
+    set_aside(final).mkdir()
+
+    def interrupted(path: Path, **options: object) -> None:
+        if final.exists():
+            final.rename(set_aside(final))
+        rmtree(path, **options)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", interrupted)
+        put_back(final)
+    put_back(final)
+    assert (final / RECORD).read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_what_a_killed_process_left_of_a_run_with_a_record_is_removed(tmp_path: Path) -> None:
@@ -215,7 +276,7 @@ def test_a_run_that_is_set_aside_is_read_there(tmp_path: Path) -> None:
     final = make_run(tmp_path).folder
     final.rename(set_aside(final))
     ((run,), unfinished, notes) = find(tmp_path, Selection())
-    assert (run.record.run_id, unfinished, notes) == (final.name, [], [])
+    assert (run.record.run_id, run.folder, unfinished, notes) == (final.name, final, [], [])
 
 
 def test_what_a_killed_import_left_is_removed(tmp_path: Path) -> None:
@@ -233,7 +294,8 @@ def test_all_is_on_the_disk_before_a_run_is_in_place(tmp_path: Path, monkeypatch
     monkeypatch.setattr(durable, "sync", synced.append)
 
     def renamed(self: Path, target: Path) -> Path:
-        assert {path.name for path in synced} == {"codes.npz", "log.jsonl", LOCK, self.name}
+        if self != set_aside(target):
+            assert {path.name for path in synced} == {"codes.npz", "log.jsonl", self.name}
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", renamed)

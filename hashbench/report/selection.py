@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hashbench.config import flatten
-from hashbench.durable import set_aside
+from hashbench.durable import original
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.report.runs import StoredRun, Unfinished, as_set
 from hashbench.results import RECORD, read_record
@@ -133,10 +133,11 @@ def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfini
     if not results.is_dir():
         raise UsageError(f"{results} is no folder; `hashbench run` makes it, or choose --results DIR")
     runs, unfinished, notes = [], [], []
-    for folder in sorted(results.glob("*@*/*/*bit/*")):
+    folders = _folders(results)
+    for folder in sorted(folders):
         protocol_folder, method, length = folder.parts[-4:-1]
         dataset, _, protocol = protocol_folder.partition("@")
-        if not folder.is_dir() or not length[:-3].isdecimal():
+        if not length[:-3].isdecimal():
             continue
         kind = (dataset, protocol, method, int(length[:-3]))
         if not wanted.admits(*kind):
@@ -149,11 +150,9 @@ def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfini
                 or (wanted.seeds and run.seed not in wanted.seeds)
                 or (wanted.unchanged and run.changes)
             )
-            if (folder.parent / run_id / RECORD).is_file():
-                continue
-            if folder != set_aside(folder.parent / run_id):
-                unfinished += [] if other else [run]
-                continue
+            if not other and folder.parent / run_id not in folders:
+                unfinished.append(run)
+            continue
         try:
             runs.append(StoredRun(read_record(folder), folder))
         except HashbenchError as error:
@@ -217,8 +216,7 @@ def find_run(results: Path, name: str) -> StoredRun:
     """
     if (Path(name) / RECORD).is_file():
         return StoredRun(read_record(Path(name)), Path(name))
-    folders = [path.parent for path in results.glob(f"*@*/*/*bit/*/{RECORD}")]
-    known = {folder.name: folder for folder in folders if not folder.name.startswith(_HIDDEN)}
+    known = {folder.name: folder for folder in _folders(results) if not folder.name.startswith(_HIDDEN)}
     matches = [n for n in known if n.startswith(name) or n.endswith(f"-{name}")]
     if name in known:
         matches = [name]
@@ -227,6 +225,11 @@ def find_run(results: Path, name: str) -> StoredRun:
     if len(matches) > 1:
         raise UsageError(f"{name} may be {' or '.join(sorted(matches)[:4])}; give more of it")
     return StoredRun(read_record(known[matches[0]]), known[matches[0]])
+
+
+def _folders(results: Path) -> set[Path]:
+    """Return the folders of all runs, each once, even of one that is replaced at this moment."""
+    return {original(folder) for folder in results.glob("*@*/*/*bit/*") if not folder.is_file()}
 
 
 def _newest(runs: Iterable[StoredRun]) -> tuple[list[StoredRun], list[str]]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
-from forked import few_digits, start, wait
+from forked import call, few_digits, start, wait
 
+from hashbench import durable
+from hashbench.errors import HashbenchError
 from hashbench.report.selection import Selection, find
 from hashbench.report.verifying import check_files
+from hashbench.results import RECORD, STATES
+from hashbench.run_folders import new_run_folder
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
 
@@ -25,14 +32,54 @@ COMMAND = [
 AT_ONCE = 3
 
 
+def write_runs(folder: Path, rounds: int, number: int, together: Barrier) -> None:
+    """Write the folder of the same run again and again, at the same time as others; keep what is wrong."""
+    draw = random.Random(number)
+    for round_ in range(rounds):
+        together.wait(60)
+        try:
+            time.sleep(draw.uniform(0, 0.004))
+            with new_run_folder(folder / str(round_ // 2) / "run", resume=draw.random() < 0.5) as partial:
+                (partial / STATES).mkdir(exist_ok=True)
+                (partial / STATES / "1.pt").touch()
+                time.sleep(draw.uniform(0, 0.004))
+                (partial / RECORD).write_text("{}", encoding="utf-8")
+        except HashbenchError as error:
+            if "is written by another process" not in str(error):  # which one that is resumed may be
+                with (folder / "wrong.txt").open("a", encoding="utf-8") as file:
+                    file.write(f"round {round_}: {error}\n")
+
+
+@pytest.mark.parametrize("system", ["exchange", "renames"])
+def test_equal_folders_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tries: Callable[[int, int], int], system: str
+) -> None:
+    """The moments at which equal runs meet, without what takes time between them."""
+    if system == "renames":
+        monkeypatch.setattr(durable, "_renameat2", lambda: None)
+    rounds, fork = tries(40, 900), multiprocessing.get_context("fork")
+    together = fork.Barrier(4)
+    processes = [fork.Process(target=write_runs, args=(tmp_path, rounds, n, together)) for n in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    (tmp_path / "wrong.txt").touch()
+    assert (tmp_path / "wrong.txt").read_text(encoding="utf-8") == ""
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert {path.name for path in tmp_path.glob("*/**/*")} == {"run", RECORD}
+    assert len([*tmp_path.glob(f"*/run/{RECORD}")]) == rounds // 2
+
+
 def stress(folder: Path, rounds: int) -> None:
-    """Start equal runs at once, some of which replace a record that is there, as often as was asked."""
+    """Start equal runs at once, of which some replace a record that is there, and some resume."""
     few_digits(250)
+    assert call([*COMMAND, "--results", str(folder / "first")]) == 0
     draw = random.Random(0)
     for round_ in range(rounds):
         if round_ % 2 == 0:  # of two rounds, the second meets the record of the first
             results = folder / f"results{round_}"
-        more = [["--force"] if draw.random() < 0.5 else [] for _ in range(AT_ONCE)]
+        more = [draw.choice([[], ["--resume"], ["--force"], ["--force"]]) for _ in range(AT_ONCE)]
         outputs = [folder / f"{n}.txt" for n in range(AT_ONCE)]
         arguments = [*COMMAND, "--results", str(results)]
         processes = [start([*arguments, *m], said) for m, said in zip(more, outputs, strict=True)]
@@ -50,7 +97,7 @@ def stress(folder: Path, rounds: int) -> None:
 
 
 def test_equal_runs_at_once(tmp_path: Path, tries: Callable[[int, int], int]) -> None:
-    command = [sys.executable, __file__, str(tmp_path), str(tries(3, 900))]
+    command = [sys.executable, __file__, str(tmp_path), str(tries(2, 900))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
