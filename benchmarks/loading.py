@@ -28,15 +28,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from hashbench.class_folders import class_names, read_class_folders
 from hashbench.config import RunConfig
-from hashbench.data_options import FileOptions
-from hashbench.dataset import Dataset
-from hashbench.experiment import configure
-from hashbench.image_sets import Images
-from hashbench.images import ViewTransform
-from hashbench.loading import Order, ViewBatches
-from hashbench.packing import pack, use_packed
+from hashbench.data.class_folders import class_names, read_class_folders
+from hashbench.data.dataset import Dataset
+from hashbench.data.options import FileOptions
+from hashbench.data.packing import pack, use_packed
+from hashbench.experiment.run import configure
+from hashbench.images.image_sets import Images
+from hashbench.images.transforms import ViewTransform
+from hashbench.training.dataloader import Order, ViewBatches
 
 SIZES = {"web": (500, 375), "large": (2048, 1536)}
 WORKERS = (0, 1, 2)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from hashbench.cli import app
-from hashbench.results import QUERIES, RECORD, run_folder
+from hashbench.cli.app import app
+from hashbench.results.record import QUERIES, RECORD, run_folder
 
 REAL = Path(__file__).parents[1] / "tests" / "records" / "v2"
 METHODS, LENGTHS = 10, (16, 32, 64, 128)

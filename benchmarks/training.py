@@ -30,13 +30,13 @@ from torch.optim import Optimizer
 
 from hashbench import registry
 from hashbench.config import RunConfig
-from hashbench.device import resolve_device, resolve_precision
 from hashbench.errors import HashbenchError
-from hashbench.experiment import build_method
-from hashbench.loading import FeatureBatches, Order
-from hashbench.method import FeatureMethod, HashMethod
-from hashbench.optimization import create_optimizer
+from hashbench.experiment.run import build_method
+from hashbench.method.base import FeatureMethod, HashMethod
 from hashbench.recipe import load_recipe, resolve
+from hashbench.runtime.device import resolve_device, resolve_precision
+from hashbench.training.dataloader import FeatureBatches, Order
+from hashbench.training.optim import create_optimizer
 
 BITS = 64
 WARM_UP, BLOCKS = 1, 5

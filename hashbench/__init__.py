@@ -13,34 +13,34 @@ from hashbench import plugin_files as plugin_files
 if TYPE_CHECKING:
     from hashbench.backbones import Backbone, create_backbone
     from hashbench.codes import BinaryCodes, ProductCodes
-    from hashbench.data_options import DataOptions, FileOptions, ListOptions
-    from hashbench.dataset import About, Dataset, DatasetPlugin, Split
-    from hashbench.download import Archive
+    from hashbench.data.dataset import About, Dataset, DatasetPlugin, Split
+    from hashbench.data.download import Archive
+    from hashbench.data.options import DataOptions, FileOptions, ListOptions
+    from hashbench.data.protocol import Protocol
+    from hashbench.distributed import gather
     from hashbench.errors import HashbenchError, UsageError
     from hashbench.evaluation import Counts, Evaluation, evaluate
-    from hashbench.experiment import load_trained
-    from hashbench.image_sets import ArrayImages, FileImages, Images
-    from hashbench.method import FeatureMethod, HashMethod, ShallowMethod, straight_through_sign
-    from hashbench.processes import gather
-    from hashbench.protocol import Protocol
+    from hashbench.experiment.run import load_trained
+    from hashbench.images.image_sets import ArrayImages, FileImages, Images
+    from hashbench.method.base import FeatureMethod, HashMethod, ShallowMethod, straight_through_sign
     from hashbench.registry import create_method, load_dataset
-    from hashbench.results import Record, read_record
+    from hashbench.results.record import Record, read_record
 
 _MODULES = {
     "backbones": ("Backbone", "create_backbone"),
     "codes": ("BinaryCodes", "ProductCodes"),
-    "data_options": ("DataOptions", "FileOptions", "ListOptions"),
-    "dataset": ("About", "Dataset", "DatasetPlugin", "Split"),
-    "download": ("Archive",),
+    "data.options": ("DataOptions", "FileOptions", "ListOptions"),
+    "data.dataset": ("About", "Dataset", "DatasetPlugin", "Split"),
+    "data.download": ("Archive",),
     "errors": ("HashbenchError", "UsageError"),
     "evaluation": ("Counts", "Evaluation", "evaluate"),
-    "experiment": ("load_trained",),
-    "image_sets": ("ArrayImages", "FileImages", "Images"),
-    "method": ("FeatureMethod", "HashMethod", "ShallowMethod", "straight_through_sign"),
-    "processes": ("gather",),
-    "protocol": ("Protocol",),
+    "experiment.run": ("load_trained",),
+    "images.image_sets": ("ArrayImages", "FileImages", "Images"),
+    "method.base": ("FeatureMethod", "HashMethod", "ShallowMethod", "straight_through_sign"),
+    "distributed": ("gather",),
+    "data.protocol": ("Protocol",),
     "registry": ("create_method", "load_dataset"),
-    "results": ("Record", "read_record"),
+    "results.record": ("Record", "read_record"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

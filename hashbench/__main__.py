@@ -1,5 +1,5 @@
 """`python -m hashbench`, for launchers that take a module."""
 
-from hashbench.cli import main
+from hashbench.cli.app import main
 
 main()

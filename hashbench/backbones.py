@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hashbench.depthwise import DepthwiseConv2d
 from hashbench.errors import HashbenchError, UsageError, unknown_name
-from hashbench.failures import ran_out_of_memory
+from hashbench.runtime.torch_errors import ran_out_of_memory
 
 BUILT_IN = "efficientnet_lite0"
 CIFAR_RESNET = "resnet18_cifar"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hashbench.arguments import as_count, check_type
 from hashbench.errors import UsageError
+from hashbench.runtime.arguments import as_count, check_type
 
 WORD = 64
 SIGNS = "±1"

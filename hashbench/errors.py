@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from hashbench.messages import printable
+from hashbench.runtime.console import printable
 
 SHOWN = 12  # of the names that exist, when none is near
 LONGEST = 150  # characters of a value that is quoted

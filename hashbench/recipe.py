@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from hashbench.config import RunConfig, Section, flatten
 from hashbench.errors import HashbenchError, UsageError, quoted, unknown_name
-from hashbench.yaml_values import MAX_LENGTH, parse_yaml
+from hashbench.runtime.yaml_values import MAX_LENGTH, parse_yaml
 
 # What has a flag of its own, or comes from the machine, is not for recipes and --set.
 FLAGS = {"method", "dataset", "protocol", "data", "bits", "seed", "device", "processes"}

@@ -36,8 +36,8 @@ from hashbench.sources import plugin_modules
 
 if TYPE_CHECKING:
     from hashbench.backbones import Backbone
-    from hashbench.dataset import Dataset, DatasetPlugin
-    from hashbench.method import HashMethod
+    from hashbench.data.dataset import Dataset, DatasetPlugin
+    from hashbench.method.base import HashMethod
 
 Kind = Literal["method", "dataset"]
 BUILT_IN = "built-in"
@@ -245,7 +245,7 @@ def choose_protocol(name: str, plugin: DatasetPlugin, protocol: str | None) -> s
     Raises:
         UsageError: There is none of that name, or list files do not go with it.
     """
-    from hashbench.split_lists import LISTS
+    from hashbench.data.list_splits import LISTS
 
     if getattr(plugin.options, "lists", None) is not None:
         if protocol not in (None, LISTS):
@@ -264,8 +264,8 @@ def choose_root(plugin: DatasetPlugin, root: Path | str | None) -> Path:
     Raises:
         UsageError: Neither is there, and the dataset needs one.
     """
-    from hashbench.arguments import as_path
-    from hashbench.dataset import default_root
+    from hashbench.data.dataset import default_root
+    from hashbench.runtime.arguments import as_path
 
     if isinstance(root, str) and not root.strip():
         raise UsageError("root is empty; give the folder of the data, or None for the default one")
@@ -292,7 +292,7 @@ def load_dataset(
         UsageError: No such dataset, protocol or option.
         HashbenchError: The data is not there, or not sound.
     """
-    from hashbench.packing import use_packed
+    from hashbench.data.packing import use_packed
 
     plugin = create_dataset(name, **options)
     root = choose_root(plugin, root)
@@ -312,7 +312,7 @@ def read_dataset(name: str, plugin: DatasetPlugin, protocol: str, root: Path) ->
     Raises:
         HashbenchError: The data is not there, or not sound; or the plugin gives something else.
     """
-    from hashbench.dataset import Dataset
+    from hashbench.data.dataset import Dataset
 
     dataset = plugin.load(root, protocol)
     if not isinstance(dataset, Dataset):

@@ -32,15 +32,15 @@ from torch import Tensor
 
 from hashbench.codes import BinaryCodes
 from hashbench.config import RunConfig
-from hashbench.dataset import Dataset, Split
+from hashbench.data.dataset import Dataset, Split
+from hashbench.encoding.features import TransformedImages, evaluating
 from hashbench.errors import HashbenchError
-from hashbench.experiment import build_method, configure
-from hashbench.features import TransformedImages, evaluating
-from hashbench.image_sets import ArrayImages
-from hashbench.images import ViewTransform
-from hashbench.method import HashMethod, ShallowMethod
-from hashbench.run_files import restore, save_weights
-from hashbench.training import train
+from hashbench.experiment.artifacts import restore, save_weights
+from hashbench.experiment.run import build_method, configure
+from hashbench.images.image_sets import ArrayImages
+from hashbench.images.transforms import ViewTransform
+from hashbench.method.base import HashMethod, ShallowMethod
+from hashbench.training.trainer import train
 
 BITS = (12, 16, 32, 48, 64, 128)
 BATCH = 16

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from hashbench import Backbone, plugin_files, registry
-from hashbench.cli import main
+from hashbench.cli.app import main
 from hashbench.config import RunConfig
 
 os.environ["HASHBENCH_CACHE"] = "off"  # no test leaves features in the user's home

@@ -14,7 +14,7 @@ from torch import nn
 
 from hashbench import Backbone, HashbenchError, UsageError, backbones, create_backbone
 from hashbench.config import ImageConfig
-from hashbench.images import test_transform as transform_of
+from hashbench.images.transforms import test_transform as transform_of
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

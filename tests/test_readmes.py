@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hashbench import read_record, registry
-from hashbench.cli import main
+from hashbench.cli.app import main
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ import hashbench
 import hashbench_datasets
 import hashbench_methods
 from hashbench import HashbenchError, HashMethod, UsageError, create_method, registry
-from hashbench.dataset import DatasetPlugin
+from hashbench.data.dataset import DatasetPlugin
 from hashbench.registry import Entry
 
 PLUGIN = '''
@@ -233,7 +233,9 @@ def test_a_dataset_that_calls_itself_otherwise(tmp_path: Path) -> None:
 
 def test_a_plugin_of_the_wrong_kind(installed: Path) -> None:
     install(installed, "odd", "class Odd: ...", "[hashbench.datasets]\nodd = odd:Odd\n")
-    with pytest.raises(HashbenchError, match="is not a class derived from hashbench.dataset.DatasetPlugin"):
+    with pytest.raises(
+        HashbenchError, match="is not a class derived from hashbench.data.dataset.DatasetPlugin"
+    ):
         hashbench.load_dataset("odd")
     assert "is not a class" in registry.broken("dataset")["odd"]
 

@@ -131,7 +131,7 @@ PACKAGE = {"package/__init__", "package/parts/__init__", "package/parts/one"}
         ("from .package import parts", {*PACKAGE, "losses"}),
         ("from folder import one", {"folder/one"}),
         ("import folder.inner.two", {"folder/inner/two", "folder/one"}),
-        ("import json, numpy, hashbench.linear", set()),
+        ("import json, numpy, hashbench.method.linear", set()),
         ("from missing import *\nfrom .. import losses\nfrom .missing import x", set()),
     ],
 )

@@ -19,10 +19,10 @@ from torch.nn import functional as F  # noqa: N812
 
 import hashbench
 from hashbench import Backbone, BinaryCodes, FeatureMethod, ShallowMethod, UsageError, registry
-from hashbench.cli import main
+from hashbench.cli.app import main
 from hashbench.codes import Codes
-from hashbench.dataset import Split
-from hashbench.method import straight_through_sign
+from hashbench.data.dataset import Split
+from hashbench.method.base import straight_through_sign
 from hashbench.testing import CHECKS, check_method
 
 

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.dataset import About, Dataset, DatasetPlugin, Split
-from hashbench.download import Archive
+from hashbench.data.dataset import About, Dataset, DatasetPlugin, Split
+from hashbench.data.download import Archive
+from hashbench.data.protocol import Protocol, draw_per_class
 from hashbench.errors import HashbenchError, UsageError
-from hashbench.image_sets import ArrayImages
-from hashbench.protocol import Protocol, draw_per_class
+from hashbench.images.image_sets import ArrayImages
 
 FOLDER = "cifar-10-batches-py"
 MD5 = {

@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hashbench.data_options import ListOptions
-from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
-from hashbench.download import Archive
+from hashbench.data.dataset import About, ColumnOrders, Dataset, DatasetPlugin
+from hashbench.data.download import Archive
+from hashbench.data.image_index import locate_all
+from hashbench.data.list_files import ImageList, whole_number
+from hashbench.data.list_splits import LISTS, PROTOCOL, dataset_from_lists
+from hashbench.data.options import ListOptions
+from hashbench.data.protocol import Protocol, draw
 from hashbench.errors import LONGEST, HashbenchError, MissingDataError, quoted
-from hashbench.image_index import locate_all
-from hashbench.json_files import read_json
-from hashbench.lists import ImageList, whole_number
-from hashbench.protocol import Protocol, draw
-from hashbench.split_lists import LISTS, PROTOCOL, dataset_from_lists
+from hashbench.runtime.json_files import read_json
 
 FOLDERS = ("coco", "COCO", "mscoco", "")  # below the root, in order of preference
 SITE = "http://images.cocodataset.org"

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from hashbench.dataset import About, Dataset, DatasetPlugin, Split
-from hashbench.image_sets import ArrayImages
-from hashbench.protocol import Protocol, draw_per_class
+from hashbench.data.dataset import About, Dataset, DatasetPlugin, Split
+from hashbench.data.protocol import Protocol, draw_per_class
+from hashbench.images.image_sets import ArrayImages
 
 QUERIES_PER_CLASS = 20
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from hashbench.dataset import About, Dataset, DatasetPlugin
-from hashbench.download import Archive
-from hashbench.idx import official_split, read_idx_parts
-from hashbench.protocol import Protocol, draw_per_class
+from hashbench.data.dataset import About, Dataset, DatasetPlugin
+from hashbench.data.download import Archive
+from hashbench.data.idx import official_split, read_idx_parts
+from hashbench.data.protocol import Protocol, draw_per_class
 
 MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist

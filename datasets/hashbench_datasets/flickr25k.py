@@ -8,14 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from hashbench.data_options import ListOptions
-from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
-from hashbench.download import Archive
+from hashbench.data.dataset import About, ColumnOrders, Dataset, DatasetPlugin
+from hashbench.data.download import Archive
+from hashbench.data.image_index import locate_all
+from hashbench.data.list_files import ImageList, read_names, whole_number
+from hashbench.data.list_splits import LISTS, PROTOCOL, dataset_from_lists
+from hashbench.data.options import ListOptions
+from hashbench.data.protocol import Protocol, draw
 from hashbench.errors import HashbenchError, MissingDataError, quoted
-from hashbench.image_index import locate_all
-from hashbench.lists import ImageList, read_names, whole_number
-from hashbench.protocol import Protocol, draw
-from hashbench.split_lists import LISTS, PROTOCOL, dataset_from_lists
 
 FOLDERS = ("flickr25k", "mirflickr25k", "mirflickr", "")  # below the root, in order of preference
 ANNOTATIONS = "mirflickr25k_annotations_v080"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hashbench.class_folders import (
+from hashbench.data.class_folders import (
     FOLDERS,
     class_names,
     ignored_files,
@@ -21,14 +21,14 @@ from hashbench.class_folders import (
     read_split_folders,
     require_classes,
 )
-from hashbench.class_folders import PROTOCOL as FOLDERS_RULE
-from hashbench.data_options import ListOptions
-from hashbench.dataset import About, Dataset, DatasetPlugin
+from hashbench.data.class_folders import PROTOCOL as FOLDERS_RULE
+from hashbench.data.dataset import About, Dataset, DatasetPlugin
+from hashbench.data.image_index import locate_all
+from hashbench.data.list_files import ImageList, in_other_case
+from hashbench.data.list_splits import LISTS, PROTOCOL, dataset_from_lists
+from hashbench.data.options import ListOptions
+from hashbench.data.protocol import Protocol
 from hashbench.errors import HashbenchError, UsageError, quoted
-from hashbench.image_index import locate_all
-from hashbench.lists import ImageList, in_other_case
-from hashbench.protocol import Protocol
-from hashbench.split_lists import LISTS, PROTOCOL, dataset_from_lists
 
 LABELS = "labels.csv"
 

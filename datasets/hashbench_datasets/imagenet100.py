@@ -10,19 +10,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from hashbench.class_folders import FOLDERS as FOLDERS_PROTOCOL
-from hashbench.class_folders import PROTOCOL as FOLDERS_RULE
-from hashbench.class_folders import (
-    ignored_files,
-    read_class_folders,
-    read_split_folders,
-    split_folders,
-)
-from hashbench.data_options import ListOptions
-from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
+from hashbench.data.class_folders import FOLDERS as FOLDERS_PROTOCOL
+from hashbench.data.class_folders import PROTOCOL as FOLDERS_RULE
+from hashbench.data.class_folders import ignored_files, read_class_folders, read_split_folders, split_folders
+from hashbench.data.dataset import About, ColumnOrders, Dataset, DatasetPlugin
+from hashbench.data.list_splits import LISTS, PROTOCOL, dataset_from_lists
+from hashbench.data.options import ListOptions
+from hashbench.data.protocol import Protocol, draw_per_class
 from hashbench.errors import HashbenchError
-from hashbench.protocol import Protocol, draw_per_class
-from hashbench.split_lists import LISTS, PROTOCOL, dataset_from_lists
 
 FOLDERS = ("imagenet100", "imagenet", "")  # below the root, in order of preference
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from hashbench.dataset import About, Dataset, DatasetPlugin
-from hashbench.download import Archive
-from hashbench.idx import official_split, read_idx_parts
-from hashbench.protocol import Protocol, draw_per_class
+from hashbench.data.dataset import About, Dataset, DatasetPlugin
+from hashbench.data.download import Archive
+from hashbench.data.idx import official_split, read_idx_parts
+from hashbench.data.protocol import Protocol, draw_per_class
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 RAW = "MNIST/raw"  # where torchvision has them, too

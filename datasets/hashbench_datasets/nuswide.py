@@ -11,13 +11,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.data_options import ListOptions
-from hashbench.dataset import About, ColumnOrders, Dataset, DatasetPlugin
+from hashbench.data.dataset import About, ColumnOrders, Dataset, DatasetPlugin
+from hashbench.data.image_index import locate_all
+from hashbench.data.list_files import ImageList, read_names
+from hashbench.data.list_splits import LISTS, PROTOCOL, dataset_from_lists, find_lists, find_master
+from hashbench.data.options import ListOptions
+from hashbench.data.protocol import Protocol, draw, draw_by_quota
 from hashbench.errors import HashbenchError, quoted
-from hashbench.image_index import locate_all
-from hashbench.lists import ImageList, read_names
-from hashbench.protocol import Protocol, draw, draw_by_quota
-from hashbench.split_lists import LISTS, PROTOCOL, dataset_from_lists, find_lists, find_master
 
 FOLDERS = ("nuswide", "nuswide_21", "NUS-WIDE", "")  # below the root, in order of preference
 IMAGE_LISTS = ("ImageList/Imagelist.txt", "ImageList/ImageList.txt", "Imagelist.txt", "ImageList.txt")

@@ -7,16 +7,16 @@ from collections.abc import Sized
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hashbench.arguments import check_choice, check_type
 from hashbench.codes import Codes, ProductCodes
 from hashbench.errors import UsageError
-from hashbench.evaluation.counts import Counts, count_pairs
-from hashbench.evaluation.graded import GradedCounts, count_graded_pairs
+from hashbench.evaluation.counts.binary import Counts, count_pairs
+from hashbench.evaluation.counts.graded import GradedCounts, count_graded_pairs
+from hashbench.evaluation.counts.labels import Labels
+from hashbench.evaluation.counts.product import ProductRankings
 from hashbench.evaluation.health import CodeHealth, code_health
 from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels, read_vectors
-from hashbench.evaluation.labels import Labels
-from hashbench.evaluation.product import ProductRankings
 from hashbench.evaluation.result import Cutoffs, Denominator, Evaluation, NoRelevant, check_settings
+from hashbench.runtime.arguments import check_choice, check_type
 
 __all__ = [
     "VERSION",
@@ -97,7 +97,7 @@ def evaluate(
         shared = count_graded_pairs(query, database, *labels)
         return Evaluation(shared.counts, **settings, graded=shared)
     if device == "auto":
-        from hashbench.device import resolve_device  # torch takes a second to import
+        from hashbench.runtime.device import resolve_device  # torch takes a second to import
 
         device = resolve_device(device)
     counts = count_pairs(query, database, *labels, device=device)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.arguments import as_path
-from hashbench.array_files import read_npz
 from hashbench.codes import WORD, BinaryCodes, Codes, ProductCodes
 from hashbench.errors import UsageError
+from hashbench.runtime.arguments import as_path
+from hashbench.runtime.array_files import read_npz
 
 NAMES = ("query_codes", "database_codes", "query_labels", "database_labels")
 

@@ -1,143 +1,108 @@
-"""From pairs of codes to counts per distance and number of shared labels: what graded metrics depend on."""
+"""From graded counts to numbers: exact over all orders of equal distances.
+
+Every metric here is a sum over ranks of the gain of the item there times the discount of the rank. Within a
+bucket, the items at one distance, each rank then expects the mean gain of the bucket; the sum is the lowest
+if the gains rise with the rank and the highest if they fall, in the bucket that k cuts as in whole ones.
+"""
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.codes import BinaryCodes, as_array
-from hashbench.errors import UsageError
-from hashbench.evaluation.compiled import compiled
-from hashbench.evaluation.counts import Counts, Kernel, in_blocks
-from hashbench.evaluation.kernels import popcount
-from hashbench.evaluation.labels import Labels
-
-# A block of this many items stays in the cache while a block of queries passes over it.
-_ITEMS_PER_BLOCK = 4096
+from hashbench.evaluation.counts.compiled import compiled
+from hashbench.evaluation.metrics import EXPECTED, HIGHEST, LOWEST
 
 
-@dataclass(frozen=True, eq=False)
-class GradedCounts:
-    """How many items of the database lie at each distance from each query, by how many labels they share.
-
-    Counts of disjoint shards of a database add up: `a + b`.
-
-    Attributes:
-        shared: int64 [queries, bits + 1, grades]; [:, d, g] counts the items at distance d that share g
-            labels with the query.
-
-    Raises:
-        UsageError: Another type or shape, no pairs, a negative count, or queries that met other numbers of
-            items.
-    """
-
-    shared: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shared", as_array(self.shared, "graded counts"))
-        if self.shared.dtype != np.int64 or self.shared.ndim != 3:
-            raise UsageError(
-                "graded counts: expected int64 [queries, bits + 1, grades], "
-                f"found {self.shared.dtype} {list(self.shared.shape)}"
-            )
-        if (self.shared < 0).any():
-            raise UsageError("graded counts: expected 0 or more items everywhere")
-        _ = self.counts  # checks the rest
-
-    def __add__(self, other: GradedCounts) -> GradedCounts:
-        if self.shared.shape[:2] != other.shared.shape[:2]:
-            raise UsageError(
-                "graded counts of shards add up only over the same queries and bits, "
-                f"found {list(self.shared.shape[:2])} and {list(other.shared.shape[:2])}"
-            )
-        # The items of one shard may have more labels than those of the other.
-        more, fewer = (self, other) if self.shared.shape[2] >= other.shared.shape[2] else (other, self)
-        total = more.shared.copy()
-        total[:, :, : fewer.shared.shape[2]] += fewer.shared
-        return GradedCounts(total)
-
-    @functools.cached_property
-    def counts(self) -> Counts:
-        """Items, and those that share at least one label, per distance."""
-        return Counts(self.shared.sum(axis=2), self.shared[:, :, 1:].sum(axis=2))
-
-
-def count_graded_pairs(
-    query_codes: BinaryCodes, database_codes: BinaryCodes, query_labels: Labels, database_labels: Labels
-) -> GradedCounts:
-    """Count items by Hamming distance and by the number of labels shared, for each query.
-
-    Time is O(queries · items). Memory is 8 · queries · (bits + 1) · grades bytes and no more, whatever the
-    number of items: as many grades as the query or the item with the most labels lets occur, and one. For
-    2,100 queries, 64 bits and 14 grades that is 15 MB. Uses as many threads as Numba would.
+def average_cumulative_gains(shared: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+    """ACG@k: the mean over the top k of the number of labels shared with the query.
 
     Args:
-        query_codes: Codes of the queries.
-        database_codes: Codes of the database, of the same length in bits.
-        query_labels: Labels of the queries; two equal class ids are one shared label.
-        database_labels: Labels of the database, in the same form.
+        shared: Items in each bucket by number of shared labels, int64 [queries, buckets, grades].
+        k: Number of items retrieved, 1 <= k <= size of the database.
+
+    Returns:
+        float64 [3, queries]; rows EXPECTED, LOWEST, HIGHEST.
     """
-    by_class = query_labels.by_class
-    most = 1 if by_class else min(_most_labels(query_labels.packed), _most_labels(database_labels.packed))
-    kernel = _kernel(query_codes.packed.shape[1], query_labels.packed.shape[1], by_class)
-    shared = np.zeros((len(query_codes), query_codes.bits + 1, most + 1), np.int64)
-    items = np.ravel(database_codes.packed), np.ravel(database_labels.packed)
-    queries = np.ascontiguousarray(query_codes.packed), query_labels.packed
+    gains = np.arange(shared.shape[2], dtype=np.float64)
+    return _cumulative_gains(shared, gains, np.arange(k + 1, dtype=np.float64)) / k
 
-    def count(block: slice) -> None:
-        kernel(queries[0][block], queries[1][block], *items, shared[block])
 
-    in_blocks(count, len(query_codes))
-    return GradedCounts(shared)
+def normalized_discounted_cumulative_gains(shared: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+    """NDCG@k: DCG@k divided by the DCG@k of the best order of the whole database.
+
+    DCG@k = Σ over ranks 1 to k of (2^shared − 1) / log2(1 + rank). With nothing relevant in the database it
+    is 0.
+
+    Args:
+        shared: Items in each bucket by number of shared labels, int64 [queries, buckets, grades].
+        k: Number of items retrieved, 1 <= k <= size of the database.
+
+    Returns:
+        float64 [3, queries]; rows EXPECTED, LOWEST, HIGHEST.
+    """
+    discounts = np.concatenate([[0.0], np.cumsum(1 / np.log2(1 + np.arange(1, k + 1)))])
+    by_grade = shared.sum(axis=1, keepdims=True)
+    # All gains are divided by the largest that a query can get, roughly, so that none overflows.
+    highest = shared.shape[2] - 1 - np.argmax(by_grade[:, 0, ::-1] > 0, axis=1)
+    result = np.empty((3, len(shared)))
+    for grade in np.unique(highest):
+        queries = highest == grade
+        gains = np.exp2(np.arange(grade + 1) - grade) - np.exp2(-float(grade))
+        part, whole = (counts[queries, :, : grade + 1] for counts in (shared, by_grade))
+        best = _cumulative_gains(whole, gains, discounts)[HIGHEST]
+        result[:, queries] = _cumulative_gains(part, gains, discounts) / np.where(best > 0, best, 1)
+    return result
+
+
+def _cumulative_gains(
+    shared: NDArray[np.int64], gains: NDArray[np.float64], discounts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Σ over the ranks of gain times discount, float64 [3, queries].
+
+    Args:
+        shared: Items by grade, int64 [queries, buckets, grades].
+        gains: The gain of each grade, not falling, [grades].
+        discounts: [k + 1]; the sum of the discounts of the first 0, 1, …, k ranks.
+    """
+    result = np.empty((3, len(shared)))
+    _sum_gains(shared, gains, discounts, result)
+    return result
 
 
 @compiled
-def _most_labels(packed: NDArray[np.uint64]) -> int:
-    """The most labels that an item has; `packed` as in `Labels`."""
-    most = np.uint64(0)
-    for item in range(len(packed)):
-        labels = np.uint64(0)
-        for word in packed[item]:
-            labels += popcount(word)
-        most = max(most, labels)
-    return int(most)
-
-
-@functools.cache
-def _kernel(code_words: int, label_words: int, by_class: bool) -> Kernel:
-    """The counting loop, compiled for codes and labels of so many words, so that its inner loops unroll."""
-    # Unsigned indices spare the compiler the test for negative ones.
-    unsigned = numba.uint64
-    zero, block_size = np.uint64(0), np.uint64(_ITEMS_PER_BLOCK)
-    code_size, label_size = np.uint64(code_words), np.uint64(label_words)
-
-    @compiled
-    def count(
-        query_codes: NDArray[np.uint64],  # [queries, code words]
-        query_labels: NDArray[np.uint64],  # [queries, label words]
-        codes: NDArray[np.uint64],  # [items * code words]
-        labels: NDArray[np.uint64],  # [items * label words]
-        histogram: NDArray[np.int64],  # [queries, bits + 1, grades]
-    ) -> None:
-        items = unsigned(len(codes)) // code_size
-        for start in range(zero, items, block_size):
-            stop = min(start + block_size, items)
-            for query in range(len(query_codes)):
-                code, label, row = query_codes[query], query_labels[query], histogram[query]
-                for item in range(start, stop):
-                    distance = shared = zero
-                    for word in range(code_size):
-                        distance += popcount(code[word] ^ codes[item * code_size + word])
-                    if by_class:
-                        shared = unsigned(label[zero] == labels[item])
-                    else:
-                        for word in range(label_size):
-                            shared += popcount(label[word] & labels[item * label_size + word])
-                    row[distance, shared] += 1
-
-    kernel: Kernel = count
-    return kernel
+def _sum_gains(
+    shared: NDArray[np.int64],
+    gains: NDArray[np.float64],
+    discounts: NDArray[np.float64],
+    result: NDArray[np.float64],
+) -> None:
+    k, grades = len(discounts) - 1, len(gains)
+    for query in range(len(shared)):
+        rank = 0
+        expected = lowest = highest = 0.0
+        for bucket in range(shared.shape[1]):
+            counts = shared[query, bucket]
+            items, total = 0, 0.0
+            for grade in range(grades):
+                items += counts[grade]
+                total += counts[grade] * gains[grade]
+            if items == 0:
+                continue
+            end = min(rank + items, k)
+            expected += total / items * (discounts[end] - discounts[rank])
+            first = last = rank
+            for grade in range(grades):
+                stop = min(first + counts[grade], end)
+                lowest += gains[grade] * (discounts[stop] - discounts[first])
+                first = stop
+                stop = min(last + counts[grades - 1 - grade], end)
+                highest += gains[grades - 1 - grade] * (discounts[stop] - discounts[last])
+                last = stop
+            rank = end
+            if rank == k:
+                break
+        result[EXPECTED, query] = expected
+        # Without ties all three are equal up to rounding, which must not put them out of order.
+        result[LOWEST, query] = min(lowest, expected)
+        result[HIGHEST, query] = max(highest, expected)

@@ -17,7 +17,7 @@ from hashbench.codes import (
     pack_bits,
 )
 from hashbench.errors import UsageError
-from hashbench.evaluation.labels import Labels
+from hashbench.evaluation.counts.labels import Labels
 
 
 def read_codes(

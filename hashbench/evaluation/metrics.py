@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.evaluation.compiled import compiled
+from hashbench.evaluation.counts.compiled import compiled
 
 EXPECTED, LOWEST, HIGHEST = 0, 1, 2
 

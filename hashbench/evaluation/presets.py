@@ -18,12 +18,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hashbench.arguments import as_count, check_choice, check_type
 from hashbench.codes import Codes, ProductCodes
 from hashbench.errors import UsageError, unknown_name
+from hashbench.evaluation.counts.labels import Labels
 from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels, read_vectors
-from hashbench.evaluation.labels import Labels
 from hashbench.evaluation.result import Cutoff, check_cutoff
+from hashbench.runtime.arguments import as_count, check_choice, check_type
 
 Order = Literal["database", "shuffled"]
 # Distances of one query, float32 [items].

@@ -11,17 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hashbench.arguments import as_count, check_choice, check_type
 from hashbench.codes import as_array
 from hashbench.errors import UsageError
-from hashbench.evaluation.counts import Counts
-from hashbench.evaluation.graded import GradedCounts
-from hashbench.evaluation.graded_metrics import (
-    average_cumulative_gains,
-    normalized_discounted_cumulative_gains,
-)
+from hashbench.evaluation.counts.binary import Counts
+from hashbench.evaluation.counts.graded import GradedCounts
+from hashbench.evaluation.counts.product import ProductRankings
+from hashbench.evaluation.graded import average_cumulative_gains, normalized_discounted_cumulative_gains
 from hashbench.evaluation.metrics import EXPECTED, average_precisions, average_precisions_within, hits_at
-from hashbench.evaluation.product import ProductRankings
+from hashbench.runtime.arguments import as_count, check_choice, check_type
 
 Cutoff = int | Literal["all"]
 Denominator = Literal["hits", "relevant"]

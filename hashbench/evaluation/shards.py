@@ -23,19 +23,19 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hashbench.arguments import as_path, check_choice, check_type
-from hashbench.array_files import check_header
 from hashbench.codes import BinaryCodes
 from hashbench.errors import HashbenchError, UsageError, reason
-from hashbench.evaluation.counts import Counts, count_pairs
+from hashbench.evaluation.counts.binary import Counts, count_pairs
+from hashbench.evaluation.counts.graded import GradedCounts, count_graded_pairs
+from hashbench.evaluation.counts.labels import Labels
 from hashbench.evaluation.files import from_packed, is_packed
-from hashbench.evaluation.graded import GradedCounts, count_graded_pairs
 from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels
-from hashbench.evaluation.labels import Labels
 from hashbench.evaluation.result import Cutoffs, Denominator, Evaluation, NoRelevant, check_settings
-from hashbench.messages import say
-from hashbench.progress import progress
-from hashbench.walking import is_system_file
+from hashbench.runtime.arguments import as_path, check_choice, check_type
+from hashbench.runtime.array_files import check_header
+from hashbench.runtime.console import say
+from hashbench.runtime.progress import progress
+from hashbench.runtime.walking import is_system_file
 
 # Read at once. In memory, class ids grow to eight bytes, and two blocks are there at a time.
 _BLOCK_BYTES = 16 << 20

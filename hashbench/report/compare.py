@@ -9,9 +9,9 @@ import numpy as np
 
 from hashbench.config import flatten
 from hashbench.errors import UsageError
-from hashbench.report.cells import counted_queries, require_one_protocol
-from hashbench.report.runs import StoredRun
+from hashbench.report.aggregate import counted_queries, require_one_protocol
 from hashbench.report.significance import Difference, PairedTest, paired_test
+from hashbench.results.stored_run import StoredRun
 
 _COMPARED = {"config", "environment", "evaluator"}
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_runs import make_run
 from fuzz.mutation import mutations
 from fuzz.outcomes import refused
+from helpers.fake_runs import make_run
 
-from hashbench.download import unpack
-from hashbench.report.selection import Selection, find
-from hashbench.report.transfer import export_runs, import_runs
+from hashbench.data.download import unpack
+from hashbench.results.archive import export_runs, import_runs
+from hashbench.results.query import Selection, find
 
 FILES = {"x/a.txt": b"a" * 700, "x/deep/" + "n" * 120 + ".txt": b"b", "x/é.txt": b""}
 

@@ -13,7 +13,7 @@ import pytest
 from fuzz.mutation import PIECES, mutations
 from fuzz.outcomes import refused
 
-from hashbench import download
+from hashbench.data import download
 
 CONTENT = b"content" * 9
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(CONTENT) + CONTENT

@@ -14,14 +14,14 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
-from forked import call, few_digits, start, wait
+from helpers.forked import call, few_digits, start, wait
 
-from hashbench import durable
 from hashbench.errors import HashbenchError
-from hashbench.report.selection import Selection, find
-from hashbench.report.verifying import check_files
-from hashbench.results import RECORD, STATES
-from hashbench.run_folders import new_run_folder
+from hashbench.results.folders import new_run_folder
+from hashbench.results.query import Selection, find
+from hashbench.results.record import RECORD, STATES
+from hashbench.results.verify import check_files
+from hashbench.runtime import files
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
 
@@ -56,7 +56,7 @@ def test_equal_folders_at_once(
 ) -> None:
     """The moments at which equal runs meet, without what takes time between them."""
     if system == "renames":
-        monkeypatch.setattr(durable, "_renameat2", lambda: None)
+        monkeypatch.setattr(files, "_renameat2", lambda: None)
     rounds, fork = tries(40, 900), multiprocessing.get_context("fork")
     together = fork.Barrier(4)
     processes = [fork.Process(target=write_runs, args=(tmp_path, rounds, n, together)) for n in range(4)]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from fuzz.mutation import mutations
 
+from hashbench.data.idx import parse_idx, read_idx
 from hashbench.errors import HashbenchError
-from hashbench.idx import parse_idx, read_idx
 
 VALUES = np.random.RandomState(0).bytes(6 * 5 * 4)
 FILES = [
@@ -47,7 +47,7 @@ def test_damaged_gzipped_files_are_named(tmp_path: Path, tries: Callable[[int, i
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hashbench.idx.MAX_BYTES", 1000)
+    monkeypatch.setattr("hashbench.data.idx.MAX_BYTES", 1000)
     (tmp_path / "a.gz").write_bytes(gzip.compress(FILES[0] + bytes(1 << 24)))
     read, lengths = gzip.GzipFile.read, list[int]()
 

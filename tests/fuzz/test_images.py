@@ -11,8 +11,8 @@ import pytest
 from fuzz.mutation import mutations
 from PIL import Image
 
-from hashbench.decoding import decode
 from hashbench.errors import HashbenchError
+from hashbench.images.decoding import decode
 
 CASES = Path(__file__).parent / "images"
 PHOTO = Image.fromarray(np.random.RandomState(0).randint(0, 256, (16, 24, 3), dtype=np.uint8))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forked import few_digits, start, wait
+from helpers.forked import few_digits, start, wait
 from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")

@@ -16,9 +16,9 @@ from fuzz.outcomes import refused
 from PIL import Image
 
 from hashbench import registry
-from hashbench.data_options import ListOptions
-from hashbench.lists import read_list, read_names, read_pair, read_row_indices
-from hashbench.packing import CHECKSUM, INDEX, PackedImages, pack, use_packed
+from hashbench.data.list_files import read_list, read_names, read_pair, read_row_indices
+from hashbench.data.options import ListOptions
+from hashbench.data.packing import CHECKSUM, INDEX, PackedImages, pack, use_packed
 from hashbench_datasets import coco, flickr25k, nuswide
 from hashbench_datasets.folder import Folder, read_labels
 

@@ -12,9 +12,9 @@ from fuzz.outcomes import refused
 
 import hashbench_methods
 from hashbench import registry
+from hashbench.cli.output import data_options
 from hashbench.recipe import load_components, load_published_protocols, load_recipe, resolve
-from hashbench.terminal import data_options
-from hashbench.yaml_values import parse_yaml
+from hashbench.runtime.yaml_values import parse_yaml
 from hashbench_methods.wch import WCH
 
 FLAGS: dict[str, Any] = {

@@ -9,24 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_runs import make_run
 from fuzz.mutation import mutations
 from fuzz.outcomes import refused
+from helpers.fake_runs import make_run
 
-from hashbench.messages import printable_lines
-from hashbench.report.ablation import ablations
 from hashbench.report.compare import compare
-from hashbench.report.csv_tables import result_csv
-from hashbench.report.curve_plots import _losses, _precision, pr_plot, training_plot
-from hashbench.report.grid import latex, markdown
-from hashbench.report.html_page import html_page
-from hashbench.report.metric_plots import bits_plot, speed_plot
-from hashbench.report.published import read_published
-from hashbench.report.runs import StoredRun, Unfinished
-from hashbench.report.selection import Selection, find, select
-from hashbench.report.tables import result_grid
-from hashbench.report.verifying import verify
-from hashbench.results import CODES, CURVES, LOG, QUERIES, RECORD, read_record
+from hashbench.report.page.page import html_page
+from hashbench.report.plots.curve_plots import _losses, _precision, pr_plot, training_plot
+from hashbench.report.plots.metric_plots import bits_plot, speed_plot
+from hashbench.report.tables.ablation_table import ablations
+from hashbench.report.tables.csv_tables import result_csv
+from hashbench.report.tables.published import read_published
+from hashbench.report.tables.result_table import result_grid
+from hashbench.report.tables.table import latex, markdown
+from hashbench.results.query import Selection, find, select
+from hashbench.results.record import CODES, CURVES, LOG, QUERIES, RECORD, read_record
+from hashbench.results.stored_run import StoredRun, Unfinished
+from hashbench.results.verify import verify
+from hashbench.runtime.console import printable_lines
 
 Tries = Callable[[int, int], int]
 METRIC = "mAP@all"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forked import call, few_digits
+from helpers.forked import call, few_digits
 
 from hashbench import evaluate
 

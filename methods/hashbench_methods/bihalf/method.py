@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
 from hashbench.backbones import Backbone
-from hashbench.method import FeatureMethod
+from hashbench.method.base import FeatureMethod
 
 
 def bi_half(hash: Tensor, gamma: float = 6.0) -> Tensor:

@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hashbench.backbones import Backbone
-from hashbench.contrastive import nt_xent
-from hashbench.method import FeatureMethod, straight_through_sign
+from hashbench.method.base import FeatureMethod, straight_through_sign
+from hashbench.method.losses import nt_xent
 
 EPSILON = 1e-8  # of the logarithms in the released code
 

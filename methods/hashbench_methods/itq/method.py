@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hashbench.linear import LinearMethod, principal_components
+from hashbench.method.linear import LinearMethod, principal_components
 
 
 def iterative_quantization(values: Tensor, iterations: int) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hashbench.linear import LinearMethod
+from hashbench.method.linear import LinearMethod
 
 
 class LSH(LinearMethod):

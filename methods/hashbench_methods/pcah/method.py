@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hashbench.linear import LinearMethod, principal_components
+from hashbench.method.linear import LinearMethod, principal_components
 
 
 class PCAH(LinearMethod):

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from hashbench.backbones import Backbone
-from hashbench.linear import LinearMethod, principal_components
+from hashbench.method.linear import LinearMethod, principal_components
 
 
 def smoothest_waves(ranges: Tensor, count: int) -> tuple[Tensor, Tensor]:

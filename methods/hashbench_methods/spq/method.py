@@ -19,9 +19,9 @@ from torch.nn import functional as F  # noqa: N812 (its usual name)
 
 from hashbench.backbones import Backbone
 from hashbench.codes import ProductCodes
-from hashbench.contrastive import nt_xent
 from hashbench.errors import UsageError
-from hashbench.method import FeatureMethod
+from hashbench.method.base import FeatureMethod
+from hashbench.method.losses import nt_xent
 
 # Distances to codewords held at once: 2**24 float32, 64 MiB. 200,000 images and 8 books of 256 words have
 # 24 times as many.

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
 from hashbench.backbones import Backbone
-from hashbench.method import HashMethod, straight_through_sign
-from hashbench.processes import gather
+from hashbench.distributed import gather
+from hashbench.method.base import HashMethod, straight_through_sign
 
 # Similarities of patch pairs held at once: 2**25 float32, 128 MiB. The whole of them is B·B·T·T, 10 GB for a
 # batch of 256 images of 196 patches.

@@ -1,0 +1,261 @@
+"""Images in one folder a class."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hashbench.data.dataset import Split
+from hashbench.data.options import FileOptions
+from hashbench.data.protocol import Protocol
+from hashbench.errors import HashbenchError, UsageError
+from hashbench.images.image_sets import FileImages
+from hashbench.runtime.walking import is_system_folder, skipped_warning, walk
+
+FOLDERS = "folders"
+PROTOCOL = Protocol(
+    "the folders train/, query/ (or test/, else val/) and database/ (or gallery/) decide, each with a folder "
+    "a class; without database/, the training images are the database"
+)
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif"),
+    *(".ppm", ".pgm", ".tif", ".tiff"),
+)
+
+_PART_NAMES = {  # in any case
+    "train": ("train", "training"),
+    "query": ("query", "queries", "test", "testing"),
+    "database": ("database", "db", "gallery"),
+    "validation": ("val", "valid", "validation"),
+}
+
+
+def class_names(folders: Sequence[Path]) -> tuple[str, ...]:
+    """Return the names of the subfolders of some folders that have an image in them, sorted.
+
+    Hidden folders and those of the operating system are no classes.
+    """
+    names: set[str] = set()
+    for folder in folders:
+        if folder.is_dir():
+            with os.scandir(folder) as entries:
+                names.update(entry.name for entry in entries if _is_class(entry))
+    return tuple(sorted(names))
+
+
+def read_class_folders(
+    folder: Path, classes: Sequence[str], options: FileOptions, image_id: Callable[[str], str]
+) -> Split:
+    """Read the images in the folders of some classes, by class and path.
+
+    Args:
+        folder: Where the folders of the classes are; there may be more folders inside them.
+        classes: Their names; the class id is the place among them.
+        options: How to decode.
+        image_id: The id of an image by its file.
+
+    Returns:
+        The images, with class ids.
+
+    Raises:
+        HashbenchError: There is no image.
+    """
+    files: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(_images(folder / name))
+        files += found
+        labels += [label] * len(found)
+    if not files:
+        example = folder / (classes or ["cat"])[0] / "1.jpg"
+        raise HashbenchError(f"{folder} has no images in a folder for each class, such as {example}")
+    images = FileImages(files, [image_id(f) for f in files], exif=options.exif, truncated=options.truncated)
+    return Split(images, np.array(labels))
+
+
+def split_folders(base: Path) -> dict[str, Path]:
+    """Find the folders of a split that have class folders in them.
+
+    Args:
+        base: Where they are.
+
+    Returns:
+        The folders by "train", "query" and "database", those that are there; and by "validation", val/ where
+        another folder has the queries.
+
+    Raises:
+        UsageError: Several folders could be one part.
+    """
+    folders = sorted(folder for folder in base.iterdir() if folder.is_dir()) if base.is_dir() else []
+    found: dict[str, Path] = {}
+    for part, names in _PART_NAMES.items():
+        named = [folder for folder in folders if folder.name.lower() in names and _has_classes(folder)]
+        if len(named) > 1:
+            raise UsageError(
+                f"{base} has the folders {' and '.join(folder.name for folder in named)}, and each could be "
+                f"the {part} part of a split; rename or move all but one"
+            )
+        if named:
+            found[part] = named[0]
+    if "query" not in found and "validation" in found:
+        found["query"] = found.pop("validation")
+    return found
+
+
+def read_split_folders(
+    base: Path, classes: Sequence[str] | None, options: FileOptions, image_id: Callable[[str], str]
+) -> tuple[dict[str, Split], Sequence[str], list[str]]:
+    """Read a split that folders decide; see `split_folders` and `read_class_folders`.
+
+    Args:
+        base: Where these folders are.
+        classes: The names of the classes; None: those that there are.
+        options: How to decode.
+        image_id: The id of an image by its file.
+
+    Returns:
+        The parts by name, the names of the classes, and warnings.
+
+    Raises:
+        HashbenchError: There are no training images or no queries, or there is only one class.
+    """
+    folders = split_folders(base)
+    unread = folders.pop("validation", None)
+    if absent := next((part for part in ("train", "query") if part not in folders), None):
+        deeper = _common_folder(base)
+        if deeper is not None and "train" in split_folders(deeper) and "train" not in folders:
+            raise UsageError(f"{base} has no folders of a split; did you mean --data-root {deeper}?")
+        names = [*_PART_NAMES[absent], *(_PART_NAMES["validation"] if absent == "query" else ())]
+        raise HashbenchError(
+            f"{base} has no folder {names[0]} (or {', '.join(names[1:])}) with images in a folder for each "
+            f"class, such as {base / names[0] / (classes or ['cat'])[0] / '1.jpg'}"
+        )
+    classes = classes or class_names([*folders.values()])
+    if len(classes) == 1:
+        raise HashbenchError(
+            f"the folders of the split in {base} have one class only, {classes[0]!r}, with which any code "
+            f"would have mAP 1; expected a folder for each class, directly in {folders['train'].name}"
+        )
+    parts = {part: read_class_folders(folder, classes, options, image_id) for part, folder in folders.items()}
+    class_folders = [folder / name for folder in folders.values() for name in classes]
+    warnings = ignored_files(class_folders, [base, *folders.values()])
+    if unread is not None:
+        warnings.append(
+            f"the folder {unread.name} is not read, since {folders['query'].name} has the queries"
+        )
+    if "database" not in parts:
+        parts["database"] = parts["train"]
+        warnings.append("there is no folder of the database; the training images are also the database")
+    return parts, classes, warnings
+
+
+def require_classes(root: Path, classes: Sequence[str]) -> None:
+    """Refuse folders that are no classes, by their names or by what is in them.
+
+    Args:
+        root: Where the folders are.
+        classes: Their names, from `class_names`.
+
+    Raises:
+        UsageError: They are the parts of a split, or the classes lie deeper.
+        HashbenchError: There is only one class.
+    """
+    if len(classes) == 1:
+        deeper = _common_folder(root / classes[0])
+        inside = class_names([deeper]) if deeper is not None else ()
+        if len(inside) > 1:
+            protocol = f" --protocol {FOLDERS}" if len(_split_names(inside)) > 1 else ""
+            raise UsageError(
+                f"{root} has one class only, {classes[0]!r}; did you mean --data-root {deeper}{protocol}?"
+            )
+        raise HashbenchError(
+            f"{root} has one class only, {classes[0]!r}, with which any code would have mAP 1; expected a "
+            "folder for each class"
+        )
+    parts = _split_names(classes)
+    if len(parts) > 1 or (parts and len(class_names([root / parts[0]])) > 1):  # train alone may be a vehicle
+        raise UsageError(
+            f"{root} has the folders of a split, not of classes; say --protocol {FOLDERS}, which reads "
+            f"{', '.join(parts)}; if these are classes, rename them"
+        )
+    inside = class_names([root / name for name in classes[:1]])
+    if len(inside) > 1 and all(class_names([root / name]) == inside for name in classes[1:]):
+        raise UsageError(
+            f"all {len(classes)} folders of {root} have the same subfolders ({', '.join(inside[:3])}"
+            f"{', …' if len(inside) > 3 else ''}), so that these may be the classes; for one folder, pass "
+            f"--data-root {root / classes[0]}; for a split, name the folders train, query and database and "
+            f"say --protocol {FOLDERS}; if the folders are classes, list their images in labels.csv"
+        )
+
+
+def ignored_files(folders: Sequence[Path], beside: Sequence[Path]) -> list[str]:
+    """Return warnings that count the files that are not read.
+
+    Args:
+        folders: Folders of classes, whose files by their suffix are images or not.
+        beside: Folders that the folders of classes are in; images directly inside belong to no class.
+    """
+    skipped: list[str] = []
+    others = [
+        os.path.join(inside, name)  # noqa: PTH118
+        for folder in folders
+        for inside, names in walk(folder, skipped)
+        for name in names
+        if not name.lower().endswith(SUFFIXES)
+    ]
+    loose = [
+        os.path.join(inside, name)  # noqa: PTH118
+        for folder in beside
+        for inside, names in itertools.islice(walk(folder, skipped), 1)
+        for name in names
+        if name.lower().endswith(SUFFIXES)
+    ]
+    warnings = []
+    if others:
+        warnings.append(
+            f"{len(others):,} files are left out, since their suffix is not that of an image, as of "
+            f"{min(others)}"
+        )
+    if loose:
+        warnings.append(
+            f"{len(loose):,} images are left out, since they lie beside the folders of the classes, as "
+            f"{min(loose)}"
+        )
+    return warnings + skipped_warning(skipped)
+
+
+def _has_classes(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(map(_is_class, entries))
+
+
+def _is_class(entry: os.DirEntry[str]) -> bool:
+    hidden = entry.name.startswith(".") or is_system_folder(entry.name)
+    # Not entry.is_dir, which fails at a link to itself.
+    return not hidden and os.path.isdir(entry.path) and any(_images(entry.path))  # noqa: PTH112
+
+
+def _split_names(names: Sequence[str]) -> list[str]:
+    """The names that stand for the parts of a split."""
+    known = {name for part in _PART_NAMES.values() for name in part}
+    return [name for name in names if name.lower() in known]
+
+
+def _common_folder(folder: Path) -> Path | None:
+    """The folder that all images below a folder have in common; None if there are none."""
+    inside = {os.path.dirname(file) for file in _images(folder)}  # noqa: PTH120
+    return Path(os.path.commonpath(inside)) if inside else None
+
+
+def _images(folder: Path | str) -> Iterator[str]:
+    """The images in a folder and below it, in no order."""
+    return (
+        os.path.join(inside, name)  # noqa: PTH118 - 100,000 of them
+        for inside, names in walk(folder)
+        for name in names
+        if name.lower().endswith(SUFFIXES)
+    )

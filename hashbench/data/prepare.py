@@ -1,0 +1,89 @@
+"""Getting the data of a dataset ready: downloads, list files, images for other people's code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hashbench.data.dataset import Dataset, DatasetPlugin
+from hashbench.data.list_files import short_ids, write_list
+from hashbench.data.list_splits import CLASS_NAMES
+from hashbench.errors import HashbenchError, MissingDataError
+from hashbench.images.image_sets import FileImages, Images
+from hashbench.registry import read_dataset
+from hashbench.runtime.files import replacing
+from hashbench.runtime.progress import progress
+
+LIST_NAMES = ("train.txt", "test.txt", "database.txt")
+
+
+def obtain(name: str, plugin: DatasetPlugin, root: Path, protocol: str) -> Dataset:
+    """Load a dataset, and download first what it lacks and may be downloaded.
+
+    Args:
+        name: Of the dataset.
+        plugin: Its plugin.
+        root: The data root.
+        protocol: One of its protocols.
+
+    Raises:
+        HashbenchError: Something cannot be downloaded, or only the user can get it.
+    """
+    try:
+        return read_dataset(name, plugin, protocol, root)
+    except MissingDataError:
+        if not plugin.downloads:
+            raise
+    for archive in plugin.downloads:
+        archive.obtain(root)
+    return read_dataset(name, plugin, protocol, root)
+
+
+def export_lists(dataset: Dataset, folder: Path, *, write_images: bool = False) -> tuple[list[Path], Path]:
+    """Write a split as list files, `path l1 … lC` a line, and the names of the classes.
+
+    Paths of images in files leave out the folders that all of them share; those of images in memory are their
+    ids, as PNG files.
+
+    Args:
+        dataset: What to write.
+        folder: Where to; made if it is missing.
+        write_images: Write the PNG files of images in memory, too.
+
+    Returns:
+        The files: train.txt, test.txt (the queries), database.txt, classes.txt; and the folder that the paths
+        are relative to.
+
+    Raises:
+        HashbenchError: A path has a blank, images in files should be written, or something cannot be written.
+    """
+    parts = dataset.parts().values()
+    in_files = [part.images.paths for part in parts if isinstance(part.images, FileImages)]
+    if in_files and write_images:
+        raise HashbenchError(f"the images of {dataset.name} are files already; the lists name them")
+    paths = short_ids(in_files) if in_files else [[f"{n}.png" for n in part.images.ids] for part in parts]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, part_paths, part in zip(LIST_NAMES, paths, parts, strict=True):
+            write_list(folder / name, part_paths, part.labels, len(dataset.class_names))
+        with replacing(folder / CLASS_NAMES) as partial:
+            partial.write_text("".join(f"{c}\n" for c in dataset.class_names), encoding="utf-8")
+        if write_images:
+            _write_images(folder, [part.images for part in parts], paths)
+    except OSError as error:
+        raise HashbenchError(f"{folder} cannot be written: {error.strerror}") from error
+    base = Path(in_files[0][0].removesuffix(paths[0][0])) if in_files else folder
+    return [folder / name for name in (*LIST_NAMES, CLASS_NAMES)], base
+
+
+def _write_images(folder: Path, parts: list[Images], paths: list[list[str]]) -> None:
+    todo = {
+        path: (images, row)
+        for images, part_paths in zip(parts, paths, strict=True)
+        for row, path in enumerate(part_paths)
+    }
+    with progress("images", len(todo)) as advance:
+        for path, (images, row) in todo.items():
+            file = folder / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            images[row].save(file)
+            advance(1)

@@ -1,0 +1,215 @@
+"""Runs that may stand in one table or plot, and the figures they make together: means over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashbench.errors import HashbenchError, UsageError
+from hashbench.report.significance import Pair
+from hashbench.results.record import QUERIES
+from hashbench.results.stored_run import StoredRun, as_set, differing
+
+
+class Column(NamedTuple):
+    """What figures must have in common to be compared."""
+
+    dataset: str
+    protocol: str
+    bits: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset}@{self.protocol}, {self.bits} bits"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs that differ in their seed alone, and a metric of them.
+
+    Attributes:
+        runs: One a seed, by seed.
+        metric: Name of the metric, as in a record.
+    """
+
+    runs: tuple[StoredRun, ...]
+    metric: str
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds."""
+        return tuple(run.record.seed for run in self.runs)
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds of the expected metric."""
+        return self._mean("expected")
+
+    @property
+    def lowest(self) -> float:
+        """Mean over the seeds of what the unluckiest order of ties gives."""
+        return self._mean("lowest")
+
+    @property
+    def highest(self) -> float:
+        """Mean over the seeds of what the luckiest order of ties gives."""
+        return self._mean("highest")
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the seeds (divisor n − 1); None for a single one."""
+        values = [run.record.metrics[self.metric].expected for run in self.runs]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    @property
+    def code_versions(self) -> int:
+        """Number of versions of the source code that ran the seeds."""
+        return len({run.record.environment.get("source") for run in self.runs})
+
+    @property
+    def collapsed(self) -> tuple[int, ...]:
+        """Seeds whose codes collapsed."""
+        return tuple(run.record.seed for run in self.runs if run.record.health.collapsed)
+
+    @cached_property
+    def average_precisions(self) -> dict[int, NDArray[np.float64]] | None:
+        """AP of each query by seed, NaN for those that do not count; None if not known for all seeds."""
+        values = {run.record.seed: run.average_precisions(self.metric) for run in self.runs}
+        known = {seed: value for seed, value in values.items() if value is not None}
+        return known if len(known) == len(values) else None
+
+    def _mean(self, part: str) -> float:
+        return float(np.mean([getattr(run.record.metrics[self.metric], part) for run in self.runs]))
+
+
+def paired(first: Cell, second: Cell) -> Pair | None:
+    """AP of each counted query in two cells of a column: means over the seeds that both have, else over all.
+
+    None if it is not known.
+
+    Raises:
+        HashbenchError: The runs do not count the same queries.
+    """
+    values = first.average_precisions, second.average_precisions
+    if values[0] is None or values[1] is None:
+        return None
+    counted = counted_queries([*first.runs, *second.runs], [*values[0].values(), *values[1].values()])
+    common = values[0].keys() & values[1].keys()
+    one, other = (
+        np.mean([value[counted] for seed, value in by_seed.items() if seed in common or not common], axis=0)
+        for by_seed in (values[0], values[1])
+    )
+    return one, other
+
+
+def counted_queries(runs: Sequence[StoredRun], values: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
+    """Return which queries have a part in the means of runs of one protocol, bool [queries].
+
+    Args:
+        runs: The runs.
+        values: AP of each query by each run; NaN for one that does not count.
+
+    Raises:
+        HashbenchError: Values of a run are NaN for other queries than those that its record leaves out, or
+            than those that the first run leaves out.
+    """
+    missing = [np.isnan(value) for value in values]
+    for run, row in zip(runs, missing, strict=True):
+        skips = run.record.config["evaluation"]["no_relevant"] == "skip"
+        left_out = run.record.queries_without_relevant if skips else 0
+        if row.sum() != left_out or not np.array_equal(row, missing[0]):
+            raise HashbenchError(
+                f"{run.folder / QUERIES}: AP of {row.sum()} queries is NaN, not of the {left_out} that have "
+                "no part in the mean; `hashbench results verify` names what is damaged"
+            )
+    return ~missing[0]
+
+
+def cells(runs: Sequence[StoredRun], metric: str = "") -> dict[Column, dict[str, Cell]]:
+    """Put runs into cells: columns, from short to long codes, and in each the rows by label as the runs come.
+
+    Args:
+        runs: From `select`.
+        metric: Name of a metric that all of them have; empty, if no figure of the cells is wanted.
+
+    Raises:
+        UsageError: A run lacks the metric, runs of a protocol do not measure the same, or those of a cell
+            differ in more than the seed.
+    """
+    for run in runs:
+        if metric and metric not in run.record.metrics:
+            raise UsageError(
+                f"{run.record.run_id} has no {metric}; it has {', '.join(run.record.metrics)}; "
+                "choose another --metric, or leave it out by --where or --method"
+            )
+    columns: dict[Column, dict[str, list[StoredRun]]] = {}
+    for run in runs:
+        record = run.record
+        column = columns.setdefault(Column(record.dataset, record.protocol, record.bits), {})
+        column.setdefault(run.label, []).append(run)
+    for (dataset, protocol), names in groupby(sorted(columns), key=lambda name: name[:2]):
+        inside = [run for name in names for row in columns[name].values() for run in row]
+        require_one_protocol(f"runs of {dataset}@{protocol} cannot stand in one table", inside)
+    for name, rows in columns.items():
+        for label, row in rows.items():
+            _require_one_setting(f"{label}, {name}", row)
+    return {
+        name: {label: Cell(tuple(sorted(row, key=_seed)), metric) for label, row in columns[name].items()}
+        for name in in_order(columns)
+    }
+
+
+def in_order(columns: Iterable[Column]) -> list[Column]:
+    """Columns of a dataset and protocol together, as they come up; in them from short codes to long ones."""
+    found = list(columns)
+    places = {name: place for place, name in reversed(list(enumerate(column[:2] for column in found)))}
+    return sorted(found, key=lambda column: (places[column[:2]], column.bits))
+
+
+def require_one_protocol(refusal: str, runs: Iterable[StoredRun], choose: bool = True) -> None:
+    """Refuse runs whose figures do not measure the same on the same images.
+
+    Args:
+        refusal: What cannot be, for the message.
+        runs: The runs.
+        choose: Whether there is a `--where` to choose by.
+
+    Raises:
+        UsageError: They differ in split, definitions of the metrics or the evaluator's version.
+    """
+    values: dict[str, dict[Any, str]] = {}
+    for run in runs:
+        record, evaluation = run.record, run.record.config["evaluation"]
+        for key, value in (
+            ("split.sha256", record.split.sha256),
+            ("evaluation.denominator", evaluation["denominator"]),
+            ("evaluation.no_relevant", evaluation["no_relevant"]),
+            ("evaluator", record.evaluator),
+        ):
+            values.setdefault(key, {}).setdefault(value, record.run_id)
+    for key, found in values.items():
+        if len(found) > 1:
+            examples = "; ".join(f"{value} ({run_id})" for value, run_id in found.items())
+            raise UsageError(
+                f"{refusal}, since they differ in {key}: {examples}"
+                + (f"; choose one with --where {key}={as_set(next(iter(found)))}" if choose else "")
+            )
+
+
+def _require_one_setting(cell: str, runs: Sequence[StoredRun]) -> None:
+    """Refuse to average what differs in more than the seed."""
+    for path, values in differing(runs).items():
+        found = ", ".join(map(as_set, values))
+        raise UsageError(
+            f"runs of {cell} differ in more than the seed ({path}: {found}), so that they have no mean; "
+            f"choose with --where {path}={as_set(values[0])}"
+        )
+
+
+def _seed(run: StoredRun) -> int:
+    return run.record.seed

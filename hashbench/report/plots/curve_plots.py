@@ -1,0 +1,260 @@
+"""Plots of curves, means over seeds: precision against recall or rank, losses against epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from hashbench.errors import HashbenchError, UsageError, reason
+from hashbench.report.aggregate import Cell, Column, cells
+from hashbench.report.plots.style import (
+    Look,
+    Plot,
+    add_legend,
+    lines,
+    log_axis,
+    looks,
+    panels,
+    set_title,
+    style,
+)
+from hashbench.results.record import CURVES, LOG
+from hashbench.results.stored_run import StoredRun
+from hashbench.runtime.json_files import parse_json
+
+Kind = Literal["rank", "radius", "topn"]
+
+# Of a line of a log; the rest is the loss and its parts, or a mAP by which the epoch was chosen.
+_EPOCH = ("epoch", "step", "seconds", "lr")
+_READABLE = 3  # panels beside each other
+
+
+@dataclass(frozen=True)
+class _Axes:
+    curve: str  # its name in curves.csv
+    x: str  # its column on the horizontal axis
+    x_label: str
+    y_label: str
+
+
+_AXES: dict[Kind, _Axes] = {
+    "rank": _Axes("rank", "recall", "Recall (by rank, full database)", "Precision"),
+    "radius": _Axes("radius-macro", "recall", "Recall (by Hamming radius)", "Precision (empty radius: 0)"),
+    "topn": _Axes("rank", "at", "N, number of images retrieved", "Precision of the top N"),
+}
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """What is drawn of a cell: its points, means over seeds, and the least and the most of the seeds."""
+
+    cell: Cell
+    points: pd.DataFrame
+
+
+_Curves = dict[Column, dict[str, _Curve]]
+
+
+def pr_plot(runs: Sequence[StoredRun], kind: Kind = "rank") -> Plot:
+    """Precision against recall or rank: a panel for each dataset and code length, a line for each method.
+
+    A line is the mean over seeds; a band goes from the least to the most precision of the seeds.
+
+    Args:
+        runs: From `select`.
+        kind: "rank", precision against recall as the rank goes over the whole database; "radius", the same as
+            the Hamming radius goes from 0 to the code length, both means over the queries; "topn", precision
+            against rank.
+
+    Returns:
+        The plot; `data` has a row a point: dataset, protocol, bits, label, seeds (their number), at (the rank
+        or radius), precision, recall, precision_least, precision_most.
+
+    Raises:
+        UsageError: Runs cannot be compared, or none has a curve of the kind.
+        HashbenchError: A run's curves cannot be read.
+    """
+    axes = _AXES[kind]
+    curves, notes = _curves(
+        runs,
+        CURVES,
+        lambda path: _precision(path, axes.curve),
+        ["at"],
+        "precision",
+        "product codes have no Hamming radius",
+    )
+    look = looks(run.label for run in runs)
+    with style():
+        figure, panel_axes = panels(len(curves), height=2.5, share_y=True)
+        for axis, (column, row) in zip(panel_axes, curves.items(), strict=True):
+            for place, (label, curve) in enumerate(row.items()):
+                # Else markers of neighbours cover each other; a number is a share of the panel's diagonal.
+                every = 1 if kind == "radius" else (0.03 * (place + 1), 0.2)
+                _draw(axis, look[label], curve, curve.points, axes.x, "precision", every)
+            set_title(axis, str(column))
+            axis.set_xlabel(axes.x_label)
+            if (place_of := axis.get_subplotspec()) and place_of.is_first_col():
+                axis.set_ylabel(axes.y_label)
+            if kind == "topn":
+                log_axis(axis)
+            else:
+                axis.set_xlim(0, 1.02)
+        panel_axes[0].set_ylim(bottom=0)  # and so of all
+        add_legend(figure, lines(look, [_cells(row) for row in curves.values()]))
+    return Plot(figure, _table(curves), notes)
+
+
+def training_plot(runs: Sequence[StoredRun]) -> Plot:
+    """The loss and its parts over epochs: a panel for each part, method, dataset and code length.
+
+    Where the epoch was chosen by a mAP, that is a part, too. Lines are variants of the method. A value is the
+    mean over the steps of an epoch and over seeds; a band goes from the least to the most of the seeds.
+
+    Args:
+        runs: From `select`.
+
+    Returns:
+        The plot; `data` has a row a point: dataset, protocol, bits, label, seeds (their number), part, epoch
+        (from 1), value, value_least, value_most.
+
+    Raises:
+        UsageError: Runs cannot be compared, or none was trained by epochs.
+        HashbenchError: A run's log cannot be read.
+    """
+    curves, notes = _curves(runs, LOG, _losses, ["part", "epoch"], "value", "they are fitted without epochs")
+    shown: dict[str, dict[str, dict[str, _Curve]]] = {}  # a row of panels for each method
+    for column, row in curves.items():
+        for label, curve in row.items():
+            parts = shown.setdefault(f"{curve.cell.runs[0].record.method}, {column}", {})
+            for part in curve.points["part"].unique():
+                parts.setdefault(part, {})[label] = curve
+    rows = [
+        (title, dict(list(parts.items())[start : start + _READABLE]))
+        for title, parts in shown.items()
+        for start in range(0, len(parts), _READABLE)
+    ]
+    width = max(len(parts) for _, parts in rows)
+    look = looks(run.label for run in runs)
+    with style():
+        figure, panel_axes = panels(len(rows) * width, height=1.8, columns=width)
+        for place, (title, parts) in enumerate(rows):
+            axes = panel_axes[place * width : (place + 1) * width]
+            for axis in axes[len(parts) :]:
+                axis.remove()
+            for axis, (part, panel) in zip(axes, parts.items(), strict=False):
+                for label, curve in panel.items():
+                    points = curve.points[curve.points["part"] == part]
+                    _draw(axis, look[label], curve, points, "epoch", "value", max(1, len(points) // 6))
+                set_title(axis, title)
+                axis.set(xlabel="Epoch", ylabel=part)
+                axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        add_legend(figure, lines(look, [_cells(row) for row in curves.values()]))
+    return Plot(figure, _table(curves), notes)
+
+
+def _curves(
+    runs: Sequence[StoredRun],
+    file: str,
+    read: Callable[[Path], pd.DataFrame],
+    keys: list[str],
+    value: str,
+    why_none: str,
+) -> tuple[_Curves, list[str]]:
+    """The curves of all cells that have one, and notes on those that have none.
+
+    Args:
+        runs: The runs.
+        file: Name of the file that has the points of a run.
+        read: Gives them; none, if it has no such curve.
+        keys: Columns that tell points apart.
+        value: The column whose least and most are wanted, too.
+        why_none: Why a file may have none, as in "they are fitted without epochs".
+
+    Raises:
+        UsageError: No cell has a curve.
+    """
+    curves: _Curves = {}
+    left_out: dict[str, dict[str, None]] = {}
+    for column, row in cells(runs).items():
+        for label, cell in row.items():
+            paths = [run.folder / file for run in cell.runs]
+            if not all(path.is_file() for path in paths):
+                left_out.setdefault(f"they have no {file}", {})[label] = None
+                continue
+            grouped = pd.concat(map(read, paths)).groupby(keys, sort=False)
+            if not len(grouped):
+                left_out.setdefault(why_none, {})[label] = None
+                continue
+            points = grouped.mean()
+            points[f"{value}_least"], points[f"{value}_most"] = grouped[value].min(), grouped[value].max()
+            curves.setdefault(column, {})[label] = _Curve(cell, points.reset_index())
+    notes = [f"left out, since {reason}: {', '.join(labels)}" for reason, labels in left_out.items()]
+    if not curves:
+        raise UsageError(f"there is nothing to draw; {'; '.join(notes)}")
+    return curves, notes
+
+
+def _precision(path: Path, curve: str) -> pd.DataFrame:
+    """Columns at, precision, recall."""
+    try:
+        table = pd.read_csv(path)
+        points = table.loc[table["curve"] == curve, ["at", "precision", "recall"]]
+        return points.astype({"at": int, "precision": float, "recall": float})
+    except (OSError, ValueError, KeyError, OverflowError) as error:
+        raise HashbenchError(
+            f"{path} is damaged ({reason(error)}); `hashbench results verify` tells more"
+        ) from error
+
+
+def _losses(path: Path) -> pd.DataFrame:
+    """Columns part, epoch (from 1), value; no rows for a method that was fitted."""
+    try:
+        lines = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if all("epoch" not in line for line in lines):
+            return pd.DataFrame(columns=["part", "epoch", "value"])
+        table = pd.DataFrame(lines)
+        table["epoch"] += 1
+        steps = table.melt("epoch", [name for name in table if name not in _EPOCH], "part")
+        steps = steps[steps["value"].notna()]  # a line of the log has not every part
+        steps["value"] = steps["value"].astype(float)  # what was not finite is text
+        return steps.groupby(["part", "epoch"], sort=False, as_index=False).mean()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HashbenchError(
+            f"{path} is damaged ({reason(error)}); `hashbench results verify` tells more"
+        ) from error
+
+
+def _draw(
+    axis: Axes, look: Look, curve: _Curve, points: pd.DataFrame, x: str, y: str, markevery: Any
+) -> None:
+    axis.plot(points[x], points[y], markevery=markevery, **look.line(bool(curve.cell.collapsed)))
+    if len(curve.cell.runs) > 1:
+        axis.fill_between(
+            points[x],
+            points[f"{y}_least"],
+            points[f"{y}_most"],
+            color=look.colour,
+            alpha=0.2,
+            linewidth=0,
+        )
+
+
+def _cells(row: Mapping[str, _Curve]) -> dict[str, Cell]:
+    return {label: curve.cell for label, curve in row.items()}
+
+
+def _table(curves: _Curves) -> pd.DataFrame:
+    keys: list[tuple[Any, ...]] = []
+    tables = []
+    for column, row in curves.items():
+        for label, curve in row.items():
+            keys.append((*column, label, len(curve.cell.runs)))
+            tables.append(curve.points)
+    named = pd.concat(tables, keys=keys, names=["dataset", "protocol", "bits", "label", "seeds"])
+    return named.reset_index(level=-1, drop=True).reset_index()

@@ -1,0 +1,194 @@
+"""What a run retrieves, in images: some queries, and what lies nearest to each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from PIL import Image
+
+from hashbench import registry
+from hashbench.codes import BinaryCodes, Codes, ProductCodes, unpack_bits
+from hashbench.data.dataset import Dataset
+from hashbench.errors import HashbenchError
+from hashbench.evaluation.inputs import read_vectors
+from hashbench.report.plots.style import (
+    BLACK,
+    GREEN,
+    PAGE,
+    SMALL,
+    VERMILLION,
+    Plot,
+    add_legend,
+    add_run_title,
+    style,
+)
+from hashbench.results.record import Record
+from hashbench.results.stored_run import StoredRun
+
+THUMBNAIL = 96  # pixels of the longer side
+
+_GAP = 0.4  # between a query and what is nearest to it, in widths of an image
+_TEXT = 0.17  # height of the text below an image, in inches
+_FRAMES = {True: (GREEN, "-"), False: (VERMILLION, (0, (2.5, 2)))}  # by relevance
+
+
+def dataset_of(record: Record, root: Path | None, lists: Path | None = None) -> Dataset:
+    """Load the dataset that a run was done on, with the options that it had.
+
+    Args:
+        record: The record of the run.
+        root: Folder of the data; None: the usual one.
+        lists: Folder of the list files, which a record does not name; None: that of the dataset.
+
+    Raises:
+        UsageError: There is no such dataset, protocol or option any more.
+        HashbenchError: The data is not there, or not sound.
+    """
+    known = registry.create_dataset(record.dataset).Options.model_fields
+    options = {key: value for key, value in record.config["data"].items() if key in known}
+    options["packed"] = "packed" in options  # where a record has it, it says what the packed copy is
+    if lists is not None:
+        options["lists"] = lists
+    return registry.load_dataset(record.dataset, record.protocol, root, **options)
+
+
+def retrieval_plot(run: StoredRun, dataset: Dataset, metric: str, queries: int = 5, top: int = 10) -> Plot:
+    """Queries of a run and the images that are nearest to them, framed by whether they are relevant.
+
+    The queries are evenly spread over their order by AP, from the best to the worst. Images at the same
+    distance stand in the order of the database.
+
+    Args:
+        run: A run with its codes.
+        dataset: What it was done on, as from `dataset_of`.
+        metric: Whose AP orders the queries, as in "mAP@all"; if it is no mAP of the run, the run's first is.
+        queries: Number of queries; all, if there are fewer.
+        top: Number of images for each; all, if there are fewer.
+
+    Returns:
+        The plot; `data` has a row for each image that is found: query (its id), ap, rank (from 1), image (its
+        id), distance, relevant.
+
+    Raises:
+        HashbenchError: The codes are not there, the dataset is another one, or an image cannot be read.
+    """
+    record = run.record
+    if dataset.fingerprint != record.split.sha256:
+        raise HashbenchError(
+            f"{dataset.name}@{dataset.protocol} as it is here is not what {record.run_id} was done on: the "
+            f"fingerprint is {dataset.fingerprint[:8]}…, not {record.split.sha256[:8]}…; name the folder of "
+            "the run's data by --data-root or --lists"
+        )
+    query_codes, database_codes, query_labels, database_labels = run.codes()
+    if not metric.startswith("mAP") or metric not in record.metrics:
+        metric = next(name for name in record.metrics if name.startswith("mAP"))
+    values = run.average_precisions(metric)
+    if values is None:
+        raise HashbenchError(
+            f"{run.folder} has no AP of its queries by the evaluator that is installed; run it again"
+        )
+    found = []
+    for query in _spread(values, queries):
+        distances = _distances(query_codes, database_codes, query)
+        nearest = np.argsort(distances, kind="stable")[:top]
+        relevant = _relevant(query_labels[query], database_labels[nearest])
+        found.append(_Found(query, values[query], nearest, distances[nearest], relevant))
+    distance = "Hamming distance" if isinstance(database_codes, BinaryCodes) else "distance"
+    said = (
+        f"Queries, evenly spread over their order by A{metric[2:]} from best to worst, and the images "
+        f"nearest to each, with their {distance}; equal distances in the order of the database."
+    )
+    with style():
+        figure = _grid(dataset, found)
+        add_run_title(figure, run, said)
+        frames = {True: "shares a label with the query", False: "shares none"}
+        add_legend(figure, {text: _frame(*_FRAMES[relevant]) for relevant, text in frames.items()})
+    return Plot(figure, _table(dataset, found))
+
+
+class _Found(NamedTuple):
+    """A query and what is nearest to it; arrays are [top]."""
+
+    query: int
+    ap: float
+    nearest: NDArray[np.intp]
+    distances: NDArray[Any]
+    relevant: NDArray[np.bool_]
+
+
+def _spread(values: NDArray[np.float64], count: int) -> list[int]:
+    """Queries evenly spread over their order by value, the highest first; not those without one."""
+    order = np.argsort(-values, kind="stable")[: np.count_nonzero(~np.isnan(values))]
+    places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return [int(query) for query in order[places]]
+
+
+def _distances(query: Codes | NDArray[Any], database: Codes, index: int) -> NDArray[Any]:
+    """Distances of the database from one query [n], as `hashbench.evaluate` has them."""
+    if isinstance(database, ProductCodes):
+        books, _, dim = database.codebooks.shape
+        pieces = read_vectors(query, database)[index].reshape(books, 1, dim)
+        table = np.sqrt(np.square(pieces - database.codebooks.astype(np.float64)).sum(axis=-1))
+        return np.asarray(table[np.arange(books), database.indices].sum(axis=1))
+    assert isinstance(query, BinaryCodes)  # as `StoredRun.codes` gives them
+    return np.asarray(unpack_bits(database.packed ^ query.packed[index], database.bits).sum(axis=1))
+
+
+def _relevant(label: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether images share a label with a query [n]."""
+    return np.asarray(labels == label if labels.ndim == 1 else (labels & label).any(axis=1))
+
+
+def _grid(dataset: Dataset, found: Sequence[_Found]) -> Figure:
+    top = len(found[0].nearest)
+    height = PAGE / (top + 1 + _GAP) + _TEXT
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure((PAGE, height * len(found)), layout=layout)
+    axes = figure.subplots(len(found), top + 2, squeeze=False, width_ratios=[1, _GAP, *[1] * top])
+    for (first, gap, *others), row in zip(axes, found, strict=True):
+        gap.remove()
+        _show(first, dataset.query.images[row.query], f"AP {row.ap:.2f}", BLACK, "-")
+        for axis, image, distance, relevant in zip(
+            others, row.nearest, row.distances, row.relevant, strict=True
+        ):
+            _show(axis, dataset.database.images[image], f"{distance:.3g}", *_FRAMES[bool(relevant)])
+    return figure
+
+
+def _show(axis: Axes, image: Image.Image, text: str, colour: str, dashes: Any) -> None:
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    axis.imshow(np.asarray(small), interpolation="none")
+    axis.set(xticks=[], yticks=[], anchor="S")  # so that the texts of a row stand in one line
+    axis.set_xlabel(text, loc="left", fontsize=SMALL, labelpad=2)
+    axis.spines[:].set(visible=True, color=colour, linestyle=dashes, linewidth=1.5)
+
+
+def _frame(colour: str, dashes: Any) -> Patch:
+    return Patch(fill=False, edgecolor=colour, linestyle=dashes, linewidth=1.5)
+
+
+def _table(dataset: Dataset, found: Sequence[_Found]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "query": dataset.query.images.ids[row.query],
+            "ap": row.ap,
+            "rank": rank,
+            "image": dataset.database.images.ids[image],
+            "distance": distance,
+            "relevant": bool(relevant),
+        }
+        for row in found
+        for rank, (image, distance, relevant) in enumerate(
+            zip(row.nearest, row.distances, row.relevant, strict=True), start=1
+        )
+    )

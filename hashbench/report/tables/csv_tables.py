@@ -1,0 +1,102 @@
+"""The tables as CSV, to compute with: a line a cell, every number in full precision."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from typing import Any
+
+from hashbench.report.aggregate import Cell, cells
+from hashbench.report.significance import Difference, PairedTest
+from hashbench.report.tables.ablation_table import Ablation
+from hashbench.report.tables.marks import mark
+from hashbench.report.tables.published import Published, published_columns
+from hashbench.results.query import Selected
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # begin one
+
+
+def result_csv(
+    selected: Selected,
+    metric: str,
+    published: Sequence[Published] = (),
+    test: PairedTest = "bootstrap",
+) -> str:
+    """The table of results; the kind of a line is measured, published or unfinished.
+
+    Args:
+        selected: The runs, from `select`.
+        metric: A metric of all of them.
+        published: Figures of papers.
+        test: The test of the differences.
+
+    Raises:
+        UsageError: Figures cannot stand in one table.
+    """
+    columns = cells(selected.runs, metric)
+    marks = mark(columns, test)
+    lines: list[dict[str, Any]] = []
+    for column, rows in columns.items():
+        for label, cell in rows.items():
+            where = marks[column][label]
+            line = {"kind": "measured", "method": label, **column._asdict(), **_values(cell)}
+            lines.append(line | {"place": where.place or None} | _test("best_minus_this", where.from_best))
+    for figures in published_columns(published, columns).values():
+        for figure in figures.values():
+            line = figure.model_dump(include={"method", "dataset", "bits", "source", "note"})
+            lines.append({"kind": "published", **line, "metric": "mAP", "mean": figure.map})
+    for run in selected.unfinished:
+        kind = {"method": run.label, "dataset": run.dataset, "protocol": run.protocol, "bits": run.bits}
+        lines.append({"kind": "unfinished", **kind, "metric": metric, "note": run.run_id})
+    return csv_text(lines)
+
+
+def ablation_csv(found: Sequence[Ablation]) -> str:
+    """Ablation tables, one below the other."""
+    lines = [
+        {
+            "method": ablation.method,
+            **ablation.column._asdict(),
+            "without": "; ".join(variant.without),
+            **_values(variant.cell),
+            **_test("gain", variant.gain),
+        }
+        for ablation in found
+        for variant in ablation.variants
+    ]
+    return csv_text(lines)
+
+
+def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Lines as CSV; columns are the keys, in the order in which they come up."""
+    text = io.StringIO()
+    fields = dict.fromkeys(key for line in lines for key in line)
+    writer = csv.DictWriter(text, list(fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: without_formula(value) for key, value in line.items()} for line in lines)
+    return text.getvalue()
+
+
+def without_formula(value: Any) -> Any:
+    """Return a cell such that a spreadsheet takes no text for a formula, which could run a program."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _values(cell: Cell) -> dict[str, Any]:
+    return {
+        "metric": cell.metric,
+        "mean": cell.mean,
+        "std": cell.deviation,
+        "lowest": cell.lowest,
+        "highest": cell.highest,
+        "seeds": " ".join(map(str, cell.seeds)),
+        "collapsed_seeds": " ".join(map(str, cell.collapsed)),
+        "code_versions": cell.code_versions,
+    }
+
+
+def _test(name: str, test: Difference | None) -> dict[str, Any]:
+    names = (name, "interval_low", "interval_high", "p", "test", "untested")
+    return dict(zip(names, astuple(test) if test else (None,) * len(names), strict=True))

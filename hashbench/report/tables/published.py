@@ -1,0 +1,145 @@
+"""Figures that papers print: they stand beside measured ones and are never mixed with them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hashbench.errors import HashbenchError
+from hashbench.report.aggregate import Column
+from hashbench.report.tables.table import Entry, Head, number
+from hashbench.results.query import Selection
+
+_PACKAGE = Path(__file__).parents[2]
+# In an installed package; in a checkout.
+BUILT_IN = (_PACKAGE / "published", _PACKAGE.parent / "results" / "published")
+
+
+class Published(BaseModel):
+    """A figure as a paper prints it, on whatever split, backbone and cut-off that paper used.
+
+    One line of a CSV file with these columns.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field(min_length=1)
+    year: int
+    venue: str
+    dataset: str
+    bits: int = Field(gt=0)
+    map: float = Field(ge=0, le=1)
+    source: str = Field(min_length=1)
+    note: str = ""
+
+
+def read_published(results: Path, wanted: Selection) -> list[Published]:
+    """Figures that come with hashbench, and those of the folder `published` beside the user's records.
+
+    Args:
+        results: Folder of the records.
+        wanted: Whose methods count; they are compared without regard to case.
+
+    Raises:
+        HashbenchError: A file cannot be read; the message names its line.
+    """
+    folders = {folder.resolve() for folder in (*BUILT_IN, results.parent / "published") if folder.is_dir()}
+    methods = {name.casefold() for name in wanted.methods}
+    return [
+        figure
+        for folder in sorted(folders)
+        for path in sorted(folder.glob("*.csv"))
+        for figure in _read(path)
+        if not methods or figure.method.casefold() in methods
+    ]
+
+
+def published_columns(
+    figures: Sequence[Published], measured: Iterable[Column]
+) -> dict[Head, dict[str, Published]]:
+    """Columns of printed figures by method: of the datasets and code lengths that were measured."""
+    kinds = {(column.dataset, column.bits) for column in measured}
+    wanted = [figure for figure in figures if (figure.dataset, figure.bits) in kinds]
+    letters = {source: chr(ord("a") + place) for place, source in enumerate(_sources(wanted))}
+    columns: dict[Head, dict[str, Published]] = {}
+    for figure in sorted(wanted, key=lambda f: (f.dataset, letters[f.source], f.bits)):
+        group = f"{figure.dataset}, printed [{letters[figure.source]}]"
+        columns.setdefault(Head(f"{figure.bits} bits", group, published=True), {})[figure.method] = figure
+    return columns
+
+
+def with_published(
+    rows: Sequence[tuple[str, Sequence[Entry]]],
+    printed: Mapping[Head, Mapping[str, Published]],
+    measured: int,
+) -> list[tuple[str, list[Entry]]]:
+    """Rows with the printed figures of the same method, then rows of methods that were only printed.
+
+    Args:
+        rows: Labels and cells of what was measured.
+        printed: From `published_columns`.
+        measured: Number of measured columns.
+    """
+    known = {label.casefold() for label, _ in rows}
+    methods = {figure.method: figure for figures in printed.values() for figure in figures.values()}
+    only = [
+        (name, f"{name} ({f.venue} {f.year})") for name, f in methods.items() if name.casefold() not in known
+    ]
+
+    def figures_of(method: str) -> list[Entry]:
+        found = [
+            next((f for name, f in figures.items() if name.casefold() == method.casefold()), None)
+            for figures in printed.values()
+        ]
+        return [Entry(number(figure.map)) if figure else Entry() for figure in found]
+
+    return [
+        *((label, [*entries, *figures_of(label)]) for label, entries in rows),
+        *((label, [*[Entry()] * measured, *figures_of(method)]) for method, label in only),
+    ]
+
+
+def published_notes(printed: Mapping[Head, Mapping[str, Published]]) -> list[str]:
+    """Where printed figures are from, and what is to be said of them."""
+    figures = [figure for column in printed.values() for figure in column.values()]
+    notes = [
+        f"[{chr(ord('a') + place)}] as printed in {source}: mAP, with the splits, backbones and cut-offs of "
+        "the papers."
+        for place, source in enumerate(_sources(figures))
+    ]
+    remarks = dict.fromkeys(f"{figure.method}: {figure.note}." for figure in figures if figure.note)
+    return [*notes, *remarks]
+
+
+def _sources(figures: Iterable[Published]) -> list[str]:
+    return list(dict.fromkeys(figure.source for figure in figures))
+
+
+def _read(path: Path) -> Iterator[Published]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.DictReader(file)
+            seen = set()
+            for line in lines:
+                where = f"{path}, line {lines.line_num}"
+                if None in line:
+                    raise HashbenchError(f"{where}: more columns than the head has")
+                try:
+                    figure = Published.model_validate(line)
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    column = ".".join(map(str, first["loc"]))
+                    raise HashbenchError(
+                        f"{where}, {column}: {first['msg']}; "
+                        f"the columns are {', '.join(Published.model_fields)}"
+                    ) from None
+                key = (figure.method, figure.dataset, figure.bits, figure.source)
+                if key in seen:
+                    raise HashbenchError(f"{where}: there is a line of this method, dataset, bits and source")
+                seen.add(key)
+                yield figure
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise HashbenchError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,84 @@
+"""Progress of long work: a bar with the time left on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from hashbench.runtime.console import speaks, write_line
+
+EVERY_S = 15.0  # between the lines, where there is no terminal
+
+
+class Advance(Protocol):
+    """Reports steps of a task."""
+
+    def __call__(self, steps: int, note: str = "") -> None:
+        """Report `steps` more as done; `note` says how it stands."""
+
+
+@contextmanager
+def progress(task: str, total: int, unit: Literal["", "MB"] = "", done: int = 0) -> Iterator[Advance]:
+    """Show a task of `total` steps on standard error while the block runs.
+
+    Args:
+        task: What is done, in a word.
+        total: The number of steps; 0: unknown.
+        unit: What a step is; "MB": a byte, and bytes are shown in millions.
+        done: Steps that were done another time.
+
+    Yields:
+        The function that reports steps.
+    """
+    if not speaks():
+        yield lambda steps, note="": None
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(task, total, unit, done).advance
+        return
+    columns = (
+        TextColumn(f"{task:<9}"),
+        BarColumn(),
+        DownloadColumn() if unit else MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        identifier = bar.add_task("", total=total or None, completed=done)
+        yield lambda steps, note="": bar.update(identifier, advance=steps, description=note)
+
+
+class _Lines:
+    def __init__(self, task: str, total: int, unit: str, done: int) -> None:
+        self.task, self.total, self.unit, self.before, self.done = task, total, unit, done, done
+        self.start = self.last = time.monotonic()
+
+    def advance(self, steps: int, note: str = "") -> None:
+        self.done += steps
+        now = time.monotonic()
+        if now < self.last + EVERY_S and (self.done < self.total or not self.total):
+            return
+        self.last = now
+        elapsed = now - self.start
+        done, total = (f"{n / 1e6:.0f} MB" if self.unit else str(n) for n in (self.done, self.total))
+        line = f"{self.task}: {done}, {elapsed:.0f} s"
+        if self.total:
+            left = elapsed * (self.total - self.done) / max(self.done - self.before, 1)
+            line = f"{self.task}: {done}/{total}, {elapsed:.0f} s, {left:.0f} s left"
+        write_line(f"{line}, {note}" if note else line)

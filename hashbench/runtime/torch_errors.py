@@ -1,0 +1,94 @@
+"""What torch says in many lines, in one: memory that ran out, a loader that died."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from hashbench import distributed
+from hashbench.config import RunConfig
+from hashbench.errors import HashbenchError
+from hashbench.runtime import preemption
+
+# Of torch's messages; on a CPU there is no class for this error.
+_NO_MEMORY = (
+    "out of memory", "can't allocate memory", "Cannot allocate memory", "not enough memory",
+    "_STATUS_ALLOC_FAILED",
+)  # fmt: skip
+
+_TOO_LARGE = ("without overflow", "out of bounds for float", "Overflow when unpacking")
+
+
+ENCODE_LESS = "lower the image size, or choose a smaller backbone"
+"""What helps where encoding takes too much memory."""
+
+
+@contextmanager
+def explained(config: RunConfig, task: str, remedy: str) -> Iterator[None]:
+    """Turn failures of the machine into one line.
+
+    Args:
+        config: The run.
+        task: What was tried, as in "training with 32 images a step".
+        remedy: Which settings need less memory.
+
+    Raises:
+        HashbenchError: Memory ran out, a process that loads images died, another process of the run ended, or
+            the step cannot be compiled, or a setting is too large for it.
+        PreemptionError: SIGTERM or SIGHUP came, to processes that load images, too.
+    """
+    try:
+        yield
+    except (MemoryError, OSError, OverflowError, RuntimeError, TypeError) as error:  # torch's are any of them
+        message = str(error)
+        if stopped_loader(error) or preemption.requested():
+            raise preemption.stopped() from error
+        if ran_out_of_memory(error):
+            raise _no_memory(config, task, remedy) from error
+        if isinstance(error, OverflowError) or any(sign in message for sign in _TOO_LARGE):
+            raise HashbenchError(
+                f"{task}: a setting is too large for the network or the images; choose smaller values"
+            ) from error
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            raise HashbenchError(f"{task}: {error}; try fewer --workers, or raise `ulimit -n`") from error
+        if message.startswith("DataLoader worker"):
+            raise HashbenchError(
+                f"{task}: a process that loads images died ({message.splitlines()[0]}); it may lack memory "
+                "or room in /dev/shm; try fewer --workers, or --workers 0"
+            ) from error
+        if distributed.count() > 1 and ("peer" in message or isinstance(error, torch.distributed.DistError)):
+            raise HashbenchError(
+                f"process {distributed.rank()} of {distributed.count()} lost the others; the one that failed "
+                "says why"
+            ) from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise HashbenchError(
+                f"{task}: compile=true failed ({message.splitlines()[0]}); leave it out, or install what it "
+                "lacks, such as a C++ compiler"
+            ) from error
+        raise
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error says that memory ran out, on the machine or on a GPU."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
+
+
+def stopped_loader(error: Exception) -> bool:
+    """Return True if a signal ended a process that loads images, as when it is sent to all of a job."""
+    killed = str(error).startswith("DataLoader worker")
+    return killed and (preemption.requested() or "Terminated" in str(error) or "Hangup" in str(error))
+
+
+def _no_memory(config: RunConfig, task: str, remedy: str) -> HashbenchError:
+    where = "the machine"
+    if config.device == "cuda":
+        card = torch.cuda.get_device_properties(torch.cuda.current_device())
+        where = f"{card.name} with {card.total_memory / 2**30:.0f} GiB"
+    return HashbenchError(
+        f"out of memory in {task}: {config.backbone.name} at {config.images.size} px in "
+        f"{config.training.precision} on {where}; {remedy}"
+    )

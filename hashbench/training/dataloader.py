@@ -1,0 +1,202 @@
+"""Batches that processes load, and those of training: their order, their views, and where they start."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from hashbench import distributed
+from hashbench.config import RunConfig
+from hashbench.errors import UsageError
+from hashbench.images.image_sets import Images
+from hashbench.images.transforms import ViewTransform, square_transform
+from hashbench.runtime.console import say
+
+Batch = tuple[Tensor, ...]
+
+
+class BatchLoader:
+    """Loads batches by worker processes, and by this process where they cannot hand them over.
+
+    Workers put batches into /dev/shm, which has 64 MB in a container by default: less than one batch of 128
+    images of 224 pixels. The content of a batch does not depend on which process loads it.
+    """
+
+    def __init__(self, items: Dataset[Any], config: RunConfig, workers: int, *, persistent: bool) -> None:
+        """Start no process yet.
+
+        Args:
+            items: What batches are collated from.
+            config: The run.
+            workers: Number of processes that load.
+            persistent: Keep the processes from one call of `load` to the next.
+        """
+        self._batches: list[list[int]] = []
+        self._create = functools.partial(
+            DataLoader[Any],
+            items,
+            batch_sampler=self._batches,
+            pin_memory=config.device == "cuda",
+            generator=torch.Generator(),  # else it draws from torch's, and so changes what is drawn later
+        )
+        self._loader = self._create(num_workers=workers, persistent_workers=persistent and workers > 0)
+
+    def load(self, batches: list[list[int]]) -> Iterator[Any]:
+        """Load batches in order, on the CPU.
+
+        Args:
+            batches: The positions of the items of each.
+        """
+        self._batches[:] = batches
+        if self._loader.num_workers:
+            try:
+                multiprocessing.Lock()  # a full /dev/shm has no room even for that
+            except OSError as error:
+                self._go_on_alone(str(error.strerror))
+        done = 0
+        try:
+            for batch in self._loader:
+                yield batch
+                done += 1
+            return
+        except RuntimeError as error:
+            if "</torch_" not in str(error):  # the name of a file in /dev/shm
+                raise
+            self._go_on_alone(str(error).rpartition(">: ")[2])
+            error.__traceback__ = None  # a frame in it refers to the error, which would keep the workers
+        self._batches[:] = batches[done:]
+        yield from self._loader
+
+    def _go_on_alone(self, reason: str) -> None:
+        _warn(reason.strip())
+        self._loader = self._create()
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    """Say once why worker processes are not used."""
+    say(
+        f"warning: worker processes cannot hand over images in /dev/shm ({reason}); this process loads them "
+        "itself, which is slower; give /dev/shm more room (docker run --shm-size=8g), or lower --workers"
+    )
+
+
+class Order:
+    """A new order of the images each epoch, cut into batches.
+
+    If the last batch had a single image, that is left out: it has no contrast and no batch to normalize. Of
+    several processes each needs an image, so that fewer than there are processes are left out, too.
+
+    Attributes:
+        batches: Number of batches of an epoch.
+        images: Number of images of an epoch.
+    """
+
+    def __init__(self, size: int, config: RunConfig) -> None:
+        self.size, self.batch_size, self.seed = size, config.training.batch_size, config.seed
+        left_over = size % self.batch_size
+        kept = left_over >= max(2, config.processes) and not config.training.drop_last
+        self.images = size - (0 if kept else left_over)
+        self.batches = -(-self.images // self.batch_size)
+        if not self.images:
+            raise UsageError(
+                f"{size} training images do not fill a batch of {self.batch_size}; "
+                "try a smaller --set batch_size=… or --set drop_last=false"
+            )
+        if self.batch_size < config.processes:
+            raise UsageError(
+                f"a batch of {self.batch_size} has not one image for each of {config.processes} processes; "
+                "try a larger --set batch_size=…, or start fewer"
+            )
+
+    def epoch(self, epoch: int) -> list[NDArray[np.int64]]:
+        """The batches of an epoch, as places of images."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.size)[: self.images]
+        return np.split(order, range(self.batch_size, self.images, self.batch_size))
+
+
+class ViewBatches:
+    """Batches of augmented views, each a tuple of float32 [B, 3, H, W]; of every batch this process's share.
+
+    A view is drawn from the seed, the epoch and the image alone: neither workers, nor batches, nor processes
+    play a part. With `views.on_device` a batch is one tensor instead, the squares, uint8 [B, 3, H, W].
+    """
+
+    def __init__(self, images: Images, order: Order, views: int, config: RunConfig, workers: int) -> None:
+        """Start no process yet.
+
+        Args:
+            images: The training images.
+            order: Their order.
+            views: Number of views of an image.
+            config: The run.
+            workers: Processes that load images.
+        """
+        inputs: Dataset[Batch] = (
+            _Squares(images, config) if config.views.on_device else _Views(images, views, config)
+        )
+        self._order, self._size = order, len(images)
+        self._loader = BatchLoader(inputs, config, workers, persistent=True)
+
+    def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
+        """The batches of an epoch from number `first` on, on the CPU."""
+        batches = [
+            (epoch * self._size + batch[distributed.share(len(batch))]).tolist()
+            for batch in self._order.epoch(epoch)[first:]
+        ]
+        for batch in self._loader.load(batches):
+            yield tuple(batch)
+
+
+class FeatureBatches:
+    """Batches of features that are computed already, the same for each view; whole in every process."""
+
+    def __init__(self, features: Tensor, order: Order, views: int) -> None:
+        """Keep a reference to the features.
+
+        Args:
+            features: [N, F], on any device.
+            order: Their order.
+            views: Number of views of an image.
+        """
+        self._features, self._order, self._views = features, order, views
+
+    def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
+        """The batches of an epoch from number `first` on, where the features are."""
+        for batch in self._order.epoch(epoch)[first:]:
+            yield (self._features[torch.from_numpy(batch).to(self._features.device)],) * self._views
+
+
+class _Views(Dataset[Batch]):
+    """Augmented views, each drawn from a generator of its own; an item is `epoch · size + position`."""
+
+    def __init__(self, images: Images, views: int, config: RunConfig) -> None:
+        self.images, self.views, self.seed = images, views, config.seed
+        self.transform = ViewTransform(config.images, config.views)
+
+    def __getitem__(self, item: int) -> Batch:
+        image = self.images[item % len(self.images)]
+        with torch.random.fork_rng(devices=[]):
+            state = np.random.SeedSequence([self.seed, item]).generate_state(1, np.uint64)
+            torch.default_generator.manual_seed(int(state[0]))
+            return self.transform.several(image, self.views)
+
+
+class _Squares(Dataset[Batch]):
+    """What the test transform shows of images, uint8 [3, size, size], to be augmented on the device."""
+
+    def __init__(self, images: Images, config: RunConfig) -> None:
+        self.images = images
+        self.transform = v2.Compose([square_transform(config.images), v2.PILToTensor()])
+
+    def __getitem__(self, item: int) -> Batch:
+        return (self.transform(self.images[item % len(self.images)]),)

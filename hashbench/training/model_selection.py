@@ -1,0 +1,85 @@
+"""Which epoch's weights are the result: the last one's, or those that retrieve best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from hashbench.config import RunConfig
+from hashbench.method.base import HashMethod
+from hashbench.results.record import Selected
+
+Score = Callable[[HashMethod], float]
+BACKBONE = "backbone."
+
+
+def trained_weights(method: HashMethod) -> dict[str, Tensor]:
+    """What training changes of a method, on the CPU: of a frozen backbone nothing."""
+    return {
+        name: tensor.detach().to("cpu", copy=True)
+        for name, tensor in method.state_dict().items()
+        if not (method.backbone.frozen and name.startswith(BACKBONE))
+    }
+
+
+def load_trained_weights(method: HashMethod, weights: dict[str, Tensor]) -> None:
+    """Give a method what `trained_weights` took."""
+    method.load_state_dict({**method.state_dict(), **weights})
+
+
+class Selection:
+    """Looks at a method from time to time, and keeps the best weights.
+
+    Attributes:
+        metric: What is looked at, in a few words.
+    """
+
+    def __init__(self, config: RunConfig, score: Score | None) -> None:
+        """Keep nothing yet.
+
+        Args:
+            config: The run.
+            score: Gives the mAP of a method; None: the last epoch is the result, without a look.
+        """
+        self._config, self._epochs, self._score = config.selection, config.training.epochs, score
+        part = "query" if config.selection.name == "best-on-query" else "validation"
+        self.metric = f"{part} mAP@{config.evaluation.k[0]}"
+        self._best = -math.inf
+        self._epoch = self._looks = self._since = 0
+        self._weights: dict[str, Tensor] = {}
+
+    def look(self, method: HashMethod, epoch: int) -> float | None:
+        """The mAP after an epoch, from 1, if it is time for it."""
+        if self._score is None or (epoch % self._config.every and epoch != self._epochs):
+            return None
+        value = self._score(method)
+        self._looks += 1
+        self._since += 1
+        if value > self._best:
+            self._best, self._epoch, self._since = value, epoch, 0
+            self._weights = trained_weights(method)
+        return value
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there were as many looks without a better value as patience allows."""
+        return self._config.patience is not None and self._since >= self._config.patience
+
+    def finish(self, method: HashMethod) -> Selected | None:
+        """Give a method its best weights, if there was a look."""
+        if not self._looks:
+            return None
+        load_trained_weights(method, self._weights)
+        name = self._config.name
+        return Selected(name=name, metric=self.metric, value=self._best, epoch=self._epoch, looks=self._looks)
+
+    def state(self) -> dict[str, Any]:
+        """What a stop must not lose."""
+        return {name: vars(self)[name] for name in ("_best", "_epoch", "_looks", "_since", "_weights")}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put back what `state` gave."""
+        vars(self).update(state)

@@ -1,0 +1,61 @@
+"""What moves the weights: the optimizer and the schedule of its learning rate."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from hashbench.config import OptimizerConfig, RunConfig
+from hashbench.errors import HashbenchError
+from hashbench.method.base import HashMethod
+
+
+def create_optimizer(method: HashMethod, config: OptimizerConfig, device: str) -> torch.optim.Optimizer:
+    """The optimizer of what a method trains; on a GPU fused, one kernel for all weights.
+
+    Raises:
+        HashbenchError: There is nothing to train.
+    """
+    groups = list(method.parameter_groups(config.lr, config.backbone_lr))
+    if not groups:
+        raise HashbenchError(
+            f"{type(method).__name__} has nothing to train; "
+            "add --set freeze_backbone=false, or give it parameters"
+        )
+    fused = device == "cuda"
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
+        )
+    optimizer = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return optimizer(groups, weight_decay=config.weight_decay, fused=fused)
+
+
+def create_schedule(
+    optimizer: torch.optim.Optimizer, config: RunConfig, batches: int
+) -> tuple[LRScheduler, bool]:
+    """The schedule, and whether it moves by step (else by epoch).
+
+    Args:
+        optimizer: Whose learning rates it sets.
+        config: The run.
+        batches: Batches of an epoch.
+    """
+    epochs, schedule = config.training.epochs, config.schedule
+    if schedule.name == "one_cycle":
+        rates = [group["lr"] for group in optimizer.param_groups]
+        steps = epochs * -(-batches // config.training.accumulate)
+        return OneCycleLR(optimizer, max_lr=rates, total_steps=steps, cycle_momentum=False), True
+
+    def factor(epoch: int) -> float:
+        if schedule.name == "step":
+            return schedule.step_factor ** (epoch // schedule.step_epochs)
+        if schedule.name == "cosine":
+            length = schedule.cosine_epochs or max(1, epochs - schedule.hold_epochs)
+            fallen = max(0, epoch - schedule.hold_epochs) / (batches if length == "batches" else length)
+            return (1 + math.cos(math.pi * fallen)) / 2
+        return 1.0
+
+    return LambdaLR(optimizer, factor), False

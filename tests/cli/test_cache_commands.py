@@ -1,0 +1,123 @@
+"""The commands on features that are kept on disk: what they list, and what they remove."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Result
+
+from hashbench.encoding.feature_cache import Facts, store, stored
+
+KEY = "0123456789abcdef" * 2
+OTHER = "fedcba9876543210" * 2
+FACTS = Facts(backbone="net", image_size=32, images=5, dimensions=3, device="cpu", versions={"torch": "2"})
+ROWS = np.random.RandomState(1).randn(5, 3).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache's folder, which is made when it is needed."""
+    monkeypatch.setenv("HASHBENCH_CACHE", str(tmp_path / "features"))
+    return tmp_path / "features"
+
+
+@pytest.fixture
+def two(folder: Path) -> Path:
+    """The folder with features used just now, and others of 40 days ago."""
+    store(folder, KEY, FACTS, iter([ROWS]))
+    store(folder, OTHER, FACTS.model_copy(update={"backbone": "old"}), iter([ROWS]))
+    long_ago = time.time() - 40 * 86_400
+    os.utime(folder / f"{OTHER}.json", (long_ago, long_ago))
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def keys(folder: Path) -> set[str]:
+    return {name.split(".")[0].split("-")[0] for name in names(folder)}
+
+
+def test_the_list_has_a_line_for_each(two: Path, cli: Callable[..., Result]) -> None:
+    for command in (("cache",), ("cache", "list")):
+        lines = cli(*command).out.splitlines()
+        rows = [line for line in lines if KEY[:10] in line or OTHER[:10] in line]
+        assert [("net" in row, "old" in row) for row in rows] == [(True, False), (False, True)]
+        assert lines[-1].endswith(str(two))
+
+
+def test_the_list_as_json(two: Path, cli: Callable[..., Result]) -> None:
+    (two / f"{OTHER}.json").write_text("{")
+    listed = json.loads(cli("cache", "list", "--json").out)
+    assert listed["folder"] == str(two)
+    rows = {row["key"]: row for row in listed["features"]}
+    assert {name: rows[KEY][name] for name in FACTS.model_fields_set} == FACTS.model_dump()
+    assert rows[OTHER]["backbone"] is None  # damaged
+    assert rows[KEY]["bytes"] == sum(path.stat().st_size for path in two.glob(f"{KEY}*"))
+
+
+def test_an_empty_cache_and_one_that_is_off(
+    cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("cache").out == f"{folder} has no features\n"
+    assert cli("cache", "clear", "--all").out == f"removed 0 of 0 sets of features, 0.0 MB, from {folder}\n"
+    assert not folder.exists()
+    monkeypatch.setenv("HASHBENCH_CACHE", "off")
+    result = cli("cache")
+    assert (result.code, "is off" in result.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        ((KEY[:4],), {OTHER}),
+        ((KEY[:4], OTHER[:4]), set()),
+        ((KEY[:4], KEY), {OTHER}),
+        (("--all",), set()),
+        (("--older-than", "30"), {KEY}),
+        (("--all", "--older-than", "41"), {KEY, OTHER}),
+        ((KEY[:4], "--older-than", "30"), {KEY, OTHER}),
+    ],
+)
+def test_clear_removes_what_it_is_asked_to(
+    arguments: tuple[str, ...], left: set[str], two: Path, cli: Callable[..., Result]
+) -> None:
+    result = cli("cache", "clear", *arguments)
+    assert result.code == 0
+    assert keys(two) == left
+    removed = 2 - len(left)
+    *lines, last = result.out.splitlines()
+    assert len(lines) == removed
+    assert last.startswith(f"removed {removed} of 2 sets of features")
+
+
+def test_clear_touches_nothing_but_the_caches_own_files(two: Path, cli: Callable[..., Result]) -> None:
+    others = ["notes.txt", "features.npy", f"{KEY}.npy", f"{KEY}-0123.npy", f"x{KEY}.json", f"{KEY}.json.bak"]
+    for name in others:
+        (two / name).write_text("mine")
+    (two / "folder").mkdir()
+    orphan = two / f"{'0' * 32}-{'0' * 16}.npy"
+    orphan.write_bytes(bytes(1_000_000))
+    result = cli("cache", "clear", "--all")
+    assert names(two) == {*others, "folder"}
+    assert "removed 0000000000: left over, 1.0 MB" in result.out
+
+
+def test_wrong_use_of_clear_is_said_in_a_line(two: Path, cli: Callable[..., Result]) -> None:
+    store(two, KEY[:-1] + "0", FACTS, iter([ROWS]))
+    for arguments, message in (
+        ((), "name keys"),
+        ((KEY, "--all"), "not both"),
+        (("zzz",), "no key begins with 'zzz'"),
+        ((KEY[:5],), "2 keys begin with"),
+    ):
+        result = cli("cache", "clear", *arguments)
+        assert result.code == 2
+        assert message in result.err
+        assert result.err.count("\n") == 1
+    assert len(stored(two)) == 3

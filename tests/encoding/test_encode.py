@@ -1,0 +1,98 @@
+"""Encoding: one code per image, whatever else is in the batch."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hashbench import ArrayImages, Backbone, HashbenchError, HashMethod
+from hashbench.config import RunConfig
+from hashbench.encoding import features
+from hashbench.encoding.encode import check_encoder, encode
+from hashbench.experiment.run import build_method
+from hashbench.method.base import straight_through_sign
+
+IMAGES = ArrayImages(
+    np.random.RandomState(0).randint(0, 256, (11, 32, 32, 3), dtype=np.uint8), [f"i{n}" for n in range(11)]
+)
+CONFIG = RunConfig(
+    method="wch", dataset="none", protocol="none", bits=12, seed=0, device="cpu",
+    backbone={"name": "test_resnet", "pretrained": False}, images={"size": 32},
+)  # fmt: skip
+
+
+class Plain(HashMethod):
+    """The first values of the image as they are."""
+
+    def __init__(self, change: Any = None) -> None:
+        super().__init__(Backbone(nn.Identity(), image_size=32), 12, HashMethod.Hyperparameters())
+        self.change = change or (lambda values: values)
+
+    def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def encode(self, images: Tensor) -> Tensor:
+        values: Tensor = self.change(images.flatten(1)[:, :12])
+        return values
+
+
+def test_codes_do_not_depend_on_batch_size_or_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = build_method(CONFIG)
+    codes = encode(method, IMAGES, CONFIG, workers=0, task="t").to_signs()
+    assert codes.shape == (11, 12)
+    assert not method.training
+    monkeypatch.setattr(features, "BATCH_SIZE", 3)
+    np.testing.assert_array_equal(encode(method, IMAGES, CONFIG, workers=2, task="t").to_signs(), codes)
+    order = np.arange(11)[::-1]
+    np.testing.assert_array_equal(
+        encode(method, IMAGES.subset(order), CONFIG, workers=0, task="t").to_signs(), codes[order]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda values: values - values.mean(0), "size"),  # alone, every value is 0
+        (lambda values: values + torch.arange(len(values))[:, None], "order"),
+        (lambda values: values.sort(0).values, "order"),
+    ],
+)
+def test_a_method_that_looks_at_its_batch_is_refused(change: Any, what: str) -> None:
+    with pytest.raises(HashbenchError, match=rf"Plain.encode depends on the {what} of the batch"):
+        encode(Plain(change), IMAGES, CONFIG, workers=0, task="t")
+
+
+def test_a_method_that_does_not_passes() -> None:
+    check_encoder(Plain(), IMAGES, CONFIG)
+
+
+def test_zero_is_plus_one_and_nan_is_an_error() -> None:
+    zeros = encode(Plain(torch.zeros_like), IMAGES, CONFIG, workers=0, task="t")
+    assert (zeros.to_signs() == 1).all()
+    with pytest.raises(HashbenchError, match="Plain: .*NaN") as error:
+        encode(Plain(lambda values: values * float("nan")), IMAGES, CONFIG, workers=0, task="t")
+    assert error.value.exit_code == 1
+
+
+def test_codes_of_another_length_are_refused() -> None:
+    with pytest.raises(HashbenchError, match="Plain gives codes of 7 bits, not of 12"):
+        encode(Plain(lambda values: values[:, :7]), IMAGES, CONFIG, workers=0, task="t")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_codes_of_the_cpu() -> None:
+    cpu = encode(build_method(CONFIG), IMAGES, CONFIG, workers=0, task="t").to_signs()
+    on_gpu = CONFIG.model_copy(update={"device": "cuda"})
+    gpu = encode(build_method(on_gpu), IMAGES, on_gpu, workers=0, task="t").to_signs()
+    assert (cpu == gpu).mean() > 0.99
+
+
+def test_straight_through_sign() -> None:
+    values = torch.tensor([-0.5, 0.0, 2.0], requires_grad=True)
+    signs = straight_through_sign(values)
+    assert signs.tolist() == [-1, 1, 1]
+    (signs * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [1, 2, 3]

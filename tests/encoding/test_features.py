@@ -1,0 +1,101 @@
+"""Features that are kept: the right ones, for as long as they are right."""
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hashbench import ArrayImages, Backbone, BinaryCodes, ShallowMethod, create_backbone
+from hashbench.config import RunConfig
+from hashbench.encoding import features
+from hashbench.encoding.encode import encode
+from hashbench.encoding.features import pooled_features
+from hashbench.training.trainer import train
+
+PIXELS = np.random.RandomState(0).randint(0, 256, (7, 32, 32, 3), dtype=np.uint8)
+CONFIG = RunConfig(
+    method="wch", dataset="none", protocol="none", bits=12, seed=0, device="cpu",
+    backbone={"name": "test_resnet", "pretrained": False}, images={"size": 32},
+)  # fmt: skip
+
+
+def images() -> ArrayImages:
+    return ArrayImages(PIXELS, [str(n) for n in range(len(PIXELS))])
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return create_backbone("test_resnet", image_size=32, pretrained=False)
+
+
+def compute(backbone: Backbone, data: ArrayImages, config: RunConfig = CONFIG) -> Tensor:
+    return pooled_features(backbone, data, config, workers=0, task="t")
+
+
+def test_features_are_those_of_each_image_and_computed_once(
+    backbone: Backbone, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "BATCH_SIZE", 4)
+    data = images()
+    torch.manual_seed(0)
+    first = compute(backbone, data)
+    assert torch.equal(torch.get_rng_state(), torch.manual_seed(0).get_state())  # nothing was drawn
+    assert computed == [4, 3]
+    assert compute(backbone, data) is first
+    assert computed == [4, 3]
+    alone = torch.cat([compute(backbone, data.subset(np.array([n]))) for n in range(7)])
+    torch.testing.assert_close(first, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_other_weights_settings_or_images_are_other_features(backbone: Backbone, computed: list[int]) -> None:
+    data = images()
+    compute(backbone, data)
+    with torch.no_grad():
+        next(backbone.parameters()).add_(1e-3)
+    compute(backbone, data)
+    larger = CONFIG.model_copy(update={"images": CONFIG.images.model_copy(update={"size": 40})})
+    assert compute(backbone, data, larger).shape == (7, backbone.feature_dim)
+    compute(backbone, images())
+    assert computed == [7] * 4
+
+
+def test_features_go_when_their_images_go(backbone: Backbone) -> None:
+    gc.collect()
+    before = len(features._kept)
+    data = images()
+    compute(backbone, data)
+    assert len(features._kept) == before + 1
+    del data
+    gc.collect()
+    assert len(features._kept) == before
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_method_that_computes_in_place_harms_only_itself(
+    on_disk: bool, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if on_disk:
+        monkeypatch.setenv("HASHBENCH_CACHE", str(tmp_path / "features"))
+
+    class InPlace(ShallowMethod):
+        def fit(self, features: Tensor) -> None:
+            features -= features.mean(0)
+
+        def encode_features(self, features: Tensor) -> Tensor:
+            features *= -2
+            return features[:, : self.bits]
+
+    data = images()
+    kept = compute(backbone, data).clone()
+    method = InPlace(backbone, 12, InPlace.Hyperparameters())
+    train(method, data, CONFIG, tmp_path)
+    first = encode(method, data, CONFIG, workers=0, task="t")
+    assert isinstance(first, BinaryCodes)
+    again = encode(method, data, CONFIG, workers=0, task="t")
+    assert isinstance(again, BinaryCodes)
+    np.testing.assert_array_equal(first.packed, again.packed)
+    torch.testing.assert_close(compute(backbone, data), kept, rtol=0, atol=0)
+    torch.testing.assert_close(compute(backbone, images()), kept, rtol=0, atol=0)

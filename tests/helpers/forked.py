@@ -1,0 +1,59 @@
+"""The program in processes that are forked from this one, so that torch is imported once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import sklearn.datasets
+
+from hashbench import registry  # noqa: F401 (for the processes that are forked)
+from hashbench.cli.app import main
+
+
+def call(arguments: Sequence[str]) -> Any:
+    """Call `hashbench ARGUMENTS` in this process, and return its exit code.
+
+    Processes that are forked later start with all that it has imported and compiled.
+    """
+    sys.argv = ["hashbench", *arguments]
+    try:
+        main()
+    except SystemExit as exit_:
+        return exit_.code or 0
+    return 0
+
+
+def start(arguments: Sequence[str], said: Path) -> int:
+    """Start `hashbench ARGUMENTS` in a process, which writes what it says into a file; return its number."""
+    process = os.fork()
+    if process:
+        return process
+    code: Any = 1
+    try:
+        file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        # Of the process that this one was forked from, as pytest may have replaced them.
+        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
+        code = call(arguments)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def wait(process: int) -> int:
+    """Wait until a process ends, and return its exit code; of one that was killed, minus the signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def few_digits(images: int) -> None:
+    """Let the dataset of digits be its first images, in this process and those that it forks."""
+    registry.source_digest()  # once: the sources may be edited while the processes run
+    digits = sklearn.datasets.load_digits()
+    digits.update(images=digits.images[:images], target=digits.target[:images])
+    sklearn.datasets.load_digits = lambda: digits

@@ -1,0 +1,95 @@
+"""A run that is stopped again and again and goes on, and one that nothing stops, for test_resume.py.
+
+`python killed_runs.py FOLDER` leaves them in FOLDER/stopped and FOLDER/whole, and in FOLDER/ends.json how
+each of their processes ended. All are forked from this one, so that torch is imported once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from helpers.forked import few_digits, start, wait
+
+from hashbench.training.checkpoints import last_step
+
+COMMAND = [
+    *("run", "--method", "wch", "--dataset", "digits", "--bits", "16", "--resume"),
+    *("--save-every", "0"),
+    *("--set", "backbone=test_vit", "--set", "backbone.options={proj_drop_rate: 0.2, drop_path_rate: 0.2}"),
+    *("--set", "views.affine=null", "--set", "views.horizontal_flip=0.5", "--set", "pretrained=false"),
+    *("--set", "images.size=16", "--set", "epochs=6", "--set", "batch_size=64"),
+]  # fmt: skip
+IMAGES = 500  # of the digits, 300 of them to train on: 30 steps
+STEPS = ("KILL", "KILL", "TERM", "KILL")  # signals that come while it trains
+
+
+def begin(results: Path) -> int:
+    """Start the run in a process of its own, which writes into a file beside its results."""
+    return start([*COMMAND, "--results", str(results)], results.with_suffix(".txt"))
+
+
+def end(process: int, results: Path, name: str = "") -> dict[str, Any]:
+    """Send a signal, if it is to be stopped; wait until it ends; tell how."""
+    step = newest(results)
+    if name:
+        os.kill(process, signal.Signals[f"SIG{name}"])
+    code = wait(process)
+    said = results.with_suffix(".txt").read_text(encoding="utf-8")
+    return {"signal": name, "step": step, "code": code, "said": said}
+
+
+def stop(results: Path, name: str, due: Callable[[], bool], at_most: float = 0.05) -> dict[str, Any]:
+    """Start the run, and stop it a while after it is due, at most some seconds."""
+    process = begin(results)
+    waited = time.monotonic() + 60
+    while not due():
+        if os.waitpid(process, os.WNOHANG)[0] or time.monotonic() > waited:
+            sys.exit(
+                f"it ended before it was stopped: {results.with_suffix('.txt').read_text(encoding='utf-8')}"
+            )
+        time.sleep(0.001)
+    time.sleep(random.uniform(0, at_most))
+    return end(process, results, name)
+
+
+def newest(results: Path) -> int | None:
+    """The step of the newest state of the run that goes on, if there is one."""
+    steps = [last_step(folder) for folder in results.glob("*/*/*/.*/states")]
+    return max((step for step in steps if step is not None), default=None)
+
+
+def _is_at(results: Path, step: int) -> bool:
+    return (newest(results) or 0) >= step
+
+
+def _encodes(results: Path) -> bool:
+    return "queries: " in results.with_suffix(".txt").read_text(encoding="utf-8")
+
+
+def stop_and_go(folder: Path) -> None:
+    """All of it."""
+    few_digits(IMAGES)
+    random.seed(0)
+    whole, stopped = folder / "whole", folder / "stopped"
+    undisturbed = begin(whole)
+    ends = [stop(stopped, "KILL", lambda: any(stopped.glob("*/*/*/.*/states")))]
+    for name in STEPS:
+        wanted = (newest(stopped) or 0) + random.randint(1, 5)
+        ends.append(stop(stopped, name, partial(_is_at, stopped, wanted)))
+    ends.append(stop(stopped, "KILL", partial(_encodes, stopped), at_most=0.01))
+    ends.append(end(begin(stopped), stopped))
+    ends.append(end(undisturbed, whole))
+    (folder / "ends.json").write_text(json.dumps(ends), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    stop_and_go(Path(sys.argv[1]))

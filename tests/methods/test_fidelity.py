@@ -1,0 +1,247 @@
+"""Each deep method's training against its published recipe, written out plainly and with nothing shared.
+
+The method is trained by the harness under its shipped recipe, on a tiny network; the batches it gets are
+recorded. The same twenty steps are then done by hand from the same weights. Rates are raised where the
+published one would hardly move anything in so few steps.
+"""
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hashbench import ArrayImages, HashMethod, registry
+from hashbench.experiment.run import build_method
+from hashbench.recipe import load_recipe, resolve
+from hashbench.training.trainer import train
+
+BITS = 16
+EPOCHS, BATCHES, BATCH_SIZE = 5, 4, 8
+STEPS = EPOCHS * BATCHES
+RANDOM = np.random.RandomState(0)
+PIXELS = RANDOM.randint(0, 226, (BATCHES * BATCH_SIZE, 1, 1, 3)) + RANDOM.randint(
+    0, 30, (BATCHES * BATCH_SIZE, 32, 32, 3)
+)
+IMAGES = ArrayImages(PIXELS.astype(np.uint8), [f"i{n}" for n in range(len(PIXELS))])
+
+
+class Trained(NamedTuple):
+    """What the harness did: the method before and after, what it was given, the losses."""
+
+    before: HashMethod
+    after: HashMethod
+    batches: list[tuple[Tensor, ...]]
+    losses: list[float]
+
+
+def trained(name: str, inputs: str, folder: Path, *settings: str) -> Trained:
+    """Train a method for twenty steps.
+
+    Args:
+        name: The method.
+        inputs: The function of the method whose arguments are recorded.
+        folder: Where the log goes.
+        *settings: Laid over the recipe.
+    """
+    entry = registry.find("method", name)
+    recipe = entry.recipe()
+    assert recipe is not None
+    config = resolve(
+        load_recipe(recipe, "cifar10", BITS),
+        [
+            "pretrained=false", "images.size=32", f"epochs={EPOCHS}", f"batch_size={BATCH_SIZE}",
+            "precision=float32", *settings,
+        ],
+        entry.load().Hyperparameters,
+        method=name, dataset="cifar10", protocol="none", bits=BITS, seed=0, device="cpu",
+    )  # fmt: skip
+    method = build_method(config)
+    before = copy.deepcopy(method)
+    batches: list[tuple[Tensor, ...]] = []
+    original: Callable[..., Any] = getattr(method, inputs)
+
+    def recorder(*batch: Tensor) -> Any:
+        batches.append(batch)
+        return original(*batch)
+
+    setattr(method, inputs, recorder)
+    train(method, IMAGES, config, folder)
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert len(log) == len(batches) == STEPS
+    return Trained(before, method, batches, [entry["loss"] for entry in log])
+
+
+def descend(
+    run: Trained, loss: Callable[..., Tensor], optimizer: torch.optim.Optimizer, rate: Callable[[int], float]
+) -> list[float]:
+    """The losses of plain gradient descent on the recorded batches; `rate` goes by epoch."""
+    losses = []
+    for step, batch in enumerate(run.batches):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step // BATCHES)
+        optimizer.zero_grad()
+        value = loss(*batch)
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    return losses
+
+
+def assert_same(run: Trained, losses: list[float], weights: dict[str, Tensor]) -> None:
+    assert max(losses) - min(losses) > 1e-2 * abs(losses[0])  # there is a curve to compare
+    assert run.losses == pytest.approx(losses, rel=1e-3)
+    before, after = run.before.state_dict(), run.after.state_dict()
+    for name, weight in weights.items():  # Adam takes a whole step where a gradient is all but rounding
+        assert (after[name] - weight).norm() <= 5e-2 * (weight - before[name]).norm(), name
+
+
+def cosine(first: Tensor, second: Tensor) -> Tensor:
+    return first @ second / (first.norm() * second.norm())
+
+
+def signs(values: Tensor) -> Tensor:
+    """±1, with the gradient of the values."""
+    ones = torch.ones_like(values)
+    return values + (torch.where(values < 0, -ones, ones) - values).detach()
+
+
+def test_wch(tmp_path: Path) -> None:
+    run = trained("wch", "training_losses", tmp_path, "backbone=test_vit", "lr=1e-3")
+    vit = copy.deepcopy(run.before.backbone.network).train()
+    norm, fc1, fc2 = (copy.deepcopy(getattr(run.before.head, name)) for name in ("norm", "fc1", "fc2"))
+
+    def attend(tokens: Tensor, other: Tensor) -> Tensor:
+        """Tokens of one image, as seen by those of its other view."""
+        rows = []
+        for asking in other:
+            scores = torch.stack([cosine(token, asking) for token in tokens])
+            rows.append((scores.softmax(0)[:, None] * tokens).sum(0))
+        return torch.stack(rows)
+
+    def similarity(patches: Tensor, others: Tensor) -> Tensor:
+        return torch.stack([torch.stack([cosine(p, q) for q in others]).max() for p in patches]).mean()
+
+    def loss(view1: Tensor, view2: Tensor) -> Tensor:
+        raw1, raw2 = (vit.forward_features(view)[:, 1:] for view in (view1, view2))  # without the class token
+        tokens1 = torch.stack([attend(a, b) for a, b in zip(raw1, raw2, strict=True)])
+        tokens2 = torch.stack([attend(b, a) for a, b in zip(raw1, raw2, strict=True)])
+        alike = torch.stack([torch.stack([similarity(a, b) for b in tokens2]) for a in tokens1])
+        targets = (alike / 0.2).softmax(1)
+        targets = torch.stack([targets[:, j] / targets[j, j] for j in range(BATCH_SIZE)], 1)
+        codes1, codes2 = (signs(torch.tanh(fc2(fc1(norm(t.mean(1))).relu()))) for t in (tokens1, tokens2))
+        logits = torch.stack([torch.stack([(a * b).mean() for b in codes2]) for a in codes1]) / 0.3
+        contrastive = -(targets * logits.log_softmax(1)).sum(1).mean()
+        return contrastive + (codes1.mean(0) ** 2).mean() - (codes1**2).mean()
+
+    parts = [vit, norm, fc1, fc2]
+    optimizer = torch.optim.Adam([p for part in parts for p in part.parameters()])
+    losses = descend(run, loss, optimizer, lambda epoch: 1e-3 * (1 + math.cos(math.pi * epoch / EPOCHS)) / 2)
+    assert_same(run, losses, {"head.fc2.weight": fc2.weight, "head.norm.weight": norm.weight})
+
+
+def test_cibhash(tmp_path: Path) -> None:
+    run = trained("cibhash", "training_losses", tmp_path, "backbone=test_vit", "lr=3e-3")
+    network = copy.deepcopy(run.before.backbone.network).eval()
+    fc1, fc2 = (copy.deepcopy(layer) for layer in run.before.head if isinstance(layer, nn.Linear))
+
+    def divergence(p: Tensor, q: Tensor) -> Tensor:
+        q = q.detach()
+        each = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+        return each.sum(1).mean()
+
+    def loss(view1: Tensor, view2: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = [network(view) for view in (view1, view2)]
+        prob1, prob2 = (fc2(fc1(f).relu()).sigmoid() for f in features)
+        codes = signs(torch.cat([prob1, prob2]) - 0.5)
+        total = torch.zeros(())
+        for i in range(2 * BATCH_SIZE):
+            logits = torch.stack([cosine(codes[i], code) / 0.3 for code in codes])
+            positive = (i + BATCH_SIZE) % (2 * BATCH_SIZE)
+            others = torch.cat([logits[:i], logits[i + 1 :]])
+            total = total + others.logsumexp(0) - logits[positive]
+        contrastive = total / (2 * BATCH_SIZE)
+        return contrastive + 0.001 * (divergence(prob1, prob2) + divergence(prob2, prob1)) / 2
+
+    optimizer = torch.optim.Adam([*fc1.parameters(), *fc2.parameters()])
+    losses = descend(run, loss, optimizer, lambda _: 3e-3)
+    before = run.before.backbone.state_dict()
+    assert_same(run, losses, {"head.2.weight": fc2.weight, **{f"backbone.{n}": t for n, t in before.items()}})
+
+
+def test_bihalf(tmp_path: Path) -> None:
+    run = trained(
+        "bihalf", "feature_losses", tmp_path, "backbone=test_efficientnet", "lr=0.5", "step_epochs=2"
+    )  # fmt: skip
+    weight, bias = run.before.fc.weight.detach().clone(), run.before.fc.bias.detach().clone()
+    speed = {"weight": torch.zeros_like(weight), "bias": torch.zeros_like(bias)}
+    losses = []
+    for step, (features,) in enumerate(run.batches):
+        rate = 0.5 * 0.1 ** (step // BATCHES // 2)
+        hashes = features @ weight.T + bias
+        codes = -torch.ones_like(hashes)
+        for bit in range(BITS):
+            codes[hashes[:, bit].argsort(descending=True)[: BATCH_SIZE // 2], bit] = 1
+        codes.requires_grad_()
+        half = BATCH_SIZE // 2
+        pairs = [(i, half + i) for i in range(half)]
+        loss = (
+            sum((cosine(codes[i], codes[j]) - cosine(features[i], features[j])) ** 2 for i, j in pairs) / half
+        )
+        assert isinstance(loss, Tensor)
+        (gradient,) = torch.autograd.grad(loss, codes)
+        gradient = gradient + 6 * (hashes - codes.detach()) / codes.numel()
+        for name, parameter, slope in (
+            ("weight", weight, gradient.T @ features),
+            ("bias", bias, gradient.sum(0)),
+        ):
+            speed[name] = 0.9 * speed[name] + slope + 5e-4 * parameter
+            parameter -= rate * speed[name]
+        losses.append(loss.item())
+    assert_same(run, losses, {"fc.weight": weight, "fc.bias": bias})
+
+
+def test_spq(tmp_path: Path) -> None:
+    run = trained("spq", "training_losses", tmp_path, "backbone=test_resnet", "lr=3e-3", "hold_epochs=1")
+    network = copy.deepcopy(run.before.backbone.network).train()
+    fc, head = copy.deepcopy(run.before.projection), copy.deepcopy(run.before.head)
+    codebooks = nn.Parameter(run.before.codebooks.detach().clone())  # [4 books, 16 words, 16]
+    assert codebooks.shape == (4, 16, 16)
+
+    def quantize(features: Tensor) -> Tensor:
+        pieces = []
+        for book, piece in zip(codebooks, features.split(16, dim=1), strict=True):
+            distances = torch.stack([((piece - word) ** 2).sum(1) for word in book], 1)
+            pieces.append((-5 * distances).softmax(1) @ book)
+        return torch.cat(pieces, 1)
+
+    def contrast(rows: Tensor) -> Tensor:
+        total = torch.zeros(())
+        for i in range(len(rows)):
+            logits = torch.stack([cosine(rows[i], row) / 0.5 for row in rows])
+            positive = (i + BATCH_SIZE) % len(rows)
+            total = total + torch.cat([logits[:i], logits[i + 1 :]]).logsumexp(0) - logits[positive]
+        return total / len(rows)
+
+    def loss(view1: Tensor, view2: Tensor) -> Tensor:
+        xa, xb = (head(fc(network(view)).relu()) for view in (view1, view2))
+        return contrast(torch.cat([xa, quantize(xb)])) + contrast(torch.cat([xb, quantize(xa)]))
+
+    parts = [*network.parameters(), *fc.parameters(), *head.parameters(), codebooks]
+    optimizer = torch.optim.Adam(parts, weight_decay=1e-5)
+
+    def rate(epoch: int) -> float:
+        """From the second epoch on, down to 0 in as many epochs as an epoch has batches."""
+        return 3e-3 * (1 + math.cos(math.pi * max(0, epoch - 1) / BATCHES)) / 2
+
+    losses = descend(run, loss, optimizer, rate)
+    assert_same(
+        run, losses, {"head.weight": head.weight, "codebooks": codebooks, "projection.weight": fc.weight}
+    )

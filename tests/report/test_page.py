@@ -1,0 +1,232 @@
+"""The HTML page: whole in itself, true to the records, safe, and sortable in a real browser."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.fake_runs import make_dataset, make_run
+
+from hashbench.evaluation import VERSION
+from hashbench.report.page import elements
+from hashbench.report.page import page as html_page
+from hashbench.report.tables.table import Entry, Grid, Head
+
+COMPONENTS = {"balance term": {"optimizer.lr": 0.5}}
+VOID = {"meta", "img", "br"}
+CHROMIUM = shutil.which("chromium")
+
+
+class Page(HTMLParser):
+    """Reads a page: complains of tags that do not match, keeps texts of cells and all references."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.references: list[str] = []
+        self.cells: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.references += [
+            value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")
+        ]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text += data
+        if {"td", "th"} & set(self.open):
+            self.cells[-1] += data
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results" / "runs"
+    for seed in (0, 1):
+        make_run(folder, "wch", seed=seed, noise=0.2, components=COMPONENTS)
+        make_run(
+            folder, "wch", seed=seed, noise=0.3, components=COMPONENTS, changes=COMPONENTS["balance term"]
+        )
+        make_run(folder, "itq", seed=seed, noise=0.5, fitted=True)
+    return folder
+
+
+@pytest.fixture
+def page(cli: Callable[..., Any], results: Path) -> Callable[..., str]:
+    def make(*arguments: object) -> str:
+        done = cli("report", *arguments)
+        assert done.code == 0, done.err
+        assert done.out == "report.html\n"
+        return Path("report.html").read_text(encoding="utf-8")
+
+    return make
+
+
+def test_a_page_is_whole_in_itself_and_true_to_the_records(
+    page: Callable[..., str], cli: Callable[..., Any]
+) -> None:
+    text = page()
+    read = Page(text)
+    assert read.references
+    assert all(reference.startswith(("data:image/", "#")) for reference in read.references)
+    assert not re.search(r"https?://|@import|url\(", re.sub(r"data:[^\"]*", "", text))
+    for part in ("Results", "Curves", "Ablation", "Retrieval", "Runs", "Environment"):
+        assert part in read.text
+    assert "Warnings" not in read.text
+
+    rows = [line.split("|")[1:-1] for line in cli("table").out.splitlines() if line.startswith("|")]
+    for label, figure in ((row[0].strip(), row[1].strip(" *_").split("*")[0]) for row in rows[2:]):
+        if "lr=" not in label:  # that one stands in the ablation
+            assert label in read.cells
+            assert any(cell.startswith(figure) for cell in read.cells), figure
+    assert "without balance term" in read.cells
+    assert "✓" in read.cells
+    assert read.text.count("shapes cannot be shown") == 0
+    assert "unknown dataset 'shapes'" in read.text  # no images of made-up runs, and the page says why
+
+
+def test_what_is_wrong_stands_first(page: Callable[..., str], results: Path) -> None:
+    make_run(results, "dead", collapsed=True)
+    (results / "shapes@default" / "itq" / "16bit" / ".itq-shapes-16bit-seed2-x.01234567").mkdir()
+    (results / "shapes@default" / "itq" / "16bit" / "broken").mkdir()
+    (results / "shapes@default" / "itq" / "16bit" / "broken" / "record.json").write_text("{")
+    text = page()
+    read = Page(text)
+    assert text.index("Warnings") < text.index("Results")
+    assert len(re.findall(r"dead-shapes-\S+ COLLAPSED: on average .*; 15 of 16 bits have", read.text)) == 1
+    assert "itq-shapes-16bit-seed2-x has not finished" in read.text
+    assert "broken/record.json is not a record" in read.text
+    assert any("‡" in cell for cell in read.cells)
+    assert "COLLAPSED" in read.cells
+
+
+def test_text_of_records_is_text(page: Callable[..., str], results: Path) -> None:
+    nasty = '<img src=x onerror=alert(1)> & "quoted"'
+    make_run(results, "sh", changes={"backbone.name": nasty})
+    text = page()
+    assert "<img src=x" not in text
+    assert nasty in Page(text).text
+
+
+def test_a_mixed_page_is_refused_and_nothing_is_written(cli: Callable[..., Any], results: Path) -> None:
+    make_run(results, "sh", make_dataset(seed=1))
+    done = cli("report")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "cannot stand in one table, since they differ in split.sha256" in done.err
+    assert not Path("report.html").exists()
+
+
+def test_a_run_that_lacks_the_metric_is_left_out(page: Callable[..., str], results: Path) -> None:
+    make_run(results, "spq", product=True)
+    read = Page(page("--metric", "P@H<=2"))
+    assert "spq is left out where it has no P@H<=2" in read.text
+    assert "spq" not in read.cells
+
+
+def test_other_evaluators_and_sources_are_said(page: Callable[..., str], results: Path) -> None:
+    for method, key, old, new in (
+        ("*", "evaluator", f'"evaluator": {VERSION}', '"evaluator": 99'),
+        ("itq", "source", '"source": "0"', '"source": "1"'),
+    ):
+        records = sorted(results.glob(f"*/{method}/*/*/record.json"))
+        for path in records if key == "evaluator" else records[:1]:
+            text = path.read_text(encoding="utf-8")
+            assert old in text
+            path.write_text(text.replace(old, new), encoding="utf-8")
+    read = Page(page())
+    assert f"shapes@default: measured by evaluator 99; installed is evaluator {VERSION}." in read.text
+    assert "the seeds of itq, shapes@default, 16 bits were run by 2 versions of the source code" in read.text
+
+
+def test_cost_and_chance_are_those_of_the_record(page: Callable[..., str], results: Path) -> None:
+    run = make_run(results, "spq", product=True)
+    record, cells = run.record, Page(page()).cells
+    at = max(place for place, cell in enumerate(cells) if cell == "spq")
+    figures = record.metrics["mAP@all"].expected, record.health.chance_map["mAP@all"]
+    assert cells[at + 1 : at + 6] == ["shapes@default", "16", "0", *(f"{value:.4f}" for value in figures)]
+    assert cells[at + 12 : at + 16] == ["116.0", "1.5", "0.2", "2"]  # seconds, then bytes
+
+
+def test_a_plot_that_cannot_be_drawn_is_a_sentence(page: Callable[..., str], results: Path) -> None:
+    for path in results.rglob("curves.csv"):
+        path.unlink()
+    assert "there is nothing to draw; left out, since they have no curves.csv: itq, wch" in Page(page()).text
+
+
+def test_several_datasets_have_a_table_each(page: Callable[..., str], results: Path) -> None:
+    make_run(results, "wch", make_dataset("forms", "other"))
+    read = Page(page("--retrieval", "0"))
+    assert "mAP@all on forms@other, shapes@default" in read.text
+    assert "Retrieval" not in read.text
+    assert sum(cell == "method" for cell in read.cells) == 2
+
+
+def test_the_best_run_shows_what_it_retrieves(page: Callable[..., str], results: Path) -> None:
+    from hashbench import load_dataset
+
+    digits = load_dataset("digits")
+    best = make_run(results, "wch", digits, noise=0.1)
+    make_run(results, "itq", digits, noise=0.9)
+    text = page("--dataset", "digits", "--retrieval", "2")
+    assert text.count("data:image/webp") == 1
+    assert "Queries and their nearest images, wch, digits@default" in text
+    (best.folder / "codes.npz").unlink()
+    assert "came without codes" in Page(page("--dataset", "digits")).text
+
+
+def test_the_same_records_give_the_same_page(
+    page: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_date(text: str) -> str:
+        return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", text)
+
+    assert without_date(page()) == without_date(page())
+
+
+def test_a_place_that_cannot_be_written(cli: Callable[..., Any], results: Path) -> None:
+    done = cli("report", "--output", "none/report.html")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "none/report.html cannot be written, since there is no folder none" in done.err
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
+def test_sorting_in_a_browser(tmp_path: Path) -> None:
+    """Press heads and read the rows back; a figure that is not there is last in either order."""
+    rows = [("b", "0.5"), ("a", "0.45 ± 0.1"), ("d", "–"), ("c", "−0.7"), ("e", "1,000")]
+    grid = Grid("caption", "method", [Head("16 bits", "x")], [(name, [Entry(text)]) for name, text in rows])
+    script = """
+    const heads = document.querySelectorAll("th button"), found = [];
+    const read = () => [...document.querySelectorAll("tbody th")].map((cell) => cell.textContent).join("");
+    for (const press of [1, 1, 0, 0]) {
+      heads[press].click();
+      found.push(read() + heads[press].parentElement.getAttribute("aria-sort"));
+    }
+    document.body.append(Object.assign(document.createElement("output"), {textContent: found.join(" ")}));
+    """
+    file = tmp_path / "page.html"
+    script = html_page._file("page.js") + script
+    table = elements.grid_table(grid)
+    file.write_text(
+        f"<!DOCTYPE html><meta charset='utf-8'>{table}<script>{script}</script>", encoding="utf-8"
+    )
+    options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
+    options += " --disable-background-networking --disable-component-update"
+    done = subprocess.run(
+        [CHROMIUM, *options.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "<output>ebacddescending cabedascending abcdeascending edcbadescending</output>" in done.stdout

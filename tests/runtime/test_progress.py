@@ -1,0 +1,34 @@
+"""Progress where there is no terminal, and on one."""
+
+import pytest
+from rich.console import Console
+
+from hashbench.runtime import progress as module
+from hashbench.runtime.progress import progress
+
+
+def test_lines_now_and_then_and_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 5.0, 16.0, 20.0, 25.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    with progress("work", 8) as advance:
+        for _ in range(4):
+            advance(2, "going well")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "work: 4/8, 16 s, 16 s left, going well",
+        "work: 8/8, 25 s, 0 s left, going well",
+    ]
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(
+        module, "Console", lambda **options: Console(force_terminal=True, width=100, **options)
+    )
+    with progress("work", 8) as advance:
+        advance(8, "going well")
+    shown = capsys.readouterr().err
+    assert "8/8" in shown
+    assert "going well" in shown

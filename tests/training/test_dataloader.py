@@ -1,0 +1,278 @@
+"""Training batches: every image once an epoch, the same views however they are loaded."""
+
+import ctypes
+import errno
+import itertools
+import multiprocessing
+import os
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from hashbench import ArrayImages, UsageError, distributed
+from hashbench.config import RunConfig
+from hashbench.encoding import features
+from hashbench.images.transforms import test_transform as transform_of
+from hashbench.training import dataloader
+from hashbench.training.dataloader import BatchLoader, FeatureBatches, Order, ViewBatches
+
+COUNT, SIZE = 11, 12
+IMAGES = ArrayImages(
+    np.random.RandomState(0).randint(0, 256, (COUNT, 16, 20, 3), dtype=np.uint8),
+    [f"i{n}" for n in range(COUNT)],
+)
+AUGMENTED = {"crop_scale": (0.5, 1.0), "horizontal_flip": 0.5}
+
+
+def config(batch_size: int = 4, *, drop_last: bool = False, **settings: Any) -> RunConfig:
+    return RunConfig(
+        **{
+            "method": "none", "dataset": "none", "protocol": "none", "bits": 8, "seed": 0, "device": "cpu",
+            "backbone": {"name": "none"},
+            "images": {"size": SIZE},
+            "views": AUGMENTED,
+            "training": {"batch_size": batch_size, "drop_last": drop_last},
+            **settings,
+        }
+    )  # fmt: skip
+
+
+def loaded(run: RunConfig, workers: int = 0, views: int = 2) -> ViewBatches:
+    return ViewBatches(IMAGES, Order(COUNT, run), views, run, workers)
+
+
+def assert_same(one: list[tuple[Tensor, ...]], other: list[tuple[Tensor, ...]]) -> None:
+    assert len(one) == len(other)
+    for batch, again in zip(one, other, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_epoch_is_cut_into_batches(drop_last: bool, count: int) -> None:
+    """Every image once; what is left over is a batch if it has two images, and one for each process."""
+    for size, batch_size in itertools.product(range(2, 13), range(max(2, count), 7)):
+        lengths = [batch_size] * (size // batch_size)
+        if size % batch_size >= max(2, count) and not drop_last:
+            lengths.append(size % batch_size)
+        run = config(batch_size, drop_last=drop_last, processes=count)
+        if not lengths:
+            with pytest.raises(
+                UsageError, match=f"^{size} training images do not fill a batch of {batch_size}; "
+            ):
+                Order(size, run)
+            continue
+        order = Order(size, run)
+        assert (order.batches, order.images) == (len(lengths), sum(lengths))
+        batches = order.epoch(3)
+        assert [len(batch) for batch in batches] == lengths
+        places = np.concatenate(batches).tolist()
+        assert len(set(places)) == len(places)
+        assert set(places) <= set(range(size))
+
+
+def test_an_order_follows_seed_and_epoch() -> None:
+    order, other = Order(100, config(10)), Order(100, config(10, seed=1))
+    epochs = [np.concatenate(order.epoch(epoch)) for epoch in range(3)]
+    epochs.append(np.concatenate(other.epoch(0)))
+    for one, another in itertools.combinations(epochs, 2):
+        assert sorted(one) == sorted(another) == list(range(100))
+        assert (one == another).sum() < 10  # by chance one place
+    assert np.array_equal(epochs[1], np.concatenate(Order(100, config(10)).epoch(1)))
+
+
+def test_what_a_single_image_was_left_out_of_differs_by_epoch() -> None:
+    order = Order(COUNT, config(5))
+    assert order.images == 10
+    left_out = [set(range(COUNT)) - set(np.concatenate(order.epoch(epoch)).tolist()) for epoch in range(8)]
+    assert all(len(places) == 1 for places in left_out)
+    assert len(set.union(*left_out)) > 1
+
+
+def test_a_batch_has_an_image_for_each_process() -> None:
+    with pytest.raises(
+        UsageError,
+        match=r"^a batch of 2 has not one image for each of 3 processes; try a larger --set batch_size",
+    ):
+        Order(12, config(2, processes=3))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_the_same_from_wherever_an_epoch_starts(workers: int) -> None:
+    everything = list(loaded(config()).epoch(1, 0))
+    assert [tuple(view.shape for view in batch) for batch in everything] == [
+        ((length, 3, SIZE, SIZE),) * 2 for length in (4, 4, 3)
+    ]
+    batches = loaded(config(), workers)
+    state = torch.get_rng_state()
+    assert_same(list(batches.epoch(1, 0)), everything)
+    assert_same(list(batches.epoch(1, 1)), everything[1:])
+    assert_same(list(batches.epoch(1, 2)), everything[2:])
+    assert list(batches.epoch(1, 3)) == []
+    assert_same(list(batches.epoch(1, 0)), everything)
+    assert torch.equal(torch.get_rng_state(), state)  # dropout draws from it
+
+
+def test_views_follow_seed_epoch_and_image_alone() -> None:
+    def by_image(run: RunConfig, epoch: int) -> dict[int, tuple[Tensor, ...]]:
+        places = np.concatenate(Order(COUNT, run).epoch(epoch)).tolist()
+        rows = [torch.cat(view) for view in zip(*loaded(run).epoch(epoch, 0), strict=True)]
+        return {place: tuple(view[row] for view in rows) for row, place in enumerate(places)}
+
+    views = by_image(config(4), 0)
+    assert len(views) == COUNT
+    small = by_image(config(3), 0)
+    assert len(small) == COUNT
+    assert all(torch.equal(a, b) for place in views for a, b in zip(views[place], small[place], strict=True))
+    different = [views, by_image(config(4), 1), by_image(config(4, seed=1), 0)]
+    for place in views:
+        drawn = torch.stack([view for one in different for view in one[place]])
+        assert len(drawn.flatten(1).unique(dim=0)) == 6
+
+
+def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = config(views={})
+    everything = [batch for (batch,) in loaded(run, views=1).epoch(0, 1)]
+    shares = []
+    monkeypatch.setattr(distributed, "count", lambda: 3)
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        shares.append([batch for (batch,) in loaded(run, views=1).epoch(0, 1)])
+    for whole, parts in zip(everything, zip(*shares, strict=True), strict=True):
+        assert torch.equal(torch.cat(parts), whole)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_squares_are_what_the_test_transform_shows() -> None:
+    run = config(
+        views={**AUGMENTED, "on_device": True}, images={"size": SIZE, "mean": (0, 0, 0), "std": (1, 1, 1)}
+    )
+    batches = list(loaded(run).epoch(0, 1))
+    expected = [
+        torch.stack([transform_of(run.images)(IMAGES[i]) for i in b]) for b in Order(COUNT, run).epoch(0)
+    ]
+    for (squares,), shown in zip(batches, expected[1:], strict=True):
+        assert squares.dtype == torch.uint8
+        torch.testing.assert_close(squares / 255, shown)
+
+
+def test_features_come_in_the_same_order() -> None:
+    kept = torch.arange(COUNT)[:, None] * torch.ones(1, 3)
+    order = Order(COUNT, config())
+    batches = list(FeatureBatches(kept, order, 2).epoch(5, 1))
+    for (one, other), places in zip(batches, order.epoch(5)[1:], strict=True):
+        assert one[:, 0].tolist() == places.tolist()
+        assert torch.equal(one, other)
+
+
+# shared memory
+
+
+class Unshared(ArrayImages):
+    """Image 5 and image 9 cannot be handed over by worker processes."""
+
+    error = "unable to allocate shared memory(shm) for file </torch_7_8_9>: No space left on device (28)\n"
+
+    def __getitem__(self, index: int) -> Image.Image:
+        if get_worker_info() is not None and index in (5, 9):
+            raise RuntimeError(self.error)
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def unwarned() -> None:
+    """The warning that is given once a process has not been given."""
+    dataloader._warn.cache_clear()
+
+
+@pytest.mark.usefixtures("unwarned")
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unshared.error,  # torch's messages
+        "unable to write to file </torch_7_8_9>: No space left on device (28)",
+    ],
+)
+def test_without_shared_memory_this_process_loads(
+    error: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Unshared, "error", error)
+    run = config()
+    images = Unshared(IMAGES._array, IMAGES.ids)
+    batches = ViewBatches(images, Order(COUNT, run), 2, run, workers=2)
+    for epoch, first in ((0, 0), (1, 1), (2, 0)):
+        assert_same(list(batches.epoch(epoch, first)), list(loaded(run).epoch(epoch, first)))
+    values = torch.cat(list(features.batches(images, run, workers=2, task="x")))
+    assert torch.equal(values, torch.cat(list(features.batches(IMAGES, run, workers=0, task="x"))))
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warnings == [
+        "hashbench: warning: worker processes cannot hand over images in /dev/shm (No space left on device "
+        "(28)); this process loads them itself, which is slower; give /dev/shm more room (docker run "
+        "--shm-size=8g), or lower --workers"
+    ]
+
+
+class Broken(Dataset[Any]):
+    """Fails as a plugin can."""
+
+    def __getitem__(self, index: int) -> Any:
+        raise RuntimeError("a plugin's own")
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="^a plugin's own$"):
+        list(BatchLoader(Broken(), config(), 0, persistent=False).load([[0]]))
+
+
+@pytest.mark.usefixtures("unwarned")
+def test_a_full_shared_memory_has_no_room_for_a_lock(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(multiprocessing, "Lock", full)
+    assert_same(list(loaded(config(), workers=2).epoch(0, 0)), list(loaded(config()).epoch(0, 0)))
+    assert "in /dev/shm (No space left on device); this process loads" in capsys.readouterr().err
+
+
+def mount_small_shared_memory() -> bool:
+    """Give this process, which must have one thread, a /dev/shm of its own; return whether it has that."""
+    libc = ctypes.CDLL(None)
+    return not (
+        libc.unshare(0x20000)  # CLONE_NEWNS
+        or libc.mount(b"none", b"/", None, 0x44000, None)  # MS_REC | MS_PRIVATE
+        or libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=64k")
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts /dev/shm")
+@pytest.mark.usefixtures("unwarned")
+def test_a_small_shared_memory() -> None:
+    """As in a container, where Docker gives 64 MB."""
+    images = ArrayImages(np.tile(IMAGES._array, (4, 1, 1, 1)), [str(n) for n in range(4 * COUNT)])
+    run, order = config(22), Order(4 * COUNT, config(22))
+
+    def seen(workers: int) -> list[Tensor]:
+        batches = ViewBatches(images, order, 2, run, workers)
+        views = [view for epoch in (0, 1) for batch in batches.epoch(epoch, 0) for view in batch]
+        return [*views, *features.batches(images, run, workers=workers, task="x")]
+
+    def check() -> None:
+        if not mount_small_shared_memory():
+            os._exit(77)
+        assert all(map(torch.equal, seen(0), seen(2)))
+        assert dataloader._warn.cache_info().currsize == 1
+
+    process = multiprocessing.get_context("fork").Process(target=check)
+    process.start()
+    process.join()
+    if process.exitcode == 77:
+        pytest.skip("may not mount")
+    assert process.exitcode == 0
