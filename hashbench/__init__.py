@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hashbench.codes import BinaryCodes, ProductCodes
     from hashbench.data.dataset import About, Dataset, DatasetPlugin, Split
     from hashbench.data.download import Archive
+    from hashbench.data.load import load_dataset
     from hashbench.data.options import DataOptions, FileOptions, ListOptions
     from hashbench.data.protocol import Protocol
     from hashbench.distributed import gather
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from hashbench.experiment.run import load_trained
     from hashbench.images.image_sets import ArrayImages, FileImages, Images
     from hashbench.method.base import FeatureMethod, HashMethod, ShallowMethod, straight_through_sign
-    from hashbench.registry import create_method, load_dataset
+    from hashbench.method.create import create_method
     from hashbench.results.record import Record, read_record
 
 _MODULES = {
@@ -39,7 +40,8 @@ _MODULES = {
     "method.base": ("FeatureMethod", "HashMethod", "ShallowMethod", "straight_through_sign"),
     "distributed": ("gather",),
     "data.protocol": ("Protocol",),
-    "registry": ("create_method", "load_dataset"),
+    "data.load": ("load_dataset",),
+    "method.create": ("create_method",),
     "results.record": ("Record", "read_record"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -18,10 +18,10 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from importlib.metadata import entry_points, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from hashbench.errors import HashbenchError, UsageError, quoted, unknown_name
 from hashbench.plugin_files import (
@@ -34,14 +34,10 @@ from hashbench.plugin_files import (
 )
 from hashbench.sources import plugin_modules
 
-if TYPE_CHECKING:
-    from hashbench.backbones import Backbone
-    from hashbench.data.dataset import Dataset, DatasetPlugin
-    from hashbench.method.base import HashMethod
-
 Kind = Literal["method", "dataset"]
 BUILT_IN = "built-in"
 _TABLES = {"method": ("hashbench_methods", "METHODS"), "dataset": ("hashbench_datasets", "DATASETS")}
+_BASES = {"method": "hashbench.method.base:HashMethod", "dataset": "hashbench.data.dataset:DatasetPlugin"}
 _plugin_files: list[Path] = []
 
 
@@ -68,8 +64,8 @@ class Entry:
             HashbenchError: The import fails; the message names the plugin and the reason.
         """
         module, _, attribute = self.target.rpartition(":")
-        base = importlib.import_module(f"hashbench.{self.kind}")
-        base = base.HashMethod if self.kind == "method" else base.DatasetPlugin
+        module_of_base, _, name_of_base = _BASES[self.kind].partition(":")
+        base = getattr(importlib.import_module(module_of_base), name_of_base)
         try:
             source_digest(self)  # now: a file that is edited later has no part in the runs of this process
             imported = import_file(Path(module)) if self.origin == "file" else importlib.import_module(module)
@@ -199,132 +195,6 @@ def broken(kind: Kind) -> dict[str, str]:
             return reasons
     # A plugin took the whole process down.
     return {entry.name: f"importing it ended Python: {done.stderr[-200:]}" for entry in foreign}
-
-
-def create_method(name: str, backbone: Backbone, bits: int, **hyperparameters: Any) -> HashMethod:
-    """Build a method by name, untrained.
-
-    Args:
-        name: A registered method.
-        backbone: From `create_backbone`, or any `Backbone`.
-        bits: Length of the codes.
-        **hyperparameters: The method's own settings.
-
-    Raises:
-        UsageError: No such method, or a hyperparameter that does not fit.
-    """
-    from hashbench.recipe import check_settings
-
-    cls: type[HashMethod] = find("method", name).load()
-    return cls(backbone, bits, check_settings("hyperparameter", cls.Hyperparameters, hyperparameters))
-
-
-def create_dataset(name: str, **options: Any) -> DatasetPlugin:
-    """Make the plugin of a dataset; nothing is read yet.
-
-    Args:
-        name: A registered dataset.
-        **options: What the dataset lets one choose; `hashbench data info NAME` lists it.
-
-    Raises:
-        UsageError: No such dataset, or an option that it does not have or that does not fit.
-        HashbenchError: The plugin has no protocols.
-    """
-    from hashbench.recipe import check_settings
-
-    entry = find("dataset", name)
-    cls: type[DatasetPlugin] = entry.load()
-    if not getattr(cls, "protocols", None):
-        raise HashbenchError(f'{entry} has no protocols; add protocols = {{"default": Protocol("…")}}')
-    return cls(check_settings(f"option of {name}", cls.Options, options))
-
-
-def choose_protocol(name: str, plugin: DatasetPlugin, protocol: str | None) -> str:
-    """The protocol of that name, or the default; a folder of list files means `lists`.
-
-    Raises:
-        UsageError: There is none of that name, or list files do not go with it.
-    """
-    from hashbench.data.list_splits import LISTS
-
-    if getattr(plugin.options, "lists", None) is not None:
-        if protocol not in (None, LISTS):
-            raise UsageError(f"list files go with the protocol {LISTS}, not with {protocol}")
-        protocol = LISTS
-    if protocol is None:
-        return next(iter(plugin.protocols))
-    if not isinstance(protocol, str) or protocol not in plugin.protocols:
-        raise unknown_name(f"protocol of {name}", protocol, plugin.protocols)
-    return protocol
-
-
-def choose_root(plugin: DatasetPlugin, root: Path | str | None) -> Path:
-    """Return the folder of the data: the one that the user named, else the default one.
-
-    Raises:
-        UsageError: Neither is there, and the dataset needs one.
-    """
-    from hashbench.data.dataset import default_root
-    from hashbench.runtime.arguments import as_path
-
-    if isinstance(root, str) and not root.strip():
-        raise UsageError("root is empty; give the folder of the data, or None for the default one")
-    try:
-        return default_root() if root is None else as_path(root, "root")
-    except UsageError:
-        if plugin.needs_root:
-            raise
-        return Path(os.devnull)
-
-
-def load_dataset(
-    name: str, protocol: str | None = None, root: Path | str | None = None, **options: Any
-) -> Dataset:
-    """Load a dataset by name; the packed copy of its images is used, if there is one.
-
-    Args:
-        name: A registered dataset.
-        protocol: How it is split; None: the dataset's default.
-        root: Folder of the data; None: `$HASHBENCH_DATA`, else `~/.cache/hashbench/data`.
-        **options: What the dataset lets one choose; `hashbench data info NAME` lists it.
-
-    Raises:
-        UsageError: No such dataset, protocol or option.
-        HashbenchError: The data is not there, or not sound.
-    """
-    from hashbench.data.packing import use_packed
-
-    plugin = create_dataset(name, **options)
-    root = choose_root(plugin, root)
-    dataset = read_dataset(name, plugin, choose_protocol(name, plugin, protocol), root)
-    return use_packed(dataset, root) if plugin.options.packed else dataset
-
-
-def read_dataset(name: str, plugin: DatasetPlugin, protocol: str, root: Path) -> Dataset:
-    """Load a dataset by its plugin, from its own files, and compare it with what the protocol says.
-
-    Args:
-        name: The name that the plugin is registered by.
-        plugin: The plugin.
-        protocol: One of its protocols.
-        root: Folder of the data.
-
-    Raises:
-        HashbenchError: The data is not there, or not sound; or the plugin gives something else.
-    """
-    from hashbench.data.dataset import Dataset
-
-    dataset = plugin.load(root, protocol)
-    if not isinstance(dataset, Dataset):
-        raise HashbenchError(f"{find('dataset', name)}: load gives {type(dataset).__name__}, not a Dataset")
-    if (dataset.name, dataset.protocol) != (name, protocol):
-        raise HashbenchError(
-            f"{find('dataset', name)} gives a dataset that calls itself {dataset.name}@{dataset.protocol}, "
-            f"not {name}@{protocol}"
-        )
-    counts = {part: len(split.images) for part, split in dataset.parts().items()}
-    unusual = plugin.protocols[protocol].differences(**counts)
-    return replace(dataset, warnings=(*dataset.warnings, *unusual))
 
 
 def source_digest(*entries: Entry) -> str:

@@ -48,9 +48,10 @@ def info(
     """Say what a dataset is: protocols, counts, licence, source, layout, options."""
     add_plugins(plugin)
     from hashbench import registry
+    from hashbench.data.load import choose_root, create_dataset
 
-    made = registry.create_dataset(name)
-    described = _describe(name, made, registry.choose_root(made, data_root))
+    made = create_dataset(name)
+    described = _describe(name, made, choose_root(made, data_root))
     if as_json:
         print_json(described)
     else:
@@ -124,13 +125,13 @@ def verify(
     add_plugins(plugin)
     made, root, chosen = _choose(name, protocol, data_root, lists, missing, settings)
 
-    from hashbench import registry
+    from hashbench.data.load import read_dataset
     from hashbench.data.packing import check_packed
     from hashbench.data.verify import Verification
     from hashbench.data.verify import verify as verify_dataset
 
     try:
-        dataset = registry.read_dataset(name, made, chosen, root)
+        dataset = read_dataset(name, made, chosen, root)
     except UsageError:
         raise
     except HashbenchError as error:
@@ -214,13 +215,13 @@ def export_lists(
     add_plugins(plugin)
     made, root, chosen = _choose(name, protocol, data_root, lists, missing, settings)
 
-    from hashbench import registry
     from hashbench.data.list_splits import CLASS_NAMES, find_lists
+    from hashbench.data.load import read_dataset
     from hashbench.data.prepare import export_lists as export
 
     if not force and (find_lists(output) or (output / CLASS_NAMES).exists()):
         raise UsageError(f"{output} has lists already; name another folder, or pass --force to replace them")
-    dataset = registry.read_dataset(name, made, chosen, root)
+    dataset = read_dataset(name, made, chosen, root)
     say_warnings(dataset)
     files, base = export(dataset, output, write_images=images)
     for file in files:
@@ -236,11 +237,11 @@ def _choose(
     missing: str | None,
     settings: list[str],
 ) -> tuple[DatasetPlugin, Path, str]:
-    from hashbench import registry
+    from hashbench.data.load import choose_protocol, choose_root, create_dataset
 
-    made = registry.create_dataset(name, **data_options(lists, missing, settings))
-    chosen = registry.choose_protocol(name, made, protocol)
-    return made, registry.choose_root(made, data_root), chosen
+    made = create_dataset(name, **data_options(lists, missing, settings))
+    chosen = choose_protocol(name, made, protocol)
+    return made, choose_root(made, data_root), chosen
 
 
 def _show(found: Verification) -> None:

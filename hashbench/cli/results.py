@@ -128,8 +128,8 @@ def verify(
     """
     wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
 
+    from hashbench.experiment.verify import verify_all
     from hashbench.results.query import Selection, find_run
-    from hashbench.results.verify import verify_all
     from hashbench.runtime.progress import progress
 
     unreadable: list[str] = []
@@ -189,9 +189,10 @@ def import_(
     results: Results = RESULTS,
 ) -> None:
     """Take in runs of someone else, all or none; what is there is never replaced."""
+    from hashbench.experiment.verify import verify_all
     from hashbench.results.archive import import_runs
 
-    done = import_runs(source, results)
+    done = import_runs(source, results, verify_all)
     _show_transferred(done, results)
     if done.unverified:
         say(f"{done.unverified:,} of them are not verified; `hashbench results verify` says why")

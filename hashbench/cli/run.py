@@ -216,11 +216,11 @@ def _load(
     data_settings: list[str],
     allow_overlap: bool,
 ) -> Iterator[Dataset]:
-    from hashbench import registry
+    from hashbench.data.load import load_dataset
 
     options = data_options(lists, missing, data_settings)
     for name in names_:
-        data = registry.load_dataset(name, protocol, data_root, **options)
+        data = load_dataset(name, protocol, data_root, **options)
         if not allow_overlap:
             data.require_disjoint_queries()
         say_warnings(data)

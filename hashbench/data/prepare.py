@@ -7,9 +7,9 @@ from pathlib import Path
 from hashbench.data.dataset import Dataset, DatasetPlugin
 from hashbench.data.list_files import short_ids, write_list
 from hashbench.data.list_splits import CLASS_NAMES
+from hashbench.data.load import read_dataset
 from hashbench.errors import HashbenchError, MissingDataError
 from hashbench.images.image_sets import FileImages, Images
-from hashbench.registry import read_dataset
 from hashbench.runtime.files import replacing
 from hashbench.runtime.progress import progress
 

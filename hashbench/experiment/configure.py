@@ -8,6 +8,7 @@ from typing import Any
 from hashbench import registry
 from hashbench.config import RunConfig, flatten
 from hashbench.data.download import file_digest
+from hashbench.data.load import create_dataset
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.method.base import HashMethod
 from hashbench.recipe import FLAGS, load_components, load_published_protocols, load_recipe, resolve
@@ -102,7 +103,7 @@ def published_protocol(config: RunConfig, images: int) -> PublishedProtocol | No
     recipe = recipe_alone(config) if name is not None else None
     if name is None or recipe is None:
         return None
-    protocols = registry.create_dataset(config.dataset).protocols
+    protocols = create_dataset(config.dataset).protocols
     if name not in protocols:
         wrong = unknown_name(f"protocol of {config.dataset}", name, protocols)
         raise HashbenchError(f"the recipe {path}, published_protocol: {wrong}")

@@ -33,6 +33,7 @@ from hashbench.experiment.configure import changes, components, published_protoc
 from hashbench.experiment.validation import evaluate_together, hold_out, scorer
 from hashbench.images.gpu_transforms import DeviceViews
 from hashbench.method.base import HashMethod, ShallowMethod
+from hashbench.method.create import create_method
 from hashbench.results.folders import new_run_folder, tidy
 from hashbench.results.record import (
     CODES,
@@ -281,7 +282,7 @@ def build_method(config: RunConfig) -> HashMethod:
     backbone = create_backbone(**chosen, image_size=config.images.size, **options)
     if config.training.freeze_backbone:
         backbone.freeze(dropout=config.training.feature_dropout)
-    return registry.create_method(config.method, backbone, config.bits, **config.hyperparameters)
+    return create_method(config.method, backbone, config.bits, **config.hyperparameters)
 
 
 def threads_note(record: Record) -> str | None:

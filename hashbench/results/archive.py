@@ -8,7 +8,7 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -17,13 +17,15 @@ from hashbench.results.folders import new_run_folder, temporary_folder
 from hashbench.results.query import Selection, find
 from hashbench.results.record import FILES, RECORD
 from hashbench.results.stored_run import StoredRun
-from hashbench.results.verify import OPTIONAL, check_files, place, verify_all
+from hashbench.results.verify import OPTIONAL, Checked, check_files, place
 from hashbench.runtime.array_files import unpacked_limit
 from hashbench.runtime.files import replacing
 from hashbench.runtime.progress import progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+Verify = Callable[[Iterable[StoredRun]], Iterator[Checked]]
 
 ARCHIVE = ".tar.gz"
 
@@ -84,12 +86,13 @@ def export_runs(runs: Sequence[StoredRun], destination: Path, without: Collectio
     return Transferred(list(runs), 0)
 
 
-def import_runs(source: Path, results: Path) -> Transferred:
+def import_runs(source: Path, results: Path, verify: Verify) -> Transferred:
     """Take in all runs of a folder or an archive, once every one of them is found to be sound.
 
     Args:
         source: A folder of records; or an archive from `export_runs`.
         results: Folder of all records.
+        verify: `hashbench.experiment.verify.verify_all`.
 
     Raises:
         HashbenchError: The source is damaged or holds anything else than runs; or a run is not sound, or
@@ -106,13 +109,13 @@ def import_runs(source: Path, results: Path) -> Transferred:
                 _move(runs, folder, shutil.copyfile)
             else:
                 _unpack(source, folder)
-            runs, unverified = _sound_runs(folder, source)
+            runs, unverified = _sound_runs(folder, source, verify)
             return _move(runs, results, Path.rename)._replace(unverified=unverified)
     except OSError as error:
         raise HashbenchError(f"{results} cannot be written ({error}); choose --results DIR") from error
 
 
-def _sound_runs(folder: Path, source: Path) -> tuple[list[StoredRun], int]:
+def _sound_runs(folder: Path, source: Path, verify: Verify) -> tuple[list[StoredRun], int]:
     """All runs of a folder, which came from `source`; refuses all of them if one is not sound.
 
     Returns:
@@ -124,7 +127,7 @@ def _sound_runs(folder: Path, source: Path) -> tuple[list[StoredRun], int]:
         raise HashbenchError(f"{source} holds no runs; `hashbench results export` makes what can be imported")
     problems, unverified = [], 0
     with progress("check", len(runs)) as advance:
-        for checked in verify_all(runs):
+        for checked in verify(runs):
             found = (problem.replace(f"{folder}/", "") for problem in checked.problems)
             problems += [f"{checked.run.record.run_id}: {problem}" for problem in found]
             unverified += checked.status == "not verified"

@@ -14,13 +14,13 @@ from numba.core.caching import NullCache
 from PIL import Image
 
 from hashbench.data.dataset import Dataset, Split, default_root
+from hashbench.data.load import load_dataset
 from hashbench.data.options import DataOptions
 from hashbench.data.protocol import Overlaps, fingerprint
 from hashbench.encoding.feature_cache import cache_folder
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.evaluation.counts.compiled import compiled
 from hashbench.images.image_sets import ArrayImages, FileImages, Images
-from hashbench.registry import load_dataset
 
 
 def grey(ids: list[str]) -> ArrayImages:

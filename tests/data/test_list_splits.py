@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hashbench import registry
 from hashbench.data.dataset import Dataset
 from hashbench.data.list_files import write_list
 from hashbench.data.list_splits import ColumnOrders, dataset_from_lists, find_lists, find_master
+from hashbench.data.load import create_dataset
 from hashbench.data.options import ListOptions
 from hashbench.data.protocol import draw
 from hashbench.errors import HashbenchError, UsageError
@@ -429,4 +429,4 @@ def test_no_list_but_one_in_another_letter_case(write: Write) -> None:
 @pytest.mark.parametrize("text", ["", "  "])
 def test_an_empty_text_is_no_folder_of_lists(text: str) -> None:
     with pytest.raises(UsageError, match="lists='.*': expected a folder, got an empty text"):
-        registry.create_dataset("folder", lists=text)
+        create_dataset("folder", lists=text)

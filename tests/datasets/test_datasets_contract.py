@@ -15,8 +15,9 @@ import pytest
 from helpers.trees import PROTOCOLS, TREES
 from PIL import Image
 
-from hashbench import load_dataset, read_record, registry
+from hashbench import load_dataset, read_record
 from hashbench.data.dataset import Dataset
+from hashbench.data.load import create_dataset
 from hashbench.errors import HashbenchError
 from hashbench.images.image_sets import FileImages
 from hashbench_datasets import DATASETS
@@ -36,14 +37,14 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 def protocols(name: str) -> list[str]:
     """The protocols that a small copy has."""
-    every = list(registry.create_dataset(name).protocols)
+    every = list(create_dataset(name).protocols)
     return [PROTOCOLS[name]] if name in PROTOCOLS else [p for p in every if p not in ("lists", "folders")]
 
 
 def test_the_guide_has_what_the_plugin_says() -> None:
     readme = README.read_text(encoding="utf-8")
     for name in DATASETS:
-        plugin = registry.create_dataset(name)
+        plugin = create_dataset(name)
         assert plugin.about.licence in readme, name
         assert plugin.about.size in readme, name
         assert all(note in readme for note in plugin.about.notes), name

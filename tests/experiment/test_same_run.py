@@ -20,6 +20,7 @@ from helpers.toy_plugin import RECIPE, run_toy, toy_plugin
 import hashbench
 import hashbench_methods
 from hashbench import ArrayImages, Dataset, HashbenchError, Split, registry
+from hashbench.data.load import create_dataset
 from hashbench.experiment import configure, run
 from hashbench.results.record import IDENTITY, STATES
 from hashbench.runtime import preemption
@@ -214,7 +215,7 @@ def test_every_published_protocol_is_one_of_its_dataset() -> None:
         path = registry.find("method", name).recipe()
         assert path is not None
         for dataset, protocol in yaml.safe_load(path.read_text()).get("published_protocol", {}).items():
-            images = registry.create_dataset(dataset).protocols[protocol].train
+            images = create_dataset(dataset).protocols[protocol].train
             assert images, (name, dataset, protocol)
             found[name, dataset] = protocol, images
     assert found == {

@@ -11,8 +11,8 @@ from fuzz.mutation import PIECES, mutations
 from fuzz.outcomes import refused
 
 import hashbench_methods
-from hashbench import registry
 from hashbench.cli.output import data_options
+from hashbench.data.load import create_dataset
 from hashbench.recipe import load_components, load_published_protocols, load_recipe, resolve
 from hashbench.runtime.yaml_values import parse_yaml
 from hashbench_methods.wch import WCH
@@ -31,7 +31,7 @@ RECIPES = sorted(Path(hashbench_methods.__file__).parent.glob("*/recipe.yaml"))
 
 def read_options(text: str) -> int:
     def data() -> None:
-        registry.create_dataset("folder", **data_options(None, None, [text]))
+        create_dataset("folder", **data_options(None, None, [text]))
 
     return refused(resolve, BASE, [text], WCH.Hyperparameters, **FLAGS) + refused(data)
 

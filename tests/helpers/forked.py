@@ -10,7 +10,8 @@ from typing import Any
 
 import sklearn.datasets
 
-from hashbench import registry  # noqa: F401 (for the processes that are forked)
+import hashbench.experiment.run  # noqa: F401 (for the processes that are forked)
+from hashbench import registry
 from hashbench.cli.app import main
 
 

@@ -13,9 +13,10 @@ import pytest
 from helpers.toy_plugin import run_toy, toy_plugin
 
 from hashbench import HashbenchError, read_record, registry
+from hashbench.experiment.verify import verify, verify_all
 from hashbench.results.record import CODES, checksum, run_id_of, run_identity
 from hashbench.results.stored_run import StoredRun
-from hashbench.results.verify import Checked, verify, verify_all
+from hashbench.results.verify import Checked
 from hashbench.runtime.environment import describe, library_versions, recorded_versions
 
 REFERENCE = Path(__file__).parents[1] / "golden" / "records_v2"

@@ -15,9 +15,9 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
-from hashbench import registry
 from hashbench.codes import BinaryCodes, Codes, ProductCodes, unpack_bits
 from hashbench.data.dataset import Dataset
+from hashbench.data.load import create_dataset, load_dataset
 from hashbench.errors import HashbenchError
 from hashbench.evaluation.inputs import read_vectors
 from hashbench.report.plots.style import (
@@ -53,12 +53,12 @@ def dataset_of(record: Record, root: Path | None, lists: Path | None = None) -> 
         UsageError: There is no such dataset, protocol or option any more.
         HashbenchError: The data is not there, or not sound.
     """
-    known = registry.create_dataset(record.dataset).Options.model_fields
+    known = create_dataset(record.dataset).Options.model_fields
     options = {key: value for key, value in record.config["data"].items() if key in known}
     options["packed"] = "packed" in options  # where a record has it, it says what the packed copy is
     if lists is not None:
         options["lists"] = lists
-    return registry.load_dataset(record.dataset, record.protocol, root, **options)
+    return load_dataset(record.dataset, record.protocol, root, **options)
 
 
 def retrieval_plot(run: StoredRun, dataset: Dataset, metric: str, queries: int = 5, top: int = 10) -> Plot:
