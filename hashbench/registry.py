@@ -38,6 +38,8 @@ Kind = Literal["method", "dataset"]
 BUILT_IN = "built-in"
 _TABLES = {"method": ("hashbench_methods", "METHODS"), "dataset": ("hashbench_datasets", "DATASETS")}
 _BASES = {"method": "hashbench.method.base:HashMethod", "dataset": "hashbench.data.dataset:DatasetPlugin"}
+# Folders and modules of the core on which no number depends.
+_NO_NUMBERS = {"cli", "report", "results", "runtime", "testing.py", "method/scaffold.py"}
 _plugin_files: list[Path] = []
 
 
@@ -208,9 +210,8 @@ def source_digest(*entries: Entry) -> str:
 @functools.cache
 def _core_digest() -> bytes:
     package = Path(__file__).parent
-    beside = ("cli", "terminal", "report", "results", "scaffold", "testing", "preparing", "verification")
-    core = [file.relative_to(package) for file in package.rglob("*.py")]
-    return _digest(((str(f), package / f) for f in core if not f.parts[0].startswith(beside)), "")
+    core = (file.relative_to(package) for file in package.rglob("*.py"))
+    return _digest(((str(f), package / f) for f in core if not _NO_NUMBERS & {str(f), f.parts[0]}), "")
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,100 +12,61 @@ import hashbench
 
 PACKAGE = Path(hashbench.__file__).parent
 
-# A module imports from lines above its own only; what is on one line knows nothing of each other.
-LAYERS = [
-    ["messages"],
+# The folders, and the modules beside them. Each imports from those above it only; those on one line do not
+# know each other.
+ORDER = [
     ["errors"],
-    ["arguments", "array_files", "json_files", "yaml_values"],
-    [
-        "codes",
-        "config",
-        "contrastive",
-        "depthwise",
-        "progress",
-        "environment",
-        "protocol",
-        "decoding",
-        "plugin_files",
-        "durable",
-        "locking",
-        "walking",
-        "device",
-        "processes",
-        "preemption",
-        "meter",
-    ],
-    ["failures"],
-    [
-        "images",
-        "device_views",
-        "backbones",
-        "recipe",
-        "data_options",
-        "download",
-        "image_sets",
-        "threads",
-        "sources",
-    ],
-    ["dataset", "evaluation", "lists", "states", "feature_cache"],
-    ["method", "image_index", "class_folders", "packing", "verification", "idx"],
-    ["split_lists", "feature_keys", "optimization", "loading"],
-    ["features", "linear"],
-    ["registry", "encoding", "results"],
-    ["selection", "validation", "configuring", "run_folders"],
-    ["training", "run_files"],
-    ["experiment", "report"],
-    ["resuming", "testing", "scaffold"],
-    ["preparing", "terminal"],
-    [
-        "cli_data",
-        "cli_run",
-        "cli_evaluate",
-        "cli_report",
-        "cli_plot",
-        "cli_page",
-        "cli_results",
-        "cli_cache",
-    ],
+    ["codes", "config", "depthwise", "distributed", "plugin_files"],
+    ["backbones", "recipe", "runtime", "sources", "evaluation.counts"],
+    ["evaluation", "images", "registry"],
+    ["data", "method"],
+    ["encoding", "results"],
+    ["training", "report"],
+    ["experiment", "report.plots", "report.tables"],
+    ["testing", "report.page"],
     ["cli"],
-    ["__init__", "__main__"],
 ]
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+MAX_MODULES, MAX_LINES = 14, 350  # of a folder, of a module
+
+FILES = [file for file in PACKAGE.rglob("*.py") if file.parent != PACKAGE or not file.name.startswith("__")]
+
+
+def room(module: str) -> str:
+    """Return the innermost folder of a module, or the module itself if it is in none."""
+    names = module.split(".")
+    return next(name for size in (2, 1) if (name := ".".join(names[:size])) in RANK)
 
 
 def imports(file: Path) -> Iterator[str]:
+    """Find the modules that a file imports, wherever the import is written."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module == "hashbench":
-            yield from (f"hashbench.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None
-            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def module(file: Path) -> str:
-    return file.relative_to(PACKAGE).with_suffix("").parts[0]
-
-
-@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_imports_point_one_way(file: Path) -> None:
+    here = room(".".join(file.relative_to(PACKAGE).with_suffix("").parts))
     for name in imports(file):
         assert not name.startswith(("hashbench_methods", "hashbench_datasets")), "the core imports no plugin"
         if name.startswith("hashbench."):
-            imported = name.split(".")[1]
-            inside = imported == module(file) and imported in ("evaluation", "report")
-            assert inside or RANK[imported] < RANK[module(file)], f"{file.name} imports {imported}"
+            there = room(name.removeprefix("hashbench."))
+            assert there == here or RANK[there] < RANK[here], f"{here} imports {there}: {name}"
+
+
+def test_folders_and_modules_are_small() -> None:
+    folders = Counter(file.parent for file in PACKAGE.rglob("*.py") if file.name != "__init__.py")
+    assert {str(folder): count for folder, count in folders.items() if count > MAX_MODULES} == {}
+    lines = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in PACKAGE.rglob("*.py")}
+    assert {str(file): count for file, count in lines.items() if count > MAX_LINES} == {}
 
 
 def test_reports_train_nothing() -> None:
-    heavy = (
-        "torch",
-        "hashbench.training.trainer",
-        "hashbench.encoding.encode",
-        "hashbench.method.base",
-        "hashbench.backbones",
-    )
+    heavy = ("torch", "hashbench.training", "hashbench.encoding", "hashbench.method", "hashbench.backbones")
     for file in (PACKAGE / "report").rglob("*.py"):
         for name in imports(file):
             assert not name.startswith(heavy), f"{file.name} imports {name}"

@@ -18,8 +18,8 @@ from hashbench.runtime import environment
 # Where the layers of a network come from whose code has a version; of others an edit would not be seen.
 _VERSIONED = ("torch", "torchvision", "timm", "hashbench")
 
-# The modules of hashbench that make pixels, and features of them.
-_SOURCES = ("backbones", "decoding", "features", "image_sets", "images", "packing")
+# What of hashbench makes pixels, and features of them: folders and modules.
+_SOURCES = ("images", "encoding", "backbones.py", "depthwise.py", "data/packing.py")
 
 # What of the machine rounds in its own way, by device.
 _HARDWARE = {"cpu": ("processor", "threads"), "cuda": ("gpu", "cuda", "cudnn")}
@@ -73,16 +73,28 @@ def disk_key(network: str, content: str, config: RunConfig) -> str:
         config: The run.
     """
     machine = environment.describe(config.device)
-    package = Path(__file__).parent
     facts = {
         "network": network,
         "content": content,
         "libraries": environment.library_versions(),
         "hardware": {name: machine[name] for name in _HARDWARE[config.device]},
         "matmul": torch.get_float32_matmul_precision(),
-        "code": [hashlib.sha256((package / f"{name}.py").read_bytes()).hexdigest() for name in _SOURCES],
+        "code": _code(Path(__file__).parents[1]),
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _code(package: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file in `_SOURCES`."""
+    files = [
+        file
+        for name in _SOURCES
+        for file in ((package / name).rglob("*.py") if "." not in name else [package / name])
+    ]
+    return {
+        str(file.relative_to(package)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(files)
+    }
 
 
 def has_versions(backbone: Backbone) -> bool:
