@@ -32,14 +32,14 @@ from hashbench.plugin_files import (
     read_source,
     read_table,
 )
-from hashbench.sources import plugin_modules
+from hashbench.sources import core_modules, is_within, plugin_modules
 
 Kind = Literal["method", "dataset"]
 BUILT_IN = "built-in"
 _TABLES = {"method": ("hashbench_methods", "METHODS"), "dataset": ("hashbench_datasets", "DATASETS")}
 _BASES = {"method": "hashbench.method.base:HashMethod", "dataset": "hashbench.data.dataset:DatasetPlugin"}
 # Folders and modules of the core on which no number depends.
-_NO_NUMBERS = {"cli", "report", "results", "runtime", "testing.py", "method/scaffold.py"}
+_NO_NUMBERS = ("cli", "report", "results", "runtime", "testing.py", "method/scaffold.py")
 _plugin_files: list[Path] = []
 
 
@@ -209,9 +209,8 @@ def source_digest(*entries: Entry) -> str:
 
 @functools.cache
 def _core_digest() -> bytes:
-    package = Path(__file__).parent
-    core = (file.relative_to(package) for file in package.rglob("*.py"))
-    return _digest(((str(f), package / f) for f in core if not _NO_NUMBERS & {str(f), f.parts[0]}), "")
+    modules = core_modules().items()
+    return _digest(((path, file) for path, file in modules if not is_within(path, _NO_NUMBERS)), "")
 
 
 @functools.cache

@@ -12,6 +12,17 @@ from pathlib import Path
 from hashbench.plugin_files import BUILT_IN_PACKAGES, find_specs, imported_name, parse_source, read_source
 
 
+def core_modules() -> dict[str, Path]:
+    """Return the source files of hashbench itself, by their path from its folder."""
+    package = Path(__file__).parent
+    return {file.relative_to(package).as_posix(): file for file in sorted(package.rglob("*.py"))}
+
+
+def is_within(path: str, places: Collection[str]) -> bool:
+    """Return True if a path of `core_modules` is one of some modules, or in one of some folders."""
+    return any(path == place or path.startswith(f"{place}/") for place in places)
+
+
 def plugin_modules(module: str, own: Collection[str]) -> dict[str, Path]:
     """Find the source files of a plugin: those of its module or package, and those of all that these import.
 

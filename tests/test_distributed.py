@@ -27,7 +27,7 @@ FAST = [
 
 # Its second process fails in the third step.
 FAILING = '''
-from hashbench import HashbenchError, HashMethod, processes
+from hashbench import HashbenchError, HashMethod, distributed
 
 class Failing(HashMethod):
     """Fails."""
@@ -36,9 +36,9 @@ class Failing(HashMethod):
 
     def training_losses(self, *views):
         self.step += 1
-        if self.step == 3 and processes.rank() == 1:
+        if self.step == 3 and distributed.rank() == 1:
             raise HashbenchError("the second process has had enough")
-        return {"loss": self.backbone.pooled(processes.gather(views[0])).square().mean()}
+        return {"loss": self.backbone.pooled(distributed.gather(views[0])).square().mean()}
 
     def encode(self, images):
         return self.backbone.pooled(images)[:, : self.bits]

@@ -18,6 +18,7 @@ import hashbench_methods
 from hashbench import HashbenchError, registry
 from hashbench.plugin_files import import_file
 from hashbench.registry import Entry, source_digest
+from hashbench.sources import core_modules
 
 CLASS = "\nfrom hashbench import HashMethod\nclass Mine(HashMethod): ...\nMETHODS = {'mine': Mine}\n"
 
@@ -328,3 +329,32 @@ def test_another_process_finds_classes_of_plugin_files(tmp_path: Path) -> None:
         [sys.executable, "-c", code], input=pickle.dumps(images), capture_output=True, check=True
     )
     assert done.stdout.decode().strip() == "[(7, 7, 7), (7, 7, 7)]"
+
+
+# of the core
+
+
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("cli/output.py", False),
+        ("report/tables/table.py", False),
+        ("results/verify.py", False),
+        ("runtime/console.py", False),
+        ("method/scaffold.py", False),
+        ("training/trainer.py", True),
+        ("method/losses.py", True),
+        ("data/protocol.py", True),
+        ("codes.py", True),
+    ],
+)
+def test_what_of_the_core_makes_another_run(
+    path: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core_digest = registry._core_digest.__wrapped__
+    before = core_digest()
+    edited = tmp_path / "edited.py"
+    edited.write_bytes(core_modules()[path].read_bytes() + b"\n# reworded\n")
+    modules = {**core_modules(), path: edited}
+    monkeypatch.setattr(registry, "core_modules", lambda: modules)
+    assert (core_digest() != before) == counts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from pathlib import Path
 
 import torch
 
@@ -14,6 +13,7 @@ from hashbench.config import RunConfig
 from hashbench.data.packing import PackedImages
 from hashbench.images.image_sets import ArrayImages, FileImages, Images
 from hashbench.runtime import environment
+from hashbench.sources import core_modules, is_within
 
 # Where the layers of a network come from whose code has a version; of others an edit would not be seen.
 _VERSIONED = ("torch", "torchvision", "timm", "hashbench")
@@ -79,22 +79,13 @@ def disk_key(network: str, content: str, config: RunConfig) -> str:
         "libraries": environment.library_versions(),
         "hardware": {name: machine[name] for name in _HARDWARE[config.device]},
         "matmul": torch.get_float32_matmul_precision(),
-        "code": _code(Path(__file__).parents[1]),
+        "code": {
+            path: hashlib.sha256(file.read_bytes()).hexdigest()
+            for path, file in core_modules().items()
+            if is_within(path, _SOURCES)
+        },
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-
-
-def _code(package: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file in `_SOURCES`."""
-    files = [
-        file
-        for name in _SOURCES
-        for file in ((package / name).rglob("*.py") if "." not in name else [package / name])
-    ]
-    return {
-        str(file.relative_to(package)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(files)
-    }
 
 
 def has_versions(backbone: Backbone) -> bool:

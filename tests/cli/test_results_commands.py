@@ -19,9 +19,10 @@ from helpers.fake_runs import make_run
 
 from hashbench import read_record
 from hashbench.data.download import file_digest
+from hashbench.experiment.verify import verify
 from hashbench.results.record import CODES, CURVES, LOG, QUERIES, checksum
 from hashbench.results.stored_run import StoredRun
-from hashbench.results.verify import Checked, verify
+from hashbench.results.verify import Checked
 from hashbench.runtime import array_files
 from hashbench.runtime.console import printable_lines
 

@@ -25,6 +25,7 @@ from hashbench.encoding.features import pooled_features
 from hashbench.images.image_sets import FileImages
 from hashbench.runtime import environment
 from hashbench.runtime.files import SILENT_S
+from hashbench.sources import core_modules
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (150, 32, 32, 3), dtype=np.uint8)
 CONFIG = RunConfig(
@@ -146,9 +147,9 @@ def test_whatever_features_depend_on_is_in_their_key(
     elif change == "matmul":
         monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
     elif change == "code":
-        for name in feature_keys._SOURCES:
-            (tmp_path / f"{name}.py").write_text("")
-        monkeypatch.setattr(feature_keys, "__file__", str(tmp_path / "feature_keys.py"))
+        (tmp_path / "decoding.py").write_text("")
+        edited = {**core_modules(), "images/decoding.py": tmp_path / "decoding.py"}
+        monkeypatch.setattr(feature_keys, "core_modules", lambda: edited)
     else:
         machine = {**environment.describe("cpu"), change: "another"}
         monkeypatch.setattr(environment, "describe", lambda _: machine)

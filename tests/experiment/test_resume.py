@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import overlaid
+from helpers.owning_process import other_process
 from safetensors.torch import load_file
-from test_locking import other_process
 from test_states import flip, saved
 
 import hashbench
