@@ -1,0 +1,1 @@
+"""Datasets: protocols, lists, downloads, packed copies and checks."""

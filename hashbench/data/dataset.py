@@ -60,7 +60,7 @@ class Dataset:
         train_labels: Their labels, for checks and for lists; no method gets them.
         query: The queries.
         database: The images that are searched.
-        fingerprint: SHA-256 over ids and labels of all three parts; see `hashbench.data.protocol.fingerprint`.
+        fingerprint: SHA-256 over ids and labels of all three parts; see `protocol.fingerprint`.
         overlaps: How many images the parts share.
         options: What was chosen about the dataset, as it is recorded.
         warnings: What a reader of the results should know, one sentence each.

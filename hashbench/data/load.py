@@ -107,8 +107,8 @@ def read_dataset(name: str, plugin: DatasetPlugin, protocol: str, root: Path) ->
         )
     if (dataset.name, dataset.protocol) != (name, protocol):
         raise HashbenchError(
-            f"{registry.find('dataset', name)} gives a dataset that calls itself {dataset.name}@{dataset.protocol}, "
-            f"not {name}@{protocol}"
+            f"{registry.find('dataset', name)} gives a dataset that calls itself "
+            f"{dataset.name}@{dataset.protocol}, not {name}@{protocol}"
         )
     counts = {part: len(split.images) for part, split in dataset.parts().items()}
     unusual = plugin.protocols[protocol].differences(**counts)

@@ -1,0 +1,1 @@
+"""What every method is derived from, and what several of them share."""

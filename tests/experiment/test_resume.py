@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import overlaid
+from helpers.checkpoints import flip, saved
 from helpers.owning_process import other_process
 from safetensors.torch import load_file
-from test_states import flip, saved
 
 import hashbench
 from hashbench import ArrayImages, HashbenchError, HashMethod, UsageError

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.checkpoints import flip, saved
 
 from hashbench.data.download import file_digest
 from hashbench.errors import HashbenchError
@@ -39,13 +40,6 @@ STATE: dict[str, Any] = {
 def newest(folder: Path) -> dict[str, Any] | None:
     found = find_state(folder)
     return load_state(found) if found is not None else None
-
-
-def saved(folder: Path, *steps: int) -> list[Path]:
-    """The files of states of these steps, which hold their step."""
-    for step in steps:
-        save_state(folder, step, {"step": step, "weights": torch.full((1000,), step)})
-    return sorted(folder.iterdir())
 
 
 def step_of(state: dict[str, Any] | None) -> int | None:
@@ -90,12 +84,6 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     files = saved(tmp_path, 8, 9, 10, 100)
     assert [path.name.split("-")[0] for path in files] == ["identity.json", "step000000010", "step000000100"]
     assert step_of(newest(tmp_path)) == 100
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def truncate(path: Path) -> None:

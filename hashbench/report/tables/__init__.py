@@ -1,0 +1,1 @@
+"""Tables of runs, as Markdown, LaTeX and CSV."""

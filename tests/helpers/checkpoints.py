@@ -1,0 +1,22 @@
+"""Checkpoints to read, and to damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from hashbench.training.checkpoints import save_state
+
+
+def saved(folder: Path, *steps: int) -> list[Path]:
+    """The files of states of these steps, which hold their step."""
+    for step in steps:
+        save_state(folder, step, {"step": step, "weights": torch.full((1000,), step)})
+    return sorted(folder.iterdir())
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
