@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from hashbench.cli import cache, data, evaluate, plot, report, run, tables
+from hashbench.cli import ablate, cache, data, evaluate, plot, report, run, tables
 from hashbench.cli import results as cli_results
-from hashbench.cli.output import AsJson, PluginFiles, Settings, add_plugins, print_json, show
+from hashbench.cli.options import AsJson, PluginFiles, Settings, add_plugins
+from hashbench.cli.output import print_json, show
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.runtime.console import protect_streams, speaks, write_line
 
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 
 app.command()(run.run)
-app.command()(run.ablate)
+app.command()(ablate.ablate)
 app.command()(tables.table)
 app.command()(tables.compare)
 app.command()(report.report)

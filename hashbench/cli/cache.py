@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hashbench.cli.output import AsJson, print_json, show
+from hashbench.cli.options import AsJson
+from hashbench.cli.output import print_json, show
 from hashbench.errors import UsageError
 
 if TYPE_CHECKING:

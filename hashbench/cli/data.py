@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from hashbench.cli.output import (
+from hashbench.cli.options import (
     AsJson,
+    ChosenDataset,
     DataRoot,
-    DataSettings,
-    Lists,
-    Missing,
     PluginFiles,
-    ProtocolName,
     add_plugins,
-    data_options,
-    print_json,
-    say_warnings,
-    show,
+    choose_dataset,
+    with_options,
 )
+from hashbench.cli.output import print_json, say_warnings, show
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.runtime.console import say
 
@@ -110,38 +107,30 @@ def _show_description(described: dict[str, Any], summary: str) -> None:
 
 
 @app.command()
+@with_options("chosen", choose_dataset)
 def verify(
-    name: Name,
-    protocol: ProtocolName = None,
-    data_root: DataRoot = None,
-    lists: Lists = None,
-    missing: Missing = None,
-    settings: DataSettings = [],  # noqa: B006
+    chosen: ChosenDataset,
     decode: Annotated[bool, typer.Option("--decode", help="Decode every image, too.")] = False,
-    plugin: PluginFiles = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Check that a dataset is there, sound, and what its protocol says; exit code 1 if not."""
-    add_plugins(plugin)
-    made, root, chosen = _choose(name, protocol, data_root, lists, missing, settings)
-
     from hashbench.data.load import read_dataset
     from hashbench.data.packing import check_packed
     from hashbench.data.verify import Verification
     from hashbench.data.verify import verify as verify_dataset
 
     try:
-        dataset = read_dataset(name, made, chosen, root)
+        dataset = read_dataset(chosen.name, chosen.plugin, chosen.protocol, chosen.root)
     except UsageError:
         raise
     except HashbenchError as error:
         if not as_json:
             raise
         nothing = {field.name: None for field in fields(Verification)}
-        print_json({**nothing, "dataset": name, "protocol": chosen, "problems": [str(error)]})
+        print_json({**nothing, "dataset": chosen.name, "protocol": chosen.protocol, "problems": [str(error)]})
         raise typer.Exit(1) from None
-    found = verify_dataset(dataset, made.protocols[chosen], decode_all=decode)
-    if (wrong := check_packed(dataset, root)) is not None:
+    found = verify_dataset(dataset, chosen.plugin.protocols[chosen.protocol], decode_all=decode)
+    if (wrong := check_packed(dataset, chosen.root)) is not None:
         found.problems.append(wrong)
     if as_json:
         print_json(found.to_dict())
@@ -152,13 +141,9 @@ def verify(
 
 
 @app.command()
+@with_options("chosen", choose_dataset)
 def prepare(
-    name: Name,
-    protocol: ProtocolName = None,
-    data_root: DataRoot = None,
-    lists: Lists = None,
-    missing: Missing = None,
-    settings: DataSettings = [],  # noqa: B006
+    chosen: ChosenDataset,
     pack: Annotated[
         int | None,
         typer.Option(
@@ -167,27 +152,23 @@ def prepare(
             help="Write a packed copy with this shorter side; runs use it when it is there.",
         ),
     ] = None,
-    plugin: PluginFiles = [],  # noqa: B006
 ) -> None:
     """Download what may be downloaded, say what only you can get, and write the lists of the split."""
-    add_plugins(plugin)
     from hashbench.data.dataset import default_root
-
-    root = data_root or default_root()  # even if the dataset needs none: lists go there
-    made, root, chosen = _choose(name, protocol, root, lists, missing, settings)
-
     from hashbench.data.packing import pack as pack_images
     from hashbench.data.prepare import export_lists, obtain
     from hashbench.runtime.locking import locked
 
-    dataset = obtain(name, made, root, chosen)
+    # Lists are written below the root even if the dataset needs none.
+    root = default_root() if chosen.root == Path(os.devnull) else chosen.root
+    dataset = obtain(chosen.name, chosen.plugin, root, chosen.protocol)
     say_warnings(dataset)
     counts = f"{len(dataset.query.images):,} queries, {len(dataset.train):,} training images, "
-    show(f"{name}@{chosen}: {counts}a database of {len(dataset.database.images):,}")
+    show(f"{chosen.name}@{chosen.protocol}: {counts}a database of {len(dataset.database.images):,}")
     show(f"fingerprint {dataset.fingerprint}")
     if pack is not None:
         show(f"packed copy {pack_images(dataset, root, pack)}")
-    folder = root / "lists" / f"{name}@{chosen}-{dataset.fingerprint[:8]}"
+    folder = root / "lists" / f"{chosen.name}@{chosen.protocol}-{dataset.fingerprint[:8]}"
     try:
         with locked(root):
             export_lists(dataset, folder)
@@ -197,51 +178,28 @@ def prepare(
 
 
 @app.command()
+@with_options("chosen", choose_dataset)
 def export_lists(
-    name: Name,
+    chosen: ChosenDataset,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the lists.")],
-    protocol: ProtocolName = None,
-    data_root: DataRoot = None,
-    lists: Lists = None,
-    missing: Missing = None,
-    settings: DataSettings = [],  # noqa: B006
     images: Annotated[
         bool, typer.Option("--images", help="Write the images, too, if they are in no files of their own.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace lists that are there.")] = False,
-    plugin: PluginFiles = [],  # noqa: B006
 ) -> None:
     """Write a split as list files for other people's code: path, then 0 or 1 for each class."""
-    add_plugins(plugin)
-    made, root, chosen = _choose(name, protocol, data_root, lists, missing, settings)
-
     from hashbench.data.list_splits import CLASS_NAMES, find_lists
     from hashbench.data.load import read_dataset
     from hashbench.data.prepare import export_lists as export
 
     if not force and (find_lists(output) or (output / CLASS_NAMES).exists()):
         raise UsageError(f"{output} has lists already; name another folder, or pass --force to replace them")
-    dataset = read_dataset(name, made, chosen, root)
+    dataset = read_dataset(chosen.name, chosen.plugin, chosen.protocol, chosen.root)
     say_warnings(dataset)
     files, base = export(dataset, output, write_images=images)
     for file in files:
         show(str(file))
     show(f"paths are relative to {base}")
-
-
-def _choose(
-    name: str,
-    protocol: str | None,
-    data_root: Path | None,
-    lists: Path | None,
-    missing: str | None,
-    settings: list[str],
-) -> tuple[DatasetPlugin, Path, str]:
-    from hashbench.data.load import choose_protocol, choose_root, create_dataset
-
-    made = create_dataset(name, **data_options(lists, missing, settings))
-    chosen = choose_protocol(name, made, protocol)
-    return made, choose_root(made, data_root), chosen
 
 
 def _show(found: Verification) -> None:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hashbench.cli.output import AsJson, integers, names, print_json, show
+from hashbench.cli.options import AsJson, integers, names
+from hashbench.cli.output import print_json, show
 from hashbench.errors import UsageError
 
 

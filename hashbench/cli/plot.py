@@ -7,26 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hashbench.cli.output import (
+from hashbench.cli.options import (
     METRIC,
     RESULTS,
     DataRoot,
-    Datasets,
-    Lengths,
     Lists,
-    Methods,
     MetricName,
     PluginFiles,
-    Protocols,
     Results,
     RunName,
-    Seeds,
-    Unchanged,
-    Where,
     add_plugins,
-    say_unfinished,
-    selection,
+    run_filter,
+    with_options,
 )
+from hashbench.cli.output import say_unfinished
 from hashbench.errors import UsageError
 from hashbench.runtime.console import say
 
@@ -46,8 +40,10 @@ Data = Annotated[
 
 
 @app.command()
+@with_options("wanted", run_filter)
 def pr(
     output: Output,
+    wanted: Selection,
     kind: Annotated[
         Literal["rank", "radius", "topn"],
         typer.Option(
@@ -55,88 +51,58 @@ def pr(
             "radius, mean over queries; topn: precision of the top N against N."
         ),
     ] = "rank",
-    method: Methods = None,
-    dataset: Datasets = None,
-    protocol: Protocols = None,
-    bits: Lengths = None,
-    seed: Seeds = None,
-    where: Where = [],  # noqa: B006 (typer copies it)
-    unchanged: Unchanged = False,
     results: Results = RESULTS,
     data: Data = None,
 ) -> None:
     """Precision against recall or rank: mean over seeds, and from the least to the most of them."""
     form = _format(output)
-    wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
-
     from hashbench.report.plots.curve_plots import pr_plot
 
     _write(pr_plot(_select(results, wanted), kind), output, form, data)
 
 
 @app.command()
+@with_options("wanted", run_filter)
 def bits(
     output: Output,
+    wanted: Selection,
     metric: MetricName = METRIC,
-    method: Methods = None,
-    dataset: Datasets = None,
-    protocol: Protocols = None,
-    bits: Lengths = None,
-    seed: Seeds = None,
-    where: Where = [],  # noqa: B006
-    unchanged: Unchanged = False,
     results: Results = RESULTS,
     data: Data = None,
 ) -> None:
     """A metric against code length: mean and standard deviation over seeds."""
     form = _format(output)
-    wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
-
     from hashbench.report.plots.metric_plots import bits_plot
 
     _write(bits_plot(_select(results, wanted, metric), metric), output, form, data)
 
 
 @app.command()
+@with_options("wanted", run_filter)
 def speed(
     output: Output,
+    wanted: Selection,
     metric: MetricName = METRIC,
-    method: Methods = None,
-    dataset: Datasets = None,
-    protocol: Protocols = None,
-    bits: Lengths = None,
-    seed: Seeds = None,
-    where: Where = [],  # noqa: B006
-    unchanged: Unchanged = False,
     results: Results = RESULTS,
     data: Data = None,
 ) -> None:
     """A metric against its cost: seconds of training, and bytes of a code."""
     form = _format(output)
-    wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
-
     from hashbench.report.plots.metric_plots import speed_plot
 
     _write(speed_plot(_select(results, wanted, metric), metric), output, form, data)
 
 
 @app.command()
+@with_options("wanted", run_filter)
 def training(
     output: Output,
-    method: Methods = None,
-    dataset: Datasets = None,
-    protocol: Protocols = None,
-    bits: Lengths = None,
-    seed: Seeds = None,
-    where: Where = [],  # noqa: B006
-    unchanged: Unchanged = False,
+    wanted: Selection,
     results: Results = RESULTS,
     data: Data = None,
 ) -> None:
     """The loss and its parts over epochs: mean over seeds, and from the least to the most of them."""
     form = _format(output)
-    wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
-
     from hashbench.report.plots.curve_plots import training_plot
 
     _write(training_plot(_select(results, wanted)), output, form, data)

@@ -7,41 +7,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hashbench.cli.output import (
+from hashbench.cli.options import (
     METRIC,
     RESULTS,
     DataRoot,
-    Datasets,
-    Lengths,
     Lists,
-    Methods,
     MetricName,
     PluginFiles,
-    Protocols,
     Results,
-    Seeds,
-    Unchanged,
-    Where,
     add_plugins,
-    selection,
-    show,
+    run_filter,
+    with_options,
 )
+from hashbench.cli.output import show
 from hashbench.errors import HashbenchError
 from hashbench.runtime.console import say
 
 if TYPE_CHECKING:
     from hashbench.report.plots.style import Plot
+    from hashbench.results.query import Selection
     from hashbench.results.stored_run import StoredRun
 
 
+@with_options("wanted", run_filter)
 def report(
-    method: Methods = None,
-    dataset: Datasets = None,
-    protocol: Protocols = None,
-    bits: Lengths = None,
-    seed: Seeds = None,
-    where: Where = [],  # noqa: B006 (typer copies it)
-    unchanged: Unchanged = False,
+    wanted: Selection,
     results: Results = RESULTS,
     metric: MetricName = METRIC,
     output: Annotated[Path, typer.Option(metavar="FILE.html", help="Where to write the page.")] = Path(
@@ -56,8 +46,6 @@ def report(
 ) -> None:
     """Write one HTML page about runs: tables, curves, ablations, retrieved images, health, environment."""
     add_plugins(plugin)
-    wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
-
     from hashbench.report.page.page import best_runs, html_page
     from hashbench.results.query import select
     from hashbench.runtime.files import write_whole

@@ -9,25 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hashbench.cli.output import (
+from hashbench.cli.options import (
     METRIC,
     RESULTS,
     AsJson,
-    Datasets,
-    Lengths,
-    Methods,
-    Protocols,
     Results,
     RunName,
-    Seeds,
-    Unchanged,
-    Where,
     names,
-    print_json,
-    selection,
-    show,
-    timing_in_words,
+    run_filter,
+    with_options,
 )
+from hashbench.cli.output import print_json, show, timing_in_words
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.runtime.console import say
 
@@ -57,19 +49,13 @@ app = typer.Typer(
 
 
 @app.command("list")
+@with_options("wanted", run_filter)
 def list_runs(
+    wanted: Selection,
     results: Results = RESULTS,
-    method: Methods = None,
-    dataset: Datasets = None,
-    protocol: Protocols = None,
-    bits: Lengths = None,
-    seed: Seeds = None,
-    where: Where = [],  # noqa: B006 (typer copies it)
-    unchanged: Unchanged = False,
     as_json: AsJson = False,
 ) -> None:
     """List all runs, older ones of the same settings, too."""
-    wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
     runs, unfinished, notes = _find(results, wanted)
     for note in notes:
         say(f"warning: {note}")
@@ -106,19 +92,14 @@ def show_run(
 
 
 @app.command()
+@with_options("wanted", run_filter)
 def verify(
+    wanted: Selection,
     run: Annotated[
         list[str] | None,
         typer.Argument(metavar="[RUN]...", help="Run ids, their beginnings or hashes, or folders; else all."),
     ] = None,
     results: Results = RESULTS,
-    method: Methods = None,
-    dataset: Datasets = None,
-    protocol: Protocols = None,
-    bits: Lengths = None,
-    seed: Seeds = None,
-    where: Where = [],  # noqa: B006
-    unchanged: Unchanged = False,
     as_json: AsJson = False,
 ) -> None:
     """Check record, place and files of runs, and compute again what can be; exit code 1 if one fails.
@@ -126,8 +107,6 @@ def verify(
     A run is not verified, though nothing is wrong, where figures or the record cannot be checked: without
     codes, by an older evaluator, and in records of older versions.
     """
-    wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
-
     from hashbench.experiment.verify import verify_all
     from hashbench.results.query import Selection, find_run
     from hashbench.runtime.progress import progress
@@ -153,7 +132,9 @@ def verify(
 
 
 @app.command("export")
+@with_options("wanted", run_filter)
 def export(
+    wanted: Selection,
     destination: Annotated[
         Path, typer.Argument(metavar="DEST", help="A folder, or a new archive NAME.tar.gz.")
     ],
@@ -161,17 +142,8 @@ def export(
         str | None, typer.Option(help="Leave out parts: codes, log, weights, with commas between.")
     ] = None,
     results: Results = RESULTS,
-    method: Methods = None,
-    dataset: Datasets = None,
-    protocol: Protocols = None,
-    bits: Lengths = None,
-    seed: Seeds = None,
-    where: Where = [],  # noqa: B006
-    unchanged: Unchanged = False,
 ) -> None:
     """Copy runs to another folder, or pack them into an archive; what is there is never replaced."""
-    wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
-
     from hashbench.results.archive import export_runs
 
     runs, unreadable = _some(results, wanted)

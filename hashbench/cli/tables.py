@@ -7,33 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hashbench.cli.output import (
+from hashbench.cli.options import (
     METRIC,
     RESULTS,
     AsJson,
-    Datasets,
-    Lengths,
-    Methods,
     MetricName,
-    Protocols,
     Results,
     RunName,
-    Seeds,
     TableFormat,
-    Unchanged,
-    Where,
-    print_json,
-    say_unfinished,
-    selection,
-    show,
-    write_ablations,
-    write_tables,
+    run_filter,
+    with_options,
 )
+from hashbench.cli.output import print_json, say_unfinished, show, write_ablations, write_tables
 from hashbench.errors import UsageError
 from hashbench.runtime.console import say
 
 if TYPE_CHECKING:
     from hashbench.report.compare import Comparison
+    from hashbench.results.query import Selection
     from hashbench.results.stored_run import StoredRun
 
 
@@ -45,14 +36,9 @@ TestName = Annotated[
 ]
 
 
+@with_options("wanted", run_filter)
 def table(
-    method: Methods = None,
-    dataset: Datasets = None,
-    protocol: Protocols = None,
-    bits: Lengths = None,
-    seed: Seeds = None,
-    where: Where = [],  # noqa: B006 (typer copies it)
-    unchanged: Unchanged = False,
+    wanted: Selection,
     results: Results = RESULTS,
     metric: MetricName = METRIC,
     form: TableFormat = "markdown",
@@ -68,8 +54,6 @@ def table(
     test: TestName = "bootstrap",
 ) -> None:
     """Methods against datasets and code lengths: means over seeds, the best, and what is level with it."""
-    wanted = selection(method, dataset, protocol, bits, seed, where, unchanged)
-
     from hashbench.report.tables.csv_tables import result_csv
     from hashbench.report.tables.published import read_published
     from hashbench.report.tables.result_table import result_grid
