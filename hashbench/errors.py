@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from hashbench.runtime.console import printable
-
 SHOWN = 12  # of the names that exist, when none is near
 LONGEST = 150  # characters of a value that is quoted
 
@@ -46,6 +44,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     some = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {some or 'none'}"
     return UsageError(f"unknown {kind} {quoted(name)}; {hint}")
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would obey, or cannot show, as in names of files and records."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def quoted(value: object) -> str:

@@ -16,14 +16,15 @@ PACKAGE = Path(hashbench.__file__).parent
 # know each other.
 ORDER = [
     ["errors"],
-    ["codes", "config", "depthwise", "distributed", "plugin_files"],
-    ["backbones", "recipe", "runtime", "sources", "evaluation.counts"],
-    ["evaluation", "images", "registry"],
-    ["data", "method"],
+    ["config", "depthwise", "distributed", "plugin_files"],
+    ["runtime", "sources"],
+    ["backbones", "codes", "recipe"],
+    ["evaluation.counts", "images", "registry"],
+    ["data", "evaluation", "method"],
     ["encoding", "results"],
-    ["training", "report"],
+    ["report", "training"],
     ["experiment", "report.plots", "report.tables"],
-    ["testing", "report.page"],
+    ["report.page", "testing"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from hashbench.data.download import Archive
 from hashbench.data.options import DataOptions
 from hashbench.data.protocol import Overlaps, Protocol, fingerprint, overlaps
-from hashbench.errors import HashbenchError, UsageError, quoted
+from hashbench.errors import HashbenchError, UsageError, printable, quoted
 from hashbench.images.image_sets import ArrayImages, FileImages, Images
-from hashbench.runtime.console import printable
 
 
 @dataclass(frozen=True, eq=False)

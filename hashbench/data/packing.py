@@ -28,7 +28,7 @@ from hashbench.runtime.files import put_back, put_in_place, set_aside, where
 from hashbench.runtime.json_files import parse_json
 from hashbench.runtime.locking import locked
 from hashbench.runtime.preemption import PreemptionError
-from hashbench.runtime.threads import in_threads
+from hashbench.runtime.progress import in_threads
 
 QUALITY = 95  # of JPEG, without chroma subsampling
 INDEX = "index.json"

@@ -15,7 +15,7 @@ from hashbench.data.protocol import Overlaps, Protocol
 from hashbench.errors import HashbenchError
 from hashbench.images.decoding import decode, looks_like_image
 from hashbench.images.image_sets import FileImages, Images
-from hashbench.runtime.threads import in_threads
+from hashbench.runtime.progress import in_threads
 
 
 @dataclass(frozen=True)

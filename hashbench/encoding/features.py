@@ -18,12 +18,12 @@ from hashbench.backbones import Backbone
 from hashbench.config import RunConfig
 from hashbench.encoding.feature_cache import Facts, cache_folder, load, store
 from hashbench.encoding.feature_keys import content_key, disk_key, has_versions, network_key
+from hashbench.images.batch_loader import BatchLoader
 from hashbench.images.image_sets import Images
 from hashbench.images.transforms import test_transform
 from hashbench.runtime import environment, preemption
 from hashbench.runtime.console import say
 from hashbench.runtime.progress import progress
-from hashbench.training.dataloader import BatchLoader
 
 BATCH_SIZE = 128
 

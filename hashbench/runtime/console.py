@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 from io import TextIOWrapper
 
+from hashbench.errors import printable
+
 
 def speaks() -> bool:
     """Whether this process writes what concerns all: of several, as torchrun numbers them, the first does."""
@@ -60,11 +62,6 @@ def protect_streams() -> None:
         )
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not know every character
-
-
-def printable(text: str) -> str:
-    """Escape what a terminal would obey, or cannot show, as in names of files and records."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def printable_lines(text: str) -> str:

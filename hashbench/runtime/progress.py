@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +23,10 @@ from rich.progress import (
 from hashbench.runtime.console import speaks, write_line
 
 EVERY_S = 15.0  # between the lines, where there is no terminal
+CHUNK = 256  # results of threads that wait in memory to be taken
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Advance(Protocol):
@@ -62,6 +68,24 @@ def progress(task: str, total: int, unit: Literal["", "MB"] = "", done: int = 0)
     with Progress(*columns, console=console) as bar:
         identifier = bar.add_task("", total=total or None, completed=done)
         yield lambda steps, note="": bar.update(identifier, advance=steps, description=note)
+
+
+def in_threads(task: str, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Apply a function to items in as many threads as there are cores, and show progress.
+
+    Args:
+        task: What the progress bar says.
+        function: Applied to each; it should spend its time where Python lets other threads run.
+        items: The items.
+
+    Yields:
+        The results, in order.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(task, len(items)) as advance:
+        for start in range(0, len(items), CHUNK):
+            for result in pool.map(function, items[start : start + CHUNK]):
+                yield result
+                advance(1)
 
 
 class _Lines:

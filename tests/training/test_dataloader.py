@@ -18,9 +18,10 @@ from torch.utils.data import Dataset, get_worker_info
 from hashbench import ArrayImages, UsageError, distributed
 from hashbench.config import RunConfig
 from hashbench.encoding import features
+from hashbench.images.batch_loader import BatchLoader
 from hashbench.images.transforms import test_transform as transform_of
 from hashbench.training import dataloader
-from hashbench.training.dataloader import BatchLoader, FeatureBatches, Order, ViewBatches
+from hashbench.training.dataloader import FeatureBatches, Order, ViewBatches
 
 COUNT, SIZE = 11, 12
 IMAGES = ArrayImages(
