@@ -36,7 +36,7 @@ from hashbench.data.packing import pack, use_packed
 from hashbench.experiment.run import configure
 from hashbench.images.image_sets import Images
 from hashbench.images.transforms import ViewTransform
-from hashbench.training.dataloader import Order, ViewBatches
+from hashbench.training.dataloader import EpochBatches, ViewBatches
 
 SIZES = {"web": (500, 375), "large": (2048, 1536)}
 WORKERS = (0, 1, 2)
@@ -99,7 +99,7 @@ class PlainBatches:
 
 def our_batches(images: Images, config: RunConfig, workers: int) -> ViewBatches:
     """Batches of two views as hashbench's training makes them."""
-    return ViewBatches(images, Order(len(images), config), 2, config, workers)
+    return ViewBatches(images, EpochBatches(len(images), config), 2, config, workers)
 
 
 def images_per_second(loaders: Mapping[str, PlainBatches | ViewBatches], repeats: int) -> dict[str, float]:

@@ -35,7 +35,7 @@ from hashbench.experiment.run import build_method
 from hashbench.method.base import FeatureMethod, HashMethod
 from hashbench.recipe import load_recipe, resolve
 from hashbench.runtime.device import resolve_device, resolve_precision
-from hashbench.training.dataloader import FeatureBatches, Order
+from hashbench.training.dataloader import EpochBatches, FeatureBatches
 from hashbench.training.optim import create_optimizer
 
 BITS = 64
@@ -167,7 +167,7 @@ def epoch_on_features(config: RunConfig, method: FeatureMethod) -> float:
     """Seconds of an epoch of EPOCH images on features that are computed already; the median of BLOCKS."""
     generator = torch.Generator().manual_seed(0)
     features = torch.rand(EPOCH, method.backbone.feature_dim, generator=generator).to(config.device)
-    batches = FeatureBatches(features, Order(EPOCH, config), method.views)
+    batches = FeatureBatches(features, EpochBatches(EPOCH, config), method.views)
     optimizer = create_optimizer(method, config.optimizer, config.device)
 
     numbers = itertools.count()

@@ -32,7 +32,7 @@ def started() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def join(device: str) -> None:
+def init_process_group(device: str) -> None:
     """Connect with the other processes of this command, once, if there are any.
 
     Args:
@@ -57,7 +57,7 @@ def join(device: str) -> None:
     _objects.append(dist.new_group(backend="gloo", timeout=timedelta(days=7)))
 
 
-def count() -> int:
+def world_size() -> int:
     """Number of processes."""
     return dist.get_world_size() if _connected() else 1
 
@@ -67,15 +67,10 @@ def rank() -> int:
     return dist.get_rank() if _connected() else 0
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes and speaks."""
-    return rank() == 0
-
-
-def share(total: int, unit: int = 1) -> slice:
+def shard(total: int, unit: int = 1) -> slice:
     """This process's part of `total` things, as even as whole units of `unit` allow."""
     units = -(-total // unit)
-    start, stop = (units * place // count() * unit for place in (rank(), rank() + 1))
+    start, stop = (units * place // world_size() * unit for place in (rank(), rank() + 1))
     return slice(start, min(stop, total))
 
 
@@ -91,39 +86,39 @@ def gather(rows: Tensor) -> Tensor:
     Returns:
         [B of all processes, …]; in a single process `rows` itself.
     """
-    gathered: Tensor = _Gather.apply(rows) if count() > 1 else rows
+    gathered: Tensor = _Gather.apply(rows) if world_size() > 1 else rows
     return gathered
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over processes; gradients are summed, too."""
-    summed: Tensor = _Sum.apply(values) if count() > 1 else values
+    summed: Tensor = _Sum.apply(values) if world_size() > 1 else values
     return summed
 
 
-def any_of(fact: bool) -> bool:
+def any_rank(fact: bool) -> bool:
     """Whether it is so in any process."""
-    if count() == 1:
+    if world_size() == 1:
         return fact
-    return bool(total(torch.tensor([float(fact)], device=_device())).item())
+    return bool(all_reduce_sum(torch.tensor([float(fact)], device=_device())).item())
 
 
-def everyones(value: Value) -> list[Value]:
+def all_gather_object(value: Value) -> list[Value]:
     """The values of all processes, in their order."""
-    values: list[Any] = [value] * count()
-    if count() > 1:
+    values: list[Any] = [value] * world_size()
+    if world_size() > 1:
         dist.all_gather_object(values, value, group=_objects[-1])
     return values
 
 
-def firsts(value: Value) -> Value:
+def broadcast_object(value: Value) -> Value:
     """The value that the first process has."""
-    return everyones(value)[0]
+    return all_gather_object(value)[0]
 
 
-def wait() -> None:
+def barrier() -> None:
     """Wait until every process is here."""
-    everyones(None)
+    all_gather_object(None)
 
 
 def synchronize_batch_norm(module: nn.Module, device: str) -> nn.Module:
@@ -133,7 +128,7 @@ def synchronize_batch_norm(module: nn.Module, device: str) -> nn.Module:
         module: Its layers are replaced; their weights and names stay.
         device: Torch's own layer is for GPUs only.
     """
-    if count() == 1:
+    if world_size() == 1:
         return module
     if device == "cuda":
         converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
@@ -147,7 +142,7 @@ def synchronize_batch_norm(module: nn.Module, device: str) -> nn.Module:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        lengths = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(count())]
+        lengths = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
         dist.all_gather(lengths, torch.full_like(lengths[0], len(rows)))
         sizes: list[int] = torch.cat(lengths).tolist()
         ctx.own = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
@@ -182,10 +177,10 @@ def _normalize(layer: nn.modules.batchnorm._BatchNorm, values: Tensor) -> Tensor
     kind, values = values.dtype, values.float()
     axes = [axis for axis in range(values.ndim) if axis != 1]
     shape = [-1 if axis == 1 else 1 for axis in range(values.ndim)]
-    n = total(torch.tensor(float(values.numel() // values.shape[1])))
-    mean = total(values.sum(axes)) / n
+    n = all_reduce_sum(torch.tensor(float(values.numel() // values.shape[1])))
+    mean = all_reduce_sum(values.sum(axes)) / n
     centred = values - mean.view(shape)
-    variance = total(centred.square().sum(axes)) / n
+    variance = all_reduce_sum(centred.square().sum(axes)) / n
     normalized = centred * (variance + layer.eps).rsqrt().view(shape)
     if layer.affine:
         normalized = normalized * layer.weight.view(shape) + layer.bias.view(shape)

@@ -33,7 +33,7 @@ from torch import Tensor
 from hashbench.codes import BinaryCodes
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset, Split
-from hashbench.encoding.features import TransformedImages, evaluating
+from hashbench.encoding.features import TransformedImages, inference_mode
 from hashbench.errors import HashbenchError
 from hashbench.experiment.artifacts import restore, save_weights
 from hashbench.experiment.run import build_method, configure
@@ -52,7 +52,7 @@ TINY = (
 )  # fmt: skip
 
 
-class Subject:
+class MethodUnderTest:
     """A method under test. What several checks need is made once.
 
     Args:
@@ -68,7 +68,9 @@ class Subject:
     def config(self) -> RunConfig:
         """The configuration of a run on the made-up images."""
         settings = (*TINY, *self.settings)
-        return configure(self.name, made_up(), bits=self.bits, seed=0, device="cpu", settings=settings)
+        return configure(
+            self.name, synthetic_dataset(), bits=self.bits, seed=0, device="cpu", settings=settings
+        )
 
     def build(self) -> HashMethod:
         """The untrained method."""
@@ -76,7 +78,7 @@ class Subject:
 
     def train(self) -> HashMethod:
         """Train the method anew."""
-        dataset = made_up()  # stays in reach, labels and all, as in a run
+        dataset = synthetic_dataset()  # stays in reach, labels and all, as in a run
         method = self.build()
         quiet = contextlib.redirect_stderr(io.StringIO())  # no progress of seconds
         with quiet, tempfile.TemporaryDirectory() as folder:
@@ -108,11 +110,11 @@ class Subject:
 
     def encode(self, method: HashMethod, *batches: Tensor) -> Tensor:
         """The values of batches of images, as in a run, one below the other."""
-        with evaluating(method, self.config):
+        with inference_mode(method, self.config):
             return torch.cat([method.encode(b.to(memory_format=torch.channels_last)) for b in batches])
 
 
-def check_losses(subject: Subject) -> None:
+def check_losses(subject: MethodUnderTest) -> None:
     """The losses are finite scalars, one of them "loss"; of a fitted method, the values are finite."""
     method = subject.build().train()
     if not isinstance(method, ShallowMethod):
@@ -123,7 +125,7 @@ def check_losses(subject: Subject) -> None:
         )
 
 
-def check_gradients(subject: Subject) -> None:
+def check_gradients(subject: MethodUnderTest) -> None:
     """The loss reaches every parameter that is not declared frozen."""
     method = subject.build().train()
     if isinstance(method, ShallowMethod):
@@ -146,7 +148,7 @@ def check_gradients(subject: Subject) -> None:
         )
 
 
-def check_per_image(subject: Subject) -> None:
+def check_per_image(subject: MethodUnderTest) -> None:
     """The values and the code of an image do not depend on what else is in the batch."""
     method, images = subject.trained, subject.images(64)
     values = subject.encode(method, images)
@@ -168,10 +170,10 @@ def check_per_image(subject: Subject) -> None:
         )
 
 
-def check_bits(subject: Subject) -> None:
+def check_bits(subject: MethodUnderTest) -> None:
     """Codes have the length that is asked for."""
     for bits in BITS:
-        sized = Subject(subject.name, subject.settings, bits)
+        sized = MethodUnderTest(subject.name, subject.settings, bits)
         method = sized.build()
         if isinstance(method, ShallowMethod):
             method = sized.train()
@@ -182,7 +184,7 @@ def check_bits(subject: Subject) -> None:
             )
 
 
-def check_save_load(subject: Subject) -> None:
+def check_save_load(subject: MethodUnderTest) -> None:
     """A new method with the stored state of a trained one gives the same codes."""
     loaded, images = subject.build(), subject.images(64)
     with tempfile.TemporaryDirectory() as folder:
@@ -203,7 +205,7 @@ def check_save_load(subject: Subject) -> None:
         )
 
 
-def check_deterministic(subject: Subject) -> None:
+def check_deterministic(subject: MethodUnderTest) -> None:
     """The same seed gives the same state, bit for bit."""
     if name := _difference(subject.trained, subject.trained_again):
         raise HashbenchError(
@@ -212,7 +214,7 @@ def check_deterministic(subject: Subject) -> None:
         )
 
 
-def check_no_labels(subject: Subject) -> None:
+def check_no_labels(subject: MethodUnderTest) -> None:
     """Other labels of the same images change nothing."""
     if _difference(subject.trained, subject.trained_again):
         return  # labels or chance, who can tell; `deterministic` fails
@@ -225,7 +227,7 @@ def check_no_labels(subject: Subject) -> None:
         )
 
 
-def check_autocast(subject: Subject) -> None:
+def check_autocast(subject: MethodUnderTest) -> None:
     """In bfloat16, as on a GPU, losses and gradients are finite; of a fitted method, the values are."""
     method = subject.build().train()
     half = torch.autocast("cpu", torch.bfloat16)
@@ -248,7 +250,7 @@ def check_autocast(subject: Subject) -> None:
         ) from error
 
 
-CHECKS: dict[str, Callable[[Subject], None]] = {
+CHECKS: dict[str, Callable[[MethodUnderTest], None]] = {
     "losses": check_losses,
     "gradients": check_gradients,
     "per_image": check_per_image,
@@ -280,7 +282,7 @@ def check_method(name: str, settings: Sequence[str] = ()) -> list[CheckResult]:
         UsageError: There is no such method, setting or backbone.
         HashbenchError: The method's module, its recipe or the backbone's weights cannot be read.
     """
-    subject = Subject(name, settings)
+    subject = MethodUnderTest(name, settings)
     try:
         subject.build()
     except HashbenchError:
@@ -302,7 +304,7 @@ def made_up_images() -> ArrayImages:
     return ArrayImages(pixels.clip(0, 255).astype(np.uint8), [f"image {index}" for index in range(144)])
 
 
-def made_up() -> Dataset:
+def synthetic_dataset() -> Dataset:
     """A dataset whose parts have the same images, so that labels of training images are there to be found.
 
     It is made anew each time: while a method is trained, there must be no other labels than those of the run.
@@ -354,7 +356,7 @@ def _difference(one: HashMethod, other: HashMethod) -> str | None:
     return next((n for n in state | others if n in missing or not torch.equal(state[n], others[n])), None)
 
 
-def _result(check: str, subject: Subject) -> CheckResult:
+def _result(check: str, subject: MethodUnderTest) -> CheckResult:
     try:
         CHECKS[check](subject)
     except Exception as error:  # whatever a method raises is its fault, and is said so

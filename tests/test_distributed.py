@@ -127,8 +127,8 @@ def test_a_process_that_fails_ends_the_run(tmp_path: Path) -> None:
 def test_a_single_process_gathers_nothing() -> None:
     rows = torch.rand(3, 2)
     assert gather(rows) is rows
-    assert distributed.everyones("x") == ["x"]
-    assert distributed.share(10) == slice(0, 10)
+    assert distributed.all_gather_object("x") == ["x"]
+    assert distributed.shard(10) == slice(0, 10)
     module = nn.BatchNorm1d(2)
     assert distributed.synchronize_batch_norm(module, "cpu") is module
     assert "forward" not in vars(module)
@@ -138,11 +138,11 @@ def test_a_single_process_gathers_nothing() -> None:
 def test_shares_are_whole_units_in_order(
     monkeypatch: pytest.MonkeyPatch, total: int, unit: int, workers: int
 ) -> None:
-    monkeypatch.setattr(distributed, "count", lambda: workers)
+    monkeypatch.setattr(distributed, "world_size", lambda: workers)
     shares = []
     for rank in range(workers):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        shares.append(distributed.share(total, unit))
+        shares.append(distributed.shard(total, unit))
     assert [place for share in shares for place in range(share.start, share.stop)] == [*range(total)]
     assert all(share.start % unit == 0 for share in shares if share.start < share.stop)
     sizes = [-(-(share.stop - share.start) // unit) for share in shares]

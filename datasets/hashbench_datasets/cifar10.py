@@ -124,7 +124,7 @@ class CIFAR10(DatasetPlugin):
                 f"out, or choose one of the protocols {seeded}"
             )
         places = [root / FOLDER, root / "cifar10" / FOLDER]
-        folder = next(filter(Path.is_dir, places), None) or self.downloads[0].obtain(root)
+        folder = next(filter(Path.is_dir, places), None) or self.downloads[0].ensure(root)
         everything = read_batches(folder)
         query_rows, train_rows, database_rows = draw_split(everything.labels, protocol, seed)
         database = everything.subset(database_rows)

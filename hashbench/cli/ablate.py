@@ -12,6 +12,7 @@ from hashbench.cli.grid import Grid, Planned, carry_out, grid
 from hashbench.cli.options import METRIC, MetricName, TableFormat, names, with_options
 from hashbench.cli.output import write_ablations
 from hashbench.errors import UsageError, unknown_name
+from hashbench.runtime.console import is_main_process
 
 
 @with_options("wanted", grid)
@@ -32,8 +33,6 @@ def ablate(
     Components are what the method's recipe declares. Runs that have a record are not repeated, so that an
     ablation that was stopped goes on where it was.
     """
-    from hashbench import distributed
-
     device, execution = wanted.execution()
     variants = {
         name: [[*wanted.settings, *without] for without in _variants(name, components)]
@@ -47,7 +46,7 @@ def ablate(
     from hashbench.results.stored_run import StoredRun
 
     stored, _ = share_common([StoredRun(done.record, done.folder) for done in runs])
-    if distributed.is_first():
+    if is_main_process():
         write_ablations(stored, metric, form)
 
 

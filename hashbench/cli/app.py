@@ -14,7 +14,7 @@ from hashbench.cli import results as cli_results
 from hashbench.cli.options import AsJson, PluginFiles, Settings, add_plugins
 from hashbench.cli.output import print_json, show
 from hashbench.errors import HashbenchError, UsageError
-from hashbench.runtime.console import protect_streams, speaks, write_line
+from hashbench.runtime.console import is_main_process, protect_streams, write_line
 
 if TYPE_CHECKING:
     from hashbench.registry import Entry, Kind
@@ -127,7 +127,7 @@ def main() -> None:
 def _fail(error: HashbenchError) -> NoReturn:
     """End with an error's line and exit code."""
     # What is wrong in one process may be right in others; what a user did is wrong in all, and said once.
-    if error.exit_code == 1 or speaks():
+    if error.exit_code == 1 or is_main_process():
         write_line(f"hashbench: error: {error}")
     sys.exit(error.exit_code)
 

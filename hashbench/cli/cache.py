@@ -12,7 +12,7 @@ from hashbench.cli.output import print_json, show
 from hashbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from hashbench.encoding.feature_cache import Stored
+    from hashbench.encoding.feature_cache import CacheEntry
 
 SHOWN = 10  # digits of a key
 LEFT_OVER = "left over"
@@ -96,7 +96,7 @@ def clear(
     )
 
 
-def _find() -> tuple[Path, list[Stored]]:
+def _find() -> tuple[Path, list[CacheEntry]]:
     """The folder of the cache, and what is there."""
     from hashbench.encoding.feature_cache import cache_folder, stored
 
@@ -106,13 +106,13 @@ def _find() -> tuple[Path, list[Stored]]:
     return folder, stored(folder)
 
 
-def _named(keys: list[str], found: list[Stored]) -> list[Stored]:
+def _named(keys: list[str], found: list[CacheEntry]) -> list[CacheEntry]:
     """What is under the keys that begin so, each once.
 
     Raises:
         UsageError: There is none that begins so, or more than one.
     """
-    chosen: dict[str, Stored] = {}
+    chosen: dict[str, CacheEntry] = {}
     for key in keys:
         fitting = [one for one in found if one.key.startswith(key)]
         if len(fitting) != 1:
@@ -122,7 +122,7 @@ def _named(keys: list[str], found: list[Stored]) -> list[Stored]:
     return list(chosen.values())
 
 
-def _json(one: Stored) -> dict[str, Any]:
+def _json(one: CacheEntry) -> dict[str, Any]:
     return {
         "key": one.key,
         "bytes": one.size,
@@ -132,5 +132,5 @@ def _json(one: Stored) -> dict[str, Any]:
     }
 
 
-def _megabytes(*several: Stored) -> str:
+def _megabytes(*several: CacheEntry) -> str:
     return f"{sum(one.size for one in several) / 1e6:,.1f}"

@@ -20,7 +20,7 @@ from hashbench.cli.options import (
 )
 from hashbench.cli.output import print_json, say_warnings, show
 from hashbench.errors import HashbenchError, UsageError
-from hashbench.runtime.console import say
+from hashbench.runtime.console import info, warn
 
 if TYPE_CHECKING:
     from hashbench.data.dataset import DatasetPlugin
@@ -35,8 +35,8 @@ app = typer.Typer(
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Dataset.")]
 
 
-@app.command()
-def info(
+@app.command("info")
+def describe(
     name: Name,
     data_root: DataRoot = None,
     plugin: PluginFiles = [],  # noqa: B006 (typer copies it)
@@ -69,7 +69,7 @@ def _describe(name: str, made: DatasetPlugin, root: Path) -> dict[str, Any]:
         "dataset": name,
         **asdict(made.about),
         "root": str(root),
-        "downloads": [{**asdict(archive), "there": archive.there(root)} for archive in made.downloads],
+        "downloads": [{**asdict(archive), "there": archive.exists(root)} for archive in made.downloads],
         "protocols": {key: asdict(protocol) for key, protocol in made.protocols.items()},
         "options": options,
         "column_orders": made.column_orders,
@@ -156,12 +156,12 @@ def prepare(
     """Download what may be downloaded, say what only you can get, and write the lists of the split."""
     from hashbench.data.dataset import default_root
     from hashbench.data.packing import pack as pack_images
-    from hashbench.data.prepare import export_lists, obtain
+    from hashbench.data.prepare import ensure, export_lists
     from hashbench.runtime.locking import locked
 
     # Lists are written below the root even if the dataset needs none.
     root = default_root() if chosen.root == Path(os.devnull) else chosen.root
-    dataset = obtain(chosen.name, chosen.plugin, root, chosen.protocol)
+    dataset = ensure(chosen.name, chosen.plugin, root, chosen.protocol)
     say_warnings(dataset)
     counts = f"{len(dataset.query.images):,} queries, {len(dataset.train):,} training images, "
     show(f"{chosen.name}@{chosen.protocol}: {counts}a database of {len(dataset.database.images):,}")
@@ -174,7 +174,7 @@ def prepare(
             export_lists(dataset, folder)
         show(f"lists {folder}")
     except (HashbenchError, OSError) as error:  # they are for other code; ours does not need them
-        say(f"warning: no lists: {error}")
+        warn(f"no lists: {error}")
 
 
 @app.command()
@@ -233,16 +233,16 @@ def _show(found: Verification) -> None:
         show(f"truncated     {len(found.truncated):,}, such as {found.truncated[0]}")
     show(f"fingerprint   {found.fingerprint}")
     for warning in found.warnings:
-        say(f"warning: {warning}")
+        warn(f"{warning}")
     if duplicates.query_database:
-        say(
-            f"warning: {duplicates.query_database:,} queries have the content of a database image; each "
+        warn(
+            f"{duplicates.query_database:,} queries have the content of a database image; each "
             "finds itself there"
         )
     if duplicates.conflicting:
-        say(f"warning: {len(duplicates.conflicting):,} images are there several times, with other labels")
+        warn(f"{len(duplicates.conflicting):,} images are there several times, with other labels")
     for problem in found.problems[:SHOWN]:
-        say(f"problem: {problem}")
+        info(f"problem: {problem}")
     if len(found.problems) > SHOWN:
-        say(f"and {len(found.problems) - SHOWN:,} more problems; --json has all")
+        info(f"and {len(found.problems) - SHOWN:,} more problems; --json has all")
     show(f"problems      {len(found.problems):,}")

@@ -25,13 +25,13 @@ from hashbench.cli.options import (
     names,
 )
 from hashbench.cli.output import say_warnings
-from hashbench.runtime.console import say
+from hashbench.runtime.console import info
 
 if TYPE_CHECKING:
     from hashbench.config import RunConfig
     from hashbench.data.dataset import Dataset
     from hashbench.experiment.run import Run
-    from hashbench.training.trainer import Execution
+    from hashbench.training.trainer import RunOptions
 
 MethodNames = Annotated[str, typer.Option("--method", help="Method, or several with commas between.")]
 DatasetNames = Annotated[str, typer.Option("--dataset", help="Dataset, or several with commas between.")]
@@ -93,16 +93,16 @@ class Grid:
     profile: int
     allow_overlap: bool
 
-    def execution(self) -> tuple[str, "Execution"]:
+    def execution(self) -> tuple[str, "RunOptions"]:
         """Return the device and how runs are carried out, and join the other processes, if any."""
         from hashbench import distributed
         from hashbench.runtime.device import resolve_device, resolve_workers
-        from hashbench.training.trainer import Execution
+        from hashbench.training.trainer import RunOptions
 
         device = resolve_device(self.device)
-        distributed.join(device)
+        distributed.init_process_group(device)
         workers = resolve_workers(self.workers, device)
-        return device, Execution(workers, self.resume, self.save_every, self.profile)
+        return device, RunOptions(workers, self.resume, self.save_every, self.profile)
 
     def load(self) -> Iterator["Dataset"]:
         """Load the datasets one by one."""
@@ -189,7 +189,7 @@ def grid(
 
 
 def carry_out(
-    planned: Sequence[Planned], results: Path, force: bool, execution: "Execution"
+    planned: Sequence[Planned], results: Path, force: bool, execution: "RunOptions"
 ) -> Iterator["Run"]:
     """Do the runs one after another, and yield each when it is done or found to have a record."""
     from hashbench.experiment import run as experiment
@@ -205,16 +205,16 @@ def carry_out(
         which = f"[{place}/{len(planned)}] " if len(planned) > 1 else ""
         what = f"{label_of(config.method, changes(config))} on {data.name}@{data.protocol}"
         where = config.device + (f", {config.processes} processes" if config.processes > 1 else "")
-        say(f"{which}{what}, {config.bits} bits, seed {config.seed}, {where}")
+        info(f"{which}{what}, {config.bits} bits, seed {config.seed}, {where}")
         length = experiment.length_note(config, data)
         if length and length not in said:  # once for all bits and seeds
-            say(length)
+            info(length)
             said.add(length)
         try:
             with stoppable():
                 done = experiment.run(config, data, results, force=force, execution=execution)
         except KeyboardInterrupt:
-            say(
+            info(
                 f"stopped; {place - 1} of {len(planned)} runs are done, and the same command goes on there; "
                 "with --resume, within the run that was stopped"
             )
@@ -222,5 +222,5 @@ def carry_out(
         if done.existed:
             threads = experiment.threads_note(done.record)
             note = f"{threads}; " if threads else ""
-            say(f"a record exists, nothing was trained; {note}--force runs it again")
+            info(f"a record exists, nothing was trained; {note}--force runs it again")
         yield done

@@ -15,7 +15,7 @@ from hashbench.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from hashbench.data.dataset import DatasetPlugin
-    from hashbench.results.query import Selection
+    from hashbench.results.query import RunFilter
 
 Command = Callable[..., None]
 
@@ -93,11 +93,11 @@ def run_filter(
     seed: Seeds = None,
     where: Where = [],  # noqa: B006 (typer copies it)
     unchanged: Unchanged = False,
-) -> "Selection":
+) -> "RunFilter":
     """Return the filter for runs that these options describe."""
-    from hashbench.results.query import Selection
+    from hashbench.results.query import RunFilter
 
-    return Selection(
+    return RunFilter(
         methods=names("--method", method) if method is not None else (),
         datasets=names("--dataset", dataset) if dataset is not None else (),
         protocols=names("--protocol", protocol) if protocol is not None else (),

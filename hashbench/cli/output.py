@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hashbench.errors import UsageError
-from hashbench.runtime.console import printable_lines, say
+from hashbench.runtime.console import info, printable_lines, warn
 
 if TYPE_CHECKING:
     from hashbench.data.dataset import Dataset
     from hashbench.report.significance import PairedTest
-    from hashbench.report.tables.table import Grid
-    from hashbench.results.query import Selected
+    from hashbench.report.tables.table import Table
+    from hashbench.results.query import FoundRuns
     from hashbench.results.record import Timing
     from hashbench.results.stored_run import StoredRun
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 def say_warnings(dataset: Dataset) -> None:
     """What a reader of results on a dataset should know."""
     for warning in dataset.warnings:
-        say(f"warning: {dataset.name}@{dataset.protocol}: {warning}")
+        warn(f"{dataset.name}@{dataset.protocol}: {warning}")
 
 
-def say_unfinished(selected: Selected) -> None:
+def say_unfinished(selected: FoundRuns) -> None:
     """Runs that a plot or table cannot show, since they have not ended."""
     for run in selected.unfinished:
-        say(f"{run.run_id} has not ended, and is left out")
+        info(f"{run.run_id} has not ended, and is left out")
 
 
 def print_json(value: Any) -> None:
@@ -38,7 +38,7 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()  # a full disk is said here, and not when Python ends
 
 
-def write_tables(form: str, grids: Callable[[], Sequence[Grid]], csv: Callable[[], str]) -> None:
+def write_tables(form: str, grids: Callable[[], Sequence[Table]], csv: Callable[[], str]) -> None:
     """Tables on standard output in the format that was asked for.
 
     Args:

@@ -22,11 +22,11 @@ from hashbench.cli.options import (
 )
 from hashbench.cli.output import say_unfinished
 from hashbench.errors import UsageError
-from hashbench.runtime.console import say
+from hashbench.runtime.console import info
 
 if TYPE_CHECKING:
     from hashbench.report.plots.style import Format, Plot
-    from hashbench.results.query import Selection
+    from hashbench.results.query import RunFilter
     from hashbench.results.stored_run import StoredRun
 
 app = typer.Typer(help="Plots of records, in a style for print.", no_args_is_help=True)
@@ -43,7 +43,7 @@ Data = Annotated[
 @with_options("wanted", run_filter)
 def pr(
     output: Output,
-    wanted: Selection,
+    wanted: RunFilter,
     kind: Annotated[
         Literal["rank", "radius", "topn"],
         typer.Option(
@@ -65,7 +65,7 @@ def pr(
 @with_options("wanted", run_filter)
 def bits(
     output: Output,
-    wanted: Selection,
+    wanted: RunFilter,
     metric: MetricName = METRIC,
     results: Results = RESULTS,
     data: Data = None,
@@ -81,7 +81,7 @@ def bits(
 @with_options("wanted", run_filter)
 def speed(
     output: Output,
-    wanted: Selection,
+    wanted: RunFilter,
     metric: MetricName = METRIC,
     results: Results = RESULTS,
     data: Data = None,
@@ -97,7 +97,7 @@ def speed(
 @with_options("wanted", run_filter)
 def training(
     output: Output,
-    wanted: Selection,
+    wanted: RunFilter,
     results: Results = RESULTS,
     data: Data = None,
 ) -> None:
@@ -154,16 +154,16 @@ def _format(output: Path) -> Format:
     return formats[output.suffix.lower()]
 
 
-def _select(results: Path, wanted: Selection, metric: str = "") -> list[StoredRun]:
+def _select(results: Path, wanted: RunFilter, metric: str = "") -> list[StoredRun]:
     from hashbench.results.query import select
     from hashbench.results.stored_run import common_changes, label_of
 
     selected = select(results, wanted, metric)
     for note in selected.notes:
-        say(note)
+        info(note)
     say_unfinished(selected)
     if common := common_changes(selected.runs):
-        say(label_of("all runs", common))
+        info(label_of("all runs", common))
     return selected.runs
 
 
@@ -172,7 +172,7 @@ def _write(plot: Plot, output: Path, form: Format, data: Path | None) -> None:
     from hashbench.runtime.files import write_whole
 
     for note in plot.notes:
-        say(note)
+        info(note)
     write_whole(output, plot.render(form))
     if data is not None:
         write_whole(data, plot.data.map(without_formula).to_csv(index=False).encode())

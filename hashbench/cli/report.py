@@ -21,17 +21,17 @@ from hashbench.cli.options import (
 )
 from hashbench.cli.output import show
 from hashbench.errors import HashbenchError
-from hashbench.runtime.console import say
+from hashbench.runtime.console import info
 
 if TYPE_CHECKING:
     from hashbench.report.plots.style import Plot
-    from hashbench.results.query import Selection
+    from hashbench.results.query import RunFilter
     from hashbench.results.stored_run import StoredRun
 
 
 @with_options("wanted", run_filter)
 def report(
-    wanted: Selection,
+    wanted: RunFilter,
     results: Results = RESULTS,
     metric: MetricName = METRIC,
     output: Annotated[Path, typer.Option(metavar="FILE.html", help="Where to write the page.")] = Path(
@@ -55,7 +55,7 @@ def report(
     grids = {run.record.run_id: _retrieved(run, metric, data_root, lists, retrieval) for run in best}
     write_whole(output, html_page(selected, metric, grids).encode())
     for note in selected.notes:
-        say(note)
+        info(note)
     show(str(output))
 
 

@@ -21,11 +21,11 @@ from hashbench.cli.options import (
 )
 from hashbench.cli.output import print_json, show, timing_in_words
 from hashbench.errors import HashbenchError, UsageError
-from hashbench.runtime.console import say
+from hashbench.runtime.console import info, warn
 
 if TYPE_CHECKING:
     from hashbench.results.archive import Transferred
-    from hashbench.results.query import Selection
+    from hashbench.results.query import RunFilter
     from hashbench.results.record import Record
     from hashbench.results.stored_run import StoredRun, Unfinished
     from hashbench.results.verify import Checked
@@ -51,14 +51,14 @@ app = typer.Typer(
 @app.command("list")
 @with_options("wanted", run_filter)
 def list_runs(
-    wanted: Selection,
+    wanted: RunFilter,
     results: Results = RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """List all runs, older ones of the same settings, too."""
     runs, unfinished, notes = _find(results, wanted)
     for note in notes:
-        say(f"warning: {note}")
+        warn(f"{note}")
     if as_json:
         print_json(
             {
@@ -94,7 +94,7 @@ def show_run(
 @app.command()
 @with_options("wanted", run_filter)
 def verify(
-    wanted: Selection,
+    wanted: RunFilter,
     run: Annotated[
         list[str] | None,
         typer.Argument(metavar="[RUN]...", help="Run ids, their beginnings or hashes, or folders; else all."),
@@ -108,13 +108,13 @@ def verify(
     codes, by an older evaluator, and in records of older versions.
     """
     from hashbench.experiment.verify import verify_all
-    from hashbench.results.query import Selection, find_run
+    from hashbench.results.query import RunFilter, find_run
     from hashbench.runtime.progress import progress
 
     unreadable: list[str] = []
     if not run:
         runs, unreadable = _some(results, wanted)
-    elif wanted == Selection():
+    elif wanted == RunFilter():
         runs = [find_run(results, name) for name in run]
     else:
         raise UsageError("name runs, or choose them by options, not both")
@@ -134,7 +134,7 @@ def verify(
 @app.command("export")
 @with_options("wanted", run_filter)
 def export(
-    wanted: Selection,
+    wanted: RunFilter,
     destination: Annotated[
         Path, typer.Argument(metavar="DEST", help="A folder, or a new archive NAME.tar.gz.")
     ],
@@ -167,10 +167,10 @@ def import_(
     done = import_runs(source, results, verify_all)
     _show_transferred(done, results)
     if done.unverified:
-        say(f"{done.unverified:,} of them are not verified; `hashbench results verify` says why")
+        info(f"{done.unverified:,} of them are not verified; `hashbench results verify` says why")
 
 
-def _find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
+def _find(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
     """The runs that are asked for, by name; those without a record; notes on records that cannot be read."""
     from hashbench.results.query import find, matching
 
@@ -178,7 +178,7 @@ def _find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfin
     return sorted(matching(found, wanted), key=_order), unfinished, notes
 
 
-def _some(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[str]]:
+def _some(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[str]]:
     """The runs that are asked for, and notes on records that cannot be read; refuses if there is neither."""
     runs, _, notes = _find(results, wanted)
     if not runs and not notes:

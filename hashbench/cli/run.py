@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hashbench.cli.grid import Grid, carry_out, grid
 from hashbench.cli.options import AsJson, with_options
 from hashbench.cli.output import print_json, show, timing_in_words
-from hashbench.runtime.console import say
+from hashbench.runtime.console import info, is_main_process
 
 if TYPE_CHECKING:
     from hashbench.experiment.run import Run
@@ -19,15 +19,13 @@ RUNS_ABREAST = 3  # in a table, so that it fits a terminal of 80 columns
 @with_options("wanted", grid)
 def run(wanted: Grid, as_json: AsJson = False) -> None:
     """Train, encode, evaluate, and leave a record; commas make a grid."""
-    from hashbench import distributed
-
     device, execution = wanted.execution()
     planned = wanted.plan({name: [wanted.settings] for name in wanted.methods}, device)
     runs: list[Run] = []
     try:
         runs.extend(carry_out(planned, wanted.results, wanted.force, execution))
     finally:  # those that are done, too, if one fails
-        if not distributed.is_first():
+        if not is_main_process():
             pass
         elif as_json:
             print_json([{**done.record.model_dump(mode="json"), "folder": str(done.folder)} for done in runs])
@@ -84,5 +82,5 @@ def _print_runs(runs: list[Run]) -> None:
         show(table)
     for run in runs:
         for reason in run.record.health.reasons:
-            say(f"{run.record.run_id} COLLAPSED: {reason}")
+            info(f"{run.record.run_id} COLLAPSED: {reason}")
         show(str(run.folder))

@@ -20,11 +20,11 @@ from hashbench.cli.options import (
 )
 from hashbench.cli.output import print_json, say_unfinished, show, write_ablations, write_tables
 from hashbench.errors import UsageError
-from hashbench.runtime.console import say
+from hashbench.runtime.console import info
 
 if TYPE_CHECKING:
     from hashbench.report.compare import Comparison
-    from hashbench.results.query import Selection
+    from hashbench.results.query import RunFilter
     from hashbench.results.stored_run import StoredRun
 
 
@@ -38,7 +38,7 @@ TestName = Annotated[
 
 @with_options("wanted", run_filter)
 def table(
-    wanted: Selection,
+    wanted: RunFilter,
     results: Results = RESULTS,
     metric: MetricName = METRIC,
     form: TableFormat = "markdown",
@@ -63,7 +63,7 @@ def table(
         raise UsageError("--ablation goes with neither --bounds nor --published")
     selected = select(results, wanted, "" if ablation else metric)
     for note in selected.notes:
-        say(note)
+        info(note)
     if ablation:
         say_unfinished(selected)
         write_ablations(selected.runs, metric, form, test)
@@ -72,7 +72,7 @@ def table(
     kinds = {(run.record.dataset, run.record.bits) for run in selected.runs}
     if published and not any((figure.dataset, figure.bits) in kinds for figure in figures):
         known = ", ".join(dict.fromkeys(figure.dataset for figure in figures)) or "other methods"
-        say(f"no printed figures are of these datasets and code lengths; there are some of {known}")
+        info(f"no printed figures are of these datasets and code lengths; there are some of {known}")
     write_tables(
         form,
         lambda: [result_grid(selected, metric, bounds=bounds, published=figures, test=test)],

@@ -44,12 +44,12 @@ class Archive:
     unpacked: str | None = None
     size: str = ""
 
-    def there(self, root: Path) -> bool:
+    def exists(self, root: Path) -> bool:
         """Whether what is needed of it is below the data root; an empty folder is nothing."""
         result = root / (self.unpacked or self.path)
         return result.is_file() or (result.is_dir() and any(result.iterdir()))
 
-    def obtain(self, root: Path) -> Path:
+    def ensure(self, root: Path) -> Path:
         """Download and unpack what is not there yet; a file that was put there is checked.
 
         Args:
@@ -62,11 +62,11 @@ class Archive:
             HashbenchError: It cannot be had, or is not what it should be.
         """
         file, result = root / self.path, root / (self.unpacked or self.path)
-        if self.there(root):
+        if self.exists(root):
             return result
         try:
             with locked(root):
-                if not self.there(root):  # else another process got it meanwhile
+                if not self.exists(root):  # else another process got it meanwhile
                     self._obtain(file, result)
         except OSError as error:
             raise HashbenchError(f"cannot write into {root} ({error}); choose another --data-root") from error

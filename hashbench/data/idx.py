@@ -85,7 +85,7 @@ def read_idx_parts(
     arrays = []
     for (name, content_md5), archive in zip(md5.items(), downloads, strict=True):
         places = [folder / file for folder in folders for file in (name, f"{name}.gz")]
-        path = next(filter(Path.is_file, places), None) or archive.obtain(root)
+        path = next(filter(Path.is_file, places), None) or archive.ensure(root)
         arrays.append(read_idx(path, content_md5))
     train_images, train_labels, test_images, test_labels = arrays
     ids = [

@@ -16,7 +16,7 @@ from hashbench.runtime.progress import progress
 LIST_NAMES = ("train.txt", "test.txt", "database.txt")
 
 
-def obtain(name: str, plugin: DatasetPlugin, root: Path, protocol: str) -> Dataset:
+def ensure(name: str, plugin: DatasetPlugin, root: Path, protocol: str) -> Dataset:
     """Load a dataset, and download first what it lacks and may be downloaded.
 
     Args:
@@ -34,7 +34,7 @@ def obtain(name: str, plugin: DatasetPlugin, root: Path, protocol: str) -> Datas
         if not plugin.downloads:
             raise
     for archive in plugin.downloads:
-        archive.obtain(root)
+        archive.ensure(root)
     return read_dataset(name, plugin, protocol, root)
 
 

@@ -13,7 +13,13 @@ from torch import Tensor
 from hashbench import distributed
 from hashbench.codes import Codes, ProductCodes
 from hashbench.config import RunConfig
-from hashbench.encoding.features import BATCH_SIZE, TransformedImages, batches, evaluating, pooled_features
+from hashbench.encoding.features import (
+    BATCH_SIZE,
+    TransformedImages,
+    batches,
+    inference_mode,
+    pooled_features,
+)
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.images.image_sets import Images
 from hashbench.method.base import FeatureMethod, HashMethod
@@ -38,7 +44,7 @@ def encode(method: HashMethod, images: Images, config: RunConfig, *, workers: in
         HashbenchError: The method breaks its contract; see `check_encoder`.
     """
     values = _values(method, images, config, workers, task)
-    with _blamed(method):
+    with _as_method_error(method):
         return method.codes(values)
 
 
@@ -47,7 +53,7 @@ def encode_queries(
 ) -> Codes | NDArray[np.float32]:
     """As `encode`, but in the form that the method gives queries; see `HashMethod.query_codes`."""
     values = _values(method, images, config, workers, task)
-    with _blamed(method):
+    with _as_method_error(method):
         return method.query_codes(values)
 
 
@@ -62,14 +68,14 @@ def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None
     """
     probe = TransformedImages(images, config)
     batch = torch.stack([probe[index] for index in range(min(PROBE, len(images)))])
-    with evaluating(method, config):
+    with inference_mode(method, config):
         batch = batch.to(config.device, memory_format=torch.channels_last)
         values = method.encode(batch)
         others = {
             "order": method.encode(batch.flip(0)).flip(0),
             "size": torch.cat([method.encode(batch[i : i + 1]) for i in range(len(batch))]),
         }
-    with _blamed(method):
+    with _as_method_error(method):
         codes = method.codes(values)
         method.query_codes(values)
     if codes.bits != config.bits:
@@ -96,20 +102,20 @@ def _values(method: HashMethod, images: Images, config: RunConfig, workers: int,
     check_encoder(method, images, config)
 
     def values() -> Iterator[Tensor]:
-        own = distributed.share(len(images), BATCH_SIZE)
+        own = distributed.shard(len(images), BATCH_SIZE)
         if isinstance(method, FeatureMethod) and method.backbone.frozen:
             features = pooled_features(method.backbone, images, config, workers=workers, task=task)
             for batch in torch.split(features[own], BATCH_SIZE):
                 # A copy, since what is kept is not the method's to change.
                 yield method.encode_features(batch.to(config.device, copy=True))
         else:
-            part = images if distributed.count() == 1 else images.subset(np.arange(own.start, own.stop))
+            part = images if distributed.world_size() == 1 else images.subset(np.arange(own.start, own.stop))
             for batch in batches(part, config, workers=workers, task=task):
                 yield method.encode(batch)
 
-    with evaluating(method, config):
+    with inference_mode(method, config):
         own_values = [batch.cpu() for batch in values()]
-    found = torch.cat([batch for part in distributed.everyones(own_values) for batch in part])
+    found = torch.cat([batch for part in distributed.all_gather_object(own_values) for batch in part])
     if undefined := int(found.isnan().any(1).sum()):
         raise HashbenchError(
             f"{_name(method)}: {undefined} of {len(found)} images have the value NaN; mend encode"
@@ -118,7 +124,7 @@ def _values(method: HashMethod, images: Images, config: RunConfig, workers: int,
 
 
 @contextmanager
-def _blamed(method: HashMethod) -> Iterator[None]:
+def _as_method_error(method: HashMethod) -> Iterator[None]:
     """Values that are no codes are the method's fault, not the user's."""
     try:
         yield

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from hashbench.data.download import file_digest
-from hashbench.runtime.console import say
+from hashbench.runtime.console import warn
 from hashbench.runtime.files import SILENT_S, replacing, sync
 
 ROOM = 1 << 30
@@ -33,7 +33,7 @@ ROOM = 1 << 30
 _OWN = re.compile(r"([0-9a-f]{32})(?:\.json|-[0-9a-f]{16}\.npy|-[0-9a-f]{8}\.part)")
 
 
-class Facts(BaseModel):
+class FeatureMetadata(BaseModel):
     """What features are of, for people.
 
     Attributes:
@@ -63,11 +63,11 @@ class _Index(BaseModel):
     key: str
     sha256: str
     created: datetime
-    facts: Facts
+    facts: FeatureMetadata
 
 
 @dataclass(frozen=True)
-class Stored:
+class CacheEntry:
     """What is in the cache under one key.
 
     Attributes:
@@ -84,7 +84,7 @@ class Stored:
     size: int
     used: datetime
     created: datetime | None
-    facts: Facts | None
+    facts: FeatureMetadata | None
 
 
 def cache_folder() -> Path | None:
@@ -125,14 +125,16 @@ def load(folder: Path, key: str) -> NDArray[np.float32] | None:
         if features.shape != (found.facts.images, found.facts.dimensions):
             raise ValueError("its shape is not what its index says")
     except (OSError, ValueError):
-        say(f"warning: features in the cache are damaged ({index}); they are computed again")
+        warn(f"features in the cache are damaged ({index}); they are computed again")
         return None
     with suppress(OSError):  # of another user
         os.utime(index)
     return features
 
 
-def store(folder: Path, key: str, facts: Facts, rows: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+def store(
+    folder: Path, key: str, facts: FeatureMetadata, rows: Iterable[NDArray[np.float32]]
+) -> NDArray[np.float32]:
     """Write features as they come, whole or not at all; never more of them than `rows` gives is in memory.
 
     If two processes write the same features, the last one's stay, and both go on with their own.
@@ -184,7 +186,7 @@ def store(folder: Path, key: str, facts: Facts, rows: Iterable[NDArray[np.float3
     return features
 
 
-def stored(folder: Path) -> list[Stored]:
+def stored(folder: Path) -> list[CacheEntry]:
     """What is in the cache, the last used first; nothing, if there is no folder."""
     found = []
     for key, files in _own_files(folder).items():
@@ -193,7 +195,7 @@ def stored(folder: Path) -> list[Stored]:
         with suppress(OSError, ValueError):
             index = _Index.model_validate_json(first.read_bytes()) if first.suffix == ".json" else None
         found.append(
-            Stored(
+            CacheEntry(
                 key=key,
                 files=tuple(files),
                 size=sum(state.st_size for state in files.values()),
@@ -205,7 +207,7 @@ def stored(folder: Path) -> list[Stored]:
     return sorted(found, key=lambda one: one.used, reverse=True)
 
 
-def remove(one: Stored) -> None:
+def remove(one: CacheEntry) -> None:
     """Remove what is under a key. A process that uses it now goes on with it.
 
     Raises:

@@ -16,13 +16,13 @@ from torch.utils.data import Dataset
 from hashbench import distributed
 from hashbench.backbones import Backbone
 from hashbench.config import RunConfig
-from hashbench.encoding.feature_cache import Facts, cache_folder, load, store
+from hashbench.encoding.feature_cache import FeatureMetadata, cache_folder, load, store
 from hashbench.encoding.feature_keys import content_key, disk_key, has_versions, network_key
 from hashbench.images.batch_loader import BatchLoader
 from hashbench.images.image_sets import Images
 from hashbench.images.transforms import test_transform
 from hashbench.runtime import environment, preemption
-from hashbench.runtime.console import say
+from hashbench.runtime.console import warn
 from hashbench.runtime.progress import progress
 
 BATCH_SIZE = 128
@@ -65,7 +65,7 @@ def batches(images: Images, config: RunConfig, *, workers: int, task: str) -> It
 
 
 @contextmanager
-def evaluating(module: nn.Module, config: RunConfig) -> Iterator[None]:
+def inference_mode(module: nn.Module, config: RunConfig) -> Iterator[None]:
     """Evaluation mode, full precision and no gradients, on the run's device."""
     module.to(config.device).to(memory_format=torch.channels_last).eval()
     # TensorFloat-32, a GPU's default for convolutions, rounds by batch size.
@@ -97,21 +97,21 @@ def pooled_features(
     key = network_key(backbone, config)
     if images not in _kept or _kept[images][0] != key:
         _kept.pop(images, None)  # frees the memory first
-        own = distributed.share(len(images), BATCH_SIZE)
-        part = images if distributed.count() == 1 else images.subset(np.arange(own.start, own.stop))
-        parts = distributed.everyones(_own(key, backbone, part, config, workers, task))
+        own = distributed.shard(len(images), BATCH_SIZE)
+        part = images if distributed.world_size() == 1 else images.subset(np.arange(own.start, own.stop))
+        parts = distributed.all_gather_object(_local_shard(key, backbone, part, config, workers, task))
         _kept[images] = key, parts[0] if len(parts) == 1 else torch.cat(parts)
     return _kept[images][1]
 
 
-def _own(
+def _local_shard(
     network: str, backbone: Backbone, images: Images, config: RunConfig, workers: int, task: str
 ) -> Tensor:
     """The pooled features of this process's share of the images."""
     if not len(images):
         return torch.empty(0, backbone.feature_dim)
     compute = partial(_pooled, backbone, images, config, workers, task)
-    found = _by_disk(network, backbone, images, config, compute)
+    found = _load_or_compute(network, backbone, images, config, compute)
     return torch.cat([*compute()]) if found is None else torch.from_numpy(found)
 
 
@@ -119,12 +119,12 @@ def _pooled(
     backbone: Backbone, images: Images, config: RunConfig, workers: int, task: str
 ) -> Generator[Tensor, None, None]:
     """Pooled features batch by batch, float32 [B, F] on the CPU."""
-    with evaluating(backbone, config):
+    with inference_mode(backbone, config):
         for batch in batches(images, config, workers=workers, task=task):
             yield backbone.pooled(batch).float().cpu()
 
 
-def _by_disk(
+def _load_or_compute(
     network: str,
     backbone: Backbone,
     images: Images,
@@ -140,7 +140,7 @@ def _by_disk(
     found = load(folder, key)
     if found is not None:
         return found
-    facts = Facts(
+    facts = FeatureMetadata(
         backbone=config.backbone.name,
         image_size=config.images.size,
         images=len(images),
@@ -160,5 +160,5 @@ def _by_disk(
             return store(folder, key, facts, rows(pooled))
     except OSError as error:
         reason = error.strerror or error
-        say(f"warning: features cannot be kept in {folder} ({reason}); the run goes on without")
+        warn(f"features cannot be kept in {folder} ({reason}); the run goes on without")
         return None

@@ -33,7 +33,7 @@ from hashbench.evaluation.inputs import check_comparable, read_codes, read_label
 from hashbench.evaluation.result import Cutoffs, Denominator, Evaluation, NoRelevant, check_settings
 from hashbench.runtime.arguments import as_path, check_choice, check_type
 from hashbench.runtime.array_files import check_header
-from hashbench.runtime.console import say
+from hashbench.runtime.console import warn
 from hashbench.runtime.progress import progress
 from hashbench.runtime.walking import is_system_file
 
@@ -115,7 +115,7 @@ def _find(folder: Path, bits: int, classes: Labels) -> list[_Shard]:
         raise UsageError(f"{folder} is not a folder of shards")
     files = [path.name for ending in (_CODES, _LABELS) for path in folder.glob(f"*{ending}")]
     if skipped := sum(map(is_system_file, files)):
-        say(f"warning: {skipped:,} files ._* of the operating system in {folder} are skipped")
+        warn(f"{skipped:,} files ._* of the operating system in {folder} are skipped")
     codes, labels = (
         {name.removesuffix(ending) for name in files if name.endswith(ending) and not is_system_file(name)}
         for ending in (_CODES, _LABELS)

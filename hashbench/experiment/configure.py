@@ -14,7 +14,7 @@ from hashbench.method.base import HashMethod
 from hashbench.recipe import FLAGS, load_components, load_published_protocols, load_recipe, resolve
 from hashbench.results.record import PublishedProtocol
 from hashbench.runtime.device import resolve_precision
-from hashbench.training.dataloader import Order
+from hashbench.training.dataloader import EpochBatches
 
 
 def resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
@@ -129,5 +129,5 @@ def training_length(config: RunConfig, images: int) -> tuple[int, int]:
         config: A run.
         images: Number of training images.
     """
-    batches = Order(images, config).batches
+    batches = EpochBatches(images, config).batches
     return batches, batches * config.training.epochs

@@ -14,6 +14,7 @@ from hashbench.errors import UsageError
 from hashbench.experiment.run import identity, run_id, source_of
 from hashbench.results.folders import has_state, stopped_runs
 from hashbench.results.record import IDENTITY, STATES, THREADS, run_folder
+from hashbench.runtime.console import is_main_process
 from hashbench.runtime.json_files import read_json
 from hashbench.runtime.locking import LOCK, owned
 
@@ -30,7 +31,7 @@ def require_same_settings(planned: Sequence[tuple[RunConfig, Dataset]], results:
     Raises:
         UsageError: There is one with other settings, which are named.
     """
-    refusal = distributed.firsts(_refusal(planned, results) if distributed.is_first() else None)
+    refusal = distributed.broadcast_object(_refusal(planned, results) if is_main_process() else None)
     if refusal is not None:
         raise UsageError(refusal)
 

@@ -57,11 +57,11 @@ from hashbench.results.record import (
 )
 from hashbench.runtime import environment
 from hashbench.runtime.arguments import as_path
-from hashbench.runtime.console import say
+from hashbench.runtime.console import is_main_process, warn
 from hashbench.runtime.json_files import read_json
-from hashbench.runtime.torch_errors import ENCODE_LESS, explained
+from hashbench.runtime.torch_errors import ENCODE_LESS, translate_errors
 from hashbench.training.model_selection import BACKBONE
-from hashbench.training.trainer import DEFAULT, Execution, train
+from hashbench.training.trainer import DEFAULT, RunOptions, train
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def configure(
         settings: `KEY=VALUE` texts.
     """
     flags: dict[str, Any] = {"method": method, "bits": bits, "seed": seed}
-    flags |= {"device": device, "processes": distributed.count()}
+    flags |= {"device": device, "processes": distributed.world_size()}
     flags |= {"dataset": dataset.name, "protocol": dataset.protocol, "data": dict(dataset.options)}
     config = resolve_run(flags, settings)
     # What cannot be done is said now, and not when other runs of a grid have taken hours.
@@ -153,7 +153,7 @@ def run(
     results: Path,
     *,
     force: bool = False,
-    execution: Execution = DEFAULT,
+    execution: RunOptions = DEFAULT,
 ) -> Run:
     """Train, encode, evaluate and leave a record; do nothing if the record is there.
 
@@ -176,11 +176,11 @@ def run(
     source = source_of(config)
     identifier = run_id(config, dataset, source)
     folder = run_folder(results, config.dataset, config.protocol, config.method, config.bits, identifier)
-    if distributed.is_first():
+    if is_main_process():
         tidy(folder)
-    if distributed.firsts(folder.exists()) and not force:
+    if distributed.broadcast_object(folder.exists()) and not force:
         return Run(read_record(folder), folder, existed=True)
-    with explained(config, "a first look at the network", ENCODE_LESS):
+    with translate_errors(config, "a first look at the network", ENCODE_LESS):
         method = build_method(config)
         check_encoder(method, dataset.train, config)  # a fault should not wait for the end of the training
     images, looked_for, searched = hold_out(dataset, config)
@@ -190,7 +190,7 @@ def run(
     workers = execution.workers
     score = scorer(looked_for, searched, config, workers) if looked_for and searched else None
     with _shared_folder(folder, execution.resume) as partial:
-        if distributed.is_first():
+        if is_main_process():
             (partial / STARTED).write_text(json.dumps(changed), encoding="utf-8")
             (partial / STATES).mkdir(exist_ok=True)
             threads = _threads(partial, config.device)
@@ -198,17 +198,17 @@ def run(
             (partial / STATES / IDENTITY).write_text(json.dumps(which), encoding="utf-8")
         training = train(method, images, config, partial, execution, score)
         trained = time.monotonic()
-        with explained(config, f"encoding {BATCH_SIZE} images at once", ENCODE_LESS):
+        with translate_errors(config, f"encoding {BATCH_SIZE} images at once", ENCODE_LESS):
             query = encode_queries(method, dataset.query.images, config, workers=workers, task="queries")
             database = encode(method, dataset.database.images, config, workers=workers, task="database")
         encoded = time.monotonic()
-        with explained(config, "evaluation", "stop what else takes memory; --resume goes on here"):
+        with translate_errors(config, "evaluation", "stop what else takes memory; --resume goes on here"):
             evaluation = evaluate_together(
                 query, database, dataset.query.labels, dataset.database.labels, config
             )
         metrics = evaluation.to_dict()["metrics"]
         evaluated = time.monotonic()
-        if distributed.is_first():
+        if is_main_process():
             save_weights(partial / MODEL, method, config)
             save_codes(partial / CODES, query, database, dataset)
             curves(evaluation).to_csv(partial / CURVES, index=False)
@@ -264,14 +264,14 @@ def run(
 @contextmanager
 def _shared_folder(final: Path, resume: bool) -> Iterator[Path]:
     """The folder that the first process opens by `new_run_folder`, for all; they leave it together."""
-    if distributed.is_first():
+    if is_main_process():
         with new_run_folder(final, resume=resume) as partial:
-            distributed.firsts(partial)
+            distributed.broadcast_object(partial)
             yield partial
-        distributed.wait()
+        distributed.barrier()
     else:
-        yield distributed.firsts(final)
-        distributed.wait()
+        yield distributed.broadcast_object(final)
+        distributed.barrier()
 
 
 def build_method(config: RunConfig) -> HashMethod:
@@ -376,8 +376,8 @@ def _threads(folder: Path, device: str) -> list[int]:
     if before[-1:] == [now]:
         return before
     if device == "cpu":
-        say(
-            f"warning: the number of threads was {before[-1]} until the run was stopped and is {now} now, so "
+        warn(
+            f"the number of threads was {before[-1]} until the run was stopped and is {now} now, so "
             f"that its figures will be those of neither; OMP_NUM_THREADS={before[-1]} goes on as it began"
         )
     return [*before, now]

@@ -19,7 +19,7 @@ from hashbench.errors import UsageError
 from hashbench.evaluation import Evaluation, Labels, count_graded_pairs, count_pairs, evaluate
 from hashbench.images.image_sets import Images
 from hashbench.method.base import HashMethod
-from hashbench.runtime.torch_errors import ENCODE_LESS, explained
+from hashbench.runtime.torch_errors import ENCODE_LESS, translate_errors
 
 
 def hold_out(dataset: Dataset, config: RunConfig) -> tuple[Images, Split | None, Split | None]:
@@ -72,7 +72,7 @@ def scorer(query: Split, database: Split, config: RunConfig, workers: int) -> Ca
     """
 
     def score(method: HashMethod) -> float:
-        with explained(config, "looking at the mAP", ENCODE_LESS):
+        with translate_errors(config, "looking at the mAP", ENCODE_LESS):
             codes = (
                 encode_queries(method, query.images, config, workers=workers, task="validate"),
                 encode(method, database.images, config, workers=workers, task="validate"),
@@ -102,13 +102,15 @@ def evaluate_together(
         config: The run.
     """
     settings = config.evaluation.model_dump()
-    if distributed.count() == 1 or not (isinstance(query, BinaryCodes) and isinstance(database, BinaryCodes)):
+    if distributed.world_size() == 1 or not (
+        isinstance(query, BinaryCodes) and isinstance(database, BinaryCodes)
+    ):
         return evaluate(query, database, query_labels, database_labels, **settings, device=config.device)
-    own = distributed.share(len(database))
+    own = distributed.shard(len(database))
     pairs = query, database[own], Labels.from_array(query_labels), Labels.from_array(database_labels[own])
     graded = settings.pop("graded")
     counted: Any = None
     if own.start < own.stop:
         counted = count_graded_pairs(*pairs) if graded else count_pairs(*pairs, device=config.device)
-    counts = functools.reduce(operator.add, [part for part in distributed.everyones(counted) if part])
+    counts = functools.reduce(operator.add, [part for part in distributed.all_gather_object(counted) if part])
     return Evaluation(counts.counts, **settings, graded=counts) if graded else Evaluation(counts, **settings)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hashbench.config import RunConfig
-from hashbench.runtime.console import say
+from hashbench.runtime.console import warn
 
 
 class BatchLoader:
@@ -74,7 +74,7 @@ class BatchLoader:
 @functools.cache
 def _warn(reason: str) -> None:
     """Say once why worker processes are not used."""
-    say(
-        f"warning: worker processes cannot hand over images in /dev/shm ({reason}); this process loads them "
+    warn(
+        f"worker processes cannot hand over images in /dev/shm ({reason}); this process loads them "
         "itself, which is slower; give /dev/shm more room (docker run --shm-size=8g), or lower --workers"
     )

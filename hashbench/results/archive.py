@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from hashbench.errors import HashbenchError, UsageError, quoted, reason, unknown_name
 from hashbench.results.folders import new_run_folder, temporary_folder
-from hashbench.results.query import Selection, find
+from hashbench.results.query import RunFilter, find
 from hashbench.results.record import FILES, RECORD
 from hashbench.results.stored_run import StoredRun
 from hashbench.results.verify import OPTIONAL, Checked, check_files, place
@@ -104,7 +104,7 @@ def import_runs(source: Path, results: Path, verify: Verify) -> Transferred:
         results.mkdir(parents=True, exist_ok=True)
         with temporary_folder(results, ".import.") as folder:
             if source.is_dir():
-                runs, _, notes = find(source, Selection())
+                runs, _, notes = find(source, RunFilter())
                 _refuse(source, notes)
                 _move(runs, folder, shutil.copyfile)
             else:
@@ -121,7 +121,7 @@ def _sound_runs(folder: Path, source: Path, verify: Verify) -> tuple[list[Stored
     Returns:
         The runs, and how many of them could not be verified.
     """
-    runs, _, notes = find(folder, Selection())
+    runs, _, notes = find(folder, RunFilter())
     _refuse(source, [note.replace(f"{folder}/", "") for note in notes])
     if not runs:
         raise HashbenchError(f"{source} holds no runs; `hashbench results export` makes what can be imported")

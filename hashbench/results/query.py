@@ -18,7 +18,7 @@ _HIDDEN = "."  # starts the name of the folder of a run that has not ended
 
 
 @dataclass(frozen=True)
-class Selection:
+class RunFilter:
     """What a user asks for; an empty part asks for all.
 
     Attributes:
@@ -66,7 +66,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Selected:
+class FoundRuns:
     """What was found.
 
     Attributes:
@@ -82,7 +82,7 @@ class Selected:
     notes: list[str]
 
 
-def select(results: Path, wanted: Selection, metric: str = "") -> Selected:
+def select(results: Path, wanted: RunFilter, metric: str = "") -> FoundRuns:
     """Find the runs that are asked for. Only their `record.json` is read.
 
     Of several runs with the same configuration and seed, as after a change of the code, the newest counts.
@@ -100,7 +100,7 @@ def select(results: Path, wanted: Selection, metric: str = "") -> Selected:
     found, unfinished, notes = find(results, wanted)
     runs = matching(found, wanted)
     if not runs:
-        everything, others, _ = find(results, Selection())
+        everything, others, _ = find(results, RunFilter())
         why = (
             wanted.without_runs([*everything, *others])[:1]
             or [f"{run.run_id} has not ended" for run in unfinished[:1]]
@@ -117,10 +117,10 @@ def select(results: Path, wanted: Selection, metric: str = "") -> Selected:
     runs = sorted(runs, key=lambda run: _order(run, wanted))
     labels = dict.fromkeys(run.label for run in sorted(runs, key=lambda run: _row_order(run, wanted)))
     notes = [*(f"left out: {note}" for note in notes), *absent, *older, *lacking, *_mixed_code(runs)]
-    return Selected(runs, list(labels), unfinished, notes)
+    return FoundRuns(runs, list(labels), unfinished, notes)
 
 
-def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
+def find(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
     """All runs of the kinds that are asked for, by path; those that have not ended; notes.
 
     Of runs that have ended, `where`, `seeds` and `unchanged` are not looked at. Of the others, those of other
@@ -160,7 +160,7 @@ def find(results: Path, wanted: Selection) -> tuple[list[StoredRun], list[Unfini
     return runs, unfinished, notes
 
 
-def matching(runs: Sequence[StoredRun], wanted: Selection) -> list[StoredRun]:
+def matching(runs: Sequence[StoredRun], wanted: RunFilter) -> list[StoredRun]:
     """Those runs that have the seeds, the settings and the values that are asked for.
 
     Args:
@@ -287,13 +287,13 @@ def _identity(run: StoredRun | Unfinished) -> tuple[Any, ...]:
     return run.label, what.dataset, what.protocol, what.bits, what.seed
 
 
-def _order(run: StoredRun, wanted: Selection) -> tuple[Any, ...]:
+def _order(run: StoredRun, wanted: RunFilter) -> tuple[Any, ...]:
     record = run.record
     place = _place(record.dataset, wanted.datasets), _place(record.protocol, wanted.protocols)
     return (*place, _row_order(run, wanted), record.bits, record.seed)
 
 
-def _row_order(run: StoredRun, wanted: Selection) -> tuple[Any, ...]:
+def _row_order(run: StoredRun, wanted: RunFilter) -> tuple[Any, ...]:
     record = run.record
     return _place(record.method, wanted.methods), bool(record.changes), run.label
 

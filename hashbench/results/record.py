@@ -93,7 +93,7 @@ class Timing(_Part):
     """Share of the training's time in which it waited for images."""
 
 
-class Selected(_Part):
+class SelectedEpoch(_Part):
     """Which epoch's weights were taken, and by what."""
 
     name: str
@@ -164,7 +164,7 @@ class Record(_Part):
     components: dict[str, dict[str, Any]]
     files: dict[Short, Short] | None
     resumed: int = 0
-    selected: Selected | None = None
+    selected: SelectedEpoch | None = None
     recipe: Short | None = None
     """SHA-256 of the method's recipe, by which `changes` and `components` were found; None: it has none."""
     published_protocol: PublishedProtocol | None = None

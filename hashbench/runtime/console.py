@@ -10,15 +10,20 @@ from io import TextIOWrapper
 from hashbench.errors import printable
 
 
-def speaks() -> bool:
-    """Whether this process writes what concerns all: of several, as torchrun numbers them, the first does."""
-    return os.environ.get("RANK", "0") == "0"
+def is_main_process() -> bool:
+    """Return True in the process that writes messages and files: of several that torchrun started, the first."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
-def say(line: str) -> None:
-    """A message on standard error; of several processes the first speaks for all."""
-    if speaks():
+def info(line: str) -> None:
+    """Write a message to standard error, from the main process only."""
+    if is_main_process():
         write_line(f"hashbench: {line}")
+
+
+def warn(line: str) -> None:
+    """Write a warning to standard error, from the main process only."""
+    info(f"warning: {line}")
 
 
 def write_line(line: str) -> None:

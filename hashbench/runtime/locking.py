@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hashbench.runtime.console import say
+from hashbench.runtime.console import info
 
 try:
     import fcntl
@@ -87,7 +87,7 @@ def _wait_for(lock: int, folder: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        say(f"another process writes into {folder}; waiting for it")
+        info(f"another process writes into {folder}; waiting for it")
         fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError:  # a file system without locks; what is written is still whole or not there
         return

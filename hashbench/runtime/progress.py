@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from hashbench.runtime.console import speaks, write_line
+from hashbench.runtime.console import is_main_process, write_line
 
 EVERY_S = 15.0  # between the lines, where there is no terminal
 CHUNK = 256  # results of threads that wait in memory to be taken
@@ -49,7 +49,7 @@ def progress(task: str, total: int, unit: Literal["", "MB"] = "", done: int = 0)
     Yields:
         The function that reports steps.
     """
-    if not speaks():
+    if not is_main_process():
         yield lambda steps, note="": None
         return
     console = Console(stderr=True)

@@ -27,7 +27,7 @@ ENCODE_LESS = "lower the image size, or choose a smaller backbone"
 
 
 @contextmanager
-def explained(config: RunConfig, task: str, remedy: str) -> Iterator[None]:
+def translate_errors(config: RunConfig, task: str, remedy: str) -> Iterator[None]:
     """Turn failures of the machine into one line.
 
     Args:
@@ -59,9 +59,11 @@ def explained(config: RunConfig, task: str, remedy: str) -> Iterator[None]:
                 f"{task}: a process that loads images died ({message.splitlines()[0]}); it may lack memory "
                 "or room in /dev/shm; try fewer --workers, or --workers 0"
             ) from error
-        if distributed.count() > 1 and ("peer" in message or isinstance(error, torch.distributed.DistError)):
+        if distributed.world_size() > 1 and (
+            "peer" in message or isinstance(error, torch.distributed.DistError)
+        ):
             raise HashbenchError(
-                f"process {distributed.rank()} of {distributed.count()} lost the others; the one that failed "
+                f"process {distributed.rank()} of {distributed.world_size()} lost the others; the one that failed "
                 "says why"
             ) from error
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):

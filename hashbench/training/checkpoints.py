@@ -14,14 +14,14 @@ import torch
 
 from hashbench.data.download import file_digest
 from hashbench.errors import HashbenchError
-from hashbench.runtime.console import say
+from hashbench.runtime.console import warn
 from hashbench.runtime.files import sync
 
 KEPT = 2
 _NAME = re.compile(r"step(\d+)-([0-9a-f]{16})\.pt")
 
 
-def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
     """Save a state beside earlier ones, of which the last stays; a name has the hash of its file.
 
     A disk that is full costs the state and not the run: it is said, and earlier states stay.
@@ -47,21 +47,21 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> None:
         # Torch's writer raises an error of its own while it handles the one of the disk.
         cause = error if isinstance(error, OSError) else error.__context__
         reason = cause.strerror if isinstance(cause, OSError) else error
-        say(f"warning: the state of step {step} cannot be saved in {folder} ({reason}); the run goes on")
+        warn(f"the state of step {step} cannot be saved in {folder} ({reason}); the run goes on")
 
 
-def find_state(folder: Path) -> Path | None:
+def find_checkpoint(folder: Path) -> Path | None:
     """The file of the newest state that is whole, if there is one; what is damaged is said and removed."""
     for path in _states(folder):
         found = _NAME.fullmatch(path.name)
         if found and file_digest(path, "sha256").startswith(found[2]):
             return path
-        say(f"warning: {path} is damaged; going back to the state before it, if there is one")
+        warn(f"{path} is damaged; going back to the state before it, if there is one")
         path.unlink(missing_ok=True)  # else it would stay among the last two
     return None
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """A state, its tensors on the CPU.
 
     Raises:
@@ -83,7 +83,7 @@ def last_step(folder: Path) -> int | None:
     return next((int(name[1]) for name in names if name), None)
 
 
-def generators(cuda: bool) -> dict[str, Any]:
+def rng_state(cuda: bool) -> dict[str, Any]:
     """The states of all global random generators of this process."""
     kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
@@ -94,8 +94,8 @@ def generators(cuda: bool) -> dict[str, Any]:
     }
 
 
-def set_generators(states: dict[str, Any]) -> None:
-    """Put back what `generators` gave."""
+def set_rng_state(states: dict[str, Any]) -> None:
+    """Put back what `rng_state` gave."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002 - whoever draws from it should draw the same
     torch.set_rng_state(states["torch"])

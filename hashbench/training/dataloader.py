@@ -21,7 +21,7 @@ from hashbench.images.transforms import ViewTransform, square_transform
 Batch = tuple[Tensor, ...]
 
 
-class Order:
+class EpochBatches:
     """A new order of the images each epoch, cut into batches.
 
     If the last batch had a single image, that is left out: it has no contrast and no batch to normalize. Of
@@ -62,7 +62,9 @@ class ViewBatches:
     play a part. With `views.on_device` a batch is one tensor instead, the squares, uint8 [B, 3, H, W].
     """
 
-    def __init__(self, images: Images, order: Order, views: int, config: RunConfig, workers: int) -> None:
+    def __init__(
+        self, images: Images, order: EpochBatches, views: int, config: RunConfig, workers: int
+    ) -> None:
         """Start no process yet.
 
         Args:
@@ -73,7 +75,7 @@ class ViewBatches:
             workers: Processes that load images.
         """
         inputs: Dataset[Batch] = (
-            _Squares(images, config) if config.views.on_device else _Views(images, views, config)
+            _CroppedImages(images, config) if config.views.on_device else _Views(images, views, config)
         )
         self._order, self._size = order, len(images)
         self._loader = BatchLoader(inputs, config, workers, persistent=True)
@@ -81,7 +83,7 @@ class ViewBatches:
     def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
         """The batches of an epoch from number `first` on, on the CPU."""
         batches = [
-            (epoch * self._size + batch[distributed.share(len(batch))]).tolist()
+            (epoch * self._size + batch[distributed.shard(len(batch))]).tolist()
             for batch in self._order.epoch(epoch)[first:]
         ]
         for batch in self._loader.load(batches):
@@ -91,7 +93,7 @@ class ViewBatches:
 class FeatureBatches:
     """Batches of features that are computed already, the same for each view; whole in every process."""
 
-    def __init__(self, features: Tensor, order: Order, views: int) -> None:
+    def __init__(self, features: Tensor, order: EpochBatches, views: int) -> None:
         """Keep a reference to the features.
 
         Args:
@@ -122,7 +124,7 @@ class _Views(Dataset[Batch]):
             return self.transform.several(image, self.views)
 
 
-class _Squares(Dataset[Batch]):
+class _CroppedImages(Dataset[Batch]):
     """What the test transform shows of images, uint8 [3, size, size], to be augmented on the device."""
 
     def __init__(self, images: Images, config: RunConfig) -> None:

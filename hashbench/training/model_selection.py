@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hashbench.config import RunConfig
 from hashbench.method.base import HashMethod
-from hashbench.results.record import Selected
+from hashbench.results.record import SelectedEpoch
 
 Score = Callable[[HashMethod], float]
 BACKBONE = "backbone."
@@ -30,7 +30,7 @@ def load_trained_weights(method: HashMethod, weights: dict[str, Tensor]) -> None
     method.load_state_dict({**method.state_dict(), **weights})
 
 
-class Selection:
+class BestCheckpoint:
     """Looks at a method from time to time, and keeps the best weights.
 
     Attributes:
@@ -68,13 +68,15 @@ class Selection:
         """Whether there were as many looks without a better value as patience allows."""
         return self._config.patience is not None and self._since >= self._config.patience
 
-    def finish(self, method: HashMethod) -> Selected | None:
+    def finish(self, method: HashMethod) -> SelectedEpoch | None:
         """Give a method its best weights, if there was a look."""
         if not self._looks:
             return None
         load_trained_weights(method, self._weights)
         name = self._config.name
-        return Selected(name=name, metric=self.metric, value=self._best, epoch=self._epoch, looks=self._looks)
+        return SelectedEpoch(
+            name=name, metric=self.metric, value=self._best, epoch=self._epoch, looks=self._looks
+        )
 
     def state(self) -> dict[str, Any]:
         """What a stop must not lose."""

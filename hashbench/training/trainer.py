@@ -27,21 +27,21 @@ from hashbench.errors import HashbenchError
 from hashbench.images.gpu_transforms import DeviceViews
 from hashbench.images.image_sets import Images
 from hashbench.method.base import FeatureMethod, HashMethod, ShallowMethod
-from hashbench.results.record import LOG, STATES, TRACE, Selected
+from hashbench.results.record import LOG, STATES, TRACE, SelectedEpoch
 from hashbench.runtime import preemption
-from hashbench.runtime.console import say
+from hashbench.runtime.console import info, is_main_process
 from hashbench.runtime.progress import Advance, progress
-from hashbench.runtime.torch_errors import explained, stopped_loader
+from hashbench.runtime.torch_errors import stopped_loader, translate_errors
 from hashbench.training.checkpoints import (
-    find_state,
-    generators,
+    find_checkpoint,
     last_step,
-    load_state,
-    save_state,
-    set_generators,
+    load_checkpoint,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
 )
-from hashbench.training.dataloader import Batch, FeatureBatches, Order, ViewBatches
-from hashbench.training.model_selection import Score, Selection, load_trained_weights, trained_weights
+from hashbench.training.dataloader import Batch, EpochBatches, FeatureBatches, ViewBatches
+from hashbench.training.model_selection import BestCheckpoint, Score, load_trained_weights, trained_weights
 from hashbench.training.optim import create_optimizer, create_schedule
 from hashbench.training.throughput import Meter, peak_memory, profiler, reset_peak_memory
 
@@ -49,7 +49,7 @@ _PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # accele
 
 
 @dataclass(frozen=True)
-class Execution:
+class RunOptions:
     """How a run is carried out; changes no number.
 
     Attributes:
@@ -65,11 +65,11 @@ class Execution:
     profile: int = 0
 
 
-DEFAULT = Execution()
+DEFAULT = RunOptions()
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSummary:
     """What a training says of itself.
 
     Attributes:
@@ -86,7 +86,7 @@ class Training:
     images_per_second: float | None = None
     waiting: float | None = None
     resumed: int = 0
-    selected: Selected | None = None
+    selected: SelectedEpoch | None = None
 
 
 def train(
@@ -94,9 +94,9 @@ def train(
     images: Images,
     config: RunConfig,
     folder: Path,
-    execution: Execution = DEFAULT,
+    execution: RunOptions = DEFAULT,
     score: Score | None = None,
-) -> Training:
+) -> TrainingSummary:
     """Train a method in place.
 
     Args:
@@ -120,15 +120,15 @@ def train(
     reset_peak_memory(config.device)
     method.to(config.device)
     if isinstance(method, ShallowMethod):
-        with explained(config, f"fitting to {len(images):,} images", "choose a smaller backbone"):
+        with translate_errors(config, f"fitting to {len(images):,} images", "choose a smaller backbone"):
             training = _fit(method, images, config, folder / LOG, execution)
     else:
-        with explained(
+        with translate_errors(
             config,
             f"training with {config.training.batch_size} images a step",
             "lower --set batch_size=… (and raise accumulate=…), image size, or choose a smaller backbone",
         ):
-            training = _Descent(method, images, config, folder, execution, score).run()
+            training = Trainer(method, images, config, folder, execution, score).run()
     method.eval()
     return training
 
@@ -136,25 +136,27 @@ def train(
 def _seed(config: RunConfig) -> int:
     """Of the generators: that of the run in the first process, and others in the others."""
     sequence = np.random.SeedSequence([config.seed, distributed.rank()])
-    return config.seed if distributed.is_first() else int(sequence.generate_state(1)[0])
+    return config.seed if is_main_process() else int(sequence.generate_state(1)[0])
 
 
 def _fit(
-    method: ShallowMethod, images: Images, config: RunConfig, log: Path, execution: Execution
-) -> Training:
+    method: ShallowMethod, images: Images, config: RunConfig, log: Path, execution: RunOptions
+) -> TrainingSummary:
     if execution.profile:
-        say(f"{config.method} is fitted, and has no steps to profile")
+        info(f"{config.method} is fitted, and has no steps to profile")
     start = time.monotonic()
     features = pooled_features(method.backbone, images, config, workers=execution.workers, task="train")
     method.fit(features.to(config.device, copy=True))  # kept, and not the method's to change
-    load_trained_weights(method, distributed.firsts(trained_weights(method)))  # what it drew differs
+    load_trained_weights(
+        method, distributed.broadcast_object(trained_weights(method))
+    )  # what it drew differs
     seconds = round(time.monotonic() - start, 3)
-    if distributed.is_first():
+    if is_main_process():
         log.write_text(_log_line(images=len(images), seconds=seconds), encoding="utf-8")
-    return Training(seconds, peak_memory(config.device))
+    return TrainingSummary(seconds, peak_memory(config.device))
 
 
-class _Descent:
+class Trainer:
     """Stochastic gradient descent, in one of its forms, and where it stands."""
 
     def __init__(
@@ -163,7 +165,7 @@ class _Descent:
         images: Images,
         config: RunConfig,
         folder: Path,
-        execution: Execution,
+        execution: RunOptions,
         score: Score | None,
     ) -> None:
         self.method, self.config, self.folder, self.execution = method, config, folder, execution
@@ -172,7 +174,7 @@ class _Descent:
             isinstance(method, FeatureMethod) and method.backbone.constant and config.views == ViewConfig()
         )
         workers = execution.workers
-        self.order = Order(len(images), config)
+        self.order = EpochBatches(len(images), config)
         self.batches: FeatureBatches | ViewBatches
         if on_features:
             features = pooled_features(method.backbone, images, config, workers=workers, task="features")
@@ -182,7 +184,7 @@ class _Descent:
         # Heads on features are computed in full precision.
         precision = "float32" if on_features else config.training.precision
         # Accelerate keeps device and precision of the first run for the process; runs of a grid may differ.
-        AcceleratorState._reset_state(reset_partial_state=distributed.count() == 1)
+        AcceleratorState._reset_state(reset_partial_state=distributed.world_size() == 1)
         for name in ("GRADIENT_ACCUMULATION_STEPS", "DYNAMO_BACKEND"):  # of a user's `accelerate config`
             os.environ.pop(f"ACCELERATE_{name}", None)
         self.accelerator = Accelerator(
@@ -202,20 +204,20 @@ class _Descent:
         optimizer = create_optimizer(method, config.optimizer, config.device)
         self.schedule, self.moves_by_step = create_schedule(optimizer, config, self.order.batches)
         self.model, self.optimizer = self.accelerator.prepare(losses, optimizer)
-        self.selection = Selection(config, score)
+        self.selection = BestCheckpoint(config, score)
         self.meter = Meter()
         self.epoch = self.batch = self.step = self.resumed = 0
         self.stepping = self.look_due = False
         self.log: TextIO | None = None
 
-    def run(self) -> Training:
+    def run(self) -> TrainingSummary:
         """Train from where it stands to the end."""
         training = self.config.training
         state = self._last_state() if self.execution.resume else None
         total = training.epochs * self.order.batches
         if state is not None:
             self._restore(state)
-            say(f"going on from step {self.step} of {total}")
+            info(f"going on from step {self.step} of {total}")
         with ExitStack() as stack:
             self.log = self._open_log(stack, state)
             advance = stack.enter_context(progress("train", total, done=self.step))
@@ -232,14 +234,14 @@ class _Descent:
                         self._save_if_due()
                 except RuntimeError as error:
                     # Between steps there is a state to save, if no other process must have a part in it.
-                    if stopped_loader(error) and distributed.count() == 1 and not self._within_step:
+                    if stopped_loader(error) and distributed.world_size() == 1 and not self._within_step:
                         self._save()
                     raise
                 self._end_epoch()
                 self._save_if_due()
                 self._look()
             self._save()
-        return Training(
+        return TrainingSummary(
             self._seconds(),
             peak_memory(self.config.device),
             round(self.meter.images / self.meter.seconds, 2),
@@ -306,10 +308,10 @@ class _Descent:
         if self._within_step:
             return
         stop = preemption.requested()
-        due = distributed.is_first() and time.monotonic() - self.saved >= self.execution.save_every
-        if distributed.any_of(stop or due):
+        due = is_main_process() and time.monotonic() - self.saved >= self.execution.save_every
+        if distributed.any_rank(stop or due):
             self._save()
-            if distributed.any_of(stop):
+            if distributed.any_rank(stop):
                 raise preemption.stopped(self.step)
 
     @property
@@ -327,13 +329,13 @@ class _Descent:
         if not all(bool(tensor.isfinite().all()) for tensor in self.method.state_dict().values()):
             return  # the next step says so
         scaler = self.accelerator.scaler
-        random = distributed.everyones(generators(self.config.device == "cuda"))
-        if not distributed.is_first():
+        random = distributed.all_gather_object(rng_state(self.config.device == "cuda"))
+        if not is_main_process():
             return
         assert self.log is not None
         self.log.flush()
         os.fsync(self.log.fileno())  # a state never knows more of the log than the disk does
-        save_state(
+        save_checkpoint(
             self.folder / STATES,
             self.step,
             {
@@ -356,8 +358,10 @@ class _Descent:
 
     def _last_state(self) -> dict[str, Any] | None:
         """The newest state that is whole, which the first process finds."""
-        found = distributed.firsts(find_state(self.folder / STATES) if distributed.is_first() else None)
-        return load_state(found) if found is not None else None
+        found = distributed.broadcast_object(
+            find_checkpoint(self.folder / STATES) if is_main_process() else None
+        )
+        return load_checkpoint(found) if found is not None else None
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
@@ -370,11 +374,11 @@ class _Descent:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.selection.restore(state["selection"])
-        set_generators(state["random"][distributed.rank()])
+        set_rng_state(state["random"][distributed.rank()])
 
     def _open_log(self, stack: ExitStack, state: dict[str, Any] | None) -> TextIO | None:
         """The log, without what a run that was stopped wrote after its state; of the first process alone."""
-        if not distributed.is_first():
+        if not is_main_process():
             return None
         log = stack.enter_context((self.folder / LOG).open("a", encoding="utf-8"))
         length, written = 0 if state is None else state["log"], os.fstat(log.fileno()).st_size
@@ -388,7 +392,7 @@ class _Descent:
         return log
 
     def _profiler(self) -> profile | nullcontext[None]:
-        if not self.execution.profile or not distributed.is_first():
+        if not self.execution.profile or not is_main_process():
             return nullcontext()
         return profiler(self.execution.profile, self.config.device == "cuda", self.folder / TRACE)
 

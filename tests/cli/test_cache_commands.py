@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from conftest import Result
 
-from hashbench.encoding.feature_cache import Facts, store, stored
+from hashbench.encoding.feature_cache import FeatureMetadata, store, stored
 
 KEY = "0123456789abcdef" * 2
 OTHER = "fedcba9876543210" * 2
-FACTS = Facts(backbone="net", image_size=32, images=5, dimensions=3, device="cpu", versions={"torch": "2"})
+FACTS = FeatureMetadata(
+    backbone="net", image_size=32, images=5, dimensions=3, device="cpu", versions={"torch": "2"}
+)
 ROWS = np.random.RandomState(1).randn(5, 3).astype(np.float32)
 
 

@@ -317,9 +317,9 @@ def test_an_archive_is_obtained_once(server: str, tmp_path: Path, monkeypatch: p
     md5 = hashlib.md5(content).hexdigest()
     archive = Archive(f"{server}/file", md5, "cifar/batches.zip", "cifar/batches")
     root = tmp_path / "root"
-    assert archive.obtain(root) == root / "cifar/batches"
+    assert archive.ensure(root) == root / "cifar/batches"
     assert tree(root / "cifar/batches") == {"1": "one"}
-    assert archive.obtain(root) == root / "cifar/batches"
+    assert archive.ensure(root) == root / "cifar/batches"
     assert len(Handler.asked) == 1
 
 
@@ -329,10 +329,10 @@ def test_an_archive_that_is_there_is_not_fetched(tmp_path: Path) -> None:
     with pytest.raises(
         HashbenchError, match=rf"data\.zip has the MD5 \w+, not {MD5} as the file at .*; delete it"
     ):
-        Archive(absent, MD5, "data.zip", "data").obtain(tmp_path)
+        Archive(absent, MD5, "data.zip", "data").ensure(tmp_path)
     md5 = hashlib.md5(file.read_bytes()).hexdigest()
-    assert Archive(absent, md5, "data.zip", "data").obtain(tmp_path) == tmp_path / "data"
+    assert Archive(absent, md5, "data.zip", "data").ensure(tmp_path) == tmp_path / "data"
     assert tree(tmp_path / "data") == {"a.txt": "a"}
-    assert Archive(absent, md5, "data.zip").obtain(tmp_path) == file
+    assert Archive(absent, md5, "data.zip").ensure(tmp_path) == file
     with pytest.raises(HashbenchError, match=f"cannot download {absent}"):
-        Archive(absent, MD5, "other.zip", "other").obtain(tmp_path)
+        Archive(absent, MD5, "other.zip", "other").ensure(tmp_path)

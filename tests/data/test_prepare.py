@@ -17,7 +17,7 @@ from PIL import Image
 
 from hashbench.data.dataset import Dataset, DatasetPlugin, Split
 from hashbench.data.download import Archive
-from hashbench.data.prepare import export_lists, obtain
+from hashbench.data.prepare import ensure, export_lists
 from hashbench.data.protocol import Protocol
 from hashbench.errors import HashbenchError, MissingDataError, UsageError
 from hashbench.images.image_sets import ArrayImages, FileImages
@@ -68,17 +68,17 @@ def test_what_is_missing_is_downloaded_and_unpacked(
     archive = Archive(f"{site}/colours.zip", md5, "colours/colours.zip", "colours/images")
     monkeypatch.setattr(Colours, "downloads", (archive,))
     root = tmp_path / "data"
-    dataset = obtain("colours", Colours(), root, "all")
+    dataset = ensure("colours", Colours(), root, "all")
     assert dataset.query.images.ids == ("blue.png",)
     assert (root / "colours/colours.zip").is_file()
 
     (tmp_path / "site/colours.zip").unlink()  # what is there is not asked for again
-    assert obtain("colours", Colours(), root, "all").fingerprint == dataset.fingerprint
+    assert ensure("colours", Colours(), root, "all").fingerprint == dataset.fingerprint
 
 
 def test_what_may_not_be_downloaded_is_the_users(tmp_path: Path) -> None:
     with pytest.raises(HashbenchError, match="colours: no images"):
-        obtain("colours", Colours(), tmp_path, "all")
+        ensure("colours", Colours(), tmp_path, "all")
 
 
 @pytest.mark.parametrize("error", [HashbenchError("damaged"), UsageError("wrong option")])
@@ -91,7 +91,7 @@ def test_other_faults_start_no_download(
     monkeypatch.setattr(Colours, "load", load)
     monkeypatch.setattr(Colours, "downloads", (Archive("http://127.0.0.1:9/x.zip", "0" * 32, "x.zip", "x"),))
     with pytest.raises(type(error), match=str(error)):
-        obtain("colours", Colours(), tmp_path, "all")
+        ensure("colours", Colours(), tmp_path, "all")
 
 
 def in_memory() -> Dataset:

@@ -19,7 +19,7 @@ from hashbench import ArrayImages, Backbone, Images, create_backbone
 from hashbench.config import RunConfig
 from hashbench.data.packing import PackedImages
 from hashbench.encoding import feature_cache, feature_keys
-from hashbench.encoding.feature_cache import Facts, cache_folder, load, store, stored
+from hashbench.encoding.feature_cache import FeatureMetadata, cache_folder, load, store, stored
 from hashbench.encoding.feature_keys import content_key, has_versions
 from hashbench.encoding.features import pooled_features
 from hashbench.images.image_sets import FileImages
@@ -33,7 +33,9 @@ CONFIG = RunConfig(
     backbone={"name": "test_resnet", "pretrained": False}, images={"size": 32},
 )  # fmt: skip
 KEY = "0123456789abcdef" * 2
-FACTS = Facts(backbone="net", image_size=32, images=5, dimensions=3, device="cpu", versions={"torch": "2"})
+FACTS = FeatureMetadata(
+    backbone="net", image_size=32, images=5, dimensions=3, device="cpu", versions={"torch": "2"}
+)
 ROWS = np.random.RandomState(1).randn(5, 3).astype(np.float32)
 
 

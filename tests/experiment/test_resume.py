@@ -35,8 +35,8 @@ from hashbench.runtime import preemption
 from hashbench.runtime.locking import LOCK
 from hashbench.runtime.preemption import PreemptionError, stoppable
 from hashbench.training import trainer
-from hashbench.training.checkpoints import last_step, save_state
-from hashbench.training.trainer import Execution, Training, train
+from hashbench.training.checkpoints import last_step, save_checkpoint
+from hashbench.training.trainer import RunOptions, TrainingSummary, train
 
 IMAGES = ArrayImages(
     np.random.RandomState(0).randint(0, 256, (12, 32, 32, 3), dtype=np.uint8), [f"i{n}" for n in range(12)]
@@ -77,7 +77,7 @@ def _mean_weight(method: HashMethod) -> float:
 
 def trained(
     folder: Path, run: RunConfig, stop_at: int | None = None, workers: int = 0
-) -> tuple[HashMethod, Training]:
+) -> tuple[HashMethod, TrainingSummary]:
     """A method and its training, whose step `stop_at` from here, if any, has SIGTERM in its middle."""
     folder.mkdir(exist_ok=True)
     method = build_method(run)
@@ -92,7 +92,7 @@ def trained(
     setattr(method, name, disturbed)
     score = None if run.selection.name == "last" else _mean_weight
     with stoppable():
-        done = train(method, IMAGES, run, folder, Execution(workers=workers, resume=True), score)
+        done = train(method, IMAGES, run, folder, RunOptions(workers=workers, resume=True), score)
     return method, done
 
 
@@ -159,7 +159,7 @@ def test_a_stop_in_the_last_save_is_obeyed(tmp_path: Path, monkeypatch: pytest.M
     """A cluster that takes the machine back does not wait for the end of the run."""
 
     def stopped(*arguments: Any) -> None:
-        save_state(*arguments)
+        save_checkpoint(*arguments)
         terminate()
 
     monkeypatch.setattr(trainer, "save_state", stopped)
@@ -173,7 +173,7 @@ def test_a_loader_that_sigterm_ends_leaves_a_whole_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: bool
 ) -> None:
     """Torch says so at any time: between two steps, or when the weights have moved and the count has not."""
-    step, steps = trainer._Descent._step, count()
+    step, steps = trainer.Trainer._step, count()
 
     def disturbed(self: Any, *arguments: Any) -> None:
         fifth = next(steps) == 4
@@ -188,11 +188,11 @@ def test_a_loader_that_sigterm_ends_leaves_a_whole_state(
 
     run, one, other = config(), tmp_path / "one", tmp_path / "other"
     expected, _ = trained(one, run)
-    monkeypatch.setattr(trainer._Descent, "_step", disturbed)
+    monkeypatch.setattr(trainer.Trainer, "_step", disturbed)
     with pytest.raises(PreemptionError):
         trained(other, run)
     assert last_step(other / STATES) == (None if within else 4)
-    monkeypatch.setattr(trainer._Descent, "_step", step)
+    monkeypatch.setattr(trainer.Trainer, "_step", step)
     found, _ = trained(other, run)
     for (name, a), b in zip(expected.state_dict().items(), found.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
@@ -220,7 +220,7 @@ def test_sigterm_at_the_end_of_an_epoch_saves_before_the_look(tmp_path: Path) ->
         method.training_losses = disturbed  # type: ignore[method-assign]
         train(method, IMAGES, run, folder, score=look)
     assert saved_at == []
-    train(build_method(run), IMAGES, run, folder, Execution(resume=True), look)
+    train(build_method(run), IMAGES, run, folder, RunOptions(resume=True), look)
     assert saved_at == [3, 3, 3]  # the look of the first epoch is made up for
 
 
@@ -229,7 +229,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path: Path, monkeypatch: p
     expected, first = trained(tmp_path, run)
     before = log(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(trainer._Descent, "_step", None)
+        patched.setattr(trainer.Trainer, "_step", None)
         found, again = trained(tmp_path, run)
     for a, b in zip(expected.state_dict().values(), found.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -313,7 +313,7 @@ def test_a_log_ends_where_its_state_says(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_method_that_is_fitted_has_no_states(tmp_path: Path) -> None:
     run = config(method="itq", training={"freeze_backbone": True})
-    done = train(build_method(run), IMAGES, run, tmp_path, Execution(resume=True, save_every=0))
+    done = train(build_method(run), IMAGES, run, tmp_path, RunOptions(resume=True, save_every=0))
     assert done.resumed == 0
     assert [path.name for path in tmp_path.iterdir()] == [LOG]
 
@@ -578,14 +578,14 @@ def test_what_the_same_command_left_is_not_refused(tmp_path: Path, digits: Datas
 @pytest.fixture
 def stopped_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGHUP comes in the fourth step of all runs."""
-    step, steps = trainer._Descent._step, count()
+    step, steps = trainer.Trainer._step, count()
 
     def disturbed(self: Any, *arguments: Any) -> None:
         if next(steps) == 3:
             terminate(signal.SIGHUP)
         step(self, *arguments)
 
-    monkeypatch.setattr(trainer._Descent, "_step", disturbed)
+    monkeypatch.setattr(trainer.Trainer, "_step", disturbed)
 
 
 @hangup

@@ -11,7 +11,7 @@ from helpers.given_runs import given_run
 
 from hashbench import HashbenchError, UsageError
 from hashbench.report.aggregate import Column, cells, paired
-from hashbench.results.query import Selection, find_run, select
+from hashbench.results.query import RunFilter, find_run, select
 
 VALUES = (0.2, 0.4, 0.9)
 
@@ -27,7 +27,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def ids(results: Path, **wanted: Any) -> list[str]:
-    return [run.record.run_id.rstrip("-") for run in select(results, Selection(**wanted)).runs]
+    return [run.record.run_id.rstrip("-") for run in select(results, RunFilter(**wanted)).runs]
 
 
 def test_all_runs_come_by_dataset_method_bits_and_seed(results: Path) -> None:
@@ -54,11 +54,11 @@ def test_runs_are_chosen(results: Path, wanted: dict[str, Any], found: list[str]
 
 def test_what_is_not_there_is_said(results: Path) -> None:
     with pytest.raises(UsageError, match="has no such run"):
-        select(results, Selection(methods=["spq"]))
+        select(results, RunFilter(methods=["spq"]))
     with pytest.raises(UsageError, match=r"unknown key of a record 'epoch'; did you mean 'epochs'"):
-        select(results, Selection(where={"epoch": "3"}))
+        select(results, RunFilter(where={"epoch": "3"}))
     with pytest.raises(UsageError, match="is no folder; `hashbench run` makes it"):
-        select(results / "none", Selection())
+        select(results / "none", RunFilter())
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_values_are_asked_for_as_they_are_shown(tmp_path: Path, text: str, found
     key, _, value = text.partition("=")
     try:
         runs = select(
-            tmp_path, Selection(where={f"hyperparameters.changed.{key}" if key != "torch" else key: value})
+            tmp_path, RunFilter(where={f"hyperparameters.changed.{key}" if key != "torch" else key: value})
         ).runs
     except UsageError:
         runs = []
@@ -84,17 +84,17 @@ def test_values_are_asked_for_as_they_are_shown(tmp_path: Path, text: str, found
 
 
 def test_a_value_that_no_run_has_is_named(results: Path) -> None:
-    asked = Selection(methods=["wch", "wchh"], seeds=[0, 9], datasets=["digits"])
+    asked = RunFilter(methods=["wch", "wchh"], seeds=[0, 9], datasets=["digits"])
     assert select(results, asked).notes == ["no run has the method wchh", "no run has the seed 9"]
     with pytest.raises(
         UsageError, match="has no such run; no run has the dataset cifar10; `hashbench results`"
     ):
-        select(results, Selection(methods=["wch"], datasets=["cifar10"]))
+        select(results, RunFilter(methods=["wch"], datasets=["cifar10"]))
 
 
 def test_a_mean_over_versions_of_the_code_is_said(results: Path) -> None:
     given_run(results, "wch", VALUES, seed=2, source="1")
-    (note,) = select(results, Selection()).notes
+    (note,) = select(results, RunFilter()).notes
     assert note == ("the seeds of wch, digits@default, 16 bits were run by 2 versions of the source code")
 
 
@@ -120,11 +120,11 @@ def test_what_unfinished_runs_share_with_the_others_counts_too(results: Path) ->
     pending = folder / ".itq-coco-16bit-seed1-x.01234567"
     pending.mkdir()
     (pending / "started.json").write_text('{"training.epochs": 99}')
-    selected = select(results, Selection(datasets=["coco"]))
+    selected = select(results, RunFilter(datasets=["coco"]))
     assert selected.labels == ["itq (epochs=1)", "sh (epochs=1)"]
     assert [run.label for run in selected.unfinished] == ["itq (epochs=99)"]
     (pending / "started.json").write_text('{"training.epochs": 1}')
-    selected = select(results, Selection(datasets=["coco"]))
+    selected = select(results, RunFilter(datasets=["coco"]))
     assert selected.labels == ["itq", "sh"]
     assert [run.label for run in selected.unfinished] == ["itq"]
 
@@ -133,7 +133,7 @@ def test_a_record_that_says_too_little_is_left_out(results: Path) -> None:
     run = given_run(results, "sh", VALUES)
     path = run.folder / "record.json"
     path.write_text(path.read_text().replace('"denominator": "hits",', ""))
-    (note,) = select(results, Selection()).notes
+    (note,) = select(results, RunFilter()).notes
     assert "is not a record (config: Value error, evaluation lacks denominator)" in note
 
 
@@ -144,10 +144,10 @@ def test_records_of_version_1_are_not_taken_for_the_plain_recipe(tmp_path: Path)
     later = {"changes", "components", "evaluator", "files", "resumed", "selected"}
     later |= {"recipe", "published_protocol", "sha256"}
     path.write_text(json.dumps({key: value for key, value in old.items() if key not in later}))
-    (read,) = select(tmp_path, Selection()).runs
+    (read,) = select(tmp_path, RunFilter()).runs
     assert read.label == "wch (settings not recorded)"
     with pytest.raises(UsageError, match="no such run"):
-        select(tmp_path, Selection(unchanged=True))
+        select(tmp_path, RunFilter(unchanged=True))
 
 
 def test_labels_are_one_line_and_keep_letters(tmp_path: Path) -> None:
@@ -157,14 +157,14 @@ def test_labels_are_one_line_and_keep_letters(tmp_path: Path) -> None:
 
 def test_changed_settings_are_a_row_of_their_own(results: Path) -> None:
     given_run(results, "wch", VALUES, changes={"hyperparameters.balance": False, "images.size": 32})
-    labels = [run.label for run in select(results, Selection(methods=["wch"], bits=[16])).runs]
+    labels = [run.label for run in select(results, RunFilter(methods=["wch"], bits=[16])).runs]
     assert labels == ["wch", "wch", "wch (balance=false, images.size=32)"]
-    assert len(select(results, Selection(methods=["wch"], bits=[16], unchanged=True)).runs) == 2
+    assert len(select(results, RunFilter(methods=["wch"], bits=[16], unchanged=True)).runs) == 2
 
 
 def test_of_the_same_run_the_newest_counts_and_that_is_said(results: Path) -> None:
     given_run(results, "itq", (0.1,) * 3, dataset="coco", epochs=3, minutes=5, suffix="new")
-    selected = select(results, Selection(datasets=["coco"]))
+    selected = select(results, RunFilter(datasets=["coco"]))
     assert [run.record.run_id for run in selected.runs] == ["itq-coco-16bit-seed0-new"]
     assert selected.notes == [
         "itq-coco-16bit-seed0- is left out: itq-coco-16bit-seed0-new, of the same settings, is newer"
@@ -175,19 +175,19 @@ def test_unfinished_runs_are_found_and_those_that_were_done_again_are_not(result
     folder = results / "digits@default" / "wch" / "16bit"
     (folder / ".wch-digits-16bit-seed2-x.0123abcd").mkdir()
     (folder / ".wch-digits-16bit-seed0-.0123abcd").mkdir()  # its record is there: it was forced to run again
-    (run,) = select(results, Selection()).unfinished
+    (run,) = select(results, RunFilter()).unfinished
     assert (run.dataset, run.protocol, run.method, run.bits) == ("digits", "default", "wch", 16)
     assert run.run_id == "wch-digits-16bit-seed2-x"
-    assert select(results, Selection(bits=[32])).unfinished == []
-    assert select(results, Selection(seeds=[2, 0])).unfinished == [run]
-    assert select(results, Selection(seeds=[1])).unfinished == []
-    assert select(results, Selection(where={"epochs": "10"})).unfinished == []  # nobody knows
+    assert select(results, RunFilter(bits=[32])).unfinished == []
+    assert select(results, RunFilter(seeds=[2, 0])).unfinished == [run]
+    assert select(results, RunFilter(seeds=[1])).unfinished == []
+    assert select(results, RunFilter(where={"epochs": "10"})).unfinished == []  # nobody knows
 
 
 def test_a_broken_record_is_named_and_the_others_are_read(results: Path) -> None:
     path = next(results.glob("coco@default/itq/16bit/*/record.json"))
     path.write_text("{")
-    selected = select(results, Selection())
+    selected = select(results, RunFilter())
     assert len(selected.runs) == 4
     assert len(selected.notes) == 1
     assert str(path) in selected.notes[0]
@@ -243,27 +243,27 @@ def test_what_does_not_measure_the_same_is_refused(
     given_run(tmp_path, "itq", VALUES)
     given_run(tmp_path, "wch", VALUES, **other)
     with pytest.raises(UsageError, match=message):
-        cells(select(tmp_path, Selection()).runs, "mAP@all")
+        cells(select(tmp_path, RunFilter()).runs, "mAP@all")
 
 
 def test_other_datasets_may_differ(tmp_path: Path) -> None:
     given_run(tmp_path, "itq", VALUES)
     given_run(tmp_path, "wch", VALUES, dataset="coco", sha256="bb", denominator="relevant")
-    assert len(cells(select(tmp_path, Selection()).runs, "mAP@all")) == 2
+    assert len(cells(select(tmp_path, RunFilter()).runs, "mAP@all")) == 2
 
 
 def test_a_metric_that_a_run_lacks_is_named(tmp_path: Path) -> None:
     given_run(tmp_path, "itq", VALUES, metrics=["mAP@all", "mAP@1000"])
     given_run(tmp_path, "wch", VALUES, metrics=["mAP@all", "mAP@5000"])
     with pytest.raises(UsageError, match=r"wch-.* has no mAP@1000; it has mAP@all, mAP@5000"):
-        cells(select(tmp_path, Selection()).runs, "mAP@1000")
+        cells(select(tmp_path, RunFilter()).runs, "mAP@1000")
 
 
 def test_runs_that_differ_in_more_than_the_seed_have_no_mean(tmp_path: Path) -> None:
     given_run(tmp_path, "wch", VALUES)
     given_run(tmp_path, "wch", VALUES, seed=1, epochs=5)
     with pytest.raises(UsageError, match=r"differ in more than the seed \(training\.epochs: 10, 5\)"):
-        cells(select(tmp_path, Selection()).runs, "mAP@all")
+        cells(select(tmp_path, RunFilter()).runs, "mAP@all")
 
 
 def test_old_records_are_tested_by_their_codes(tmp_path: Path) -> None:

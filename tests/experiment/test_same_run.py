@@ -26,7 +26,7 @@ from hashbench.results.record import IDENTITY, STATES
 from hashbench.runtime import preemption
 from hashbench.runtime.preemption import PreemptionError, stoppable
 from hashbench.training import trainer
-from hashbench.training.trainer import Execution
+from hashbench.training.trainer import RunOptions
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_a_run_goes_on_with_other_threads_and_says_so(
     plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The number is kept beside what is compared, so that it is no other run."""
-    step, steps = trainer._Descent._step, count()
+    step, steps = trainer.Trainer._step, count()
 
     def stopped(self: Any, *arguments: Any) -> None:
         step(self, *arguments)
@@ -155,16 +155,16 @@ def test_a_run_goes_on_with_other_threads_and_says_so(
             monkeypatch.setattr(preemption, "requested", lambda: True)
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer._Descent, "_step", stopped)
+        patched.setattr(trainer.Trainer, "_step", stopped)
         with stoppable(), pytest.raises(PreemptionError):
-            run_toy(tmp_path, "short", execution=Execution(resume=True))
+            run_toy(tmp_path, "short", execution=RunOptions(resume=True))
     monkeypatch.undo()
     (identity,) = tmp_path.glob(f"toy@short/tiny/8bit/.*/{STATES}/{IDENTITY}")
     assert json.loads(identity.read_text())["threads"] == [1]
     torch.set_num_threads(2)
     try:
         capsys.readouterr()
-        done = run_toy(tmp_path, "short", execution=Execution(resume=True))
+        done = run_toy(tmp_path, "short", execution=RunOptions(resume=True))
     finally:
         torch.set_num_threads(1)
     assert done.record.resumed == 1

@@ -17,7 +17,7 @@ from helpers.fake_runs import make_run
 
 from hashbench.data.download import unpack
 from hashbench.results.archive import export_runs, import_runs
-from hashbench.results.query import Selection, find
+from hashbench.results.query import RunFilter, find
 
 FILES = {"x/a.txt": b"a" * 700, "x/deep/" + "n" * 120 + ".txt": b"b", "x/é.txt": b""}
 
@@ -66,7 +66,7 @@ def imported(archive: Path, content: bytes, packed: bool = False) -> bool:
     if failed:
         assert left == []
     else:
-        assert len(find(results, Selection())[0]) == 1
+        assert len(find(results, RunFilter())[0]) == 1
     shutil.rmtree(results)
     return failed
 

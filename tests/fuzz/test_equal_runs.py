@@ -18,7 +18,7 @@ from helpers.forked import call, few_digits, start, wait
 
 from hashbench.errors import HashbenchError
 from hashbench.results.folders import new_run_folder
-from hashbench.results.query import Selection, find
+from hashbench.results.query import RunFilter, find
 from hashbench.results.record import RECORD, STATES
 from hashbench.results.verify import check_files
 from hashbench.runtime import files
@@ -91,7 +91,7 @@ def stress(folder: Path, rounds: int) -> None:
             line for line in lines if re.search("error|warning(?!: digits@default: .* images, not)", line)
         ]
         assert wrong == [], round_
-        ((run,), unfinished, notes) = find(results, Selection())
+        ((run,), unfinished, notes) = find(results, RunFilter())
         assert (unfinished, notes, check_files(run).problems) == ([], [], [])
         assert [path.name for path in run.folder.parent.iterdir()] == [run.folder.name]
 

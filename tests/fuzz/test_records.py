@@ -22,7 +22,7 @@ from hashbench.report.tables.csv_tables import result_csv
 from hashbench.report.tables.published import read_published
 from hashbench.report.tables.result_table import result_grid
 from hashbench.report.tables.table import latex, markdown
-from hashbench.results.query import Selection, find, select
+from hashbench.results.query import RunFilter, find, select
 from hashbench.results.record import CODES, CURVES, LOG, QUERIES, RECORD, read_record
 from hashbench.results.stored_run import StoredRun, Unfinished
 from hashbench.results.verify import verify
@@ -56,7 +56,7 @@ def results(tmp_path: Path) -> Path:
 
 def reports(results: Path) -> None:
     """Make all reports that need no figure; what is left out is said in lines without control characters."""
-    selected = select(results, Selection(), METRIC)
+    selected = select(results, RunFilter(), METRIC)
     assert all(len(note) < 1000 for note in selected.notes)
     grid = result_grid(selected, METRIC, bounds=True)
     csv = result_csv(selected, METRIC)
@@ -69,7 +69,7 @@ def reports(results: Path) -> None:
 
 
 def figures(results: Path) -> None:
-    selected = select(results, Selection(), METRIC)
+    selected = select(results, RunFilter(), METRIC)
     for draw in (
         lambda: pr_plot(selected.runs),
         lambda: training_plot(selected.runs),
@@ -84,7 +84,7 @@ def read(results: Path, path: Path, content: bytes) -> bool:
     """Write a record and, if it is one, make all reports and verify it."""
     path.write_bytes(content)
     if refused(read_record, path.parent):
-        assert len(find(results, Selection())[2]) == 1
+        assert len(find(results, RunFilter())[2]) == 1
         return False
     refused(reports, results)
     check(path.parent)
@@ -181,5 +181,5 @@ def test_printed_figures(tmp_path: Path, tries: Tries) -> None:
     found = 0
     for damaged in mutations([content.encode()], tries(200, 10_000)):
         (tmp_path / "published/mine.csv").write_bytes(damaged)
-        found += refused(read_published, tmp_path / "runs", Selection())
+        found += refused(read_published, tmp_path / "runs", RunFilter())
     assert found

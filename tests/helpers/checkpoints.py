@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from hashbench.training.checkpoints import save_state
+from hashbench.training.checkpoints import save_checkpoint
 
 
 def saved(folder: Path, *steps: int) -> list[Path]:
     """The files of states of these steps, which hold their step."""
     for step in steps:
-        save_state(folder, step, {"step": step, "weights": torch.full((1000,), step)})
+        save_checkpoint(folder, step, {"step": step, "weights": torch.full((1000,), step)})
     return sorted(folder.iterdir())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hashbench import load_dataset, registry
 from hashbench.experiment import run
 from hashbench.experiment.run import Run
-from hashbench.training.trainer import DEFAULT, Execution
+from hashbench.training.trainer import DEFAULT, RunOptions
 
 PLUGIN = '''
 """Squares of four colours, and codes that tell the two views of each from those of the others."""
@@ -82,7 +82,7 @@ def toy_plugin(folder: Path) -> Iterator[Path]:
         registry._plugin_files[:] = before
 
 
-def run_toy(results: Path, protocol: str, *settings: str, execution: Execution = DEFAULT) -> Run:
+def run_toy(results: Path, protocol: str, *settings: str, execution: RunOptions = DEFAULT) -> Run:
     """Run the method on the dataset; the plugin must be registered."""
     dataset = load_dataset("toy", protocol)
     config = run.configure("tiny", dataset, bits=8, seed=0, device="cpu", settings=settings)

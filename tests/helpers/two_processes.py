@@ -19,6 +19,7 @@ from hashbench.config import RunConfig
 from hashbench.encoding.encode import encode
 from hashbench.experiment.run import build_method
 from hashbench.experiment.validation import evaluate_together
+from hashbench.runtime.console import is_main_process
 from hashbench.training.trainer import train
 
 # The rates at which they learn. A sign that rounding turns is a step of the loss; of WCH's codes many are
@@ -41,7 +42,7 @@ def config(method: str, **training: Any) -> RunConfig:
         bits=16,
         seed=0,
         device="cpu",
-        processes=distributed.count(),
+        processes=distributed.world_size(),
         backbone={"name": "test_resnet", "pretrained": False},
         images={"size": 32},
         views={"crop_scale": (0.5, 1.0), "horizontal_flip": 0.5},
@@ -58,7 +59,7 @@ def run(method: str, folder: Path, **training: Any) -> None:
     train(trained, IMAGES, settings, folder)
     query, database = (encode(trained, images, settings, workers=0, task="t") for images in (QUERIES, IMAGES))
     evaluation = evaluate_together(query, database, LABELS[:20], LABELS, settings)
-    if distributed.is_first():
+    if is_main_process():
         weights = {name: tensor.contiguous() for name, tensor in trained.state_dict().items()}
         save_file(weights, folder / "weights.safetensors")
         (folder / "figures.json").write_text(json.dumps(evaluation.to_dict()["metrics"]), encoding="utf-8")
@@ -66,7 +67,7 @@ def run(method: str, folder: Path, **training: Any) -> None:
 
 def main(folder: Path) -> None:
     """All runs of the test."""
-    distributed.join("cpu")
+    distributed.init_process_group("cpu")
     torch.set_num_threads(1)
     for method in (*METHODS, *FITTED):
         run(method, folder / method)

@@ -5,11 +5,11 @@ from functools import cache
 import pytest
 
 from hashbench import registry
-from hashbench.testing import CHECKS, Subject
+from hashbench.testing import CHECKS, MethodUnderTest
 
 METHODS = [entry.name for entry in registry.entries("method").values() if entry.origin == registry.BUILT_IN]
 
-subject = cache(Subject)  # what one method's checks share is made once
+subject = cache(MethodUnderTest)  # what one method's checks share is made once
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -19,7 +19,7 @@ from hashbench.recipe import load_components
 from hashbench.registry import entries
 from hashbench.report.tables.ablation_table import ablation_grid, ablations
 from hashbench.report.tables.table import latex, markdown
-from hashbench.training.trainer import Training
+from hashbench.training.trainer import TrainingSummary
 from hashbench_methods.wch import WCH
 
 FAST = [
@@ -175,7 +175,7 @@ def test_one_command_runs_the_grid_and_goes_on_where_it_was_stopped(
     command += ["--components", "mutual attention,balance term"]
     train, done = run.train, []
 
-    def stopped(*arguments: Any, **options: Any) -> Training:
+    def stopped(*arguments: Any, **options: Any) -> TrainingSummary:
         if len(done) == 2:
             raise HashbenchError("stopped")
         done.append(1)

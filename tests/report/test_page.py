@@ -14,7 +14,7 @@ from helpers.fake_runs import make_dataset, make_run
 from hashbench.evaluation import VERSION
 from hashbench.report.page import elements
 from hashbench.report.page import page as html_page
-from hashbench.report.tables.table import Entry, Grid, Head
+from hashbench.report.tables.table import ColumnHeader, Table, TableCell
 
 COMPONENTS = {"balance term": {"optimizer.lr": 0.5}}
 VOID = {"meta", "img", "br"}
@@ -207,7 +207,12 @@ def test_a_place_that_cannot_be_written(cli: Callable[..., Any], results: Path) 
 def test_sorting_in_a_browser(tmp_path: Path) -> None:
     """Press heads and read the rows back; a figure that is not there is last in either order."""
     rows = [("b", "0.5"), ("a", "0.45 ± 0.1"), ("d", "–"), ("c", "−0.7"), ("e", "1,000")]
-    grid = Grid("caption", "method", [Head("16 bits", "x")], [(name, [Entry(text)]) for name, text in rows])
+    grid = Table(
+        "caption",
+        "method",
+        [ColumnHeader("16 bits", "x")],
+        [(name, [TableCell(text)]) for name, text in rows],
+    )
     script = """
     const heads = document.querySelectorAll("th button"), found = [];
     const read = () => [...document.querySelectorAll("tbody th")].map((cell) => cell.textContent).join("");

@@ -25,7 +25,7 @@ from hashbench.report.plots.curve_plots import pr_plot, training_plot
 from hashbench.report.plots.metric_plots import bits_plot, speed_plot
 from hashbench.report.plots.retrieval import _spread, retrieval_plot
 from hashbench.report.plots.style import Plot, looks, style
-from hashbench.results.query import Selection, select
+from hashbench.results.query import RunFilter, select
 from hashbench.results.stored_run import StoredRun
 
 LONG = {"hyperparameters.mutual_attention": False, "hyperparameters.patch_weighting": False}
@@ -49,7 +49,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def runs_of(results: Path, **wanted: Any) -> list[StoredRun]:
-    return select(results, Selection(**wanted)).runs
+    return select(results, RunFilter(**wanted)).runs
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from hashbench.report.tables import published
 from hashbench.report.tables.csv_tables import csv_text
 from hashbench.report.tables.marks import mark
 from hashbench.report.tables.result_table import result_grid
-from hashbench.report.tables.table import Entry, Grid, Head, latex, markdown
-from hashbench.results.query import Selection, select
+from hashbench.report.tables.table import ColumnHeader, Table, TableCell, latex, markdown
+from hashbench.results.query import RunFilter, select
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LATIN = (0.1, 0.9) * 20  # mean 0.5
@@ -86,7 +86,7 @@ def test_csv_has_every_digit(cli: Callable[..., Any], results: Path) -> None:
 
 
 def test_marks(results: Path) -> None:
-    marks, _ = mark(cells(select(results, Selection()).runs, "mAP@all")).values()
+    marks, _ = mark(cells(select(results, RunFilter()).runs, "mAP@all")).values()
     assert {label: m.place for label, m in marks.items()} == {"wch": 1, "spq": 2, "itq": 0, "l_sh": 0}
     assert {label for label, m in marks.items() if m.level_with_best} == {"spq"}
     assert marks["wch"].from_best is None
@@ -214,7 +214,7 @@ def test_seeds_of_several_versions_of_the_code_are_marked(cli: Callable[..., Any
     assert rf"$\|$ {note}" in tex
     lines = csv.DictReader(io.StringIO(cli("table", "--bits", "16", "--format", "csv").out))
     assert {line["method"]: line["code_versions"] for line in lines}["sh"] == "2"
-    page = grid_table(result_grid(select(results, Selection()), "mAP@all"))
+    page = grid_table(result_grid(select(results, RunFilter()), "mAP@all"))
     assert "<sup>‖</sup>" in page
     assert f"‖ {note}" in page
 
@@ -345,7 +345,7 @@ def test_another_metric_has_no_tests_of_queries(cli: Callable[..., Any], tmp_pat
 @pytest.mark.parametrize("form", ["markdown", "latex"])
 def test_text_of_others_breaks_no_format(form: str) -> None:
     nasty = r"a|b & 50% of $x_1 \ {y} #~^ <z>"
-    grid = Grid(nasty, nasty, [Head(nasty, nasty)], [(nasty, [Entry(nasty, nasty, 1)])], [nasty])
+    grid = Table(nasty, nasty, [ColumnHeader(nasty, nasty)], [(nasty, [TableCell(nasty, nasty, 1)])], [nasty])
     if form == "markdown":
         lines = [line for line in markdown(grid).splitlines() if line.startswith("|")]
         assert [line.replace(r"\|", "").count("|") for line in lines] == [3, 3, 3]
@@ -422,7 +422,7 @@ def test_a_spreadsheet_takes_no_text_for_a_formula(cli: Callable[..., Any], resu
 
 
 def test_the_published_figures_that_come_along_are_sound() -> None:
-    figures = published.read_published(Path("none"), Selection())
+    figures = published.read_published(Path("none"), RunFilter())
     assert len(figures) == 147
     assert {figure.dataset for figure in figures} == {"cifar10", "nuswide", "coco"}
     keys = [(figure.method, figure.dataset, figure.bits, figure.source) for figure in figures]
@@ -449,4 +449,4 @@ def test_figures_of_the_user_are_read_too(cli: Callable[..., Any], results: Path
     assert "line 2: more columns than the head has" in cli("table", "--published").err
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(HashbenchError, match="cannot be read"):
-        published.read_published(results, Selection())
+        published.read_published(results, RunFilter())

@@ -14,7 +14,7 @@ from helpers.fake_runs import make_run
 
 from hashbench.errors import HashbenchError
 from hashbench.results.folders import new_run_folder, temporary_folder, tidy
-from hashbench.results.query import Selection, find, find_run
+from hashbench.results.query import RunFilter, find, find_run
 from hashbench.results.record import RECORD, STATES, read_record
 from hashbench.runtime import files, locking
 from hashbench.runtime.files import SILENT_S, put_back, replacing, set_aside, sync
@@ -141,7 +141,7 @@ def test_readers_always_find_a_record(tmp_path: Path, system: str) -> None:
         while not stop.is_set():
             try:
                 read_record(final)
-                runs, unfinished, notes = find(tmp_path, Selection())
+                runs, unfinished, notes = find(tmp_path, RunFilter())
                 assert ([run.folder for run in runs], unfinished, notes) == ([final], [], [])
                 assert find_run(tmp_path, final.name).folder == final
                 assert system == "renames" or (final / RECORD).is_file()
@@ -275,7 +275,7 @@ def test_a_run_that_was_set_aside_is_put_back(tmp_path: Path) -> None:
 def test_a_run_that_is_set_aside_is_read_there(tmp_path: Path) -> None:
     final = make_run(tmp_path).folder
     final.rename(set_aside(final))
-    ((run,), unfinished, notes) = find(tmp_path, Selection())
+    ((run,), unfinished, notes) = find(tmp_path, RunFilter())
     assert (run.record.run_id, run.folder, unfinished, notes) == (final.name, final, [], [])
 
 

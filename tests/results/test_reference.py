@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hashbench.results.query import Selection, find
+from hashbench.results.query import RunFilter, find
 from hashbench.results.verify import check_files
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
@@ -31,7 +31,7 @@ def test_a_table_is_what_its_command_makes(cli: Callable[..., Any], arguments: l
 
 
 def test_every_reference_record_is_sound() -> None:
-    runs, unfinished, notes = find(RECORDS, Selection())
+    runs, unfinished, notes = find(RECORDS, RunFilter())
     assert len(runs) >= 110
     assert (unfinished, notes) == ([], [])
     assert [(run.record.run_id, problem) for run in runs for problem in check_files(run).problems] == []

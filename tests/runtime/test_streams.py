@@ -16,7 +16,7 @@ from rich.table import Table
 from hashbench.cli import run
 from hashbench.cli.output import show, write_tables
 from hashbench.errors import HashbenchError
-from hashbench.runtime.console import say
+from hashbench.runtime.console import info
 from hashbench.runtime.preemption import PreemptionError
 from hashbench.runtime.progress import progress
 
@@ -47,13 +47,13 @@ def test_a_message_that_cannot_be_written_ends_nothing(
     monkeypatch: pytest.MonkeyPatch, stream: object
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
-    say("a message")
+    info("a message")
     with progress("work", 2) as advance:
         advance(2)
 
 
 def test_messages_hold_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
-    say("a name \x1b[2J\n\udc80 ± ü")
+    info("a name \x1b[2J\n\udc80 ± ü")
     assert capsys.readouterr().err == "hashbench: a name \\x1b[2J\\n\\udc80 ± ü\n"
     assert str(HashbenchError("a\x1b]0;title\x07 b\n\tc")) == "a\\x1b]0;title\\x07 b c"
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.fake_runs import make_run
 
-from hashbench.results.query import Selection, matching
+from hashbench.results.query import RunFilter, matching
 from hashbench.runtime.yaml_values import parse_yaml
 
 
@@ -129,4 +129,4 @@ def test_numbers_too_large_for_the_network_or_the_images(
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 2000, "2001-99-99", "&a [*a]"])
 def test_a_text_that_is_no_yaml_can_be_looked_for(tmp_path: Path, value: str) -> None:
     run = make_run(tmp_path)
-    assert matching([run], Selection(where={"created": value})) == []
+    assert matching([run], RunFilter(where={"created": value})) == []

@@ -17,12 +17,12 @@ from helpers.checkpoints import flip, saved
 from hashbench.data.download import file_digest
 from hashbench.errors import HashbenchError
 from hashbench.training.checkpoints import (
-    find_state,
-    generators,
+    find_checkpoint,
     last_step,
-    load_state,
-    save_state,
-    set_generators,
+    load_checkpoint,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
 )
 
 STATE: dict[str, Any] = {
@@ -38,8 +38,8 @@ STATE: dict[str, Any] = {
 
 
 def newest(folder: Path) -> dict[str, Any] | None:
-    found = find_state(folder)
-    return load_state(found) if found is not None else None
+    found = find_checkpoint(folder)
+    return load_checkpoint(found) if found is not None else None
 
 
 def step_of(state: dict[str, Any] | None) -> int | None:
@@ -61,7 +61,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 def test_a_state_reads_back_as_it_was_saved(tmp_path: Path) -> None:
-    save_state(tmp_path / "states", 12, STATE)
+    save_checkpoint(tmp_path / "states", 12, STATE)
     found = newest(tmp_path / "states")
     assert found is not None
     assert list(found) == list(STATE)
@@ -113,7 +113,7 @@ def test_states_after_damaged_ones_are_kept(tmp_path: Path) -> None:
         flip(path)
     assert newest(tmp_path) is None
     for step in (1, 2, 3):
-        save_state(tmp_path, step, {"step": step})
+        save_checkpoint(tmp_path, step, {"step": step})
         assert step_of(newest(tmp_path)) == step
     assert step_of(newest(tmp_path)) == 3
 
@@ -160,7 +160,7 @@ def test_a_state_without_room_costs_only_itself(
 ) -> None:
     before = saved(tmp_path, 1, 2)
     with room_for(size):
-        save_state(tmp_path, 3, {"step": 3, "weights": torch.zeros(100_000)})
+        save_checkpoint(tmp_path, 3, {"step": 3, "weights": torch.zeros(100_000)})
     (line,) = capsys.readouterr().err.splitlines()
     expected = f"the state of step 3 cannot be saved in {tmp_path} (File too large); the run goes on"
     assert line == f"hashbench: warning: {expected}"
@@ -178,17 +178,17 @@ def test_a_failure_at_any_moment_leaves_the_states_before(
     before = saved(tmp_path, 1, 2)
     target = {"write": (torch, "save"), "fsync": (os, "fsync"), "rename": (Path, "rename")}[name]
     monkeypatch.setattr(*target, fail)
-    save_state(tmp_path, 3, {"step": 3})
+    save_checkpoint(tmp_path, 3, {"step": 3})
     assert "of step 3 cannot be saved" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
     monkeypatch.undo()
-    save_state(tmp_path, 4, {"step": 4})
+    save_checkpoint(tmp_path, 4, {"step": 4})
     assert step_of(newest(tmp_path)) == 4
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "states").write_text("")
-    save_state(tmp_path / "states", 1, {})
+    save_checkpoint(tmp_path / "states", 1, {})
     assert "of step 1 cannot be saved" in capsys.readouterr().err
 
 
@@ -199,20 +199,20 @@ def draws() -> list[float]:
 
 def test_generators_go_on_where_they_were(tmp_path: Path) -> None:
     draws()  # of an odd number of Gaussians, so that one waits
-    save_state(tmp_path, 1, {"random": generators(cuda=False)})
+    save_checkpoint(tmp_path, 1, {"random": rng_state(cuda=False)})
     expected = draws()
     draws()
     state = newest(tmp_path)
     assert state is not None
-    set_generators(state["random"])
+    set_rng_state(state["random"])
     assert draws() == expected
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_generator_of_a_gpu_goes_on_too(tmp_path: Path) -> None:
-    save_state(tmp_path, 1, {"random": generators(cuda=True)})
+    save_checkpoint(tmp_path, 1, {"random": rng_state(cuda=True)})
     expected = torch.rand(3, device="cuda")
     state = newest(tmp_path)
     assert state is not None
-    set_generators(state["random"])
+    set_rng_state(state["random"])
     assert torch.equal(torch.rand(3, device="cuda"), expected)

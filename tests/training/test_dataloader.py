@@ -21,7 +21,7 @@ from hashbench.encoding import features
 from hashbench.images.batch_loader import BatchLoader
 from hashbench.images.transforms import test_transform as transform_of
 from hashbench.training import dataloader
-from hashbench.training.dataloader import FeatureBatches, Order, ViewBatches
+from hashbench.training.dataloader import EpochBatches, FeatureBatches, ViewBatches
 
 COUNT, SIZE = 11, 12
 IMAGES = ArrayImages(
@@ -45,7 +45,7 @@ def config(batch_size: int = 4, *, drop_last: bool = False, **settings: Any) -> 
 
 
 def loaded(run: RunConfig, workers: int = 0, views: int = 2) -> ViewBatches:
-    return ViewBatches(IMAGES, Order(COUNT, run), views, run, workers)
+    return ViewBatches(IMAGES, EpochBatches(COUNT, run), views, run, workers)
 
 
 def assert_same(one: list[tuple[Tensor, ...]], other: list[tuple[Tensor, ...]]) -> None:
@@ -67,9 +67,9 @@ def test_an_epoch_is_cut_into_batches(drop_last: bool, count: int) -> None:
             with pytest.raises(
                 UsageError, match=f"^{size} training images do not fill a batch of {batch_size}; "
             ):
-                Order(size, run)
+                EpochBatches(size, run)
             continue
-        order = Order(size, run)
+        order = EpochBatches(size, run)
         assert (order.batches, order.images) == (len(lengths), sum(lengths))
         batches = order.epoch(3)
         assert [len(batch) for batch in batches] == lengths
@@ -79,17 +79,17 @@ def test_an_epoch_is_cut_into_batches(drop_last: bool, count: int) -> None:
 
 
 def test_an_order_follows_seed_and_epoch() -> None:
-    order, other = Order(100, config(10)), Order(100, config(10, seed=1))
+    order, other = EpochBatches(100, config(10)), EpochBatches(100, config(10, seed=1))
     epochs = [np.concatenate(order.epoch(epoch)) for epoch in range(3)]
     epochs.append(np.concatenate(other.epoch(0)))
     for one, another in itertools.combinations(epochs, 2):
         assert sorted(one) == sorted(another) == list(range(100))
         assert (one == another).sum() < 10  # by chance one place
-    assert np.array_equal(epochs[1], np.concatenate(Order(100, config(10)).epoch(1)))
+    assert np.array_equal(epochs[1], np.concatenate(EpochBatches(100, config(10)).epoch(1)))
 
 
 def test_what_a_single_image_was_left_out_of_differs_by_epoch() -> None:
-    order = Order(COUNT, config(5))
+    order = EpochBatches(COUNT, config(5))
     assert order.images == 10
     left_out = [set(range(COUNT)) - set(np.concatenate(order.epoch(epoch)).tolist()) for epoch in range(8)]
     assert all(len(places) == 1 for places in left_out)
@@ -101,7 +101,7 @@ def test_a_batch_has_an_image_for_each_process() -> None:
         UsageError,
         match=r"^a batch of 2 has not one image for each of 3 processes; try a larger --set batch_size",
     ):
-        Order(12, config(2, processes=3))
+        EpochBatches(12, config(2, processes=3))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -122,7 +122,7 @@ def test_batches_are_the_same_from_wherever_an_epoch_starts(workers: int) -> Non
 
 def test_views_follow_seed_epoch_and_image_alone() -> None:
     def by_image(run: RunConfig, epoch: int) -> dict[int, tuple[Tensor, ...]]:
-        places = np.concatenate(Order(COUNT, run).epoch(epoch)).tolist()
+        places = np.concatenate(EpochBatches(COUNT, run).epoch(epoch)).tolist()
         rows = [torch.cat(view) for view in zip(*loaded(run).epoch(epoch, 0), strict=True)]
         return {place: tuple(view[row] for view in rows) for row, place in enumerate(places)}
 
@@ -141,7 +141,7 @@ def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     run = config(views={})
     everything = [batch for (batch,) in loaded(run, views=1).epoch(0, 1)]
     shares = []
-    monkeypatch.setattr(distributed, "count", lambda: 3)
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
     for rank in range(3):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         shares.append([batch for (batch,) in loaded(run, views=1).epoch(0, 1)])
@@ -156,7 +156,8 @@ def test_squares_are_what_the_test_transform_shows() -> None:
     )
     batches = list(loaded(run).epoch(0, 1))
     expected = [
-        torch.stack([transform_of(run.images)(IMAGES[i]) for i in b]) for b in Order(COUNT, run).epoch(0)
+        torch.stack([transform_of(run.images)(IMAGES[i]) for i in b])
+        for b in EpochBatches(COUNT, run).epoch(0)
     ]
     for (squares,), shown in zip(batches, expected[1:], strict=True):
         assert squares.dtype == torch.uint8
@@ -165,7 +166,7 @@ def test_squares_are_what_the_test_transform_shows() -> None:
 
 def test_features_come_in_the_same_order() -> None:
     kept = torch.arange(COUNT)[:, None] * torch.ones(1, 3)
-    order = Order(COUNT, config())
+    order = EpochBatches(COUNT, config())
     batches = list(FeatureBatches(kept, order, 2).epoch(5, 1))
     for (one, other), places in zip(batches, order.epoch(5)[1:], strict=True):
         assert one[:, 0].tolist() == places.tolist()
@@ -206,7 +207,7 @@ def test_without_shared_memory_this_process_loads(
     monkeypatch.setattr(Unshared, "error", error)
     run = config()
     images = Unshared(IMAGES._array, IMAGES.ids)
-    batches = ViewBatches(images, Order(COUNT, run), 2, run, workers=2)
+    batches = ViewBatches(images, EpochBatches(COUNT, run), 2, run, workers=2)
     for epoch, first in ((0, 0), (1, 1), (2, 0)):
         assert_same(list(batches.epoch(epoch, first)), list(loaded(run).epoch(epoch, first)))
     values = torch.cat(list(features.batches(images, run, workers=2, task="x")))
@@ -258,7 +259,7 @@ def mount_small_shared_memory() -> bool:
 def test_a_small_shared_memory() -> None:
     """As in a container, where Docker gives 64 MB."""
     images = ArrayImages(np.tile(IMAGES._array, (4, 1, 1, 1)), [str(n) for n in range(4 * COUNT)])
-    run, order = config(22), Order(4 * COUNT, config(22))
+    run, order = config(22), EpochBatches(4 * COUNT, config(22))
 
     def seen(workers: int) -> list[Tensor]:
         batches = ViewBatches(images, order, 2, run, workers)

@@ -27,7 +27,7 @@ from hashbench.experiment.run import configure
 from hashbench.images.image_sets import Images
 from hashbench.results.record import STATES, TRACE
 from hashbench.training.throughput import Meter
-from hashbench.training.trainer import DEFAULT, Execution, Training, train
+from hashbench.training.trainer import DEFAULT, RunOptions, TrainingSummary, train
 
 SIZE = 16
 PIXELS = np.random.RandomState(0).randint(0, 256, (20, SIZE, SIZE, 3), dtype=np.uint8)
@@ -99,7 +99,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def trained(folder: Path, count: int = 16, workers: int = 0, **changes: Any) -> Plain:
     method = Plain()
-    train(method, images(count), config(**changes), folder, Execution(workers=workers))
+    train(method, images(count), config(**changes), folder, RunOptions(workers=workers))
     return method
 
 
@@ -241,7 +241,7 @@ def test_views_of_more_than_a_square_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_trace_has_the_steps_that_were_asked_for(tmp_path: Path) -> None:
-    train(Plain(), images(20), config(), tmp_path, Execution(profile=2))
+    train(Plain(), images(20), config(), tmp_path, RunOptions(profile=2))
     with gzip.open(tmp_path / TRACE, "rt", encoding="utf-8") as file:
         events = json.load(file)["traceEvents"]
     names = {str(event.get("name")) for event in events}
@@ -296,7 +296,7 @@ def test_a_training_says_how_fast_it_went_and_on_what_it_waited(tmp_path: Path) 
 
     works = train(Failing(rest), images(10), run, tmp_path)
     for training in (waits, works):
-        assert isinstance(training, Training)
+        assert isinstance(training, TrainingSummary)
         assert training.images_per_second is not None
         assert 0 < 18 / training.images_per_second <= training.seconds + 0.01
         assert training.peak_memory > 2**20
@@ -359,7 +359,7 @@ def test_a_worker_that_dies_is_one_line_with_a_remedy(tmp_path: Path) -> None:
         r"try fewer --workers, or --workers 0$"
     )
     with pytest.raises(HashbenchError, match=message):
-        train(Plain(), killing, config(), tmp_path, Execution(workers=1))
+        train(Plain(), killing, config(), tmp_path, RunOptions(workers=1))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -370,7 +370,7 @@ def test_a_damaged_image_is_named(tmp_path: Path, workers: int) -> None:
     paths[5].write_bytes(b"<html>404</html>")
     damaged: Images = FileImages(paths, [path.name for path in paths])
     with pytest.raises(HashbenchError) as raised:
-        train(Plain(), damaged, config(), tmp_path, Execution(workers=workers))
+        train(Plain(), damaged, config(), tmp_path, RunOptions(workers=workers))
     assert str(raised.value) == f"{paths[5]} is a web page, not an image; download it again or take it out"
 
 
@@ -379,7 +379,7 @@ def test_a_damaged_image_is_named(tmp_path: Path, workers: int) -> None:
 def test_a_loss_that_is_not_finite_says_where_all_is(
     tmp_path: Path, value: float, named: str, states: bool
 ) -> None:
-    execution = Execution(save_every=0) if states else DEFAULT
+    execution = RunOptions(save_every=0) if states else DEFAULT
     with pytest.raises(HashbenchError) as raised:
         train(
             Failing(lambda loss: loss + value, step=5),

@@ -18,8 +18,8 @@ from hashbench.experiment import run as experiment
 from hashbench.experiment.validation import hold_out, scorer
 from hashbench.images.image_sets import Images
 from hashbench.images.transforms import test_transform as transform_of
-from hashbench.results.record import Selected
-from hashbench.training.trainer import Training, train
+from hashbench.results.record import SelectedEpoch
+from hashbench.training.trainer import TrainingSummary, train
 from hashbench_datasets import cifar10
 from hashbench_datasets.cifar10 import CIFAR10
 
@@ -82,7 +82,7 @@ def scored(*values: float) -> Callable[[HashMethod], float]:
 
 def trained(
     folder: Path, run: RunConfig, score: Callable[[HashMethod], float] | None = None
-) -> tuple[Plain, Training, list[dict[str, Any]]]:
+) -> tuple[Plain, TrainingSummary, list[dict[str, Any]]]:
     method = Plain()
     training = train(method, split(0, 16).images, run, folder, score=score)
     return method, training, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -102,7 +102,7 @@ def same(one: HashMethod, other: HashMethod) -> bool:
 def test_the_best_epochs_weights_are_the_result(tmp_path: Path, scores: tuple[float, ...], best: int) -> None:
     """Of equal ones the first; statistics of batch norm are weights, too, and a look changes nothing."""
     method, training, log = trained(tmp_path, config(), scored(*scores))
-    assert training.selected == Selected(
+    assert training.selected == SelectedEpoch(
         name="best-val", metric="validation mAP@5", value=max(scores), epoch=best, looks=3
     )
     assert [line["step"] for line in log if "loss" in line] == list(range(6))
@@ -272,7 +272,7 @@ def looks(folder: Path, metric: str) -> list[float]:
 def test_a_run_with_the_best_epoch_by_validation_images(cli: Callable[..., Any]) -> None:
     record, folder = run_of(cli, "--set=selection=best-val", "--set=selection.validation=300")
     values = looks(folder, "validation mAP@1000")
-    assert record.selected == Selected(
+    assert record.selected == SelectedEpoch(
         name="best-val",
         metric="validation mAP@1000",
         value=max(values),

@@ -26,7 +26,7 @@ from hashbench.experiment.run import build_method
 from hashbench.images.transforms import ViewTransform
 from hashbench.runtime.device import resolve_device, resolve_precision, resolve_workers
 from hashbench.training import dataloader
-from hashbench.training.trainer import Execution, train
+from hashbench.training.trainer import RunOptions, train
 
 IMAGES = ArrayImages(
     np.random.RandomState(0).randint(0, 256, (12, 32, 32, 3), dtype=np.uint8), [f"i{n}" for n in range(12)]
@@ -47,7 +47,7 @@ def config(**changes: Any) -> RunConfig:
 def trained(folder: Path, workers: int = 0, **changes: Any) -> tuple[HashMethod, list[dict[str, float]]]:
     run = config(**changes)
     method = build_method(run)
-    train(method, IMAGES, run, folder, Execution(workers=workers))
+    train(method, IMAGES, run, folder, RunOptions(workers=workers))
     return method, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
@@ -301,7 +301,7 @@ def test_a_gpu_trains_heads_and_fits(tmp_path: Path, name: str) -> None:
             backbone={"name": "test_efficientnet_ln"},
         )
         method = build_method(run)
-        train(method, IMAGES, run, tmp_path, Execution(workers=1))
+        train(method, IMAGES, run, tmp_path, RunOptions(workers=1))
         codes = encode(method, IMAGES, run, workers=0, task="t")
         assert (len(codes), codes.bits) == (12, 8)
         values = method.encode(torch.rand(2, 3, 32, 32, device="cuda"))

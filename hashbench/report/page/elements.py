@@ -12,7 +12,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from hashbench.report.plots.style import COLUMN, Plot
-from hashbench.report.tables.table import Entry, Grid
+from hashbench.report.tables.table import Table, TableCell
 
 _PIXELS = 130  # of a screen, to an inch of a figure for print
 _TYPES = {"svg": "image/svg+xml", "webp": "image/webp"}
@@ -42,7 +42,7 @@ def folded(summary: str, *content: str) -> str:
     return element("details", text("summary", summary), *content)
 
 
-def grid_table(grid: Grid) -> str:
+def grid_table(grid: Table) -> str:
     """A table that can be sorted by its columns, its caption before and its notes below it."""
     groups = []
     for name, heads in groupby(grid.heads, key=lambda head: head.group):
@@ -125,7 +125,7 @@ def _caption(content: str) -> str:
     return element("caption", text("span", content))  # the span stays in sight while the table scrolls
 
 
-def _cell(entry: Entry) -> str:
+def _cell(entry: TableCell) -> str:
     figure = text({1: "strong", 2: "u"}.get(entry.place, "span"), entry.text)
     rest = f" {text('small', entry.rest)}" if entry.rest else ""
     return element("td", figure, rest, text("sup", entry.marks) if entry.marks else "")

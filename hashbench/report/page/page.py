@@ -30,7 +30,7 @@ from hashbench.report.plots.style import Plot
 from hashbench.report.tables.ablation_table import ablation_grid, ablations
 from hashbench.report.tables.result_table import result_grid
 from hashbench.report.tables.table import NOTHING
-from hashbench.results.query import Selected
+from hashbench.results.query import FoundRuns
 from hashbench.results.stored_run import StoredRun
 
 _HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ Grids = Mapping[str, "Plot | str"]
 """By run id: what a run retrieves, or why that cannot be shown."""
 
 
-def html_page(selected: Selected, metric: str, grids: Grids) -> str:
+def html_page(selected: FoundRuns, metric: str, grids: Grids) -> str:
     """A page that needs no other file and no network.
 
     Args:
@@ -112,7 +112,7 @@ def _by_protocol(runs: Iterable[StoredRun]) -> dict[str, list[StoredRun]]:
     return groups
 
 
-def _warnings(selected: Selected) -> list[str]:
+def _warnings(selected: FoundRuns) -> list[str]:
     found = []
     for run in selected.runs:
         record = run.record
@@ -135,12 +135,12 @@ def _warnings(selected: Selected) -> list[str]:
     return found
 
 
-def _results(selected: Selected, whole: Sequence[StoredRun], metric: str) -> str:
+def _results(selected: FoundRuns, whole: Sequence[StoredRun], metric: str) -> str:
     parts = []
     for name, runs in _by_protocol(whole).items():
         labels = {run.label for run in runs}
         unfinished = [run for run in selected.unfinished if f"{run.dataset}@{run.protocol}" == name]
-        part = Selected(runs, [label for label in selected.labels if label in labels], unfinished, [])
+        part = FoundRuns(runs, [label for label in selected.labels if label in labels], unfinished, [])
         parts += [text("h3", name), grid_table(result_grid(part, metric, bounds=True))]
     return "".join(parts)
 

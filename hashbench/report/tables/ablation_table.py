@@ -9,7 +9,7 @@ from typing import Any
 from hashbench.report.aggregate import Cell, Column, cells, paired
 from hashbench.report.significance import Difference, PairedTest, paired_test
 from hashbench.report.tables.result_table import COLLAPSED, EXPLAINED, MIXED, UNTESTED, described, spread
-from hashbench.report.tables.table import Entry, Grid, Head, number, signed
+from hashbench.report.tables.table import ColumnHeader, Table, TableCell, number, signed
 from hashbench.results.stored_run import StoredRun, label_of
 
 _HAS = "✓"
@@ -73,7 +73,7 @@ def ablations(runs: Sequence[StoredRun], metric: str, test: PairedTest = "bootst
     return found
 
 
-def ablation_grid(ablation: Ablation) -> Grid:
+def ablation_grid(ablation: Ablation) -> Table:
     """The table of an ablation."""
     whole = ablation.variants[0].cell
     runs = [run for variant in ablation.variants for run in variant.cell.runs]
@@ -90,9 +90,9 @@ def ablation_grid(ablation: Ablation) -> Grid:
     rows, notes = [], []
     for variant in ablation.variants:
         cell, name = variant.cell, _name(variant, ablation)
-        has = [Entry(_HAS if part not in variant.without else "") for part in ablation.components]
+        has = [TableCell(_HAS if part not in variant.without else "") for part in ablation.components]
         marks = (COLLAPSED if cell.collapsed else "") + (MIXED if cell.code_versions > 1 else "")
-        figure = Entry(number(cell.mean), spread(cell), marks=marks)
+        figure = TableCell(number(cell.mean), spread(cell), marks=marks)
         rows.append((name, [*has, figure, _gain_entry(variant.gain)]))
         if cell.collapsed:
             seeds = ", ".join(map(str, cell.collapsed))
@@ -105,8 +105,8 @@ def ablation_grid(ablation: Ablation) -> Grid:
             notes.append(f"{name}: seed {', '.join(map(str, cell.seeds))}; {gain}.")
     reasons = dict.fromkeys(gain.untested for gain in gains if gain.untested)
     notes += [f"{UNTESTED} gain not tested: {reason}." for reason in reasons]
-    heads = [*map(Head, ablation.components), Head(whole.metric), Head("gain")]
-    return Grid(" ".join(sentences), "variant", heads, rows, notes)
+    heads = [*map(ColumnHeader, ablation.components), ColumnHeader(whole.metric), ColumnHeader("gain")]
+    return Table(" ".join(sentences), "variant", heads, rows, notes)
 
 
 def _where(run: StoredRun) -> tuple[Any, ...]:
@@ -159,10 +159,10 @@ def _name(variant: Variant, ablation: Ablation) -> str:
     return f"without {'all' if everything else ', '.join(variant.without)}"
 
 
-def _gain_entry(gain: Difference | None) -> Entry:
+def _gain_entry(gain: Difference | None) -> TableCell:
     if gain is None:
-        return Entry()
+        return TableCell()
     if gain.lowest is None or gain.highest is None:
-        return Entry(signed(gain.mean), marks=UNTESTED)
+        return TableCell(signed(gain.mean), marks=UNTESTED)
     p = f", p {gain.p:.4f}" if gain.test == "permutation" else ""
-    return Entry(signed(gain.mean), f"[{signed(gain.lowest)}, {signed(gain.highest)}]{p}")
+    return TableCell(signed(gain.mean), f"[{signed(gain.lowest)}, {signed(gain.highest)}]{p}")

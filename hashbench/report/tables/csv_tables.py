@@ -13,13 +13,13 @@ from hashbench.report.significance import Difference, PairedTest
 from hashbench.report.tables.ablation_table import Ablation
 from hashbench.report.tables.marks import mark
 from hashbench.report.tables.published import Published, published_columns
-from hashbench.results.query import Selected
+from hashbench.results.query import FoundRuns
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # begin one
 
 
 def result_csv(
-    selected: Selected,
+    selected: FoundRuns,
     metric: str,
     published: Sequence[Published] = (),
     test: PairedTest = "bootstrap",

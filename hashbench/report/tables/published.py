@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hashbench.errors import HashbenchError
 from hashbench.report.aggregate import Column
-from hashbench.report.tables.table import Entry, Head, number
-from hashbench.results.query import Selection
+from hashbench.report.tables.table import ColumnHeader, TableCell, number
+from hashbench.results.query import RunFilter
 
 _PACKAGE = Path(__file__).parents[2]
 # In an installed package; in a checkout.
@@ -36,7 +36,7 @@ class Published(BaseModel):
     note: str = ""
 
 
-def read_published(results: Path, wanted: Selection) -> list[Published]:
+def read_published(results: Path, wanted: RunFilter) -> list[Published]:
     """Figures that come with hashbench, and those of the folder `published` beside the user's records.
 
     Args:
@@ -59,23 +59,25 @@ def read_published(results: Path, wanted: Selection) -> list[Published]:
 
 def published_columns(
     figures: Sequence[Published], measured: Iterable[Column]
-) -> dict[Head, dict[str, Published]]:
+) -> dict[ColumnHeader, dict[str, Published]]:
     """Columns of printed figures by method: of the datasets and code lengths that were measured."""
     kinds = {(column.dataset, column.bits) for column in measured}
     wanted = [figure for figure in figures if (figure.dataset, figure.bits) in kinds]
     letters = {source: chr(ord("a") + place) for place, source in enumerate(_sources(wanted))}
-    columns: dict[Head, dict[str, Published]] = {}
+    columns: dict[ColumnHeader, dict[str, Published]] = {}
     for figure in sorted(wanted, key=lambda f: (f.dataset, letters[f.source], f.bits)):
         group = f"{figure.dataset}, printed [{letters[figure.source]}]"
-        columns.setdefault(Head(f"{figure.bits} bits", group, published=True), {})[figure.method] = figure
+        columns.setdefault(ColumnHeader(f"{figure.bits} bits", group, published=True), {})[figure.method] = (
+            figure
+        )
     return columns
 
 
 def with_published(
-    rows: Sequence[tuple[str, Sequence[Entry]]],
-    printed: Mapping[Head, Mapping[str, Published]],
+    rows: Sequence[tuple[str, Sequence[TableCell]]],
+    printed: Mapping[ColumnHeader, Mapping[str, Published]],
     measured: int,
-) -> list[tuple[str, list[Entry]]]:
+) -> list[tuple[str, list[TableCell]]]:
     """Rows with the printed figures of the same method, then rows of methods that were only printed.
 
     Args:
@@ -89,20 +91,20 @@ def with_published(
         (name, f"{name} ({f.venue} {f.year})") for name, f in methods.items() if name.casefold() not in known
     ]
 
-    def figures_of(method: str) -> list[Entry]:
+    def figures_of(method: str) -> list[TableCell]:
         found = [
             next((f for name, f in figures.items() if name.casefold() == method.casefold()), None)
             for figures in printed.values()
         ]
-        return [Entry(number(figure.map)) if figure else Entry() for figure in found]
+        return [TableCell(number(figure.map)) if figure else TableCell() for figure in found]
 
     return [
         *((label, [*entries, *figures_of(label)]) for label, entries in rows),
-        *((label, [*[Entry()] * measured, *figures_of(method)]) for method, label in only),
+        *((label, [*[TableCell()] * measured, *figures_of(method)]) for method, label in only),
     ]
 
 
-def published_notes(printed: Mapping[Head, Mapping[str, Published]]) -> list[str]:
+def published_notes(printed: Mapping[ColumnHeader, Mapping[str, Published]]) -> list[str]:
     """Where printed figures are from, and what is to be said of them."""
     figures = [figure for column in printed.values() for figure in column.values()]
     notes = [

@@ -9,8 +9,8 @@ from hashbench.report.aggregate import Cell, Column, cells, in_order
 from hashbench.report.significance import DESCRIBED, PairedTest
 from hashbench.report.tables.marks import Mark, mark
 from hashbench.report.tables.published import Published, published_columns, published_notes, with_published
-from hashbench.report.tables.table import Entry, Grid, Head, number
-from hashbench.results.query import Selected
+from hashbench.report.tables.table import ColumnHeader, Table, TableCell, number
+from hashbench.results.query import FoundRuns
 from hashbench.results.record import Record
 from hashbench.results.stored_run import StoredRun, Unfinished, common_changes, label_of
 
@@ -25,13 +25,13 @@ EXPLAINED = {
 
 
 def result_grid(
-    selected: Selected,
+    selected: FoundRuns,
     metric: str,
     *,
     bounds: bool = False,
     published: Sequence[Published] = (),
     test: PairedTest = "bootstrap",
-) -> Grid:
+) -> Table:
     """The table of results.
 
     Args:
@@ -53,10 +53,10 @@ def result_grid(
     usual = _usual_seeds(cell for rows in found.values() for cell in rows.values())
     labels = dict.fromkeys([*selected.labels, *(run.label for run in selected.unfinished)])
 
-    def entry(label: str, column: Column) -> Entry:
+    def entry(label: str, column: Column) -> TableCell:
         cell, unfinished = found.get(column, {}).get(label), (label, column) in pending
         if cell is None:
-            return Entry(marks=UNFINISHED if unfinished else "")
+            return TableCell(marks=UNFINISHED if unfinished else "")
         where = marks[column][label]
         signs = {
             LEVEL: where.level_with_best,
@@ -66,7 +66,7 @@ def result_grid(
             MIXED: cell.code_versions > 1,
             UNFINISHED: unfinished,
         }
-        return Entry(
+        return TableCell(
             number(cell.mean),
             spread(cell, bounds),
             where.place,
@@ -74,9 +74,9 @@ def result_grid(
         )
 
     rows = [(label, [entry(label, column) for column in columns]) for label in labels]
-    heads = [Head(f"{c.bits} bits", f"{c.dataset}@{c.protocol}") for c in columns]
+    heads = [ColumnHeader(f"{c.bits} bits", f"{c.dataset}@{c.protocol}") for c in columns]
     printed = published_columns(published, columns)
-    return Grid(
+    return Table(
         caption=_caption(selected, metric, usual, bounds),
         corner="method",
         heads=[*heads, *printed],
@@ -116,7 +116,7 @@ def described(metric: str, runs: Sequence[StoredRun], seeds: Sequence[int], seve
     return sentences
 
 
-def _caption(selected: Selected, metric: str, seeds: Sequence[int], bounds: bool) -> str:
+def _caption(selected: FoundRuns, metric: str, seeds: Sequence[int], bounds: bool) -> str:
     sentences = described(metric, selected.runs, seeds, "mean ± standard deviation over ")
     if bounds:
         sentences.append("In brackets what the unluckiest and the luckiest order of equal distances give.")

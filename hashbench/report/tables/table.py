@@ -21,7 +21,7 @@ _TEX = {
 
 
 @dataclass(frozen=True)
-class Head:
+class ColumnHeader:
     """The head of a column.
 
     Attributes:
@@ -36,7 +36,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableCell:
     """The content of a cell.
 
     Attributes:
@@ -53,7 +53,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Grid:
+class Table:
     """A table for readers.
 
     Attributes:
@@ -66,8 +66,8 @@ class Grid:
 
     caption: str
     corner: str
-    heads: Sequence[Head]
-    rows: Sequence[tuple[str, Sequence[Entry]]]
+    heads: Sequence[ColumnHeader]
+    rows: Sequence[tuple[str, Sequence[TableCell]]]
     notes: Sequence[str] = ()
 
 
@@ -81,7 +81,7 @@ def signed(value: float) -> str:
     return f"{value:+.{PLACES}f}".replace("-", "−")
 
 
-def markdown(grid: Grid) -> str:
+def markdown(grid: Table) -> str:
     """The table as markdown, which reads well in a terminal, too."""
     groups = {head.group for head in grid.heads if not head.published}
     heads = [_plain_head(head, len(groups) > 1) for head in grid.heads]
@@ -96,7 +96,7 @@ def markdown(grid: Grid) -> str:
     return "\n\n".join([grid.caption, table, *grid.notes]) + "\n"
 
 
-def latex(grids: Sequence[Grid]) -> str:
+def latex(grids: Sequence[Table]) -> str:
     r"""Tables as a LaTeX document, with booktabs.
 
     It compiles as it is. Into a paper, copy a `table`; or load the package `standalone` there, which skips
@@ -113,7 +113,7 @@ def latex(grids: Sequence[Grid]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain_head(head: Head, grouped: bool) -> str:
+def _plain_head(head: ColumnHeader, grouped: bool) -> str:
     return _plain(f"{head.group} {head.name}" if head.group and (grouped or head.published) else head.name)
 
 
@@ -122,16 +122,16 @@ def _plain(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-def _markdown_entry(entry: Entry) -> str:
+def _markdown_entry(entry: TableCell) -> str:
     text = {1: f"**{entry.text}**", 2: f"_{entry.text}_"}.get(entry.place, entry.text)
     return _plain(" ".join(part for part in (text, entry.rest, entry.marks) if part))
 
 
-def _tex_table(grid: Grid) -> list[str]:
+def _tex_table(grid: Table) -> list[str]:
     columns = "l" + "".join(
         # A wider gap sets off the figures of papers.
         ("@{\\hspace{2em}}" if head.published and not before.published else "") + "c"
-        for before, head in zip([Head(""), *grid.heads], grid.heads, strict=False)
+        for before, head in zip([ColumnHeader(""), *grid.heads], grid.heads, strict=False)
     )
     return [
         r"\begin{table}",
@@ -150,7 +150,7 @@ def _tex_table(grid: Grid) -> list[str]:
     ]
 
 
-def _tex_heads(grid: Grid) -> list[str]:
+def _tex_heads(grid: Table) -> list[str]:
     names = " & ".join([_tex(grid.corner), *(_tex_stack(head.name) for head in grid.heads)]) + r" \\"
     if not any(head.group for head in grid.heads):
         return [names]
@@ -176,7 +176,7 @@ def _tex(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in text)
 
 
-def _tex_entry(entry: Entry) -> str:
+def _tex_entry(entry: TableCell) -> str:
     text = _tex(entry.text)
     text = {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(entry.place, text)
     rest = rf" {{\scriptsize {_tex(entry.rest)}}}" if entry.rest else ""
