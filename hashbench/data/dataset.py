@@ -1,11 +1,10 @@
-"""What a dataset is: images to train on, queries, a database. A dataset plugin returns one."""
+"""Datasets: training images, queries and a database, and the plugins that load them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,14 @@ from numpy.typing import NDArray
 from hashbench.data.download import Archive
 from hashbench.data.options import DataOptions
 from hashbench.data.protocol import Overlaps, Protocol, fingerprint, overlaps
-from hashbench.errors import HashbenchError, UsageError, printable, quoted
+from hashbench.data.split_checks import checked_labels, common_class, unlabelled
+from hashbench.errors import HashbenchError, UsageError, printable
 from hashbench.images.image_sets import ArrayImages, FileImages, Images
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images with their labels: one part of a dataset.
+    """One part of a dataset: images with their labels.
 
     Attributes:
         images: The images.
@@ -34,36 +34,32 @@ class Split:
     labels: NDArray[Any]
 
     def subset(self, indices: NDArray[np.integer[Any]]) -> Split:
-        """The images at some positions, in the order given, with their labels.
-
-        Args:
-            indices: Positions, integers [m].
-        """
+        """Return the images at the given indices [m], in that order, with their labels."""
         return Split(self.images.subset(indices), self.labels[indices])
 
     def fingerprint(self) -> str:
-        """SHA-256 over ids and labels, as `hashbench.data.protocol.fingerprint` has it of three parts."""
+        """Return the SHA-256 of ids and labels: `protocol.fingerprint` with this split as all three parts."""
         part = self.images.ids, self.labels
         return fingerprint(part, part, part)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A dataset under one protocol. Make it with `from_splits`, which checks it.
+    """A dataset under one protocol. Create it with `from_splits`, which validates the parts.
 
     Attributes:
         name: Name of the dataset.
         protocol: Name of the protocol.
-        class_names: The name of each class, in the order of the label columns.
-        train: The images that methods learn from.
-        train_labels: Their labels, for checks and for lists; no method gets them.
-        query: The queries.
-        database: The images that are searched.
-        fingerprint: SHA-256 over ids and labels of all three parts; see `protocol.fingerprint`.
-        overlaps: How many images the parts share.
-        options: What was chosen about the dataset, as it is recorded.
+        class_names: Name of each class, in the order of the label columns.
+        train: Training images.
+        train_labels: Labels of the training images, for checks and list files; no method receives them.
+        query: Queries.
+        database: Images that are searched.
+        fingerprint: SHA-256 of the ids and labels of all three parts; see `protocol.fingerprint`.
+        overlaps: Number of images that the parts share.
+        options: Options of the dataset, as they are written to the record of a run.
         warnings: What a reader of the results should know, one sentence each.
-        validation: The protocol's own images to choose an epoch by, none of which is a query, if it has any.
+        validation: Images to select an epoch by, if the protocol defines them; none of them is a query.
     """
 
     name: str
@@ -93,73 +89,42 @@ class Dataset:
         options: DataOptions | None = None,
         warnings: Sequence[str] = (),
     ) -> Dataset:
-        """Check the three parts and make the dataset.
+        """Validate the parts and create the dataset.
 
         Args:
             name: Name of the dataset.
             protocol: Name of the protocol.
-            class_names: The name of each class, in the order of the label columns.
-            train: The images to learn from.
-            query: The queries.
-            database: The images to search.
-            validation: Images to choose an epoch by, where the protocol has its own.
-            options: What the user chose, from the plugin; None: the defaults.
-            warnings: What a reader of the results should know, beside what is found here.
+            class_names: Name of each class, in the order of the label columns.
+            train: Training images.
+            query: Queries.
+            database: Images to search.
+            validation: Images to select an epoch by, if the protocol defines them.
+            options: The plugin's options; None: the defaults.
+            warnings: What a reader of the results should know, in addition to what is found here.
 
         Raises:
-            HashbenchError: A part is empty, names an id twice, or its labels do not fit its images, the
-                classes or the labels of the other parts; or it has what the options forbid; or all queries
-                and database images have the only class.
+            HashbenchError: A part is empty or has an id twice, its labels do not fit its images, the classes
+                or the other parts, it has what the options forbid, or there is only one class.
         """
         options = options or DataOptions()
-        train = _checked(f"{name}: train", train, len(class_names))
-        query = _checked(f"{name}: query", query, len(class_names))
-        database = _checked(f"{name}: database", database, len(class_names))
+        train, query, database = (
+            _validate(f"{name}: {part}", split, class_names)
+            for part, split in (("train", train), ("query", query), ("database", database))
+        )
         if not train.labels.ndim == query.labels.ndim == database.labels.ndim:
-            raise HashbenchError(f"{name}: some parts have class ids as labels and some multi-hot rows")
-
-        found: list[str] = []
-        if options.leaks == "drop":
-            asked = set(query.images.ids)
-            leaking = np.array([image_id in asked for image_id in database.images.ids])
-            database = _without(leaking, database, f"{name}: database images that are also queries", found)
-        if options.unlabelled == "drop":
-            query = _without(unlabelled(query.labels), query, f"{name}: queries without a label", found)
-            database = _without(
-                unlabelled(database.labels), database, f"{name}: database images without a label", found
+            raise HashbenchError(
+                f"{name}: some parts have class ids and some multi-hot labels; use one kind for all"
             )
+        query, database, excluded = _apply_options(name, query, database, options)
         if validation is not None:
-            validation = _checked(f"{name}: validation", validation, len(class_names))
-            if validation.labels.ndim != query.labels.ndim:
-                raise HashbenchError(f"{name}: validation and query have labels of two kinds")
-            for what, part in (("queries", query), ("database images", database)):
-                if leaked := set(validation.images.ids) & set(part.images.ids):
-                    raise HashbenchError(
-                        f"{name}: {len(leaked):,} validation images are also {what}, such as "
-                        f"{min(leaked)!r}; take them out"
-                    )
-        if (common := _common_class(query.labels, database.labels)) is not None:
-            what = f"all queries and all database images have the class {class_names[common]!r}"
-            if len(class_names) == 1:
-                raise HashbenchError(
-                    f"{name}: {what}, the only one, so that any code would have mAP 1; expected two classes"
-                )
-            found.append(f"{what}, so that any code has mAP 1")
+            validation = _validate(f"{name}: validation", validation, class_names)
+            _require_separate_validation(name, validation, query, database)
         shared = overlaps(train.images.ids, query.images.ids, database.images.ids)
-        if shared.query_train:
-            found.append(
-                f"{shared.query_train:,} of {len(query.images):,} queries are also training images, "
-                "so results say little about unseen images"
-            )
-        for part, what, consequence in (
-            (query, "queries", "so nothing in the database is relevant to them"),
-            (database, "database images", "so they are relevant to no query"),
-        ):
-            if bare := int(unlabelled(part.labels).sum()):
-                counted = f"{bare:,} of {len(part.images):,} {what} have no label"
-                if options.unlabelled == "error":
-                    raise HashbenchError(f"{name}: {counted}; take them out, or choose unlabelled=drop")
-                found.append(f"{counted}, {consequence}")
+        found = [
+            *excluded,
+            *_describe_classes(name, query, database, class_names),
+            *_describe_parts(name, query, database, options, shared.query_train),
+        ]
         return cls(
             name=name,
             protocol=protocol,
@@ -168,57 +133,55 @@ class Dataset:
             train_labels=train.labels,
             query=query,
             database=database,
-            fingerprint=fingerprint(
-                (train.images.ids, train.labels),
-                (query.images.ids, query.labels),
-                (database.images.ids, database.labels),
-            ),
+            fingerprint=fingerprint(*((part.images.ids, part.labels) for part in (train, query, database))),
             overlaps=shared,
             options={
-                **options.model_dump(mode="json", exclude={"lists", "packed"}),  # of this machine
-                **_files(train.images, query.images, database.images),
+                # Paths and packed copies belong to this machine.
+                **options.model_dump(mode="json", exclude={"lists", "packed"}),
+                **_content_digest(train.images, query.images, database.images),
             },
-            warnings=tuple(map(printable, (*warnings, *found))),  # names of files may be anything
+            warnings=tuple(map(printable, (*warnings, *found))),  # they may contain names of files
             validation=validation,
         )
 
     def parts(self) -> dict[str, Split]:
-        """Train, query and database by name, all with labels."""
+        """Return train, query and database by name, with labels."""
         return {"train": Split(self.train, self.train_labels), "query": self.query, "database": self.database}
 
     def require_disjoint_queries(self) -> None:
-        """Refuse a dataset whose queries are also in the database, where each would find itself.
+        """Check that no query is also in the database, where it would retrieve itself.
 
         Raises:
             HashbenchError: At least one id is in both.
         """
         if not self.overlaps.query_database:
             return
-        stored = set(self.database.images.ids)
-        example = next(image_id for image_id in self.query.images.ids if image_id in stored)
+        database_ids = set(self.database.images.ids)
+        example = next(image_id for image_id in self.query.images.ids if image_id in database_ids)
         raise HashbenchError(
             f"{self.name}: {self.overlaps.query_database:,} of {len(self.query.images):,} queries are also "
-            f"in the database, such as {example!r}; use a split that keeps them apart, take them out of the "
-            "database by --data leaks=drop, or pass --allow-overlap to evaluate it as it is"
+            f"in the database, such as {example!r}; use a split without this overlap, remove them from the "
+            "database with --data leaks=drop, or pass --allow-overlap to evaluate the split unchanged"
         )
 
 
 ColumnOrders = Mapping[int, Mapping[str, Sequence[str]]]
-"""By number of classes: the orders that label columns have in published lists, by name, each the names of the
-classes; the first is that of the dataset."""
+"""Orders of the label columns in published lists: number of classes -> name of the order -> class names.
+
+The first order is the one of the dataset."""
 
 
 @dataclass(frozen=True)
 class About:
-    """Where a dataset is from, for `hashbench data info`.
+    """Information about a dataset for `hashbench data info`.
 
     Attributes:
-        licence: Who may do what with it.
-        source: Where it is published.
-        size: Of all files.
+        licence: Licence of the images and labels.
+        source: Where the dataset is published.
+        size: Total size of the files.
         layout: Folders and files below the data root, one text each.
-        notes: What to know before numbers are compared, one sentence each.
-        by_hand: What only the user can get, and where it goes; empty if all can be downloaded.
+        notes: What to know before comparing results, one sentence each.
+        by_hand: What the user must get manually and where to put it; empty if everything can be downloaded.
     """
 
     licence: str = ""
@@ -230,19 +193,19 @@ class About:
 
 
 class DatasetPlugin(ABC):
-    """Makes a dataset; the registry names a class of this kind.
+    """Base class of dataset plugins; a name in the registry refers to a subclass.
 
     Attributes:
-        protocols: The ways to split it, by name; the first is the default.
-        about: Where it is from.
-        downloads: What `hashbench data prepare` fetches.
-        column_orders: What label columns of list files mean.
-        needs_root: Whether `load` reads anything below the folder of the data.
-        options: What the user chose.
+        protocols: The protocols by name; the first is the default.
+        about: Information for `hashbench data info`.
+        downloads: Archives that `hashbench data prepare` fetches.
+        column_orders: Orders of the label columns of list files.
+        needs_root: True if `load` reads files below the data root.
+        options: The options that the user chose.
     """
 
     Options: ClassVar[type[DataOptions]] = DataOptions
-    """The options that the dataset has; more than those of `DataOptions`, if it needs them."""
+    """Class of the options; a subclass of `DataOptions` if the dataset has options of its own."""
 
     protocols: ClassVar[Mapping[str, Protocol]]
     about: ClassVar[About] = About()
@@ -251,113 +214,122 @@ class DatasetPlugin(ABC):
     needs_root: ClassVar[bool] = True
 
     def __init__(self, options: DataOptions | None = None) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
-            options: Of the type `Options`; None: the defaults.
+            options: An instance of `Options`; None: the defaults.
         """
         self.options = options or self.Options()
 
     @abstractmethod
     def load(self, root: Path, protocol: str) -> Dataset:
-        """Read the dataset.
+        """Load the dataset.
 
         Args:
-            root: The folder that holds the data of all datasets; it may not exist yet.
+            root: The data root, the folder with the data of all datasets; it may not exist yet.
             protocol: A key of `protocols`.
 
         Raises:
-            HashbenchError: The data is absent or damaged; the message says what to do.
+            HashbenchError: The data is missing or damaged; the message says what to do.
         """
 
 
 def default_root() -> Path:
-    """Return the folder of the data where the user names none.
-
-    It is `$HASHBENCH_DATA`, else `~/.cache/hashbench/data`.
+    """Return the default data root: `$HASHBENCH_DATA` if it is set, else `~/.cache/hashbench/data`.
 
     Raises:
-        UsageError: There is no home folder, as in a container whose user has no entry in /etc/passwd.
+        UsageError: The user has no home folder, for example in a container.
     """
-    named = os.environ.get("HASHBENCH_DATA", "").strip()  # one that is empty counts as unset
+    configured = os.environ.get("HASHBENCH_DATA", "").strip()
     try:
-        return Path(named or "~/.cache/hashbench/data").expanduser()
+        return Path(configured or "~/.cache/hashbench/data").expanduser()
     except RuntimeError:
         raise UsageError(
-            "this user has no home folder; name the folder of the data by --data-root DIR or $HASHBENCH_DATA"
+            "this user has no home folder; set the data root with --data-root DIR or $HASHBENCH_DATA"
         ) from None
 
 
-def unlabelled(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which images have no label at all [n]; class ids always are one."""
-    if labels.ndim == 1:
-        return np.zeros(len(labels), np.bool_)
-    return np.asarray(labels.sum(axis=1) == 0)
+def _validate(part: str, split: Split, class_names: Sequence[str]) -> Split:
+    return Split(split.images, checked_labels(part, split.images.ids, split.labels, len(class_names)))
 
 
-def _files(*parts: Images) -> dict[str, str]:
-    """A digest of what the images are: names and sizes of files, which are not read; pixels in memory."""
+def _apply_options(
+    name: str, query: Split, database: Split, options: DataOptions
+) -> tuple[Split, Split, list[str]]:
+    """Return the queries and the database without the images to drop, and warnings with their numbers."""
+    warnings: list[str] = []
+
+    def without(drop: NDArray[np.bool_], split: Split, description: str) -> Split:
+        if not drop.any():
+            return split
+        if drop.all():
+            raise HashbenchError(f"{name}: only {description} were found, so dropping them leaves none")
+        warnings.append(f"{int(drop.sum()):,} {description} are left out")
+        return split.subset(np.flatnonzero(~drop))
+
+    if options.leaks == "drop":
+        query_ids = set(query.images.ids)
+        leaking = np.array([image_id in query_ids for image_id in database.images.ids])
+        database = without(leaking, database, "database images that are also queries")
+    if options.unlabelled == "drop":
+        query = without(unlabelled(query.labels), query, "queries without a label")
+        database = without(unlabelled(database.labels), database, "database images without a label")
+    return query, database, warnings
+
+
+def _require_separate_validation(name: str, validation: Split, query: Split, database: Split) -> None:
+    if validation.labels.ndim != query.labels.ndim:
+        raise HashbenchError(
+            f"{name}: validation and query differ in the kind of labels; use class ids or multi-hot for both"
+        )
+    for description, part in (("queries", query), ("database images", database)):
+        if leaked := set(validation.images.ids) & set(part.images.ids):
+            raise HashbenchError(
+                f"{name}: {len(leaked):,} validation images are also {description}, such as "
+                f"{min(leaked)!r}; remove them from one of the two"
+            )
+
+
+def _describe_classes(name: str, query: Split, database: Split, class_names: Sequence[str]) -> list[str]:
+    """Return a warning if all images share a class; fail if there is no other class."""
+    common = common_class(query.labels, database.labels)
+    if common is None:
+        return []
+    text = f"all queries and all database images have the class {class_names[common]!r}"
+    if len(class_names) == 1:
+        raise HashbenchError(
+            f"{name}: {text}, the only one, so any code would have mAP 1; expected at least two classes"
+        )
+    return [f"{text}, so any code has mAP 1"]
+
+
+def _describe_parts(
+    name: str, query: Split, database: Split, options: DataOptions, query_train: int
+) -> list[str]:
+    """Return warnings about queries that were trained on and about images without labels."""
+    warnings = []
+    if query_train:
+        warnings.append(
+            f"{query_train:,} of {len(query.images):,} queries are also training images, so the results say "
+            "little about unseen images"
+        )
+    for part, description, consequence in (
+        (query, "queries", "so no database image is relevant to them"),
+        (database, "database images", "so they are relevant to no query"),
+    ):
+        if count := int(unlabelled(part.labels).sum()):
+            text = f"{count:,} of {len(part.images):,} {description} have no label"
+            if options.unlabelled == "error":
+                raise HashbenchError(f"{name}: {text}; remove them or pass --data unlabelled=drop")
+            warnings.append(f"{text}, {consequence}")
+    return warnings
+
+
+def _content_digest(*parts: Images) -> dict[str, str]:
+    """Return a digest of the images: of names and sizes of files (not read), and of pixels in memory."""
     lines = {
         f"{name} {size}" for part in parts if isinstance(part, FileImages) for name, size in part.sizes()
     }
     lines |= {part.digest() for part in {*parts} if isinstance(part, ArrayImages)}
     text = "\n".join(sorted(lines)).encode(errors="surrogateescape")
     return {"files": hashlib.sha256(text).hexdigest()[:16]} if lines else {}
-
-
-def _common_class(query: NDArray[Any], database: NDArray[Any]) -> int | None:
-    """Return the class that all images of both parts have, if there is one."""
-    if query.ndim == 1:
-        only = int(query[0])
-        return only if (query == only).all() and (database == only).all() else None
-    common = np.flatnonzero(query.all(axis=0) & database.all(axis=0))
-    return int(common[0]) if len(common) else None
-
-
-def _without(unwanted: NDArray[np.bool_], split: Split, what: str, found: list[str]) -> Split:
-    if not unwanted.any():
-        return split
-    if unwanted.all():
-        raise HashbenchError(f"{what} are all there are, so that none is left")
-    found.append(f"{int(unwanted.sum()):,} {what.partition(': ')[2]} are left out")
-    return split.subset(np.flatnonzero(~unwanted))
-
-
-def _checked(part: str, split: Split, classes: int) -> Split:
-    """The split with its labels as uint8 [n, C] or int64 [n]; an error where something is wrong."""
-    ids, labels = split.images.ids, np.asarray(split.labels)
-    if not ids:
-        raise HashbenchError(f"{part} has no images")
-    if not classes:
-        raise HashbenchError(f"{part} has no classes, so that nothing is relevant to anything")
-    if absolute := next((image_id for image_id in ids if image_id.startswith(("/", "\\"))), None):
-        raise HashbenchError(
-            f"{part} has the id {absolute!r}; an id is no path of this machine, make it relative"
-        )
-    try:
-        "".join(ids).encode()
-    except UnicodeEncodeError as error:
-        odd = next(image_id for image_id in ids if error.object[error.start] in image_id)
-        raise HashbenchError(
-            f"{part} has the id {quoted(odd)}, which is not valid UTF-8; rename it"
-        ) from None
-    if len(labels) != len(ids):
-        raise HashbenchError(f"{part} has {len(ids):,} images and {len(labels):,} rows of labels")
-    if len(set(ids)) != len(ids):
-        image_id, times = Counter(ids).most_common(1)[0]
-        raise HashbenchError(f"{part} has the id {image_id!r} {times} times; ids must be unique")
-    if labels.ndim == 1:
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise HashbenchError(f"{part} has class ids of type {labels.dtype}, not integers")
-        if labels.min() < 0 or labels.max() >= classes:
-            raise HashbenchError(
-                f"{part} has class ids from {labels.min()} to {labels.max()}; "
-                f"{classes} classes have the ids 0 to {classes - 1}"
-            )
-        return Split(split.images, labels.astype(np.int64))
-    if labels.ndim != 2 or labels.shape[1] != classes:
-        raise HashbenchError(f"{part} has labels of shape {list(labels.shape)}, not [n] or [n, {classes}]")
-    wrong = labels[(labels != 0) & (labels != 1)]
-    if wrong.size:
-        raise HashbenchError(f"{part} has {wrong[0]} among its multi-hot labels, which must be 0 or 1")
-    return Split(split.images, labels.astype(np.uint8))

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.data.dataset import Dataset, unlabelled
+from hashbench.data.dataset import Dataset
 from hashbench.data.protocol import Overlaps, Protocol
+from hashbench.data.split_checks import unlabelled
 from hashbench.errors import HashbenchError
 from hashbench.images.decoding import decode, looks_like_image
 from hashbench.images.image_sets import FileImages, Images

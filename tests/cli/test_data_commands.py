@@ -130,13 +130,13 @@ def test_verify_of_lists(cli: Callable[..., Any], lists: Path) -> None:
     assert found["protocol"] == "lists"
     assert found["unlabelled"] == {"train": 0, "query": 1, "database": 0}
     assert found["warnings"] == [
-        "1 of 4 queries have no label, so nothing in the database is relevant to them"
+        "1 of 4 queries have no label, so no database image is relevant to them"
     ]
 
     done = cli(*command, "--data", "unlabelled=error")
     assert done.code == 1
     assert json.loads(done.out)["problems"] == [
-        "folder: 1 of 4 queries have no label; take them out, or choose unlabelled=drop"
+        "folder: 1 of 4 queries have no label; remove them or pass --data unlabelled=drop"
     ]
 
 

@@ -110,15 +110,15 @@ def test_multi_hot_labels_become_bytes() -> None:
     ("parts", "message"),
     [
         ({"query": ([], [])}, "toy: query has no images"),
-        ({"query": (["q"], [0, 1])}, "toy: query has 1 images and 2 rows of labels"),
+        ({"query": (["q"], [0, 1])}, "toy: query has 1 images, but 2 rows of labels"),
         ({"database": (["d", "d"], [0, 1])}, "toy: database has the id 'd' 2 times"),
-        ({"train": (["t"], [2])}, r"toy: train has class ids from 2 to 2; 2 classes have the ids 0 to 1"),
-        ({"train": (["t"], [-1])}, "class ids from -1 to -1"),
-        ({"query": (["q"], [0.5])}, "class ids of type float64"),
-        ({"query": (["q"], [[0, 1, 0]])}, r"labels of shape \[1, 3\], not \[n\] or \[n, 2\]"),
-        ({"query": (["q"], [[0, 2]])}, "has 2 among its multi-hot labels"),
-        ({"query": (["q"], [[0, float("nan")]])}, "has nan among its multi-hot labels"),
-        ({"query": (["q"], [[0, 1]])}, "some parts have class ids as labels and some multi-hot rows"),
+        ({"train": (["t"], [2])}, "toy: train: expected class ids from 0 to 1, got 2 to 2"),
+        ({"train": (["t"], [-1])}, "expected class ids from 0 to 1, got -1 to -1"),
+        ({"query": (["q"], [0.5])}, "expected integers as class ids, got float64"),
+        ({"query": (["q"], [[0, 1, 0]])}, r"expected labels of shape \[n\] or \[n, 2\], got \[1, 3\]"),
+        ({"query": (["q"], [[0, 2]])}, "expected 0 or 1 in multi-hot labels, got 2"),
+        ({"query": (["q"], [[0, float("nan")]])}, "expected 0 or 1 in multi-hot labels, got nan"),
+        ({"query": (["q"], [[0, 1]])}, "some parts have class ids and some multi-hot labels"),
     ],
 )
 def test_what_does_not_fit_is_an_error(parts: dict[str, Any], message: str) -> None:
@@ -133,7 +133,7 @@ def test_images_without_labels_are_counted_in_warnings() -> None:
         database=(["d1", "d2", "d3"], [[0, 0], [0, 0], [1, 1]]),
     )
     assert dataset.warnings == (
-        "1 of 2 queries have no label, so nothing in the database is relevant to them",
+        "1 of 2 queries have no label, so no database image is relevant to them",
         "2 of 3 database images have no label, so they are relevant to no query",
     )
 
@@ -178,13 +178,13 @@ def test_images_without_labels_are_left_out_on_request() -> None:
         "1 queries without a label are left out",
         "1 database images without a label are left out",
     )
-    with pytest.raises(HashbenchError, match="toy: 1 of 3 queries have no label; take them out, or choose"):
+    with pytest.raises(HashbenchError, match="toy: 1 of 3 queries have no label; remove them or pass"):
         make(DataOptions(unlabelled="error"), **LEAKING)
     assert make(DataOptions(unlabelled="error", leaks="drop")).warnings == ()
 
 
 def test_dropping_all_is_an_error() -> None:
-    with pytest.raises(HashbenchError, match="toy: queries without a label are all there are"):
+    with pytest.raises(HashbenchError, match="toy: only queries without a label were found"):
         make(
             DataOptions(unlabelled="drop"),
             train=(["t"], [[1, 0]]),
@@ -235,20 +235,20 @@ def test_images_in_memory_are_told_apart_by_their_pixels() -> None:
 
 @pytest.mark.parametrize("image_id", ["/data/1.jpg", "\\\\server\\1.jpg"])
 def test_a_path_of_this_machine_is_no_id(image_id: str) -> None:
-    with pytest.raises(HashbenchError, match="an id is no path of this machine, make it relative"):
+    with pytest.raises(HashbenchError, match="an absolute path; make it relative"):
         make(query=([image_id], [0]))
 
 
 def test_a_dataset_without_classes_is_an_error() -> None:
     part = Split(grey(["a"]), np.zeros((1, 0), np.uint8))
-    with pytest.raises(HashbenchError, match="toy: train has no classes, so that nothing is relevant"):
+    with pytest.raises(HashbenchError, match="toy: train has no classes, so no image is relevant"):
         Dataset.from_splits("toy", "p", [], train=part, query=part, database=part)
 
 
 @pytest.mark.parametrize("labels", [[0, 0], [[1], [1]]])
 def test_a_single_class_is_an_error(labels: Any) -> None:
     part = Split(grey(["a", "b"]), np.array(labels))
-    message = "toy: all queries and all database images have the class 'cat', the only one, so that any code"
+    message = "toy: all queries and all database images have the class 'cat', the only one, so any code"
     with pytest.raises(HashbenchError, match=message):
         Dataset.from_splits("toy", "p", ["cat"], train=part, query=part, database=part)
 
@@ -261,7 +261,7 @@ def test_a_single_class_that_not_all_images_have_is_measured() -> None:
 
 @pytest.mark.parametrize("labels", [[0, 0], [[1, 1], [1, 0]], [[1, 0], [1, 0]]])
 def test_a_class_that_all_images_have_is_a_warning(labels: Any) -> None:
-    warning = "all queries and all database images have the class 'cat', so that any code has mAP 1"
+    warning = "all queries and all database images have the class 'cat', so any code has mAP 1"
     rows = (["a", "b"], labels)
     assert make(train=rows, query=(["q", "r"], labels), database=rows).warnings == (warning,)
     other = [1, 0] if np.ndim(labels) == 1 else [[1, 0], [0, 1]]
@@ -297,7 +297,7 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_home_folder_a_root_is_asked_for_only_when_needed(
     cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = "this user has no home folder; name the folder of the data by --data-root DIR or $HASHBENCH_DATA"
+    line = "this user has no home folder; set the data root with --data-root DIR or $HASHBENCH_DATA"
     assert len(load_dataset("digits").train) == 1597
     assert cli("data", "info", "digits").code == 0
     assert cache_folder() is None

@@ -259,10 +259,10 @@ def test_hashnets_unlabelled_queries_are_counted(tmp_path: Path) -> None:
     bare = sum("1" not in line.split()[1:] for line in (LISTS / name).read_text().splitlines())
     assert bare > 50
     copies(tmp_path, train=name, test=name, database=name)
-    warning = f"{bare:,} of 500 queries have no label, so nothing in the database is relevant to them"
+    warning = f"{bare:,} of 500 queries have no label, so no database image is relevant to them"
     assert warning in load(tmp_path).warnings
     assert len(load(tmp_path, unlabelled="drop").query.images) == 500 - bare
-    with pytest.raises(HashbenchError, match=f"{bare} of 500 queries have no label; take them out"):
+    with pytest.raises(HashbenchError, match=f"{bare} of 500 queries have no label; remove them"):
         load(tmp_path, unlabelled="error")
 
 

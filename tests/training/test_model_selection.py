@@ -213,16 +213,16 @@ def test_a_protocols_own_validation_images_are_searched_for_in_the_database() ->
 
 def test_validation_images_that_are_queries_are_refused() -> None:
     with pytest.raises(
-        HashbenchError, match=r"^made_up: 2 validation images are also queries, such as 'i10'; take them out$"
+        HashbenchError, match=r"^made_up: 2 validation images are also queries, such as 'i10'; remove them from one of the two$"
     ):
         dataset(validation=split(10, 20))
 
 
 def test_validation_images_are_checked_as_other_parts_are() -> None:
     images = split(50, 60).images
-    with pytest.raises(HashbenchError, match="made_up: validation has class ids from 0 to 9; 3 classes have"):
+    with pytest.raises(HashbenchError, match="made_up: validation: expected class ids from 0 to 2, got 0 to 9"):
         dataset(validation=Split(images, np.arange(10)))
-    with pytest.raises(HashbenchError, match="made_up: validation and query have labels of two kinds"):
+    with pytest.raises(HashbenchError, match="made_up: validation and query differ in the kind of labels"):
         dataset(validation=Split(images, np.eye(10, 3, dtype=np.uint8)))
 
 
