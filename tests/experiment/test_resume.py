@@ -162,7 +162,7 @@ def test_a_stop_in_the_last_save_is_obeyed(tmp_path: Path, monkeypatch: pytest.M
         save_checkpoint(*arguments)
         terminate()
 
-    monkeypatch.setattr(trainer, "save_state", stopped)
+    monkeypatch.setattr(trainer, "save_checkpoint", stopped)
     with pytest.raises(PreemptionError):
         trained(tmp_path, config())
     assert last_step(tmp_path / STATES) == 9
@@ -631,9 +631,8 @@ def arrays(path: Path) -> dict[str, Any]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
 def test_a_run_that_is_killed_again_and_again_gives_the_same(tmp_path: Path) -> None:
-    script = Path(__file__).parents[1] / "helpers" / "killed_runs.py"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "helpers.killed_runs", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     ends = json.loads((tmp_path / "ends.json").read_text())

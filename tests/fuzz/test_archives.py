@@ -16,6 +16,7 @@ from fuzz.outcomes import refused
 from helpers.fake_runs import make_run
 
 from hashbench.data.download import unpack
+from hashbench.experiment.verify import verify_all
 from hashbench.results.archive import export_runs, import_runs
 from hashbench.results.query import RunFilter, find
 
@@ -60,7 +61,7 @@ def resummed(header: bytes) -> bytes:
 def imported(archive: Path, content: bytes, packed: bool = False) -> bool:
     archive.write_bytes(content if packed else gzip.compress(content, 1))
     results = archive.parent / "new"
-    failed = refused(import_runs, archive, results)
+    failed = refused(import_runs, archive, results, verify_all)
     assert [path for path in results.rglob("*") if path.is_symlink()] == []
     left = [path.name for path in results.iterdir()]
     if failed:

@@ -11,7 +11,7 @@ from fuzz.mutation import PIECES, mutations
 from fuzz.outcomes import refused
 
 import hashbench_methods
-from hashbench.cli.output import data_options
+from hashbench.cli.options import data_options
 from hashbench.data.load import create_dataset
 from hashbench.recipe import load_components, load_published_protocols, load_recipe, resolve
 from hashbench.runtime.yaml_values import parse_yaml

@@ -13,6 +13,7 @@ from fuzz.mutation import mutations
 from fuzz.outcomes import refused
 from helpers.fake_runs import make_run
 
+from hashbench.experiment.verify import verify
 from hashbench.report.compare import compare
 from hashbench.report.page.page import html_page
 from hashbench.report.plots.curve_plots import _losses, _precision, pr_plot, training_plot
@@ -20,12 +21,11 @@ from hashbench.report.plots.metric_plots import bits_plot, speed_plot
 from hashbench.report.tables.ablation_table import ablations
 from hashbench.report.tables.csv_tables import result_csv
 from hashbench.report.tables.published import read_published
-from hashbench.report.tables.result_table import result_grid
+from hashbench.report.tables.result_table import result_table
 from hashbench.report.tables.table import latex, markdown
 from hashbench.results.query import RunFilter, find, select
 from hashbench.results.record import CODES, CURVES, LOG, QUERIES, RECORD, read_record
 from hashbench.results.stored_run import StoredRun, Unfinished
-from hashbench.results.verify import verify
 from hashbench.runtime.console import printable_lines
 
 Tries = Callable[[int, int], int]
@@ -58,7 +58,7 @@ def reports(results: Path) -> None:
     """Make all reports that need no figure; what is left out is said in lines without control characters."""
     selected = select(results, RunFilter(), METRIC)
     assert all(len(note) < 1000 for note in selected.notes)
-    grid = result_grid(selected, METRIC, bounds=True)
+    grid = result_table(selected, METRIC, bounds=True)
     csv = result_csv(selected, METRIC)
     for text in (markdown(grid), latex([grid]), csv):
         assert printable_lines(printable_lines(text)) == printable_lines(text)

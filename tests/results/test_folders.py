@@ -250,7 +250,7 @@ def test_where_nothing_is_locked_a_folder_stays_for_a_week(
 
 def test_a_folder_in_use_stays(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    from test_locking import other_process
+    from helpers.owning_process import other_process
 
     final, used = tmp_path / "run", tmp_path / ".run.0"
     make(final, "done")

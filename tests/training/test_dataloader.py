@@ -18,9 +18,9 @@ from torch.utils.data import Dataset, get_worker_info
 from hashbench import ArrayImages, UsageError, distributed
 from hashbench.config import RunConfig
 from hashbench.encoding import features
+from hashbench.images import batch_loader
 from hashbench.images.batch_loader import BatchLoader
 from hashbench.images.transforms import test_transform as transform_of
-from hashbench.training import dataloader
 from hashbench.training.dataloader import EpochBatches, FeatureBatches, ViewBatches
 
 COUNT, SIZE = 11, 12
@@ -190,7 +190,7 @@ class Unshared(ArrayImages):
 @pytest.fixture
 def unwarned() -> None:
     """The warning that is given once a process has not been given."""
-    dataloader._warn.cache_clear()
+    batch_loader._warn.cache_clear()
 
 
 @pytest.mark.usefixtures("unwarned")
@@ -270,7 +270,7 @@ def test_a_small_shared_memory() -> None:
         if not mount_small_shared_memory():
             os._exit(77)
         assert all(map(torch.equal, seen(0), seen(2)))
-        assert dataloader._warn.cache_info().currsize == 1
+        assert batch_loader._warn.cache_info().currsize == 1
 
     process = multiprocessing.get_context("fork").Process(target=check)
     process.start()
