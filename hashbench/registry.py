@@ -1,8 +1,8 @@
-"""Names of methods and datasets, and what they stand for.
+"""The registry: methods and datasets by name.
 
-Three sources: the tables of the packages that come with hashbench, the entry-point groups `hashbench.methods`
-and `hashbench.datasets` of installed packages, and plugin files. Listing reads names and source text only; a
-plugin is imported when it is used.
+Plugins come from three sources: the tables of the packages that ship with hashbench, the entry-point groups
+`hashbench.methods` and `hashbench.datasets` of installed packages, and plugin files. Listing them reads only
+names and source code; a plugin is imported when it is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from importlib.metadata import entry_points, files
 from pathlib import Path
 from typing import Any, Literal
@@ -38,20 +38,19 @@ Kind = Literal["method", "dataset"]
 BUILT_IN = "built-in"
 _TABLES = {"method": ("hashbench_methods", "METHODS"), "dataset": ("hashbench_datasets", "DATASETS")}
 _BASES = {"method": "hashbench.method.base:HashMethod", "dataset": "hashbench.data.dataset:DatasetPlugin"}
-# Folders and modules of the core on which no number depends.
-_NO_NUMBERS = ("cli", "report", "results", "runtime", "testing.py", "method/scaffold.py")
-_plugin_files: list[Path] = []
+# Folders and modules of the core that do not affect the results of a run.
+_WITHOUT_EFFECT = ("cli", "report", "results", "runtime", "testing.py", "method/scaffold.py")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A name and what it stands for.
+    """A registered plugin.
 
     Attributes:
         kind: "method" or "dataset".
-        name: What the user types.
+        name: Name that the user types.
         target: `module:Class`, or `path/to/file.py:Class`.
-        origin: Who says so: "built-in", "package NAME VERSION" or "file".
+        origin: Source of the plugin: "built-in", "package NAME VERSION" or "file".
     """
 
     kind: Kind
@@ -60,36 +59,36 @@ class Entry:
     origin: str
 
     def load(self) -> type[Any]:
-        """Import the class.
+        """Import the class of the plugin.
 
         Raises:
-            HashbenchError: The import fails; the message names the plugin and the reason.
+            HashbenchError: The import fails; the message names the plugin and the cause.
         """
         module, _, attribute = self.target.rpartition(":")
         module_of_base, _, name_of_base = _BASES[self.kind].partition(":")
         base = getattr(importlib.import_module(module_of_base), name_of_base)
         try:
-            source_digest(self)  # now: a file that is edited later has no part in the runs of this process
+            source_digest(self)  # before the import, so that later edits do not change the run ids
             imported = import_file(Path(module)) if self.origin == "file" else importlib.import_module(module)
             plugin = getattr(imported, attribute)
-        except (Exception, SystemExit) as error:  # whatever a plugin raises is its fault, and is said so
+        except (Exception, SystemExit) as error:  # importing a plugin may raise anything
             raise HashbenchError(f"{self} cannot be loaded: {type(error).__name__}: {error}") from error
         if not (isinstance(plugin, type) and issubclass(plugin, base)):
             raise HashbenchError(f"{self} is not a class derived from {base.__module__}.{base.__name__}")
         return plugin
 
     def sources(self) -> list[Path]:
-        """Return the Python files that the plugin consists of, that of its class or package first.
+        """Return the Python files that the plugin consists of, beginning with the file of its class.
 
-        They are its module, or all of its package, and all that these import: from beside a plugin file, from
-        the same distribution, and from folders of source code on `sys.path`. The core of hashbench and other
-        installed packages are not among them.
+        They are its module, or all modules of its package, and what these import from the folder of a plugin
+        file, from the same distribution and from source folders on `sys.path`. The core of hashbench and
+        other installed packages are excluded.
         """
         own, modules = self._own_file(), self._modules()
         return [own, *(modules[name] for name in sorted(modules) if modules[name] != own)] if own else []
 
     def recipe(self) -> Path | None:
-        """The method's recipe: `recipe.yaml` beside its module, or FILE.yaml beside a plugin FILE.py."""
+        """Return the recipe: NAME.yaml of a plugin file NAME.py, or `recipe.yaml` in the module's folder."""
         file = self._own_file()
         if file is None:
             return None
@@ -97,11 +96,11 @@ class Entry:
         return next((path for path in [*paths, file.with_name("recipe.yaml")] if path.is_file()), None)
 
     def summary(self) -> str:
-        """First line of the docstring of the target's module, read without importing it."""
+        """Return the first line of the module's docstring, which is read without importing the module."""
         try:
             file = self._own_file()
             docstring = ast.get_docstring(parse_source(file.read_bytes())) if file else None
-        except (OSError, SyntaxError):  # it cannot be read
+        except (OSError, SyntaxError):
             return ""
         return docstring.splitlines()[0] if docstring else ""
 
@@ -117,7 +116,7 @@ class Entry:
         return Path(str(specs[-1].origin)) if found else None
 
     def _modules(self) -> dict[str, Path]:
-        """Return the files of `sources` by the full names of their modules."""
+        """Return the files of `sources` by the full name of their module."""
         package = self.origin.split()[1:2] if self.origin.startswith("package ") else []
         installed = (file for name in package for file in files(name) or ())
         return plugin_modules(self._module(), {file.parts[0].removesuffix(".py") for file in installed})
@@ -126,30 +125,69 @@ class Entry:
         return f"{self.kind} {quoted(self.name)} ({self.target}, {self.origin})"
 
 
+@dataclass
+class PluginFiles:
+    """The plugin files that were registered in this process.
+
+    Attributes:
+        paths: The files, in the order of their registration.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+
+    def add(self, path: Path) -> None:
+        """Register the plugins of a file without importing it.
+
+        The file lists them in a table: `METHODS = {"name": Class}` or `DATASETS = {"name": Class}`.
+
+        Raises:
+            UsageError: The file does not exist, is not Python, or has neither table.
+        """
+        path = path.resolve()
+        if path.suffix != ".py" or "." in path.stem:
+            raise UsageError(f"expected a plugin file NAME.py without another dot, got {path}; rename it")
+        if not any(read_table(path, table) for _, table in _TABLES.values()):
+            raise UsageError(
+                f'{path} registers no plugin; add METHODS = {{"name": Class}} or DATASETS = {{"name": Class}}'
+            )
+        if path not in self.paths:
+            self.paths.append(path)
+
+    def entries(self, kind: Kind) -> Iterator[Entry]:
+        """Read the entries of all files from their tables."""
+        for path in self.paths:
+            for name, attribute in read_table(path, _TABLES[kind][1]).items():
+                yield Entry(kind, name, f"{path}:{attribute}", "file")
+
+
+PLUGIN_FILES = PluginFiles()
+add_plugin_file = PLUGIN_FILES.add
+
+
 def entries(kind: Kind) -> dict[str, Entry]:
-    """All that is registered, by name; imports no plugin.
+    """Return all registered plugins of a kind by name, without importing them.
 
     Raises:
-        UsageError: A name is claimed twice, or cannot be a folder's.
+        UsageError: Two plugins have the same name, or a name cannot be used for a folder.
     """
     found: dict[str, Entry] = {}
     for entry in _all_entries(kind):
         if not re.fullmatch(r"\w[\w.+-]{,99}", entry.name):
             raise UsageError(
-                f"{entry}: a name has letters, digits, _ and then . + -, 100 at most, since it becomes a "
-                "folder's"
+                f"{entry}: a name is used for a folder; expected a letter, a digit or _, and then only these "
+                "and . + -, 100 characters at most"
             )
         other = found.setdefault(entry.name, entry)
         if other != entry:
-            raise UsageError(f"two plugins claim one name: {other} and {entry}; rename or remove one")
+            raise UsageError(f"two plugins have the same name: {other} and {entry}; rename or remove one")
     return found
 
 
 def find(kind: Kind, name: str) -> Entry:
-    """The entry of a name.
+    """Return the plugin with a name.
 
     Raises:
-        UsageError: There is none; the message suggests the nearest.
+        UsageError: The name is unknown; the message suggests the closest one.
     """
     known = entries(kind)
     if not isinstance(name, str) or name not in known:
@@ -157,52 +195,37 @@ def find(kind: Kind, name: str) -> Entry:
     return known[name]
 
 
-def add_plugin_file(path: Path) -> None:
-    """Register the plugins of one file, without importing it.
-
-    The file says what it holds: `METHODS = {"name": Class}` or `DATASETS = {"name": Class}`.
-
-    Raises:
-        UsageError: There is no such file, it is not Python, or it registers nothing.
-    """
-    path = path.resolve()
-    if path.suffix != ".py" or "." in path.stem:
-        raise UsageError(f"expected a plugin file NAME.py without another dot, got {path}; rename it")
-    if not any(read_table(path, table) for _, table in _TABLES.values()):
-        raise UsageError(
-            f'{path} registers nothing; add METHODS = {{"name": Class}} or DATASETS = {{"name": Class}}'
-        )
-    if path not in _plugin_files:
-        _plugin_files.append(path)
-
-
 def broken(kind: Kind) -> dict[str, str]:
-    """Plugins from outside that cannot be loaded, and why; they are imported in another process."""
-    foreign = [entry for entry in entries(kind).values() if entry.origin != BUILT_IN]
-    if not foreign:
+    """Find the third-party plugins that cannot be loaded, by importing them in another process.
+
+    Returns:
+        Name -> reason.
+    """
+    external = [entry for entry in entries(kind).values() if entry.origin != BUILT_IN]
+    if not external:
         return {}
-    request = json.dumps([astuple(entry) for entry in foreign])
+    request = json.dumps([astuple(entry) for entry in external])
     code = "from hashbench.registry import _report_broken; _report_broken()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         input=request,
         capture_output=True,
         encoding="utf-8",
-        errors="replace",  # of what a plugin prints
+        errors="replace",  # a plugin may print anything
         check=False,
     )
     with suppress(IndexError, ValueError):
         if not done.returncode:
             reasons: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
             return reasons
-    # A plugin took the whole process down.
-    return {entry.name: f"importing it ended Python: {done.stderr[-200:]}" for entry in foreign}
+    # A plugin ended the process.
+    return {entry.name: f"importing it ended Python: {done.stderr[-200:]}" for entry in external}
 
 
 def source_digest(*entries: Entry) -> str:
-    """Hash of the code that numbers depend on: the plugins, and what of hashbench takes part in a run.
+    """Return a hash of the code that results depend on: the plugins and the relevant modules of hashbench.
 
-    It is that of the code when it was first asked for in this process, or loaded.
+    The code is hashed once per process, when it is loaded or when its hash is first needed.
     """
     return hashlib.sha256(b"".join([_core_digest(), *map(_plugin_digest, entries)])).hexdigest()[:12]
 
@@ -210,19 +233,19 @@ def source_digest(*entries: Entry) -> str:
 @functools.cache
 def _core_digest() -> bytes:
     modules = core_modules().items()
-    return _digest(((path, file) for path, file in modules if not is_within(path, _NO_NUMBERS)), "")
+    return _digest(((path, file) for path, file in modules if not is_within(path, _WITHOUT_EFFECT)), "")
 
 
 @functools.cache
 def _plugin_digest(entry: Entry) -> bytes:
-    # Names of modules are the same wherever a folder lies; that of a plugin file's folder is not.
+    # The package name of a plugin file contains its folder, which must not change the digest.
     folder = f"{entry._module().partition('.')[0]}." if entry.origin == "file" else ""
     modules = entry._modules().items()
     return _digest(((name.removeprefix(folder), file) for name, file in modules), entry.origin)
 
 
 def _digest(modules: Iterable[tuple[str, Path]], origin: str) -> bytes:
-    digest = hashlib.sha256(f"{origin}\0".encode())  # has the version, if there is no source
+    digest = hashlib.sha256(f"{origin}\0".encode())  # includes the version, as a package may have no source
     for name, content in sorted((name, read_source(str(file))) for name, file in modules):
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.digest()
@@ -235,13 +258,11 @@ def _all_entries(kind: Kind) -> Iterator[Entry]:
     for point in entry_points(group=f"hashbench.{kind}s"):
         origin = f"package {point.dist.name} {point.dist.version}" if point.dist else "package"
         yield Entry(kind, point.name, point.value, origin)
-    for path in _plugin_files:
-        for name, attribute in read_table(path, table).items():
-            yield Entry(kind, name, f"{path}:{attribute}", "file")
+    yield from PLUGIN_FILES.entries(kind)
 
 
 def _report_broken() -> None:
-    """The other side of `broken`: reads entries from standard input, prints the reasons."""
+    """Load the entries from standard input and print why they fail; `broken` runs this in its own process."""
     reasons = {}
     for fields in json.load(sys.stdin):
         entry = Entry(*fields)
@@ -252,4 +273,4 @@ def _report_broken() -> None:
             reasons[entry.name] = f"{type(cause).__name__}: {cause}" if cause else str(error)
     sys.stdout.write("\n" + json.dumps(reasons) + "\n")
     sys.stdout.flush()
-    os._exit(0)  # before a plugin can write more
+    os._exit(0)  # so that no exit handler of a plugin can print more

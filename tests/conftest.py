@@ -95,7 +95,7 @@ def cli(
 ) -> Callable[..., Result]:
     """Calls the program in a temporary folder, in this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_plugin_files", [])
+    monkeypatch.setattr(registry.PLUGIN_FILES, "paths", [])
     monkeypatch.delenv("HASHBENCH_DATA", raising=False)
 
     def call(*arguments: object) -> Result:

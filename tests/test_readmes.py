@@ -27,7 +27,7 @@ def test_the_ten_minute_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "far_apart.yaml").write_text(recipe)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_plugin_files", [])
+    monkeypatch.setattr(registry.PLUGIN_FILES, "paths", [])
     fast = "--set backbone=test_resnet --set pretrained=false --set images.size=32 --set epochs=1"
     monkeypatch.setattr(sys, "argv", f"{command} {fast}".split())
     with pytest.raises(SystemExit) as exit_:

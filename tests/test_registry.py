@@ -33,7 +33,7 @@ AT_ITS_END = "import atexit, sys\n'pytest' in sys.modules or atexit.register(pri
 
 @pytest.fixture(autouse=True)
 def no_plugin_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_plugin_files", [])
+    monkeypatch.setattr(registry.PLUGIN_FILES, "paths", [])
 
 
 @pytest.fixture
@@ -118,17 +118,17 @@ def test_a_plugin_file(tmp_path: Path) -> None:
     [
         (None, "cannot be read: No such file"),
         ("def", "is not Python"),
-        ("x = 1", "registers nothing; add METHODS"),
+        ("x = 1", "registers no plugin; add METHODS"),
         ('METHODS = {"a": "b"}', r'line 1: write METHODS = {"name": Class}'),
         ('METHODS = {"a": A, "a": B}', r'line 1: write METHODS = {"name": Class}, each name once'),
         ('METHODS = {"a": A, "b": module.B}', "line 1: write METHODS"),
         ('METHODS: dict[str, type] = {"a": "A"}', "line 1: write METHODS"),
         ("METHODS = make()", r'line 1: write METHODS = {"name": Class}'),
         ("x = " + "-" * 100_000 + "1", "is not Python: it is nested too deeply for Python"),
-        ("x" + ".x" * 100_000, "is not Python: it is nested too deeply for Python|registers nothing"),
+        ("x" + ".x" * 100_000, "is not Python: it is nested too deeply for Python|registers no plugin"),
         ("x = " + "9" * 5000, "is not Python: Exceeds the limit"),
         ("\0", "is not Python: source code string cannot contain null bytes"),
-        ("x" + "[0]" * 90 + " = 1\n", "registers nothing; add METHODS"),
+        ("x" + "[0]" * 90 + " = 1\n", "registers no plugin; add METHODS"),
     ],
 )
 def test_files_that_are_no_plugins(tmp_path: Path, source: str | None, message: str) -> None:
@@ -167,10 +167,10 @@ def test_a_name_that_cannot_be_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(PLUGIN.replace('"mean"', '"../mean"'))
     registry.add_plugin_file(path)
-    with pytest.raises(UsageError, match=r"method '\.\./mean' .*letters, digits"):
+    with pytest.raises(UsageError, match=r"method '\.\./mean' .*expected a letter, a digit"):
         registry.entries("method")
     path.write_text(PLUGIN.replace('"mean"', f'"{"m" * 5000}"'))
-    with pytest.raises(UsageError, match=r"method 'm{149}… .*, 100 at most"):
+    with pytest.raises(UsageError, match=r"method 'm{149}… .*, 100 characters at most"):
         registry.entries("method")
 
 

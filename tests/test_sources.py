@@ -25,7 +25,7 @@ CLASS = "\nfrom hashbench import HashMethod\nclass Mine(HashMethod): ...\nMETHOD
 
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_plugin_files", [])
+    monkeypatch.setattr(registry.PLUGIN_FILES, "paths", [])
     forget_plugins()
 
 

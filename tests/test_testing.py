@@ -261,7 +261,7 @@ METHODS = {
 
 @pytest.fixture(autouse=True)
 def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_plugin_files", [])
+    monkeypatch.setattr(registry.PLUGIN_FILES, "paths", [])
     registry.add_plugin_file(Path(__file__))
 
 

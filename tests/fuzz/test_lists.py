@@ -209,11 +209,11 @@ HARD = [
 
 
 def test_plugin_files(tmp_path: Path, tries: Tries, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_plugin_files", [])
+    monkeypatch.setattr(registry.PLUGIN_FILES, "paths", [])
     file = tmp_path / "mine.py"
 
     def list_plugins() -> None:
-        registry._plugin_files.clear()
+        registry.PLUGIN_FILES.paths.clear()
         registry.add_plugin_file(file)
         for kind in ("method", "dataset"):
             for entry in registry.entries(kind).values():  # type: ignore[arg-type]

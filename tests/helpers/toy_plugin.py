@@ -74,12 +74,13 @@ def toy_plugin(folder: Path) -> Iterator[Path]:
     plugin = folder / "toy.py"
     plugin.write_text(PLUGIN)
     plugin.with_suffix(".yaml").write_text(RECIPE)
-    before, registry._plugin_files[:] = [*registry._plugin_files], []
+    files = registry.PLUGIN_FILES
+    before, files.paths = files.paths, []
     registry.add_plugin_file(plugin)
     try:
         yield plugin
     finally:
-        registry._plugin_files[:] = before
+        files.paths = before
 
 
 def run_toy(results: Path, protocol: str, *settings: str, execution: RunOptions = DEFAULT) -> Run:

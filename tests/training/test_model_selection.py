@@ -212,15 +212,18 @@ def test_a_protocols_own_validation_images_are_searched_for_in_the_database() ->
 
 
 def test_validation_images_that_are_queries_are_refused() -> None:
-    with pytest.raises(
-        HashbenchError, match=r"^made_up: 2 validation images are also queries, such as 'i10'; remove them from one of the two$"
-    ):
+    message = (
+        r"^made_up: 2 validation images are also queries, such as 'i10'; remove them from one of the two$"
+    )
+    with pytest.raises(HashbenchError, match=message):
         dataset(validation=split(10, 20))
 
 
 def test_validation_images_are_checked_as_other_parts_are() -> None:
     images = split(50, 60).images
-    with pytest.raises(HashbenchError, match="made_up: validation: expected class ids from 0 to 2, got 0 to 9"):
+    with pytest.raises(
+        HashbenchError, match="made_up: validation: expected class ids from 0 to 2, got 0 to 9"
+    ):
         dataset(validation=Split(images, np.arange(10)))
     with pytest.raises(HashbenchError, match="made_up: validation and query differ in the kind of labels"):
         dataset(validation=Split(images, np.eye(10, 3, dtype=np.uint8)))
@@ -316,7 +319,7 @@ def test_the_best_epoch_by_the_queries_is_named_in_all_reports(cli: Callable[...
 def test_a_choice_by_the_queries_is_a_change_wherever_it_is_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str | None, settings: list[str]
 ) -> None:
-    monkeypatch.setattr(hashbench.registry, "_plugin_files", [])
+    monkeypatch.setattr(hashbench.registry.PLUGIN_FILES, "paths", [])
     plugin = tmp_path / "mean.py"
     plugin.write_text(
         "from hashbench import HashMethod\n"
