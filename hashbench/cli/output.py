@@ -65,13 +65,13 @@ def write_ablations(
     Raises:
         UsageError: There is none.
     """
-    from hashbench.report.tables.ablation_table import ablation_grid, ablations
+    from hashbench.report.tables.ablation_table import ablation_table, ablations
     from hashbench.report.tables.csv_tables import ablation_csv
 
     found = ablations(runs, metric, test)
     if not found:
         raise UsageError("there is no ablation among these runs; `hashbench ablate` makes one")
-    write_tables(form, lambda: [ablation_grid(one) for one in found], lambda: ablation_csv(found))
+    write_tables(form, lambda: [ablation_table(one) for one in found], lambda: ablation_csv(found))
 
 
 def timing_in_words(timing: Timing) -> dict[str, str]:

@@ -56,7 +56,7 @@ def table(
     """Methods against datasets and code lengths: means over seeds, the best, and what is level with it."""
     from hashbench.report.tables.csv_tables import result_csv
     from hashbench.report.tables.published import read_published
-    from hashbench.report.tables.result_table import result_grid
+    from hashbench.report.tables.result_table import result_table
     from hashbench.results.query import select
 
     if ablation and (bounds or published):
@@ -75,7 +75,7 @@ def table(
         info(f"no printed figures are of these datasets and code lengths; there are some of {known}")
     write_tables(
         form,
-        lambda: [result_grid(selected, metric, bounds=bounds, published=figures, test=test)],
+        lambda: [result_table(selected, metric, bounds=bounds, published=figures, test=test)],
         lambda: result_csv(selected, metric, figures, test),
     )
 

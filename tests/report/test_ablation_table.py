@@ -17,7 +17,7 @@ from hashbench import HashbenchError
 from hashbench.experiment import run
 from hashbench.recipe import load_components
 from hashbench.registry import entries
-from hashbench.report.tables.ablation_table import ablation_grid, ablations
+from hashbench.report.tables.ablation_table import ablation_table, ablations
 from hashbench.report.tables.table import latex, markdown
 from hashbench.training.trainer import TrainingSummary
 from hashbench_methods.wch import WCH
@@ -66,7 +66,7 @@ def test_gains_are_the_whole_minus_the_row(runs: list[Any]) -> None:
 
 
 def test_the_table_has_a_check_mark_for_what_is_there(runs: list[Any]) -> None:
-    grid = ablation_grid(ablations(runs, "mAP@all")[0])
+    grid = ablation_table(ablations(runs, "mAP@all")[0])
     rows = [line for line in markdown(grid).splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert cells[0] == ["variant", "part a", "part b", "mAP@all", "gain"]
@@ -81,7 +81,7 @@ def test_gains_by_the_permutation_test(runs: list[Any]) -> None:
     _, a, b, _ = ablation.variants
     assert a.gain.p == pytest.approx(2 / 10_001)
     assert b.gain.p > 0.8
-    text = markdown(ablation_grid(ablation))
+    text = markdown(ablation_table(ablation))
     assert "p is that of a paired permutation test." in text
     assert "+0.100 [+0.097, +0.103], p 0.0002 |" in text
 
@@ -94,7 +94,7 @@ def test_a_gain_that_cannot_be_tested_and_seeds_of_several_versions_are_marked(t
         )
         for seed in (0, 1)
     ]
-    text = markdown(ablation_grid(ablations(runs, "mAP@all")[0]))
+    text = markdown(ablation_table(ablations(runs, "mAP@all")[0]))
     assert re.search(r"\| without part a \| +\| +0.400 ± 0.000 ‖ \| +\+0.100 ¶ \|", text)
     assert "¶ gain not tested: the difference is the same for every query." in text
     assert (
@@ -107,7 +107,7 @@ def test_gains_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     runs.append(given_run(tmp_path, "mine", VALUES - 0.1, changes=A, components=COMPONENTS))
     (ablation,) = ablations(runs, "mAP@all")
     assert ablation.variants[1].gain.mean == pytest.approx(0.1)
-    assert "without part a: seed 0; gain over seed 0." in ablation_grid(ablation).notes
+    assert "without part a: seed 0; gain over seed 0." in ablation_table(ablation).notes
 
 
 def test_variants_of_other_seeds_are_compared_over_all_of_theirs(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_variants_of_other_seeds_are_compared_over_all_of_theirs(tmp_path: Path)
     ]
     (ablation,) = ablations(runs, "mAP@all")
     assert ablation.variants[1].gain.mean == pytest.approx(0.1)
-    assert "without part a: seed 0; no seed in common." in ablation_grid(ablation).notes
+    assert "without part a: seed 0; no seed in common." in ablation_table(ablation).notes
 
 
 def test_a_recipe_may_get_components_after_its_first_run(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_collapsed_variant_is_marked(tmp_path: Path) -> None:
         given_run(tmp_path, "mine", VALUES, components=COMPONENTS),
         given_run(tmp_path, "mine", VALUES, changes=A, components=COMPONENTS, collapsed=True),
     ]
-    text = markdown(ablation_grid(ablations(runs, "mAP@all")[0]))
+    text = markdown(ablation_table(ablations(runs, "mAP@all")[0]))
     assert "0.500 ‡" in text
     assert "‡ without part a: codes collapsed (seed 0)." in text
 

@@ -12,8 +12,7 @@ import pytest
 from helpers.fake_runs import make_dataset, make_run
 
 from hashbench.evaluation import VERSION
-from hashbench.report.page import elements
-from hashbench.report.page import page as html_page
+from hashbench.report.page.page import TEMPLATES
 from hashbench.report.tables.table import ColumnHeader, Table, TableCell
 
 COMPONENTS = {"balance term": {"optimizer.lr": 0.5}}
@@ -223,8 +222,8 @@ def test_sorting_in_a_browser(tmp_path: Path) -> None:
     document.body.append(Object.assign(document.createElement("output"), {textContent: found.join(" ")}));
     """
     file = tmp_path / "page.html"
-    script = html_page._file("page.js") + script
-    table = elements.grid_table(grid)
+    script = TEMPLATES.get_template("page.js").render() + script
+    table = TEMPLATES.get_template("elements.html").module.metric_table(grid)
     file.write_text(
         f"<!DOCTYPE html><meta charset='utf-8'>{table}<script>{script}</script>", encoding="utf-8"
     )

@@ -12,7 +12,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from hashbench.report.files import write_whole
 from helpers.fake_runs import make_dataset, make_run
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,6 +26,7 @@ from hashbench.report.plots.retrieval import _spread, retrieval_plot
 from hashbench.report.plots.style import Plot, looks, style
 from hashbench.results.query import RunFilter, select
 from hashbench.results.stored_run import StoredRun
+from hashbench.runtime.files import write_whole
 
 LONG = {"hyperparameters.mutual_attention": False, "hyperparameters.patch_weighting": False}
 FEATURES = "features that a command computes once count in the seconds of its first run only"

@@ -15,11 +15,11 @@ from helpers.given_runs import given_run
 
 from hashbench import HashbenchError
 from hashbench.report.aggregate import cells
-from hashbench.report.page.elements import grid_table
+from hashbench.report.page.page import TEMPLATES
 from hashbench.report.tables import published
 from hashbench.report.tables.csv_tables import csv_text
-from hashbench.report.tables.marks import mark
-from hashbench.report.tables.result_table import result_grid
+from hashbench.report.tables.ranking import rank_cells
+from hashbench.report.tables.result_table import result_table
 from hashbench.report.tables.table import ColumnHeader, Table, TableCell, latex, markdown
 from hashbench.results.query import RunFilter, select
 
@@ -86,8 +86,8 @@ def test_csv_has_every_digit(cli: Callable[..., Any], results: Path) -> None:
 
 
 def test_marks(results: Path) -> None:
-    marks, _ = mark(cells(select(results, RunFilter()).runs, "mAP@all")).values()
-    assert {label: m.place for label, m in marks.items()} == {"wch": 1, "spq": 2, "itq": 0, "l_sh": 0}
+    marks, _ = rank_cells(cells(select(results, RunFilter()).runs, "mAP@all")).values()
+    assert {label: m.rank for label, m in marks.items()} == {"wch": 1, "spq": 2, "itq": 0, "l_sh": 0}
     assert {label for label, m in marks.items() if m.level_with_best} == {"spq"}
     assert marks["wch"].from_best is None
     assert marks["itq"].from_best is not None
@@ -98,19 +98,19 @@ def test_equal_figures_share_a_place(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, name, LATIN) for name in ("a", "b")]
     runs.append(given_run(tmp_path, "c", shifted(-0.1)))
     runs.append(given_run(tmp_path, "d", [value - 1e-15 for value in LATIN]))  # as another NumPy may add
-    (marks,) = mark(cells(runs, "mAP@all")).values()
-    assert [m.place for m in marks.values()] == [1, 1, 2, 1]
+    (marks,) = rank_cells(cells(runs, "mAP@all")).values()
+    assert [m.rank for m in marks.values()] == [1, 1, 2, 1]
     assert not marks["d"].level_with_best
     assert marks["d"].from_best.untested == "the difference is the same for every query"
-    (marks,) = mark(cells(runs[:1], "mAP@all")).values()
-    assert marks["a"].place == 0  # alone, it is best of nothing
+    (marks,) = rank_cells(cells(runs[:1], "mAP@all")).values()
+    assert marks["a"].rank == 0  # alone, it is best of nothing
 
 
 def test_figures_are_tested_over_the_seeds_that_both_have(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, "a", shifted(gain), seed=seed) for seed, gain in enumerate((0.0, 0.1, 0.2))]
     runs.append(given_run(tmp_path, "b", wobbling(0.2), seed=2))
-    (marks,) = mark(cells(runs, "mAP@all")).values()
-    assert (marks["b"].place, marks["a"].place) == (1, 2)
+    (marks,) = rank_cells(cells(runs, "mAP@all")).values()
+    assert (marks["b"].rank, marks["a"].rank) == (1, 2)
     assert marks["a"].from_best.mean == 0  # on seed 2 they are the same on average
     assert marks["a"].level_with_best
 
@@ -120,8 +120,8 @@ def test_a_figure_that_is_ahead_where_both_have_seeds_is_not_below(tmp_path: Pat
     runs += [
         given_run(tmp_path, "b", wobbling(gain), seed=seed) for seed, gain in enumerate((0.35, 0.0, 0.0))
     ]
-    (marks,) = mark(cells(runs, "mAP@all")).values()
-    assert (marks["a"].place, marks["b"].place) == (1, 2)
+    (marks,) = rank_cells(cells(runs, "mAP@all")).values()
+    assert (marks["a"].rank, marks["b"].rank) == (1, 2)
     assert marks["b"].from_best.highest < 0
     assert marks["b"].level_with_best
 
@@ -150,12 +150,12 @@ def test_a_figure_without_values_of_queries_is_not_tested(tmp_path: Path) -> Non
     runs = [given_run(tmp_path, "a", LATIN, seed=seed) for seed in (0, 1)]
     runs += [given_run(tmp_path, name, shifted(-0.1)) for name in ("b", "c")]
     (runs[1].folder / "queries.npz").unlink()
-    (marks,) = mark(cells([runs[0], *runs[2:]], "mAP@all")).values()
+    (marks,) = rank_cells(cells([runs[0], *runs[2:]], "mAP@all")).values()
     assert marks["c"].from_best is not None
-    (marks,) = mark(cells(runs, "mAP@all")).values()
+    (marks,) = rank_cells(cells(runs, "mAP@all")).values()
     assert [m.from_best for m in marks.values()] == [None, None, None]
     (runs[3].folder / "queries.npz").unlink()
-    (marks,) = mark(cells([runs[0], *runs[2:]], "mAP@all")).values()
+    (marks,) = rank_cells(cells([runs[0], *runs[2:]], "mAP@all")).values()
     assert (marks["b"].from_best is None, marks["c"].from_best is None) == (False, True)
 
 
@@ -214,7 +214,8 @@ def test_seeds_of_several_versions_of_the_code_are_marked(cli: Callable[..., Any
     assert rf"$\|$ {note}" in tex
     lines = csv.DictReader(io.StringIO(cli("table", "--bits", "16", "--format", "csv").out))
     assert {line["method"]: line["code_versions"] for line in lines}["sh"] == "2"
-    page = grid_table(result_grid(select(results, RunFilter()), "mAP@all"))
+    elements = TEMPLATES.get_template("elements.html").module
+    page = elements.metric_table(result_table(select(results, RunFilter()), "mAP@all"))
     assert "<sup>‖</sup>" in page
     assert f"‖ {note}" in page
 
@@ -444,9 +445,9 @@ def test_figures_of_the_user_are_read_too(cli: Callable[..., Any], results: Path
     file.write_text(f"\ufeff{head}{line}", encoding="utf-8")  # as spreadsheets write it
     assert cli("table", "--published").code == 0
     file.write_text(f"{head}{line}{line}", encoding="utf-8")
-    assert "line 3: there is a line of this method" in cli("table", "--published").err
+    assert "line 3: an earlier line has the same method" in cli("table", "--published").err
     file.write_text(f"{head}{line[:-1]},x\n", encoding="utf-8")
-    assert "line 2: more columns than the head has" in cli("table", "--published").err
+    assert "line 2: the line has more columns than the header" in cli("table", "--published").err
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(HashbenchError, match="cannot be read"):
         published.read_published(results, RunFilter())

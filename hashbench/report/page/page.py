@@ -1,94 +1,86 @@
-"""One HTML page about runs: tables, curves, ablations, what is retrieved, and what each run was."""
+"""One HTML page about runs: tables, curves, ablations, retrieved images, and the details of each run.
+
+`page.html` is the template of the page, with the macros of `elements.html`; this module computes the values.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from html import escape
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 
 from hashbench.config import flatten
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import VERSION
 from hashbench.report.aggregate import cells
-from hashbench.report.page.elements import (
-    element,
-    folded,
-    grid_table,
-    items,
-    pairs,
-    plain_table,
-    plot_image,
-    text,
-)
 from hashbench.report.plots.curve_plots import pr_plot
 from hashbench.report.plots.metric_plots import bits_plot, speed_plot
-from hashbench.report.plots.style import Plot
-from hashbench.report.tables.ablation_table import ablation_grid, ablations
-from hashbench.report.tables.result_table import result_grid
-from hashbench.report.tables.table import NOTHING
+from hashbench.report.plots.style import COLUMN, Plot
+from hashbench.report.tables.ablation_table import ablation_table, ablations
+from hashbench.report.tables.result_table import result_table
+from hashbench.report.tables.table import NOTHING, Table
 from hashbench.results.query import FoundRuns
 from hashbench.results.stored_run import StoredRun
 
-_HERE = Path(__file__).parent
-Grids = Mapping[str, "Plot | str"]
-"""By run id: what a run retrieves, or why that cannot be shown."""
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+RetrievalPlots = Mapping[str, "Plot | str"]
+"""By run id: the plot of the images that a run retrieves, or the reason why there is none."""
+
+_PIXELS = 130  # of a screen, per inch of a figure for print
 
 
-def html_page(selected: FoundRuns, metric: str, grids: Grids) -> str:
-    """A page that needs no other file and no network.
+def html_page(selected: FoundRuns, metric: str, retrieval: RetrievalPlots) -> str:
+    """Return a page that needs no other file and no network.
 
     Args:
         selected: The runs, from `select`.
-        metric: A metric of all of them.
-        grids: What runs retrieve, from `retrieval_plot`.
+        metric: A metric that all of them have.
+        retrieval: The retrieved images of some runs, from `retrieval_plot`.
 
     Raises:
         UsageError: Runs of one protocol cannot be compared.
     """
-    found = ablations(selected.runs, metric)
-    parts = {run.record.run_id for one in found for v in one.variants[1:] for run in v.cell.runs}
-    whole = [run for run in selected.runs if run.record.run_id not in parts]
-    names = dict.fromkeys(f"{run.record.dataset}@{run.record.protocol}" for run in selected.runs)
-    methods = dict.fromkeys(run.record.method for run in selected.runs)
-    sections = {
-        "Warnings": items(_warnings(selected), class_="warnings"),
-        "Results": _results(selected, whole, metric),
-        "Curves": _curves(whole, metric),
-        "Ablation": "".join(grid_table(ablation_grid(one)) for one in found),
-        "Retrieval": _retrieval(selected.runs, grids),
-        "Runs": _runs(selected.runs, metric),
-        "Environment": _environments(selected.runs),
-    }
-    shown = {title: content for title, content in sections.items() if content}
-    heading = f"{metric} on {', '.join(names)}"
-    body = [
-        text("h1", heading),
-        text(
-            "p",
-            f"{len(selected.runs)} runs of {', '.join(methods)}. "
-            f"Made by hashbench {version('hashbench')}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC.",
-        ),
-        element("nav", *(text("a", title, href=f"#{title.lower()}") for title in shown)),
-        *(
-            element("section", text("h2", title), content, id=title.lower())
-            for title, content in shown.items()
-        ),
-    ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(heading)}</title>\n<style>\n{_file('page.css')}</style>\n</head>\n<body>\n"
-        + "\n".join(body)
-        + f"\n<script>\n{_file('page.js')}</script>\n</body>\n</html>\n"
+    runs = selected.runs
+    found = ablations(runs, metric)
+    variants = {run.record.run_id for one in found for v in one.variants[1:] for run in v.cell.runs}
+    whole = [run for run in runs if run.record.run_id not in variants]
+    methods = dict.fromkeys(run.record.method for run in runs)
+    names = {run.record.run_id: f"{run.label}, {run.record.dataset}@{run.record.protocol}" for run in runs}
+    return TEMPLATES.get_template("page.html").render(
+        heading=f"{metric} on {', '.join(_by_protocol(runs))}",
+        summary=f"{len(runs)} runs of {', '.join(methods)}. "
+        f"Made by hashbench {version('hashbench')}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC.",
+        warnings=_warnings(selected),
+        results=_results(selected, whole, metric),
+        curves=_curves(whole, metric),
+        ablations=[ablation_table(one) for one in found],
+        retrieval=[
+            (names[run_id], plot if isinstance(plot, str) else _embedded(plot, names[run_id], "webp"))
+            for run_id, plot in retrieval.items()
+        ],
+        overview=_overview(runs, metric),
+        runs=[_details(run) for run in runs],
+        environments=_environments(runs),
     )
 
 
 def best_runs(runs: Sequence[StoredRun], metric: str) -> list[StoredRun]:
-    """The run with the highest metric of each dataset and protocol, of those whose codes did not collapse.
+    """Return the run with the highest metric of each dataset and protocol, without collapsed runs.
 
     Raises:
         UsageError: Runs of one protocol cannot be compared, or lack the metric.
@@ -99,10 +91,6 @@ def best_runs(runs: Sequence[StoredRun], metric: str) -> list[StoredRun]:
         max(group, key=lambda run: run.record.metrics[metric].expected)
         for group in _by_protocol(sound).values()
     ]
-
-
-def _file(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _by_protocol(runs: Iterable[StoredRun]) -> dict[str, list[StoredRun]]:
@@ -124,8 +112,8 @@ def _warnings(selected: FoundRuns) -> list[str]:
     ]
     found += selected.notes
     for name, runs in _by_protocol(selected.runs).items():
-        said = dict.fromkeys(warning for run in runs for warning in run.record.split.warnings)
-        found += [f"{name}: {warning}" for warning in said]
+        warnings = dict.fromkeys(warning for run in runs for warning in run.record.split.warnings)
+        found += [f"{name}: {warning}" for warning in warnings]
         shared = max(run.record.split.overlaps.query_database for run in runs)
         if shared:
             found.append(f"{name}: {shared:,} queries are also in the database.")
@@ -135,42 +123,70 @@ def _warnings(selected: FoundRuns) -> list[str]:
     return found
 
 
-def _results(selected: FoundRuns, whole: Sequence[StoredRun], metric: str) -> str:
-    parts = []
+def _results(selected: FoundRuns, whole: Sequence[StoredRun], metric: str) -> dict[str, Table]:
+    tables = {}
     for name, runs in _by_protocol(whole).items():
         labels = {run.label for run in runs}
         unfinished = [run for run in selected.unfinished if f"{run.dataset}@{run.protocol}" == name]
         part = FoundRuns(runs, [label for label in selected.labels if label in labels], unfinished, [])
-        parts += [text("h3", name), grid_table(result_grid(part, metric, bounds=True))]
-    return "".join(parts)
+        tables[name] = result_table(part, metric, bounds=True)
+    return tables
 
 
-def _curves(runs: Sequence[StoredRun], metric: str) -> str:
+@dataclass(frozen=True)
+class EmbeddedImage:
+    """A plot inside the page.
+
+    As an image of its own, the names inside an SVG cannot clash with those of another one.
+
+    Attributes:
+        source: The image as a data URL.
+        alternative: Text for readers who do not see the image.
+        width: Width in pixels.
+        wide: The plot scrolls on a narrow screen, since its text could not be read if it were shrunk.
+        notes: Sentences below the image.
+    """
+
+    source: str
+    alternative: str
+    width: int
+    wide: bool
+    notes: Sequence[str]
+
+
+def _embedded(plot: Plot, alternative: str, format: Literal["svg", "webp"] = "svg") -> EmbeddedImage:
+    """Render a plot for the page; "webp" makes photographs a fifth as large as PNG."""
+    if format == "svg":
+        media_type, content = "image/svg+xml", plot.render("svg")
+    else:
+        stream = io.BytesIO()
+        with Image.open(io.BytesIO(plot.render("png"))) as image:
+            image.convert("RGB").save(stream, "WEBP", quality=85)
+        media_type, content = "image/webp", stream.getvalue()
+        alternative = f"Queries and their nearest images, {alternative}"
+    source = f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+    width = plot.figure.get_figwidth()
+    return EmbeddedImage(source, alternative, round(_PIXELS * width), width > COLUMN, plot.notes)
+
+
+def _curves(runs: Sequence[StoredRun], metric: str) -> dict[str, EmbeddedImage | str]:
+    """Return the plots by title, each of them or the reason why it cannot be drawn."""
     plots: dict[str, Callable[[], Plot]] = {
         "Precision against recall, by rank over the full database": lambda: pr_plot(runs),
         f"{metric} against code length": lambda: bits_plot(runs, metric),
         f"{metric} against seconds of training and bytes of a code": lambda: speed_plot(runs, metric),
     }
-    shown = []
+    shown: dict[str, EmbeddedImage | str] = {}
     for title, draw in plots.items():
         try:
-            shown += [text("h3", title), plot_image(draw(), title)]
-        except HashbenchError as error:  # as where curves.csv did not come along
-            shown.append(text("p", error))
-    return "".join(shown)
+            shown[title] = _embedded(draw(), title)
+        except HashbenchError as error:  # for example if the runs came without curves.csv
+            shown[title] = str(error)
+    return shown
 
 
-def _retrieval(runs: Sequence[StoredRun], grids: Grids) -> str:
-    labels = {run.record.run_id: f"{run.label}, {run.record.dataset}@{run.record.protocol}" for run in runs}
-    return "".join(
-        text("p", f"{labels[run_id]}: {grid}")
-        if isinstance(grid, str)
-        else plot_image(grid, f"Queries and their nearest images, {labels[run_id]}", "webp")
-        for run_id, grid in grids.items()
-    )
-
-
-def _runs(runs: Sequence[StoredRun], metric: str) -> str:
+def _overview(runs: Sequence[StoredRun], metric: str) -> dict[str, Any]:
+    """Return the head, rows and caption of a table with a row for each run."""
     head = (
         "run", "dataset", "bits", "seed", metric, "chance", "codes", "distinct codes", "dead bits", "balance",
         "correlation", "largest tie", "training, s", "encoding, s", "evaluation, s", "bytes a code",
@@ -204,56 +220,41 @@ def _runs(runs: Sequence[StoredRun], metric: str) -> str:
         "dead bits; mean |mean sign| of a bit; mean |correlation| of two bits; largest share of the database "
         "at one distance from a query."
     )
-    details = (
-        element(
-            "details",
-            text("summary", f"{run.record.run_id}, {run.label}"),
-            _details(run),
-            **({"class_": "collapsed"} if run.record.health.collapsed else {}),
-        )
-        for run in runs
-    )
-    return plain_table(head, rows, caption) + text("h3", "Each run") + "".join(details)
+    return {"head": head, "rows": rows, "caption": caption}
 
 
-def _details(run: StoredRun) -> str:
+def _details(run: StoredRun) -> dict[str, Any]:
     record = run.record
     overlaps = record.split.overlaps
-    facts = {
-        "created": f"{record.created:%Y-%m-%d %H:%M:%S} UTC",
-        "folder": "/".join(run.folder.parts[-4:]),
-        "queries": f"{record.split.query:,}",
-        "training images": f"{record.split.train:,}",
-        "database images": f"{record.split.database:,}",
-        "split": record.split.sha256,
-        "shared images": f"{overlaps.query_database:,} query and database, "
-        f"{overlaps.query_train:,} query and train, {overlaps.train_database:,} train and database",
-        "source code": record.environment.get("source", NOTHING),
-        "evaluator": record.evaluator,
-        "queries without relevant": record.queries_without_relevant,
+    return {
+        "title": f"{record.run_id}, {run.label}",
+        "collapsed": record.health.collapsed,
+        "facts": {
+            "created": f"{record.created:%Y-%m-%d %H:%M:%S} UTC",
+            "folder": "/".join(run.folder.parts[-4:]),
+            "queries": f"{record.split.query:,}",
+            "training images": f"{record.split.train:,}",
+            "database images": f"{record.split.database:,}",
+            "split": record.split.sha256,
+            "shared images": f"{overlaps.query_database:,} query and database, "
+            f"{overlaps.query_train:,} query and train, {overlaps.train_database:,} train and database",
+            "source code": record.environment.get("source", NOTHING),
+            "evaluator": record.evaluator,
+            "queries without relevant": record.queries_without_relevant,
+        },
+        "metrics": {
+            name: f"{metric.expected:.4f} ({metric.lowest:.4f} to {metric.highest:.4f})"
+            for name, metric in record.metrics.items()
+        },
+        "changes": {path: json.dumps(value) for path, value in (record.changes or {}).items()},
+        "settings": {path: json.dumps(value) for path, value in flatten(record.config).items()},
     }
-    bounds = {
-        name: f"{metric.expected:.4f} ({metric.lowest:.4f} to {metric.highest:.4f})"
-        for name, metric in record.metrics.items()
-    }
-    settings = {path: json.dumps(value) for path, value in flatten(record.config).items()}
-    changes = {path: json.dumps(value) for path, value in (record.changes or {}).items()}
-    return "".join(
-        [
-            pairs(facts),
-            text("h4", "Metrics (any order of ties)") + pairs(bounds),
-            text("h4", "Changed of the recipe") + pairs(changes) if changes else "",
-            folded("Configuration", pairs(settings)),
-        ]
-    )
 
 
-def _environments(runs: Sequence[StoredRun]) -> str:
-    """What runs ran on, once for all that share it; the source hash, which each method has, left out."""
+def _environments(runs: Sequence[StoredRun]) -> list[tuple[dict[str, Any], list[str]]]:
+    """Return each environment and the ids of its runs; the source hash differs by method and is omitted."""
     groups: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for run in runs:
         facts = {key: value for key, value in run.record.environment.items() if key != "source"}
         groups.setdefault(json.dumps(facts, sort_keys=True), (facts, []))[1].append(run.record.run_id)
-    return "".join(
-        pairs(facts) + folded(f"{len(names)} runs", items(names)) for facts, names in groups.values()
-    )
+    return list(groups.values())

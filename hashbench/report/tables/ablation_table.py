@@ -1,4 +1,4 @@
-"""Ablation tables: what a method gains from each of its components, by runs without it."""
+"""Ablation tables: what each component contributes to a method, measured by runs without it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any
 
 from hashbench.report.aggregate import Cell, Column, cells, paired
 from hashbench.report.significance import Difference, PairedTest, paired_test
-from hashbench.report.tables.result_table import COLLAPSED, EXPLAINED, MIXED, UNTESTED, described, spread
+from hashbench.report.tables.result_table import (
+    COLLAPSED,
+    EXPLAINED,
+    MIXED,
+    UNTESTED,
+    caption_sentences,
+    spread,
+)
 from hashbench.report.tables.table import ColumnHeader, Table, TableCell, number, signed
 from hashbench.results.stored_run import StoredRun, label_of
 
@@ -17,13 +24,13 @@ _HAS = "✓"
 
 @dataclass(frozen=True)
 class Variant:
-    """The method without some of its components.
+    """A method without some of its components.
 
     Attributes:
-        without: Their names.
-        cell: Its figures.
-        gain: The whole method minus this one, over the seeds that both have; None for the whole method, and
-            where AP of queries is not known.
+        without: Names of the components that it is without.
+        cell: The runs of the variant.
+        gain: The whole method minus this variant, over the seeds that both have; None for the whole method,
+            and if the AP of the queries is not known.
     """
 
     without: tuple[str, ...]
@@ -36,10 +43,10 @@ class Ablation:
     """A method on one dataset at one code length, whole and without components.
 
     Attributes:
-        column: Where it was measured.
-        method: The method, and what else was changed of its recipe in all variants.
-        components: Names of the components that some variant is without.
-        variants: The whole method, then without one component, then without more.
+        column: Dataset, protocol and code length of the runs.
+        method: The method, with the other changes of its recipe that all variants share.
+        components: Names of the components that at least one variant is without.
+        variants: The whole method, then the variants without one component, then those without more.
     """
 
     column: Column
@@ -49,17 +56,16 @@ class Ablation:
 
 
 def ablations(runs: Sequence[StoredRun], metric: str, test: PairedTest = "bootstrap") -> list[Ablation]:
-    """Find the ablations among runs: a whole method, and the same without components of its recipe.
+    """Find the ablations among runs: a whole method, and the same method without components of its recipe.
 
     Args:
-        runs: From `select`.
-        metric: A metric of those that are part of an ablation.
+        runs: The runs, from `select`.
+        metric: A metric of the runs that are part of an ablation; the others need not have it.
         test: The test of the gains.
 
     Raises:
-        UsageError: Runs cannot be compared.
+        UsageError: The runs cannot be compared.
     """
-    # Others need not have the metric.
     methods = {_where(run) for run in runs if _taken_away(run)[1]}
     found = []
     for column, rows in cells([run for run in runs if _where(run) in methods], metric).items():
@@ -73,14 +79,13 @@ def ablations(runs: Sequence[StoredRun], metric: str, test: PairedTest = "bootst
     return found
 
 
-def ablation_grid(ablation: Ablation) -> Table:
-    """The table of an ablation."""
+def ablation_table(ablation: Ablation) -> Table:
+    """Return the table of an ablation."""
     whole = ablation.variants[0].cell
     runs = [run for variant in ablation.variants for run in variant.cell.runs]
-    several = "mean ± standard deviation over "
     sentences = [
         f"Components of {ablation.method}, {ablation.column}.",
-        *described(whole.metric, runs, whole.seeds, several),
+        *caption_sentences(whole.metric, runs, whole.seeds),
         "Gain is that of the whole method over the row, with its 95 % interval "
         "(paired bootstrap over the queries).",
     ]
@@ -93,7 +98,7 @@ def ablation_grid(ablation: Ablation) -> Table:
         has = [TableCell(_HAS if part not in variant.without else "") for part in ablation.components]
         marks = (COLLAPSED if cell.collapsed else "") + (MIXED if cell.code_versions > 1 else "")
         figure = TableCell(number(cell.mean), spread(cell), marks=marks)
-        rows.append((name, [*has, figure, _gain_entry(variant.gain)]))
+        rows.append((name, [*has, figure, _gain_cell(variant.gain)]))
         if cell.collapsed:
             seeds = ", ".join(map(str, cell.collapsed))
             notes.append(f"{COLLAPSED} {name}: {EXPLAINED[COLLAPSED]} (seed {seeds}).")
@@ -115,7 +120,7 @@ def _where(run: StoredRun) -> tuple[Any, ...]:
 
 
 def _taken_away(run: StoredRun) -> tuple[str, tuple[str, ...]]:
-    """The method with its other changes, as a label, and the names of the components that it is without."""
+    """Return the label of a run's method, with its other changes, and the components that it is without."""
     changes, components = run.record.changes, run.record.components
     if changes is None:
         return run.label, ()
@@ -133,13 +138,13 @@ def _ablation(
     column: Column, method: str, variants: dict[tuple[str, ...], Cell], test: PairedTest
 ) -> Ablation:
     whole = variants[()]
-    # Of all, since a recipe may have got components after its first runs.
+    # Of all runs, since a recipe may have got components after its first runs.
     declared = dict.fromkeys(name for cell in variants.values() for name in cell.runs[0].record.components)
     order = [name for name in declared if any(name in without for without in variants)]
     pairs = {without: pair for without, cell in variants.items() if without and (pair := paired(whole, cell))}
     gains = dict(zip(pairs, paired_test(list(pairs.values()), test), strict=True))
 
-    def place(without: tuple[str, ...]) -> tuple[Any, ...]:
+    def sort_key(without: tuple[str, ...]) -> tuple[Any, ...]:
         return len(without), [order.index(name) for name in without]
 
     return Ablation(
@@ -147,7 +152,8 @@ def _ablation(
         method,
         tuple(order),
         tuple(
-            Variant(without, variants[without], gains.get(without)) for without in sorted(variants, key=place)
+            Variant(without, variants[without], gains.get(without))
+            for without in sorted(variants, key=sort_key)
         ),
     )
 
@@ -159,7 +165,7 @@ def _name(variant: Variant, ablation: Ablation) -> str:
     return f"without {'all' if everything else ', '.join(variant.without)}"
 
 
-def _gain_entry(gain: Difference | None) -> TableCell:
+def _gain_cell(gain: Difference | None) -> TableCell:
     if gain is None:
         return TableCell()
     if gain.lowest is None or gain.highest is None:

@@ -1,4 +1,4 @@
-"""The tables as CSV, to compute with: a line a cell, every number in full precision."""
+"""The tables as CSV files for further computation: one line per cell, numbers in full precision."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from hashbench.report.aggregate import Cell, cells
 from hashbench.report.significance import Difference, PairedTest
 from hashbench.report.tables.ablation_table import Ablation
-from hashbench.report.tables.marks import mark
 from hashbench.report.tables.published import Published, published_columns
+from hashbench.report.tables.ranking import rank_cells
 from hashbench.results.query import FoundRuns
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # begin one
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text that begins so for a formula
 
 
 def result_csv(
@@ -24,25 +24,25 @@ def result_csv(
     published: Sequence[Published] = (),
     test: PairedTest = "bootstrap",
 ) -> str:
-    """The table of results; the kind of a line is measured, published or unfinished.
+    """Format the table of results; the kind of a line is measured, published or unfinished.
 
     Args:
         selected: The runs, from `select`.
-        metric: A metric of all of them.
+        metric: A metric that all of them have.
         published: Figures of papers.
         test: The test of the differences.
 
     Raises:
-        UsageError: Figures cannot stand in one table.
+        UsageError: The runs cannot be compared in one table.
     """
     columns = cells(selected.runs, metric)
-    marks = mark(columns, test)
+    ranking = rank_cells(columns, test)
     lines: list[dict[str, Any]] = []
     for column, rows in columns.items():
         for label, cell in rows.items():
-            where = marks[column][label]
+            ranked = ranking[column][label]
             line = {"kind": "measured", "method": label, **column._asdict(), **_values(cell)}
-            lines.append(line | {"place": where.place or None} | _test("best_minus_this", where.from_best))
+            lines.append(line | {"place": ranked.rank or None} | _test("best_minus_this", ranked.from_best))
     for figures in published_columns(published, columns).values():
         for figure in figures.values():
             line = figure.model_dump(include={"method", "dataset", "bits", "source", "note"})
@@ -54,7 +54,7 @@ def result_csv(
 
 
 def ablation_csv(found: Sequence[Ablation]) -> str:
-    """Ablation tables, one below the other."""
+    """Format ablation tables, one below the other."""
     lines = [
         {
             "method": ablation.method,
@@ -70,7 +70,7 @@ def ablation_csv(found: Sequence[Ablation]) -> str:
 
 
 def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Lines as CSV; columns are the keys, in the order in which they come up."""
+    """Format lines as CSV, with a column for each key in the order of first occurrence."""
     text = io.StringIO()
     fields = dict.fromkeys(key for line in lines for key in line)
     writer = csv.DictWriter(text, list(fields), lineterminator="\n")
@@ -80,7 +80,7 @@ def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def without_formula(value: Any) -> Any:
-    """Return a cell such that a spreadsheet takes no text for a formula, which could run a program."""
+    """Quote text that a spreadsheet would take for a formula, which could run a program."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 

@@ -1,4 +1,4 @@
-"""Figures that papers print: they stand beside measured ones and are never mixed with them."""
+"""Figures that papers print: tables show them beside measured figures and never mix the two."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from hashbench.report.tables.table import ColumnHeader, TableCell, number
 from hashbench.results.query import RunFilter
 
 _PACKAGE = Path(__file__).parents[2]
-# In an installed package; in a checkout.
-BUILT_IN = (_PACKAGE / "published", _PACKAGE.parent / "results" / "published")
+BUILT_IN = (_PACKAGE / "published", _PACKAGE.parent / "results" / "published")  # installed; in a checkout
 
 
 class Published(BaseModel):
-    """A figure as a paper prints it, on whatever split, backbone and cut-off that paper used.
+    """A figure as a paper prints it, for the split, backbone and cutoff of that paper.
 
-    One line of a CSV file with these columns.
+    It is a line of a CSV file whose columns are these fields.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,11 +36,11 @@ class Published(BaseModel):
 
 
 def read_published(results: Path, wanted: RunFilter) -> list[Published]:
-    """Figures that come with hashbench, and those of the folder `published` beside the user's records.
+    """Read the figures that come with hashbench and those in the folder `published` beside the records.
 
     Args:
         results: Folder of the records.
-        wanted: Whose methods count; they are compared without regard to case.
+        wanted: The filter; only its methods are used, and their case is ignored.
 
     Raises:
         HashbenchError: A file cannot be read; the message names its line.
@@ -60,16 +59,15 @@ def read_published(results: Path, wanted: RunFilter) -> list[Published]:
 def published_columns(
     figures: Sequence[Published], measured: Iterable[Column]
 ) -> dict[ColumnHeader, dict[str, Published]]:
-    """Columns of printed figures by method: of the datasets and code lengths that were measured."""
+    """Return columns of printed figures by method, for the datasets and code lengths that were measured."""
     kinds = {(column.dataset, column.bits) for column in measured}
     wanted = [figure for figure in figures if (figure.dataset, figure.bits) in kinds]
-    letters = {source: chr(ord("a") + place) for place, source in enumerate(_sources(wanted))}
+    letters = _letters(wanted)
     columns: dict[ColumnHeader, dict[str, Published]] = {}
     for figure in sorted(wanted, key=lambda f: (f.dataset, letters[f.source], f.bits)):
         group = f"{figure.dataset}, printed [{letters[figure.source]}]"
-        columns.setdefault(ColumnHeader(f"{figure.bits} bits", group, published=True), {})[figure.method] = (
-            figure
-        )
+        header = ColumnHeader(f"{figure.bits} bits", group, published=True)
+        columns.setdefault(header, {})[figure.method] = figure
     return columns
 
 
@@ -78,11 +76,11 @@ def with_published(
     printed: Mapping[ColumnHeader, Mapping[str, Published]],
     measured: int,
 ) -> list[tuple[str, list[TableCell]]]:
-    """Rows with the printed figures of the same method, then rows of methods that were only printed.
+    """Append printed figures to the rows of their methods, and rows for methods that were not measured.
 
     Args:
-        rows: Labels and cells of what was measured.
-        printed: From `published_columns`.
+        rows: Labels and cells of the measured rows.
+        printed: Columns from `published_columns`.
         measured: Number of measured columns.
     """
     known = {label.casefold() for label, _ in rows}
@@ -105,19 +103,20 @@ def with_published(
 
 
 def published_notes(printed: Mapping[ColumnHeader, Mapping[str, Published]]) -> list[str]:
-    """Where printed figures are from, and what is to be said of them."""
+    """Return notes that name the sources of printed figures, and the remarks on figures."""
     figures = [figure for column in printed.values() for figure in column.values()]
     notes = [
-        f"[{chr(ord('a') + place)}] as printed in {source}: mAP, with the splits, backbones and cut-offs of "
-        "the papers."
-        for place, source in enumerate(_sources(figures))
+        f"[{letter}] as printed in {source}: mAP, with the splits, backbones and cut-offs of the papers."
+        for source, letter in _letters(figures).items()
     ]
     remarks = dict.fromkeys(f"{figure.method}: {figure.note}." for figure in figures if figure.note)
     return [*notes, *remarks]
 
 
-def _sources(figures: Iterable[Published]) -> list[str]:
-    return list(dict.fromkeys(figure.source for figure in figures))
+def _letters(figures: Iterable[Published]) -> dict[str, str]:
+    """Return a letter for each source of the figures."""
+    sources = dict.fromkeys(figure.source for figure in figures)
+    return {source: chr(ord("a") + index) for index, source in enumerate(sources)}
 
 
 def _read(path: Path) -> Iterator[Published]:
@@ -128,7 +127,7 @@ def _read(path: Path) -> Iterator[Published]:
             for line in lines:
                 where = f"{path}, line {lines.line_num}"
                 if None in line:
-                    raise HashbenchError(f"{where}: more columns than the head has")
+                    raise HashbenchError(f"{where}: the line has more columns than the header")
                 try:
                     figure = Published.model_validate(line)
                 except ValidationError as error:
@@ -140,7 +139,9 @@ def _read(path: Path) -> Iterator[Published]:
                     ) from None
                 key = (figure.method, figure.dataset, figure.bits, figure.source)
                 if key in seen:
-                    raise HashbenchError(f"{where}: there is a line of this method, dataset, bits and source")
+                    raise HashbenchError(
+                        f"{where}: an earlier line has the same method, dataset, bits and source"
+                    )
                 seen.add(key)
                 yield figure
     except (OSError, UnicodeDecodeError, csv.Error) as error:

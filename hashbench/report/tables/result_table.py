@@ -1,4 +1,4 @@
-"""The table of results: methods against datasets and code lengths, means over seeds, what is best."""
+"""The table of results: methods by datasets and code lengths, with means over seeds and the best marked."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hashbench.report.aggregate import Cell, Column, cells, in_order
 from hashbench.report.significance import DESCRIBED, PairedTest
-from hashbench.report.tables.marks import Mark, mark
 from hashbench.report.tables.published import Published, published_columns, published_notes, with_published
+from hashbench.report.tables.ranking import Ranked, rank_cells
 from hashbench.report.tables.table import ColumnHeader, Table, TableCell, number
 from hashbench.results.query import FoundRuns
 from hashbench.results.record import Record
-from hashbench.results.stored_run import StoredRun, Unfinished, common_changes, label_of
+from hashbench.results.stored_run import StoredRun, common_changes, label_of
 
 LEVEL, UNTESTED, COLLAPSED, OTHER_SEEDS, MIXED, UNFINISHED = "≈", "¶", "‡", "†", "‖", "§"
 EXPLAINED = {
@@ -24,7 +24,7 @@ EXPLAINED = {
 }
 
 
-def result_grid(
+def result_table(
     selected: FoundRuns,
     metric: str,
     *,
@@ -32,20 +32,20 @@ def result_grid(
     published: Sequence[Published] = (),
     test: PairedTest = "bootstrap",
 ) -> Table:
-    """The table of results.
+    """Return the table of results.
 
     Args:
         selected: The runs, from `select`.
-        metric: A metric of all of them.
-        bounds: Show what the order of ties could make of a figure.
-        published: Figures of papers, for columns of their own.
+        metric: A metric that all of them have.
+        bounds: Show the lowest and highest value that the order of ties can give.
+        published: Figures of papers, shown in separate columns.
         test: The test of the differences.
 
     Raises:
-        UsageError: Figures cannot stand in one table.
+        UsageError: The runs cannot be compared in one table.
     """
     found = cells(selected.runs, metric)
-    marks = mark(found, test)
+    ranking = rank_cells(found, test)
     pending = dict.fromkeys(
         (run.label, Column(run.dataset, run.protocol, run.bits)) for run in selected.unfinished
     )
@@ -53,27 +53,23 @@ def result_grid(
     usual = _usual_seeds(cell for rows in found.values() for cell in rows.values())
     labels = dict.fromkeys([*selected.labels, *(run.label for run in selected.unfinished)])
 
-    def entry(label: str, column: Column) -> TableCell:
+    def table_cell(label: str, column: Column) -> TableCell:
         cell, unfinished = found.get(column, {}).get(label), (label, column) in pending
         if cell is None:
             return TableCell(marks=UNFINISHED if unfinished else "")
-        where = marks[column][label]
-        signs = {
-            LEVEL: where.level_with_best,
-            UNTESTED: where.from_best and where.from_best.untested,
+        ranked = ranking[column][label]
+        marks = {
+            LEVEL: ranked.level_with_best,
+            UNTESTED: ranked.from_best and ranked.from_best.untested,
             COLLAPSED: cell.collapsed,
             OTHER_SEEDS: cell.seeds != usual,
             MIXED: cell.code_versions > 1,
             UNFINISHED: unfinished,
         }
-        return TableCell(
-            number(cell.mean),
-            spread(cell, bounds),
-            where.place,
-            "".join(s for s, has in signs.items() if has),
-        )
+        shown = "".join(mark for mark, applies in marks.items() if applies)
+        return TableCell(number(cell.mean), spread(cell, bounds), ranked.rank, shown)
 
-    rows = [(label, [entry(label, column) for column in columns]) for label in labels]
+    rows = [(label, [table_cell(label, column) for column in columns]) for label in labels]
     heads = [ColumnHeader(f"{c.bits} bits", f"{c.dataset}@{c.protocol}") for c in columns]
     printed = published_columns(published, columns)
     return Table(
@@ -81,22 +77,29 @@ def result_grid(
         corner="method",
         heads=[*heads, *printed],
         rows=with_published(rows, printed, len(heads)),
-        notes=[*_notes(metric, found, marks, test, usual, selected.unfinished), *published_notes(printed)],
+        notes=[
+            *_notes(metric, found, ranking, test, usual),
+            *(
+                f"{UNFINISHED} {run.label}, seed {run.seed}: {EXPLAINED[UNFINISHED]}; if it is not wanted, "
+                f"delete {run.folder}."
+                for run in selected.unfinished
+            ),
+            *published_notes(printed),
+        ],
     )
 
 
-def described(metric: str, runs: Sequence[StoredRun], seeds: Sequence[int], several: str) -> list[str]:
-    """What a metric is and on what it was measured: sentences for a caption.
+def caption_sentences(metric: str, runs: Sequence[StoredRun], seeds: Sequence[int]) -> list[str]:
+    """Describe a metric and the protocols it was measured by, in sentences for a caption.
 
     Args:
-        metric: Its name.
+        metric: Name of the metric.
         runs: The runs.
-        seeds: The seeds of a usual cell.
-        several: What is said of the mean over seeds.
+        seeds: The seeds that most cells have.
     """
     ties = "expectation over all orders of equal distances"
-    over = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {', '.join(map(str, seeds))}"
-    sentences = [f"{metric}, {ties}; {several if len(seeds) > 1 else ''}{over}."]
+    over = "mean ± standard deviation over seeds" if len(seeds) > 1 else "seed"
+    sentences = [f"{metric}, {ties}; {over} {', '.join(map(str, seeds))}."]
     if common := common_changes(runs):
         sentences.append(f"{label_of('All runs', common)}.")
     by_protocol: dict[str, Record] = {}
@@ -117,7 +120,7 @@ def described(metric: str, runs: Sequence[StoredRun], seeds: Sequence[int], seve
 
 
 def _caption(selected: FoundRuns, metric: str, seeds: Sequence[int], bounds: bool) -> str:
-    sentences = described(metric, selected.runs, seeds, "mean ± standard deviation over ")
+    sentences = caption_sentences(metric, selected.runs, seeds)
     if bounds:
         sentences.append("In brackets what the unluckiest and the luckiest order of equal distances give.")
     sentences.append("Best bold, second underlined.")
@@ -125,7 +128,7 @@ def _caption(selected: FoundRuns, metric: str, seeds: Sequence[int], bounds: boo
 
 
 def spread(cell: Cell, bounds: bool = False) -> str:
-    """What stands beside a mean: the standard deviation and, if asked for, the bounds of tie order."""
+    """Format the standard deviation beside a mean and, if asked for, its bounds over the orders of ties."""
     parts = [f"± {number(cell.deviation)}"] if cell.deviation is not None else []
     if bounds:
         parts.append(f"[{number(cell.lowest)}, {number(cell.highest)}]")
@@ -140,16 +143,15 @@ def _usual_seeds(found: Iterable[Cell]) -> tuple[int, ...]:
 def _notes(
     metric: str,
     columns: Mapping[Column, Mapping[str, Cell]],
-    marks: Mapping[Column, Mapping[str, Mark]],
+    ranking: Mapping[Column, Mapping[str, Ranked]],
     test: PairedTest,
     usual: Sequence[int],
-    unfinished: Sequence[Unfinished],
 ) -> list[str]:
     notes = []
-    places = [where for column in marks.values() for where in column.values()]
-    if any(where.level_with_best for where in places):
+    all_ranked = [ranked for column in ranking.values() for ranked in column.values()]
+    if any(ranked.level_with_best for ranked in all_ranked):
         notes.append(f"{LEVEL} {EXPLAINED[LEVEL]} ({DESCRIBED[test]}).")
-    reasons = dict.fromkeys(where.from_best.untested for where in places if where.from_best)
+    reasons = dict.fromkeys(ranked.from_best.untested for ranked in all_ranked if ranked.from_best)
     notes += [f"{UNTESTED} {EXPLAINED[UNTESTED]}: {reason}." for reason in reasons if reason]
     if not metric.startswith("mAP"):
         notes.append("Differences are not tested; those of mAP are.")
@@ -167,9 +169,4 @@ def _notes(
                 notes.append(f"{MIXED} {where}: {EXPLAINED[MIXED]} ({cell.code_versions} of them).")
             if metric.startswith("mAP") and cell.average_precisions is None:
                 notes.append(f"{where}: AP of the queries is not stored, so that nothing was tested.")
-    notes += [
-        f"{UNFINISHED} {run.label}, seed {run.seed}: {EXPLAINED[UNFINISHED]}; if it is not wanted, delete "
-        f"{run.folder}."
-        for run in unfinished
-    ]
     return notes

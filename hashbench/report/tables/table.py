@@ -1,4 +1,4 @@
-"""A table before it has a format, and its two formats for readers: markdown and LaTeX."""
+"""A table that has no format yet, and its formats for readers: Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from itertools import groupby
 
 from tabulate import tabulate
 
-PLACES = 3  # decimals of a metric
+DECIMALS = 3  # of a metric
 NOTHING = "–"
-_LONG = 10  # letters of a head
+_LONG = 10  # characters of a column header
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
@@ -22,12 +22,12 @@ _TEX = {
 
 @dataclass(frozen=True)
 class ColumnHeader:
-    """The head of a column.
+    """The header of a column.
 
     Attributes:
-        name: Of the column.
-        group: What the neighbours share that have the same one; may be empty.
-        published: Whether the figures are those of a paper.
+        name: Name of the column.
+        group: Name that adjacent columns share; may be empty.
+        published: The column has figures that a paper prints.
     """
 
     name: str
@@ -40,15 +40,15 @@ class TableCell:
     """The content of a cell.
 
     Attributes:
-        text: A number, or another text.
-        rest: What stands beside it, as in "± 0.012".
-        place: 1 for the best of the column, 2 for the second, 0 for others.
-        marks: Signs that notes explain.
+        text: A number or other text.
+        rest: Text beside the number, such as "± 0.012".
+        rank: 1 for the best of the column, 2 for the second, 0 for all others.
+        marks: Signs that the notes explain.
     """
 
     text: str = NOTHING
     rest: str = ""
-    place: int = 0
+    rank: int = 0
     marks: str = ""
 
 
@@ -57,10 +57,10 @@ class Table:
     """A table for readers.
 
     Attributes:
-        caption: What it shows, in sentences.
-        corner: Head of the first column.
-        heads: Heads of the other columns.
-        rows: First column and cells of each row.
+        caption: Sentences that say what the table shows.
+        corner: Header of the first column.
+        heads: Headers of the other columns.
+        rows: Label and cells of each row.
         notes: Sentences below the table.
     """
 
@@ -70,93 +70,99 @@ class Table:
     rows: Sequence[tuple[str, Sequence[TableCell]]]
     notes: Sequence[str] = ()
 
+    def groups(self) -> list[tuple[str, int]]:
+        """Return the name and width of each group of adjacent columns; empty if no column is in a group."""
+        groups = [
+            (name, len(list(heads))) for name, heads in groupby(self.heads, key=lambda head: head.group)
+        ]
+        return groups if any(name for name, _ in groups) else []
+
 
 def number(value: float) -> str:
-    """A metric as tables print it."""
-    return f"{value:.{PLACES}f}"
+    """Format a metric."""
+    return f"{value:.{DECIMALS}f}"
 
 
 def signed(value: float) -> str:
-    """A difference of metrics as tables print it."""
-    return f"{value:+.{PLACES}f}".replace("-", "−")
+    """Format a difference of metrics, with its sign."""
+    return f"{value:+.{DECIMALS}f}".replace("-", "−")
 
 
-def markdown(grid: Table) -> str:
-    """The table as markdown, which reads well in a terminal, too."""
-    groups = {head.group for head in grid.heads if not head.published}
-    heads = [_plain_head(head, len(groups) > 1) for head in grid.heads]
-    rows = [[_plain(label), *map(_markdown_entry, entries)] for label, entries in grid.rows]
-    table = tabulate(
+def markdown(table: Table) -> str:
+    """Format a table as Markdown that is also readable in a terminal."""
+    groups = {head.group for head in table.heads if not head.published}
+    heads = [_markdown_head(head, len(groups) > 1) for head in table.heads]
+    rows = [[_escape_bars(label), *map(_markdown_cell, cells)] for label, cells in table.rows]
+    text = tabulate(
         rows,
-        headers=[_plain(grid.corner), *heads],
+        headers=[_escape_bars(table.corner), *heads],
         tablefmt="pipe",
         disable_numparse=True,
         colalign=("left", *("right" for _ in heads)),
     )
-    return "\n\n".join([grid.caption, table, *grid.notes]) + "\n"
+    return "\n\n".join([table.caption, text, *table.notes]) + "\n"
 
 
-def latex(grids: Sequence[Table]) -> str:
-    r"""Tables as a LaTeX document, with booktabs.
+def latex(tables: Sequence[Table]) -> str:
+    r"""Format tables as a LaTeX document that compiles, with booktabs.
 
-    It compiles as it is. Into a paper, copy a `table`; or load the package `standalone` there, which skips
-    the preamble of what is read by `\input`.
+    To use one in a paper, copy the `table`, or load the package `standalone`, which skips the preamble of
+    files that are read by `\input`.
     """
     lines = [
         r"% Into a paper: copy the table; or load the package standalone there, and \input this file.",
         r"\documentclass{article}",
         r"\usepackage{amssymb,booktabs,graphicx}",
         r"\begin{document}",
-        *(line for grid in grids for line in _tex_table(grid)),
+        *(line for table in tables for line in _tex_table(table)),
         r"\end{document}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _plain_head(head: ColumnHeader, grouped: bool) -> str:
-    return _plain(f"{head.group} {head.name}" if head.group and (grouped or head.published) else head.name)
+def _markdown_head(head: ColumnHeader, grouped: bool) -> str:
+    with_group = head.group and (grouped or head.published)
+    return _escape_bars(f"{head.group} {head.name}" if with_group else head.name)
 
 
-def _plain(text: str) -> str:
-    """Text that does not end a cell."""
+def _escape_bars(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-def _markdown_entry(entry: TableCell) -> str:
-    text = {1: f"**{entry.text}**", 2: f"_{entry.text}_"}.get(entry.place, entry.text)
-    return _plain(" ".join(part for part in (text, entry.rest, entry.marks) if part))
+def _markdown_cell(cell: TableCell) -> str:
+    text = {1: f"**{cell.text}**", 2: f"_{cell.text}_"}.get(cell.rank, cell.text)
+    return _escape_bars(" ".join(part for part in (text, cell.rest, cell.marks) if part))
 
 
-def _tex_table(grid: Table) -> list[str]:
+def _tex_table(table: Table) -> list[str]:
     columns = "l" + "".join(
-        # A wider gap sets off the figures of papers.
+        # A wider gap separates the figures of papers from measured ones.
         ("@{\\hspace{2em}}" if head.published and not before.published else "") + "c"
-        for before, head in zip([ColumnHeader(""), *grid.heads], grid.heads, strict=False)
+        for before, head in zip([ColumnHeader(""), *table.heads], table.heads, strict=False)
     )
     return [
         r"\begin{table}",
         r"\centering\small",
-        rf"\caption{{{_tex(grid.caption)}}}\medskip",
+        rf"\caption{{{_tex(table.caption)}}}\medskip",
         rf"\sbox0{{\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        *_tex_heads(grid),
+        *_tex_heads(table),
         r"\midrule",
-        *(" & ".join([_tex(label), *map(_tex_entry, entries)]) + r" \\" for label, entries in grid.rows),
+        *(" & ".join([_tex(label), *map(_tex_cell, cells)]) + r" \\" for label, cells in table.rows),
         r"\bottomrule",
         r"\end{tabular}}%",
         r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
-        *(rf"\par\smallskip\raggedright\footnotesize {_tex(note)}" for note in grid.notes),
+        *(rf"\par\smallskip\raggedright\footnotesize {_tex(note)}" for note in table.notes),
         r"\end{table}",
     ]
 
 
-def _tex_heads(grid: Table) -> list[str]:
-    names = " & ".join([_tex(grid.corner), *(_tex_stack(head.name) for head in grid.heads)]) + r" \\"
-    if not any(head.group for head in grid.heads):
+def _tex_heads(table: Table) -> list[str]:
+    names = " & ".join([_tex(table.corner), *(_tex_stack(head.name) for head in table.heads)]) + r" \\"
+    if not (groups := table.groups()):
         return [names]
     spans, rules, column = [""], [], 2
-    for group, heads in groupby(grid.heads, key=lambda head: head.group):
-        width = len(list(heads))
+    for group, width in groups:
         spans.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(group)}}}" if group else " & " * (width - 1))
         if group:
             rules.append(rf"\cmidrule(lr){{{column}-{column + width - 1}}}")
@@ -165,7 +171,7 @@ def _tex_heads(grid: Table) -> list[str]:
 
 
 def _tex_stack(text: str) -> str:
-    """A head, its words one below the other if it is long."""
+    """Format a column header; the words of a long one stand below each other."""
     if len(text) <= _LONG:
         return _tex(text)
     lines = r" \\ ".join(map(_tex, text.split()))
@@ -176,8 +182,8 @@ def _tex(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in text)
 
 
-def _tex_entry(entry: TableCell) -> str:
-    text = _tex(entry.text)
-    text = {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(entry.place, text)
-    rest = rf" {{\scriptsize {_tex(entry.rest)}}}" if entry.rest else ""
-    return text + rest + (rf"\textsuperscript{{{_tex(entry.marks)}}}" if entry.marks else "")
+def _tex_cell(cell: TableCell) -> str:
+    text = _tex(cell.text)
+    text = {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(cell.rank, text)
+    rest = rf" {{\scriptsize {_tex(cell.rest)}}}" if cell.rest else ""
+    return text + rest + (rf"\textsuperscript{{{_tex(cell.marks)}}}" if cell.marks else "")

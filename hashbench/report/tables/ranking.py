@@ -1,4 +1,4 @@
-"""Which figures of a column are best, second, and not distinguishable from the best."""
+"""The ranking of the cells of a column: the best, the second, and those that are level with the best."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from hashbench.report.significance import DIGITS, Difference, PairedTest, paired
 
 
 @dataclass(frozen=True)
-class Mark:
-    """How a figure stands in its column.
+class Ranked:
+    """The rank of a cell in its column.
 
     Attributes:
-        place: 1 for the best, 2 for the second, of the different figures; 0 for the others, and for cells
-            with collapsed codes, which take no part.
-        from_best: The best minus this one; None for the best itself, and where AP of queries is not known.
+        rank: 1 for the best and 2 for the second of the distinct means; 0 for all others and for cells with
+            collapsed codes, which are not ranked.
+        from_best: The best minus this cell; None for the best itself, and if the AP of the queries is not
+            known.
     """
 
-    place: int = 0
+    rank: int = 0
     from_best: Difference | None = None
 
     @property
     def level_with_best(self) -> bool:
-        """Whether it is not the best by its mean, but a test does not distinguish it from the best.
+        """Return True if the cell is not the best by its mean, but a test does not distinguish the two.
 
         Over the seeds that both have, it may even be ahead.
         """
@@ -33,30 +34,30 @@ class Mark:
         return not (self.from_best.distinguishable and self.from_best.mean > 0)
 
 
-def mark(
+def rank_cells(
     columns: Mapping[Column, Mapping[str, Cell]], test: PairedTest = "bootstrap"
-) -> dict[Column, dict[str, Mark]]:
+) -> dict[Column, dict[str, Ranked]]:
     """Rank the cells of each column, and test each against the best.
 
     Args:
-        columns: From `cells`.
-        test: The test.
+        columns: The cells, from `cells`.
+        test: The test of the differences.
     """
-    pairs, places = {}, {}
+    pairs, ranks = {}, {}
     for column, rows in columns.items():
         ranked = {label: cell for label, cell in rows.items() if not cell.collapsed}
         means = {label: round(cell.mean, DIGITS) for label, cell in ranked.items()}
         order = sorted(set(means.values()), reverse=True)
         for label, cell in ranked.items() if len(ranked) > 1 else ():
-            places[column, label] = order.index(means[label]) + 1
+            ranks[column, label] = order.index(means[label]) + 1
             best = next(other for other, mean in means.items() if mean == order[0])
             if label != best and (pair := paired(ranked[best], cell)):
                 pairs[column, label] = pair
     tests = dict(zip(pairs, paired_test(list(pairs.values()), test), strict=True))
     return {
         column: {
-            label: Mark(
-                place if (place := places.get((column, label), 0)) <= 2 else 0, tests.get((column, label))
+            label: Ranked(
+                rank if (rank := ranks.get((column, label), 0)) <= 2 else 0, tests.get((column, label))
             )
             for label in rows
         }
