@@ -1,4 +1,4 @@
-"""The evaluator: exact retrieval metrics from codes and labels, ties included."""
+"""The evaluator: retrieval metrics of codes and labels, exact also if distances are tied."""
 
 from __future__ import annotations
 
@@ -14,8 +14,17 @@ from hashbench.evaluation.counts.graded import GradedCounts, count_graded_pairs
 from hashbench.evaluation.counts.labels import Labels
 from hashbench.evaluation.counts.product import ProductRankings
 from hashbench.evaluation.health import CodeHealth, code_health
-from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels, read_vectors
-from hashbench.evaluation.result import Cutoffs, Denominator, Evaluation, NoRelevant, check_settings
+from hashbench.evaluation.inputs import (
+    Cutoffs,
+    Denominator,
+    NoRelevant,
+    check_comparable,
+    check_settings,
+    read_codes,
+    read_labels,
+    read_vectors,
+)
+from hashbench.evaluation.result import Evaluation
 from hashbench.runtime.arguments import check_choice, check_type
 
 __all__ = [
@@ -32,7 +41,7 @@ __all__ = [
 ]
 
 VERSION = 1
-"""Of the definitions of the metrics: raised when the same codes could get another number."""
+"""Version of the metric definitions. It is raised when the value of a metric changes for the same codes."""
 
 
 def evaluate(
@@ -47,34 +56,35 @@ def evaluate(
     graded: bool = False,
     device: str = "cpu",
 ) -> Evaluation:
-    """Rank the database by its distance from each query and measure the rankings.
+    """Rank the database by distance from each query and compute retrieval metrics.
 
-    An item is relevant to a query if they share at least one label. Items at the same distance have no order
-    of their own, so a metric is its exact expectation over all orders of them; its bounds come along.
+    An item is relevant to a query if they share at least one label. The order of items at the same distance
+    is undefined, so each metric is the exact expectation over all orders of tied items, with bounds.
 
     Args:
         query_codes: Codes of the queries: BinaryCodes, or an array or tensor [queries, bits] of ±1, {0, 1} or
             bool.
         database_codes: Codes of the database, in the same domain. If they are ProductCodes, the queries are
-            real values [queries, books · dim] (distances are then asymmetric), or ProductCodes, which stand
-            for their codewords.
+            real values [queries, books · dim] (distances are then asymmetric), or ProductCodes, which are
+            replaced by their codewords.
         query_labels: Labels of the queries: class ids [queries], or multi-hot [queries, classes].
         database_labels: Labels of the database, in the same form.
-        k: The cut-offs to report: numbers of items retrieved, or "all"; one, or a list, array or tensor.
+        k: The cut-offs to report, each a number of items retrieved or "all": a single one, or a list, array
+            or tensor.
         radius: Hamming radius, in bits, of the precision and the mAP within a radius.
-        denominator: What AP@k divides by: "hits", the relevant items in the top k, or "relevant",
-            min(k, all relevant items).
-        no_relevant: Queries without a relevant item in the database score 0 ("zero") or are left out of every
-            mean ("skip").
-        graded: Count the labels that two items share, for NDCG@k and ACG@k; of binary codes only.
-        device: Where pairs are counted: "cpu", "cuda", or "auto", which is a GPU if there is one. Product
-            codes and graded counts stay on the CPU.
+        denominator: Divisor of AP@k: "hits", the number of relevant items in the top k, or "relevant",
+            min(k, number of relevant items).
+        no_relevant: Queries without a relevant item in the database score 0 ("zero") or are excluded from
+            every mean ("skip").
+        graded: Count the labels that two items share, for NDCG@k and ACG@k. Binary codes only.
+        device: Device on which pairs are counted: "cpu", "cuda", or "auto", which is a GPU if there is one.
+            Product codes and graded counts are always computed on the CPU.
 
     Returns:
         The metrics; see `Evaluation`.
 
     Raises:
-        UsageError: An argument cannot be read, does not fit another one, or has no such value.
+        UsageError: An argument is invalid or does not match another one.
 
     Example:
         >>> codes = [[1, 1, 1, 1], [1, 1, 1, -1], [-1, -1, -1, -1]]
@@ -86,7 +96,7 @@ def evaluate(
     settings = check_settings(k, radius, denominator, no_relevant)
     if isinstance(database_codes, ProductCodes):
         if graded:
-            raise UsageError("graded: product codes have no graded metrics; leave `graded` out")
+            raise UsageError("graded: expected binary codes, got product codes; remove `graded`")
         vectors = read_vectors(query_codes, database_codes)
         labels = _read_labels(query_labels, vectors, database_labels, database_codes)
         ranked = ProductRankings(vectors, database_codes, *labels)

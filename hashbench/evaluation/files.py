@@ -1,4 +1,4 @@
-"""Codes and labels in an .npz file: those of a run, or of any other program."""
+"""Reading of codes and labels from .npz files, written by a run or by any other program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hashbench.runtime.array_files import read_npz
 
 NAMES = ("query_codes", "database_codes", "query_labels", "database_labels")
 
-_PACKED = {"uint8": 8, "uint64": WORD}  # types of packed codes, and the bits in a number
+_PACKED = {"uint8": 8, "uint64": WORD}  # types of packed codes, with their sizes in bits
 
 
 def load_codes(
@@ -25,19 +25,18 @@ def load_codes(
     """Read the arguments of `evaluate` from a file.
 
     Args:
-        path: An .npz with `query_codes`, `database_codes` [n, bits], `query_labels` and `database_labels`.
-            If there is a number `bits`, codes have that length, and may be packed, uint64 or uint8; see
-            `is_packed`.
-            If there are `codebooks`, float32 [books, words, dim], then `database_codes` are numbers of
-            codewords, uint8 or uint16 [n, books], as in `ProductCodes`, and `query_codes` too or real values
-            [queries, books · dim].
+        path: An .npz file with `query_codes`, `database_codes` [n, bits], `query_labels` and
+            `database_labels`. If it contains a number `bits`, the codes have that length and may be packed
+            as uint64 or uint8; see `is_packed`. If it contains `codebooks`, float32 [books, words, dim],
+            `database_codes` are indices of codewords, uint8 or uint16 [n, books], as in `ProductCodes`, and
+            `query_codes` are such indices or real values [queries, books · dim].
 
     Returns:
-        The four, in this order.
+        The four arrays in this order.
 
     Raises:
         HashbenchError: The file cannot be read; see `read_npz`.
-        UsageError: It lacks an array, or holds pickled objects or codes of another number of bits.
+        UsageError: An array is missing, or the file contains pickled objects or codes of another length.
     """
     path = as_path(path, "path")
     arrays = _read(path, NAMES)
@@ -46,29 +45,28 @@ def load_codes(
 
 
 def load_queries(path: Path | str) -> tuple[BinaryCodes | NDArray[Any], NDArray[Any]]:
-    """Read the binary codes and the labels of the queries alone.
+    """Read only the binary codes and the labels of the queries.
 
     Args:
-        path: An .npz with `query_codes` and `query_labels`; see `load_codes`.
+        path: An .npz file with `query_codes` and `query_labels`; see `load_codes`.
 
     Raises:
         HashbenchError: The file cannot be read.
-        UsageError: It lacks an array, or holds pickled objects, product codes, or codes of another number
-            of bits.
+        UsageError: An array is missing, or the file contains pickled objects, product codes, or codes of
+            another length.
     """
     path = as_path(path, "path")
     arrays = _read(path, NAMES[::2])
     if "codebooks" in arrays:
-        raise UsageError(f"{path} holds product codes; a database in shards has binary codes")
+        raise UsageError(f"{path} contains product codes; a database in shards needs binary codes")
     return _binary_codes(path, "query_codes", arrays), arrays["query_labels"]
 
 
 def is_packed(dtype: np.dtype[Any], shape: Sequence[int], bits: int) -> bool:
-    """Whether an array holds packed codes, and not a value for each bit.
+    """Return True if an array contains packed codes, False if it contains one value per bit.
 
-    Packed codes are uint8 [n, ceil(bits / 8)] or uint64 [n, ceil(bits / 64)], bit i of a code being bit
-    i % 8 of byte i // 8, as faiss and `BinaryCodes` have it: `numpy.packbits(bits, axis=1,
-    bitorder="little")`.
+    Packed codes are uint8 [n, ceil(bits / 8)] or uint64 [n, ceil(bits / 64)]. Bit i of a code is bit i % 8 of
+    byte i // 8, as in faiss, `BinaryCodes` and `numpy.packbits(bits, axis=1, bitorder="little")`.
 
     Args:
         dtype: Type of the array.
@@ -76,21 +74,21 @@ def is_packed(dtype: np.dtype[Any], shape: Sequence[int], bits: int) -> bool:
         bits: Length of a code, in bits.
 
     Raises:
-        UsageError: It holds codes of another number of bits, or no codes.
+        UsageError: The array contains codes of another length, or no codes.
     """
     if len(shape) == 2 and shape[1] == bits:
-        return False  # codes of a single bit are the same either way
+        return False  # single-bit codes are the same in both forms
     if len(shape) == 2 and dtype.name in _PACKED and shape[1] == -(-bits // _PACKED[dtype.name]):
         return True
     packed = " or ".join(f"{name} [n, {-(-bits // size)}]" for name, size in _PACKED.items())
-    raise UsageError(f"expected codes [n, {bits}], or packed {packed}, found {dtype} {list(shape)}")
+    raise UsageError(f"expected codes [n, {bits}], or packed {packed}, got {dtype} {list(shape)}")
 
 
 def from_packed(codes: NDArray[Any], bits: int) -> BinaryCodes:
-    """Codes of which `is_packed` is true.
+    """Return the codes of an array for which `is_packed` is True.
 
     Raises:
-        UsageError: A bit is set past the last one.
+        UsageError: A bit beyond the length of the codes is set.
     """
     if codes.dtype == np.uint8:
         octets = np.zeros((len(codes), -(-bits // WORD) * WORD // 8), np.uint8)
@@ -100,7 +98,7 @@ def from_packed(codes: NDArray[Any], bits: int) -> BinaryCodes:
 
 
 def _read(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of these names, and `bits` and `codebooks` if they are there."""
+    """Read the named arrays, and `bits` and `codebooks` if the file contains them."""
     arrays = read_npz(path, names, ("bits", "codebooks"))
     bits = arrays.get("bits", np.array(1))
     if bits.shape or bits.dtype.kind not in "iu" or bits < 1:

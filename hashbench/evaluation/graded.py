@@ -1,8 +1,9 @@
-"""From graded counts to numbers: exact over all orders of equal distances.
+"""Graded metrics from graded counts, exact over all orders of items at equal distance.
 
-Every metric here is a sum over ranks of the gain of the item there times the discount of the rank. Within a
-bucket, the items at one distance, each rank then expects the mean gain of the bucket; the sum is the lowest
-if the gains rise with the rank and the highest if they fall, in the bucket that k cuts as in whole ones.
+Each metric is a sum over ranks of the gain of the item at the rank times the discount of the rank. Within a
+bucket (the items at one distance), the expected gain at each rank is the mean gain of the bucket. The sum is
+lowest if the gains increase with the rank and highest if they decrease. This also holds for the bucket that k
+cuts.
 """
 
 from __future__ import annotations
@@ -10,40 +11,40 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.evaluation.counts.compiled import compiled
+from hashbench.evaluation.counts.kernels import compiled
 from hashbench.evaluation.metrics import EXPECTED, HIGHEST, LOWEST
 
 
 def average_cumulative_gains(shared: NDArray[np.int64], k: int) -> NDArray[np.float64]:
-    """ACG@k: the mean over the top k of the number of labels shared with the query.
+    """Return ACG@k, the mean over the top k of the number of labels shared with the query.
 
     Args:
-        shared: Items in each bucket by number of shared labels, int64 [queries, buckets, grades].
+        shared: Number of items in each bucket by number of shared labels, int64 [queries, buckets, grades].
         k: Number of items retrieved, 1 <= k <= size of the database.
 
     Returns:
-        float64 [3, queries]; rows EXPECTED, LOWEST, HIGHEST.
+        float64 [3, queries] with the rows EXPECTED, LOWEST, HIGHEST.
     """
     gains = np.arange(shared.shape[2], dtype=np.float64)
     return _cumulative_gains(shared, gains, np.arange(k + 1, dtype=np.float64)) / k
 
 
 def normalized_discounted_cumulative_gains(shared: NDArray[np.int64], k: int) -> NDArray[np.float64]:
-    """NDCG@k: DCG@k divided by the DCG@k of the best order of the whole database.
+    """Return NDCG@k, which is DCG@k divided by the DCG@k of the best order of the whole database.
 
-    DCG@k = Σ over ranks 1 to k of (2^shared − 1) / log2(1 + rank). With nothing relevant in the database it
-    is 0.
+    DCG@k = Σ over ranks 1 to k of (2^shared − 1) / log2(1 + rank). NDCG@k is 0 if no item in the database is
+    relevant.
 
     Args:
-        shared: Items in each bucket by number of shared labels, int64 [queries, buckets, grades].
+        shared: Number of items in each bucket by number of shared labels, int64 [queries, buckets, grades].
         k: Number of items retrieved, 1 <= k <= size of the database.
 
     Returns:
-        float64 [3, queries]; rows EXPECTED, LOWEST, HIGHEST.
+        float64 [3, queries] with the rows EXPECTED, LOWEST, HIGHEST.
     """
     discounts = np.concatenate([[0.0], np.cumsum(1 / np.log2(1 + np.arange(1, k + 1)))])
     by_grade = shared.sum(axis=1, keepdims=True)
-    # All gains are divided by the largest that a query can get, roughly, so that none overflows.
+    # Gains are divided by about the largest gain that a query can get, so that none overflows.
     highest = shared.shape[2] - 1 - np.argmax(by_grade[:, 0, ::-1] > 0, axis=1)
     result = np.empty((3, len(shared)))
     for grade in np.unique(highest):
@@ -58,12 +59,12 @@ def normalized_discounted_cumulative_gains(shared: NDArray[np.int64], k: int) ->
 def _cumulative_gains(
     shared: NDArray[np.int64], gains: NDArray[np.float64], discounts: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Σ over the ranks of gain times discount, float64 [3, queries].
+    """Return Σ over the ranks of gain times discount, float64 [3, queries].
 
     Args:
-        shared: Items by grade, int64 [queries, buckets, grades].
-        gains: The gain of each grade, not falling, [grades].
-        discounts: [k + 1]; the sum of the discounts of the first 0, 1, …, k ranks.
+        shared: Number of items by grade, int64 [queries, buckets, grades].
+        gains: Gain of each grade, nondecreasing, [grades].
+        discounts: Sums of the discounts of the first 0, 1, …, k ranks, [k + 1].
     """
     result = np.empty((3, len(shared)))
     _sum_gains(shared, gains, discounts, result)
@@ -103,6 +104,6 @@ def _sum_gains(
             if rank == k:
                 break
         result[EXPECTED, query] = expected
-        # Without ties all three are equal up to rounding, which must not put them out of order.
+        # Without ties all three are equal up to rounding, which must not change their order.
         result[LOWEST, query] = min(lowest, expected)
         result[HIGHEST, query] = max(highest, expected)

@@ -1,4 +1,4 @@
-"""Whether codes carry information at all: signs of collapse that a single metric can hide."""
+"""Health of codes: signs of collapse that a retrieval metric can hide."""
 
 from __future__ import annotations
 
@@ -9,49 +9,51 @@ from pydantic import BaseModel, ConfigDict, Field
 from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.evaluation.result import Evaluation
 
-# Codes count as collapsed from these shares on.
+# Codes are considered collapsed from these fractions on.
 _COLLAPSED_TIES = 0.5
 _COLLAPSED_BITS = 0.5
 
-# In blocks of this many codes, the products of ±1 sum exactly in float32.
+# Sums of products of ±1 over this many codes are exact in float32.
 _BLOCK = 16384
 
 
 class CodeHealth(BaseModel):
-    """How well codes use their bits.
+    """Statistics on how well codes use their bits.
 
-    Codes are *collapsed* if, in the mean over the queries, at least half of the database lies at one and the
-    same distance from the query, or if at least half of the bits are dead.
+    Codes are *collapsed* if, averaged over the queries, at least half of the database is at the same distance
+    from the query, or if at least half of the bits are dead.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    unique_code_ratio: float = Field(description="distinct codes in the database / items in the database")
+    unique_code_ratio: float = Field(description="number of distinct codes in the database / number of items")
     dead_bits: int = Field(
-        description="bits with the same value in every code of the database; "
-        "the bits of product codes are the numbers of their codewords in binary"
+        description="number of bits with the same value in every code of the database; "
+        "the bits of product codes are the indices of their codewords in binary"
     )
     bit_balance: float = Field(
-        description="mean over bits of |mean sign|; 0: both values equally often, 1: dead"
+        description="mean over bits of |mean sign|; 0: both values equally frequent, 1: dead"
     )
     mean_bit_correlation: float = Field(
-        description="mean |Pearson correlation| over pairs of bits that are not dead; 0 if there is no pair"
+        description="mean |Pearson correlation| over pairs of bits that are not dead; 0 if there are no pairs"
     )
     largest_tie_block_mean: float = Field(
-        description="largest share of the database at one distance from a query, mean over the queries"
+        description="largest fraction of the database at one distance from a query, mean over the queries"
     )
-    largest_tie_block_max: float = Field(description="the same, for the query where it is largest")
-    chance_map: dict[str, float] = Field(description="expected mAP of a random ranking, for each asked k")
+    largest_tie_block_max: float = Field(
+        description="largest fraction of the database at one distance from a query, maximum over the queries"
+    )
+    chance_map: dict[str, float] = Field(description="expected mAP of a random ranking, for each reported k")
     collapsed: bool
-    reasons: tuple[str, ...] = Field(description="why the codes count as collapsed, in words")
+    reasons: tuple[str, ...] = Field(description="why the codes are considered collapsed, in words")
 
 
 def code_health(database_codes: Codes, evaluation: Evaluation) -> CodeHealth:
-    """Look at codes for signs of collapse.
+    """Check codes for signs of collapse.
 
     Args:
         database_codes: Codes of the database.
-        evaluation: What came of searching this database.
+        evaluation: Evaluation of queries against this database.
     """
     binary = database_codes.to_binary() if isinstance(database_codes, ProductCodes) else database_codes
     means, products = moments(binary)
@@ -78,7 +80,7 @@ def code_health(database_codes: Codes, evaluation: Evaluation) -> CodeHealth:
 
 
 def moments(codes: BinaryCodes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means of the signs [bits], and means of the products of two signs [bits, bits]."""
+    """Return the means of the signs [bits] and of the products of pairs of signs [bits, bits]."""
     sums, products = np.zeros(codes.bits), np.zeros((codes.bits, codes.bits))
     for start in range(0, len(codes), _BLOCK):
         signs = codes[start : start + _BLOCK].to_signs().astype(np.float32)

@@ -1,8 +1,9 @@
-"""What a user hands to the evaluator: read it, or say in one line what is wrong with it."""
+"""Arguments of the evaluator: conversion and checks of codes, labels and settings."""
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,15 +19,22 @@ from hashbench.codes import (
 )
 from hashbench.errors import UsageError
 from hashbench.evaluation.counts.labels import Labels
+from hashbench.runtime.arguments import as_count, check_choice
+
+Cutoff = int | Literal["all"]
+Cutoffs = Iterable[Cutoff] | Cutoff | NDArray[np.integer[Any]]
+Denominator = Literal["hits", "relevant"]
+NoRelevant = Literal["zero", "skip"]
+Average = Literal["macro", "micro"]
 
 
 def read_codes(
     query: Codes | ArrayLike, database: BinaryCodes | ArrayLike
 ) -> tuple[BinaryCodes, BinaryCodes]:
-    """Codes of the queries and of the database, fit to be compared.
+    """Return the codes of the queries and of the database, checked to be comparable.
 
     Raises:
-        UsageError: One is empty or no code, they differ in bits, or one holds ±1 and the other {0, 1}.
+        UsageError: One is empty or not a code, they differ in length, or one holds ±1 and the other {0, 1}.
     """
     query_codes, query_domains = _read_codes(query, "query_codes")
     database_codes, database_domains = _read_codes(database, "database_codes")
@@ -37,77 +45,121 @@ def read_codes(
         )
     if query_domains and database_domains and not query_domains & database_domains:
         raise UsageError(
-            f"query_codes hold {min(query_domains)} and database_codes {min(database_domains)}; "
-            "give both in the same domain"
+            f"query_codes contain {min(query_domains)} and database_codes {min(database_domains)}; "
+            "pass both in the same domain"
         )
     return query_codes, database_codes
 
 
 def read_vectors(query: Codes | ArrayLike, database: ProductCodes) -> NDArray[np.float32]:
-    """Vectors of the queries, fit to be compared with product codes.
+    """Return the vectors of the queries, checked to be comparable with product codes.
 
     Args:
-        query: Real values [queries, books · dim]; or product codes with the codebooks of the database, which
-            stand for their codewords.
+        query: Real values [queries, books · dim], or product codes with the codebooks of the database, which
+            are replaced by their codewords.
         database: Codes of the database.
 
     Raises:
-        UsageError: They are neither, a value is not finite or too large, or one of both is empty.
+        UsageError: `query` is neither, a value is not finite or too large, or either argument is empty.
     """
     for name, codes in (("query_codes", query), ("database_codes", database)):
         if isinstance(codes, ProductCodes) and len(codes) == 0:
-            raise UsageError(f"{name}: expected at least one code, found none")
+            raise UsageError(f"{name}: expected at least one code, got none")
     if isinstance(query, BinaryCodes):
         raise UsageError(
-            "query_codes are binary and database_codes product codes; encode both with one model"
+            "query_codes are binary but database_codes are product codes; encode both with the same model"
         )
     if isinstance(query, ProductCodes):
         if not np.array_equal(query.codebooks, database.codebooks):
             raise UsageError(
-                "query_codes and database_codes have other codebooks; encode both with one model"
+                "query_codes and database_codes have different codebooks; encode both with the same model"
             )
         return query.reconstruct()
     books, _, dim = database.codebooks.shape
     vectors = as_array(query, "query_codes")
     if vectors.dtype.kind != "f" or vectors.ndim != 2 or vectors.shape[1] != books * dim or len(vectors) == 0:
         raise UsageError(
-            "query_codes: the database's product codes are compared with real values "
-            f"[queries, books · dim = {books * dim}], found {vectors.dtype} {list(vectors.shape)}"
+            f"query_codes: expected real values [queries, books · dim = {books * dim}] to compare with the "
+            f"database's product codes, got {vectors.dtype} {list(vectors.shape)}"
         )
     if not (finite := np.isfinite(vectors).all(axis=1)).all():
-        raise UsageError(f"query_codes: row {np.argmin(finite)} is not finite; mend the encoder")
+        raise UsageError(f"query_codes: row {np.argmin(finite)} is not finite; fix the encoder")
     check_magnitude(vectors, books * dim, "query_codes")
     return vectors.astype(np.float32)
 
 
 def read_labels(labels: ArrayLike, name: str, codes: Sized) -> Labels:
-    """Labels of the items of `codes`.
+    """Return the labels of the items of `codes`.
 
     Raises:
-        UsageError: They are no labels, or not as many as codes.
+        UsageError: The labels are invalid, or their number differs from the number of codes.
     """
     read = Labels.from_array(labels, f"{name}_labels")
     if len(read) != len(codes):
-        raise UsageError(f"{name}_labels: expected {len(codes)} rows, one a code, found {len(read)}")
+        raise UsageError(f"{name}_labels: expected {len(codes)} rows, one per code, got {len(read)}")
     return read
 
 
 def check_comparable(query: Labels, database: Labels) -> None:
-    """Raise UsageError unless both are class ids, or multi-hot over the same labels."""
+    """Raise UsageError unless both are class ids or both are multi-hot with the same number of columns."""
     if query.columns != database.columns:
         raise UsageError(
-            f"query_labels are {query} and database_labels are {database}; give both in the same form, "
+            f"query_labels are {query} and database_labels are {database}; pass both in the same form, "
             "with the same labels in the same order"
         )
+
+
+def check_settings(k: Cutoffs, radius: int, denominator: str, no_relevant: str) -> dict[str, Any]:
+    """Return the settings of an `Evaluation` in the form in which it stores them.
+
+    Raises:
+        UsageError: A setting is invalid.
+    """
+    check_choice("denominator", denominator, get_args(Denominator))
+    check_choice("no_relevant", no_relevant, get_args(NoRelevant))
+    return {
+        "k": read_cutoffs(k, "k"),
+        "radius": as_count(radius, "radius", "a number of bits, 0 or more", least=0),
+        "denominator": denominator,
+        "no_relevant": no_relevant,
+    }
+
+
+def read_cutoffs(values: Cutoffs, name: str) -> tuple[Cutoff, ...]:
+    """Return cut-offs given as a list, an array or a tensor, or as a single value.
+
+    Raises:
+        UsageError: There is no cut-off, or one is neither a number of items nor "all".
+    """
+    given: Any = values
+    if hasattr(given, "tolist"):
+        given = as_array(given, name).tolist()
+    listed = [*given] if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    if not listed:
+        raise UsageError(f"{name}: expected at least one cut-off, got none")
+    return tuple(check_cutoff(value, name) for value in listed)
+
+
+def check_cutoff(k: Cutoff, name: str = "k") -> Cutoff:
+    """Return a cut-off, which is a number of items or "all".
+
+    Raises:
+        UsageError: `k` is neither.
+    """
+    if isinstance(k, str) and k == "all":
+        return "all"
+    return as_count(k, name, "a number of items, 1 or more, or 'all'", least=1)
 
 
 def _read_codes(codes: Codes | ArrayLike, name: str) -> tuple[BinaryCodes, frozenset[str]]:
     domains: frozenset[str] = frozenset()
     if isinstance(codes, ProductCodes):
-        raise UsageError(f"{name} are product codes and the database's are not; encode both with one model")
+        raise UsageError(
+            f"{name} are product codes but database_codes are not; encode both with the same model"
+        )
     if not isinstance(codes, BinaryCodes):
         bits, domains = code_bits(codes, name)
         codes = BinaryCodes(pack_bits(bits), bits.shape[1])
     if len(codes) == 0:
-        raise UsageError(f"{name}: expected at least one code, found none")
+        raise UsageError(f"{name}: expected at least one code, got none")
     return codes, domains

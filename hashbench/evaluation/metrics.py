@@ -1,10 +1,10 @@
-"""From counts per distance to numbers: exact over all orders of equal distances.
+"""Metrics from counts per distance, exact over all orders of items at equal distance.
 
-Notation, for one query: a *bucket* holds the items at one distance, `items` in all (there may be none),
-`relevant` of them relevant. Before it come `rank` items in nearer buckets, `hits` of them relevant. Buckets
-that the top k holds whole contribute in closed form. Of the bucket that k cuts, `taken` items make it into
-the top k. How many of those are relevant depends on the order, between `fewest` and `most`; if every order is
-equally likely, it follows the hypergeometric distribution.
+Notation, for one query: a *bucket* is the set of items at one distance. It contains `items` items (possibly
+none), of which `relevant` are relevant. The nearer buckets contain `rank` items, of which `hits` are
+relevant. Buckets that lie entirely in the top k contribute in closed form. Of the bucket that k cuts, `taken`
+items are in the top k. The number of relevant ones among these depends on the order and lies between `fewest`
+and `most`; if all orders are equally likely, it follows the hypergeometric distribution.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.evaluation.counts.compiled import compiled
+from hashbench.evaluation.counts.kernels import compiled
 
 EXPECTED, LOWEST, HIGHEST = 0, 1, 2
 
-# From here on the asymptotic series of the harmonic numbers is exact to the last digit.
+# From this index on, the asymptotic series of the harmonic numbers is exact to double precision.
 _SERIES_FROM = 64
-# Weights below this share of the largest one cannot change a double.
+# Weights below this fraction of the largest weight do not change a sum in double precision.
 _NEGLIGIBLE = 1e-20
 
 
 def average_precisions(
     items: NDArray[np.int64], relevant: NDArray[np.int64], k: int, over_relevant: bool
 ) -> NDArray[np.float64]:
-    """Average precision of the top k: expected, lowest and highest over all orders of equal distances.
+    """Return the average precision of the top k: expected, lowest and highest over all orders of ties.
 
     AP@k = (1 / divisor) · Σ over the relevant items in the top k of the precision at their rank. The divisor
-    is the number of hits in the top k or, with `over_relevant`, min(k, all relevant items). A divisor of 0
-    gives 0.
+    is the number of relevant items in the top k or, with `over_relevant`, min(k, number of relevant items).
+    If the divisor is 0, so is AP@k.
 
     Args:
-        items: Items in each bucket, int64 [queries, buckets], by rising distance.
-        relevant: Relevant items in each bucket.
+        items: Number of items in each bucket, int64 [queries, buckets], by increasing distance.
+        relevant: Number of relevant items in each bucket, int64 [queries, buckets].
         k: Number of items retrieved, 1 <= k <= size of the database.
-        over_relevant: Which divisor.
+        over_relevant: Divide by min(k, number of relevant items).
 
     Returns:
-        float64 [3, queries]; rows EXPECTED, LOWEST, HIGHEST.
+        float64 [3, queries] with the rows EXPECTED, LOWEST, HIGHEST.
     """
     result = np.empty((3, len(items)))
     _average_precisions(items, relevant, k, over_relevant, result)
@@ -51,17 +51,17 @@ def average_precisions(
 def average_precisions_within(
     items: NDArray[np.int64], relevant: NDArray[np.int64], buckets: int
 ) -> NDArray[np.float64]:
-    """Average precision of the items in the first buckets alone, however many those are.
+    """Return the average precision over only the items in the first buckets.
 
-    It divides by the relevant items among them; without any it is 0.
+    The divisor is the number of relevant items in these buckets. If there are none, the AP is 0.
 
     Args:
-        items: Items in each bucket, int64 [queries, buckets], by rising distance.
-        relevant: Relevant items in each bucket.
-        buckets: How many buckets count; there may be fewer.
+        items: Number of items in each bucket, int64 [queries, buckets], by increasing distance.
+        relevant: Number of relevant items in each bucket, int64 [queries, buckets].
+        buckets: Number of buckets to include; may exceed the number of buckets.
 
     Returns:
-        float64 [3, queries]; rows EXPECTED, LOWEST, HIGHEST.
+        float64 [3, queries] with the rows EXPECTED, LOWEST, HIGHEST.
     """
     result = np.empty((3, len(items)))
     _average_precisions_within(items, relevant, buckets, result)
@@ -71,15 +71,15 @@ def average_precisions_within(
 def hits_at(
     items: NDArray[np.int64], relevant: NDArray[np.int64], ranks: Sequence[int]
 ) -> NDArray[np.float64]:
-    """Relevant items in the top k: expected, lowest and highest over all orders of equal distances.
+    """Return the number of relevant items in the top k: expected, lowest and highest over all orders of ties.
 
     Args:
-        items: Items in each bucket, int64 [queries, buckets], by rising distance.
-        relevant: Relevant items in each bucket.
-        ranks: Numbers of items retrieved, k, in rising order; 1 <= k <= size of the database.
+        items: Number of items in each bucket, int64 [queries, buckets], by increasing distance.
+        relevant: Number of relevant items in each bucket, int64 [queries, buckets].
+        ranks: Numbers of items retrieved, k, in increasing order; 1 <= k <= size of the database.
 
     Returns:
-        float64 [ranks, 3, queries]; the second axis is EXPECTED, LOWEST, HIGHEST.
+        float64 [ranks, 3, queries], where the second axis is EXPECTED, LOWEST, HIGHEST.
     """
     result = np.empty((len(ranks), 3, len(items)))
     _hits_at(items, relevant, np.asarray(ranks, np.int64), result)
@@ -101,7 +101,7 @@ def _average_precisions(
         expected = _expected_over_cut(rank, hits, n, r, k - rank, expected, divisor)
         lowest, highest = _bounds_over_cut(rank, hits, n, r, k - rank, lowest, highest, divisor)
         result[EXPECTED, query] = expected
-        # Without ties all three are equal up to rounding, which must not put them out of order.
+        # Without ties all three are equal up to rounding, which must not change their order.
         result[LOWEST, query] = min(lowest, expected)
         result[HIGHEST, query] = max(highest, expected)
 
@@ -140,9 +140,9 @@ def _hits_at(
 def _cut(
     items: NDArray[np.int64], relevant: NDArray[np.int64], k: int, bucket: int, rank: int, hits: int
 ) -> tuple[int, int, int, int, int]:
-    """The bucket that k cuts: its number, rank, hits, items and relevant items (0 and 0 if k cuts none).
+    """Return the bucket that k cuts: its index, rank, hits, items and relevant items (0, 0 if none is cut).
 
-    The search starts from a bucket whose rank, not more than k, and hits are known.
+    The search starts from the given bucket, whose rank (at most k) and hits are known.
     """
     while bucket < len(items) and rank + items[bucket] <= k:
         rank += items[bucket]
@@ -155,13 +155,13 @@ def _cut(
 
 @compiled
 def _feasible(items: int, relevant: int, taken: int) -> tuple[int, int]:
-    """The fewest and the most relevant items among those taken of a bucket."""
+    """Return the lowest and highest possible number of relevant items among those taken from a bucket."""
     return max(0, taken - (items - relevant)), min(relevant, taken)
 
 
 @compiled
 def _sums_before(items: NDArray[np.int64], relevant: NDArray[np.int64]) -> tuple[float, float, float]:
-    """Expected, lowest and highest Σ of the precisions at the relevant items of whole buckets."""
+    """Return the expected, lowest and highest Σ of precisions at the relevant items of whole buckets."""
     rank = hits = 0
     expected = lowest = highest = 0.0
     for bucket in range(len(items)):
@@ -179,11 +179,11 @@ def _sums_before(items: NDArray[np.int64], relevant: NDArray[np.int64]) -> tuple
 def _expected_over_cut(
     rank: int, hits: int, items: int, relevant: int, taken: int, nearer: float, divisor: int
 ) -> float:
-    """The mean of AP over x, the relevant items among those taken of the cut bucket.
+    """Return the mean of AP over x, the number of relevant items among those taken from the cut bucket.
 
-    The hypergeometric weights follow by recurrence outward from the mode, where they are largest, until they
-    no longer count; their sum normalises them. So there are no factorials, and only a few standard deviations
-    to walk.
+    The hypergeometric weights are computed by recurrence outward from the mode, where they are largest, until
+    they are negligible, and are normalized by their sum. This avoids factorials and covers only a few
+    standard deviations.
     """
     others = items - relevant - taken
     mode = (taken + 1) * (relevant + 1) // (items + 2)
@@ -208,13 +208,13 @@ def _expected_over_cut(
 def _bounds_over_cut(
     rank: int, hits: int, items: int, relevant: int, taken: int, low: float, high: float, divisor: int
 ) -> tuple[float, float]:
-    """The lowest and highest AP over every feasible x; fewer hits can score higher, divided by less."""
+    """Return the lowest and highest AP over all feasible x. Fewer hits can score higher."""
     fewest, most = _feasible(items, relevant, taken)
     lowest, highest = math.inf, -math.inf
     end = rank + taken
     last, first = _harmonic(end - fewest, fewest), _harmonic(rank, fewest)
     for x in range(fewest, most + 1):
-        # The sums of `_run_sum` over x items at the end and at the start of those taken.
+        # The values of `_run_sum` for x items at the end and at the start of those taken.
         lowest = min(lowest, _ratio(low + x - (end - x - hits) * last, hits + x, divisor))
         highest = max(highest, _ratio(high + x - (rank - hits) * first, hits + x, divisor))
         last += 1.0 / (end - x)
@@ -224,17 +224,17 @@ def _bounds_over_cut(
 
 @compiled
 def _ratio(total: float, hits: int, divisor: int) -> float:
-    """AP from the sum of precisions; a divisor of 0 stands for the hits themselves."""
+    """Return AP from the sum of precisions. A divisor of 0 means the number of hits."""
     divisor = divisor or hits
     return total / divisor if divisor else 0.0
 
 
 @compiled
 def _expected_sum(rank: int, hits: int, items: int, relevant: int) -> float:
-    """Expected Σ of the precisions at the relevant items of a bucket.
+    """Return the expected Σ of the precisions at the relevant items of a bucket.
 
-    (r/n) Σ_{i=1..n} (hits + 1 + (i − 1)(r − 1)/(n − 1)) / (rank + i): place i holds a relevant item with
-    probability r/n, and then (i − 1)(r − 1)/(n − 1) of the others are expected before it.
+    (r/n) Σ_{i=1..n} (hits + 1 + (i − 1)(r − 1)/(n − 1)) / (rank + i): the item at position i is relevant with
+    probability r/n, and then (i − 1)(r − 1)/(n − 1) of the other relevant items are expected before it.
     """
     if relevant == 0:
         return 0.0
@@ -245,13 +245,13 @@ def _expected_sum(rank: int, hits: int, items: int, relevant: int) -> float:
 
 @compiled
 def _run_sum(rank: int, hits: int, relevant: int) -> float:
-    """Σ_{j=1..relevant} (hits + j) / (rank + j): relevant items side by side after `rank` items."""
+    """Return Σ_{j=1..relevant} (hits + j) / (rank + j), for consecutive relevant items after `rank` items."""
     return relevant - (rank - hits) * _harmonic(rank, relevant)
 
 
 @compiled
 def _harmonic(start: int, count: int) -> float:
-    """Σ_{i=1..count} 1 / (start + i)."""
+    """Return Σ_{i=1..count} 1 / (start + i)."""
     end, total = start + count, 0.0
     while start < min(end, _SERIES_FROM):
         start += 1
@@ -263,6 +263,6 @@ def _harmonic(start: int, count: int) -> float:
 
 @compiled
 def _harmonic_rest(n: int) -> float:
-    """H(n) − ln n − γ by its asymptotic series."""
+    """Return H(n) − ln n − γ by its asymptotic series."""
     square = 1.0 / (float(n) * n)
     return 0.5 / n - square * (1 / 12 - square * (1 / 120 - square / 252))

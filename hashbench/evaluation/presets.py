@@ -1,17 +1,18 @@
-"""What the script released with a paper would have said of the same codes, its order of ties included.
+"""The mAP@K that the scripts released with papers compute from the same codes, including their order of ties.
 
-All four scripts mean over all queries, divide AP@K by the hits in the top K, and score a query without a hit
-there 0; they differ in K, in the order of the database and in how they sort it. A sort of few distances
-breaks ties by chance, so that their figure is one of many: `Evaluation` has the mean of all, and the bounds.
+All four scripts average over all queries, divide AP@K by the hits in the top K, and score a query without a
+hit there 0. They differ in K, in the order of the database and in how they sort it. Since there are few
+distinct distances, the order of ties decides the figure: it is one of many, and `Evaluation` has their mean
+and bounds.
 
-None of them asks for a stable sort. NumPy's default one, and so the order that it leaves ties in, depends on
-the type of the distances, on the version of NumPy and on the instructions of the processor; torch's likewise.
-`published` calls the same function on the same type, and so says what the script would say on this machine.
+None of the scripts uses a stable sort. The order in which NumPy's default sort leaves ties depends on the
+type of the distances, the version of NumPy and the instruction set of the processor; torch's does likewise.
+`published` calls the same function on the same type, so it returns what the script computes on this machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -21,13 +22,18 @@ from numpy.typing import ArrayLike, NDArray
 from hashbench.codes import Codes, ProductCodes
 from hashbench.errors import UsageError, unknown_name
 from hashbench.evaluation.counts.labels import Labels
-from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels, read_vectors
-from hashbench.evaluation.result import Cutoff, check_cutoff
+from hashbench.evaluation.inputs import (
+    Cutoff,
+    check_comparable,
+    check_cutoff,
+    read_codes,
+    read_labels,
+    read_vectors,
+)
 from hashbench.runtime.arguments import as_count, check_choice, check_type
 
 Order = Literal["database", "shuffled"]
-# Distances of one query, float32 [items].
-Distances = NDArray[np.float32]
+Distances = NDArray[np.float32]  # of one query [items]
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,11 @@ class Preset:
 
     Attributes:
         source: Repository, commit, and the file and functions that rank.
-        k: The K of its mAP@K, for CIFAR-10 and any dataset that the script does not know.
-        order: The order that it meets the database in there: as given, or shuffled by its loader.
-        elsewhere: K and order by dataset, where they differ.
-        product: Whether it ranks by asymmetric distances to product codes, sorted by torch; else by Hamming
-            distances, sorted by NumPy.
+        k: The K of its mAP@K, for CIFAR-10 and for datasets that the script does not know.
+        order: The order of the database for these datasets: as given, or shuffled by the script's loader.
+        elsewhere: K and order of the datasets for which they differ.
+        product: True if the script ranks by asymmetric distances to product codes, sorted by torch; False if
+            it ranks by Hamming distances, sorted by NumPy.
     """
 
     source: str
@@ -50,12 +56,8 @@ class Preset:
     product: bool = False
 
     def rules(self, dataset: str) -> tuple[Cutoff, Order]:
-        """K and the order of the database, for a dataset."""
+        """Return K and the order of the database for a dataset."""
         return self.elsewhere.get(dataset, (self.k, self.order))
-
-    def settings(self, dataset: str = "cifar10") -> dict[str, Any]:
-        """The settings of `evaluate` that define mAP@K as the script does, but for its order of ties."""
-        return {"k": (self.rules(dataset)[0],), "denominator": "hits", "no_relevant": "zero"}
 
 
 PRESETS: dict[str, Preset] = {
@@ -82,11 +84,73 @@ PRESETS: dict[str, Preset] = {
         "youngkyunJang/SPQ at 6908f54, Retrieval.py, Evaluate_mAP", 1000, "database", product=True
     ),
 }
-"""By name, "paper:METHOD"."""
+"""The presets by name, "paper:METHOD"."""
 
 
-def find_preset(name: str) -> Preset:
-    """The preset of a name in `PRESETS`; UsageError if there is none."""
+@dataclass(frozen=True)
+class PresetRun:
+    """A preset with all of its choices made.
+
+    Attributes:
+        preset: A name in `PRESETS`.
+        dataset: Name of the dataset of the codes.
+        k: The cutoffs.
+        order: The order of the database.
+        seed: Random seed of a shuffled order.
+    """
+
+    preset: str
+    dataset: str
+    k: Sequence[Cutoff]
+    order: Order
+    seed: int
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of `evaluate` that define mAP@K as the script does, except for tie order."""
+        return {"k": self.k, "denominator": "hits", "no_relevant": "zero"}
+
+    def compute(
+        self,
+        query_codes: Codes | ArrayLike,
+        database_codes: Codes | ArrayLike,
+        query_labels: ArrayLike,
+        database_labels: ArrayLike,
+    ) -> dict[str, float]:
+        """Return the mAP of the script by name, as in "mAP@1000"; see `published`."""
+        inputs = query_codes, database_codes, query_labels, database_labels
+        return {
+            f"mAP@{k}": published(*inputs, self.preset, self.dataset, k, self.order, self.seed)
+            for k in self.k
+        }
+
+
+def resolve_preset(
+    preset: str,
+    dataset: str = "cifar10",
+    k: Sequence[Cutoff] | None = None,
+    order: Order | None = None,
+    seed: int | None = None,
+) -> PresetRun:
+    """Complete the choices for a preset by those of its script.
+
+    Args:
+        preset: A name in `PRESETS`.
+        dataset: Name of the dataset of the codes.
+        k: The cutoffs; None is the K of the script.
+        order: The order of the database; None is that of the script.
+        seed: Random seed of a shuffled order; None is 0.
+
+    Raises:
+        UsageError: The preset is unknown, or there is a seed for an order that is not shuffled.
+    """
+    script_k, script_order = _find_preset(preset).rules(dataset)
+    order = order or script_order
+    if seed is not None and order == "database":
+        raise UsageError(f"{preset}: a seed needs a shuffled database; set the order to shuffled")
+    return PresetRun(preset, dataset, k or (script_k,), order, seed or 0)
+
+
+def _find_preset(name: str) -> Preset:
     if not isinstance(name, str) or name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
     return PRESETS[name]
@@ -103,27 +167,27 @@ def published(
     order: Order | None = None,
     seed: int = 0,
 ) -> float:
-    """The mAP@K that the script of a paper would report of these codes.
+    """Return the mAP@K that the script of a paper reports for these codes.
 
-    Each query ranks the whole database by the script's sort, which takes O(items · log items) time and
-    O(items) memory beside the codes of the database as float32.
+    The script's sort ranks the whole database for each query. This takes O(items · log items) time, and
+    O(items) memory in addition to the codes of the database as float32.
 
     Args:
-        query_codes: As for `evaluate`.
-        database_codes: As for `evaluate`, in the order of the database; product codes for "paper:spq", binary
-            ones for all others.
-        query_labels: As for `evaluate`.
-        database_labels: As for `evaluate`.
+        query_codes: Codes of the queries, as for `evaluate`.
+        database_codes: Codes of the database, as for `evaluate`, in the order of the database; product codes
+            for "paper:spq", binary codes for all other presets.
+        query_labels: Labels of the queries, as for `evaluate`.
+        database_labels: Labels of the database, as for `evaluate`.
         preset: A name in `PRESETS`.
-        dataset: Of the codes; the script may have another K or order for it.
-        k: Another K than the script's.
-        order: Another order of the database than the script's.
-        seed: Of the shuffled order; the scripts do not set theirs, so any is as good.
+        dataset: Name of the dataset, since the script may have a different K or order for it.
+        k: The cutoff; None is the K of the script.
+        order: The order of the database; None is that of the script.
+        seed: Random seed of a shuffled order. The scripts set none, so every seed is equally valid.
 
     Raises:
-        UsageError: An argument cannot be read or has no such value, or the codes are of the other kind.
+        UsageError: An argument is invalid, or the script does not rank codes of this kind.
     """
-    script = find_preset(preset)
+    script = _find_preset(preset)
     check_type("dataset", dataset, str)
     script_k, script_order = script.rules(dataset)
     k = script_k if k is None else k
@@ -132,7 +196,7 @@ def published(
     check_choice("order", order, get_args(Order))
     if script.product != isinstance(database_codes, ProductCodes):
         kind = "product" if script.product else "binary"
-        raise UsageError(f"{preset}: the script ranks {kind} codes only; choose another preset")
+        raise UsageError(f"{preset}: the script ranks only {kind} codes; choose another preset")
     queries: Sized
     sort: Callable[[Distances], NDArray[np.int64]]
     if isinstance(database_codes, ProductCodes):
@@ -158,41 +222,41 @@ def published(
 
 
 def _average_precision(hits: NDArray[np.bool_]) -> float:
-    """AP of a ranking, bool [k]: the mean over the hits of the precision at their rank; without any 0."""
+    """Return the AP of a ranking [k]: the mean precision at the ranks of the hits, or 0 without hits."""
     ranks = np.flatnonzero(hits) + 1
     return float(np.mean(np.arange(1, len(ranks) + 1) / ranks)) if len(ranks) else 0.0
 
 
 def _hamming(query: NDArray[np.int8], database: NDArray[np.int8]) -> Iterator[Distances]:
-    """Hamming distances of ±1, query by query, in the type that the scripts sort."""
+    """Yield the Hamming distances of codes of ±1 from each query, in the type that the scripts sort."""
     signs = database.astype(np.float32)
     for code in query.astype(np.float32):
         yield 0.5 * (signs.shape[1] - signs @ code)
 
 
 def _asymmetric(query: NDArray[np.float32], database: ProductCodes) -> Iterator[Distances]:
-    """Sums over books of the distance from the query's piece to the codeword, in single precision.
+    """Yield the asymmetric distances from each query: sums over books, in single precision.
 
-    torch may round the last digit of a distance to a codeword otherwise.
+    torch may round the last digit of the distance to a codeword differently.
     """
     books, _, dim = database.codebooks.shape
     for vector in query:
         table = np.linalg.norm(vector.reshape(books, 1, dim) - database.codebooks, axis=2)
         distance = table[0][database.indices[:, 0]]
-        for book in range(1, books):  # in this order, as sums in single precision depend on it
+        for book in range(1, books):  # in this order, since sums in single precision depend on it
             distance = distance + table[book][database.indices[:, book]]
         yield distance
 
 
 def _torch_argsort(distances: Distances) -> NDArray[np.int64]:
-    import torch  # here, as it takes a second to import
+    import torch  # takes a second to import
 
     order: NDArray[np.int64] = torch.argsort(torch.from_numpy(distances)).numpy()
     return order
 
 
 def _relevance(query: Labels, database: NDArray[np.uint64]) -> Iterator[NDArray[np.bool_]]:
-    """Whether each item is relevant, query by query; `database` as in `Labels.packed`."""
+    """Yield the relevance of each item for each query; `database` has the form of `Labels.packed`."""
     for label in query.packed:
         yield database[:, 0] == label if query.by_class else (database & label).any(axis=1)
 

@@ -1,64 +1,68 @@
-"""The result of an evaluation: every metric of the rankings of one set of codes."""
+"""The result of an evaluation: all metrics of the rankings given by one set of codes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hashbench.codes import as_array
 from hashbench.errors import UsageError
 from hashbench.evaluation.counts.binary import Counts
 from hashbench.evaluation.counts.graded import GradedCounts
 from hashbench.evaluation.counts.product import ProductRankings
 from hashbench.evaluation.graded import average_cumulative_gains, normalized_discounted_cumulative_gains
+from hashbench.evaluation.inputs import (
+    Average,
+    Cutoff,
+    Cutoffs,
+    Denominator,
+    NoRelevant,
+    check_cutoff,
+    check_settings,
+    read_cutoffs,
+)
 from hashbench.evaluation.metrics import EXPECTED, average_precisions, average_precisions_within, hits_at
-from hashbench.runtime.arguments import as_count, check_choice, check_type
-
-Cutoff = int | Literal["all"]
-Denominator = Literal["hits", "relevant"]
-NoRelevant = Literal["zero", "skip"]
-Average = Literal["macro", "micro"]
-Cutoffs = Iterable[Cutoff] | Cutoff | NDArray[np.integer[Any]]
+from hashbench.runtime.arguments import check_choice, check_type
 
 _DEFAULT_RANKS = 100
 _BOUNDS = ("expected", "lowest", "highest")  # in the order of EXPECTED, LOWEST, HIGHEST
 
 
 class _Reported(NamedTuple):
-    relevant: NDArray[np.float64]  # items, [queries]
-    largest: NDArray[np.float64]  # items in the largest bucket, [queries]
-    average_precisions: dict[int, NDArray[np.float64]]  # by number retrieved, [3, queries]
-    hits: dict[int, NDArray[np.float64]]  # the same
+    relevant: NDArray[np.float64]  # number of relevant items, [queries]
+    largest: NDArray[np.float64]  # number of items in the largest bucket, [queries]
+    average_precisions: dict[int, NDArray[np.float64]]  # number of items retrieved -> [3, queries]
+    hits: dict[int, NDArray[np.float64]]  # number of items retrieved -> [3, queries]
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Retrieval metrics of one set of rankings; a metric is the mean over the counted queries.
+    """Retrieval metrics of one set of rankings. A metric is the mean over the counted queries.
 
-    Where items tie in distance, a metric is its expectation over all orders of the tied items. `k` of a
-    method is a number of items retrieved or "all"; beyond the size of the database it means the database.
+    If items are at the same distance, a metric is its expectation over all orders of the tied items. The
+    argument `k` of a method is a number of items retrieved or "all"; a number larger than the database means
+    the whole database.
 
     Attributes:
-        rankings: What is known of the order of the database for each query: counts per Hamming distance, or
-            product codes, which are ranked anew for what is not reported.
-        k: The cut-offs that `to_dict` reports; every method takes any other one as well.
+        rankings: The ranking of the database for each query: counts per Hamming distance, or product codes,
+            which are ranked again for every cut-off that is not in `k`.
+        k: The cut-offs that `to_dict` reports. The methods accept any cut-off.
         radius: Hamming radius of `precision_within_radius` and `mean_average_precision_within_radius`, in
             bits.
-        denominator: What AP@k divides by: "hits", the relevant items in the top k, or "relevant",
-            min(k, all relevant items).
-        no_relevant: Queries without a relevant item in the database score 0 ("zero") or are left out of every
-            mean ("skip").
+        denominator: Divisor of AP@k: "hits", the number of relevant items in the top k, or "relevant",
+            min(k, number of relevant items).
+        no_relevant: Queries without a relevant item in the database score 0 ("zero") or are excluded from
+            every mean ("skip").
         graded: The counts of `rankings` by number of shared labels, which `ndcg` and `acg` need.
 
     Raises:
-        UsageError: A setting has no such value, no query is left to average, or the graded counts are of
-            other rankings.
+        UsageError: A setting is invalid, no query is left to average, or the graded counts belong to other
+            rankings.
     """
 
     rankings: Counts | ProductRankings
@@ -77,19 +81,21 @@ class Evaluation:
             np.array_equal(self.graded.counts.items, self.counts.items)
             and np.array_equal(self.graded.counts.relevant, self.counts.relevant)
         ):
-            raise UsageError("graded: the graded counts are not of these rankings; pass `graded.counts` too")
+            raise UsageError(
+                "graded: the graded counts belong to other rankings; pass `graded.counts` as rankings"
+            )
         if not self.counted.any():
             raise UsageError("no_relevant='skip' leaves no query: none has a relevant item in the database")
 
     @property
     def counts(self) -> Counts:
-        """Items and relevant items per Hamming distance.
+        """Numbers of items and of relevant items per Hamming distance.
 
         Raises:
             UsageError: The codes are product codes.
         """
         if not isinstance(self.rankings, Counts):
-            raise UsageError("product codes have no Hamming distances, and so no counts and no radius")
+            raise UsageError("product codes have no Hamming distances, and therefore no counts and no radius")
         return self.rankings
 
     @property
@@ -99,75 +105,76 @@ class Evaluation:
 
     @property
     def counted(self) -> NDArray[np.bool_]:
-        """Whether a query has a part in the means, bool [queries]; `no_relevant` says which have none."""
+        """Mask of the queries that the means include, bool [queries]; see `no_relevant`."""
         return np.asarray((self._relevant > 0) | (self.no_relevant == "zero"))
 
     def average_precision(self, k: Cutoff) -> NDArray[np.float64]:
-        """Expected AP@k of each query, float64 [queries]; 0 for those without a relevant item.
+        """Return the expected AP@k of each query, float64 [queries]; 0 for queries without relevant items.
 
-        AP@k = (1 / divisor) · Σ over the relevant items in the top k of the precision at their rank;
-        `denominator` says what divides. No hit in the top k gives 0.
+        AP@k = (1 / divisor) · Σ over the relevant items in the top k of the precision at their rank, where
+        `denominator` selects the divisor. AP@k is 0 if the top k contains no relevant item.
         """
         expected: NDArray[np.float64] = self._average_precisions(k)[EXPECTED]
         return expected
 
     def mean_average_precision(self, k: Cutoff) -> float:
-        """Expected mAP@k: the mean of `average_precision`."""
+        """Return the expected mAP@k, the mean of `average_precision`."""
         return self._means(self._average_precisions(k))["expected"]
 
     def bounds(self, k: Cutoff) -> tuple[float, float]:
-        """The lowest and the highest mAP@k that any order of tied items could give."""
+        """Return the lowest and the highest mAP@k that any order of tied items could give."""
         means = self._means(self._average_precisions(k))
         return means["lowest"], means["highest"]
 
     def chance(self, k: Cutoff) -> float:
-        """Expected mAP@k of a random ranking of the same database: of codes that are all equal."""
+        """Return the expected mAP@k of a random ranking of the same database, as identical codes give."""
         items = np.full((self.rankings.queries, 1), self.rankings.database, np.int64)
         tied = Counts(items, self._relevant.astype(np.int64)[:, None])
         return replace(self, rankings=tied, graded=None).mean_average_precision(k)
 
     @property
     def largest_ties(self) -> NDArray[np.float64]:
-        """Share of the database in the largest group of equal distances from a query, float64 [queries]."""
+        """Fraction of the database in the largest group of tied items, float64 [queries]."""
         return np.asarray(self._reported.largest / self.rankings.database)
 
     def precision(self, k: Cutoff) -> float:
-        """Expected share of relevant items in the top k."""
+        """Return the expected fraction of the top k that is relevant."""
         return self._means(self._precisions(k))["expected"]
 
     def recall(self, k: Cutoff) -> float:
-        """Expected share of a query's relevant items that the top k holds; 0 if it has none."""
+        """Return the expected fraction of the relevant items that is in the top k; 0 if a query has none."""
         return self._means(self._recalls(k))["expected"]
 
     @property
     def precision_within_radius(self) -> float:
-        """Share of relevant items within `radius` bits of the query; an empty ball counts 0."""
+        """Fraction of the items within `radius` bits of the query that is relevant; 0 if there are none."""
         ball = slice(self.radius + 1)
         relevant, items = self.counts.relevant[:, ball].sum(axis=1), self.counts.items[:, ball].sum(axis=1)
         return float(_share(relevant, items)[self.counted].mean())
 
     @property
     def average_precision_within_radius(self) -> NDArray[np.float64]:
-        """Expected AP of only the items within `radius` bits of each query, float64 [queries].
+        """Expected AP over only the items within `radius` bits of each query, float64 [queries].
 
-        It divides by the relevant items in that ball, whatever `denominator` says; a ball without any is 0.
+        The divisor is the number of relevant items within the radius, whatever `denominator` is. If there
+        are none, the AP is 0.
         """
         expected: NDArray[np.float64] = self._average_precisions_within_radius[EXPECTED]
         return expected
 
     @property
     def mean_average_precision_within_radius(self) -> float:
-        """Expected mAP@H<=radius: the mean of `average_precision_within_radius`."""
+        """Expected mAP@H<=radius, the mean of `average_precision_within_radius`."""
         return self._means(self._average_precisions_within_radius)["expected"]
 
     @property
     def bounds_within_radius(self) -> tuple[float, float]:
-        """The lowest and the highest mAP@H<=radius that any order of tied items could give."""
+        """Lowest and highest mAP@H<=radius that any order of tied items could give."""
         means = self._means(self._average_precisions_within_radius)
         return means["lowest"], means["highest"]
 
     def ndcg(self, k: Cutoff) -> float:
-        """Expected NDCG@k: gain 2^shared labels − 1, discount 1 / log2(1 + rank), over the best order's.
+        """Return the expected NDCG@k, with gain 2^shared labels − 1 and discount 1 / log2(1 + rank).
 
         Raises:
             UsageError: The evaluation is not graded.
@@ -175,7 +182,7 @@ class Evaluation:
         return self._means(self._ndcgs(k))["expected"]
 
     def acg(self, k: Cutoff) -> float:
-        """Expected ACG@k, the average cumulative gain: the mean number of shared labels in the top k.
+        """Return the expected ACG@k (average cumulative gain), the mean number of shared labels in the top k.
 
         Raises:
             UsageError: The evaluation is not graded.
@@ -183,20 +190,20 @@ class Evaluation:
         return self._means(self._acgs(k))["expected"]
 
     def curve_by_rank(self, ranks: Cutoffs | None = None) -> pd.DataFrame:
-        """Expected precision and recall of the top k for each k of `ranks`.
+        """Return the expected precision and recall of the top k for each k in `ranks`.
 
         Args:
             ranks: Numbers of items retrieved; by default about a hundred from 1 to the size of the database,
                 evenly spaced on a logarithmic scale.
 
         Returns:
-            Columns rank, precision, recall; a row for each rank.
+            A data frame with the columns rank, precision and recall and one row per rank.
         """
         if ranks is None:
             spaced = np.geomspace(1, self.rankings.database, _DEFAULT_RANKS)
             ranks = np.unique(spaced.round().astype(int)).tolist()
         ranks = read_cutoffs(ranks, "ranks")
-        retrieved, places = np.unique([self._items(rank) for rank in ranks], return_inverse=True)
+        retrieved, index = np.unique([self._items(rank) for rank in ranks], return_inverse=True)
         hits = self.rankings.each(
             lambda items, relevant: hits_at(items, relevant, retrieved.tolist())[:, EXPECTED]
         )  # [ranks, queries]
@@ -204,21 +211,21 @@ class Evaluation:
         curve: pd.DataFrame = pd.DataFrame(
             {
                 "rank": ranks,
-                "precision": precision[:, self.counted].mean(axis=1)[places],
-                "recall": recall[:, self.counted].mean(axis=1)[places],
+                "precision": precision[:, self.counted].mean(axis=1)[index],
+                "recall": recall[:, self.counted].mean(axis=1)[index],
             }
         )
         return curve
 
     def curve_by_radius(self, average: Average = "macro") -> pd.DataFrame:
-        """Precision and recall of the items within each Hamming radius.
+        """Return the precision and recall of the items within each Hamming radius.
 
         Args:
-            average: "macro": the mean over queries of their precision (an empty ball counts 0) and recall;
-                "micro": precision and recall of all pairs of a query and an item together.
+            average: "macro": mean of the precision (0 if there are no items within the radius) and recall of
+                each query; "micro": precision and recall over all query-item pairs together.
 
         Returns:
-            Columns radius, precision, recall; a row for each radius from 0 to bits.
+            A data frame with the columns radius, precision and recall and one row per radius from 0 to bits.
         """
         check_choice("average", average, get_args(Average))
         items = np.cumsum(self.counts.items[self.counted], axis=1)
@@ -232,7 +239,7 @@ class Evaluation:
         return curve
 
     def to_dict(self) -> dict[str, Any]:
-        """Settings and metrics, ready for JSON; each metric as {"expected", "lowest", "highest"}."""
+        """Return settings and metrics, ready for JSON; each metric as {"expected", "lowest", "highest"}."""
         metrics = {f"mAP@{k}": self._means(self._average_precisions(k)) for k in self.k}
         metrics |= {f"P@{k}": self._means(self._precisions(k)) for k in self.k}
         metrics |= {f"R@{k}": self._means(self._recalls(k)) for k in self.k}
@@ -256,7 +263,7 @@ class Evaluation:
 
     @cached_property
     def _reported(self) -> _Reported:
-        """What one pass over the rankings gives."""
+        """Results of the single pass over the rankings that covers all cut-offs in `k`."""
         cutoffs = sorted({self._items(k) for k in self.k})
 
         def measure(items: NDArray[np.int64], relevant: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -279,12 +286,12 @@ class Evaluation:
         return self._reported.relevant
 
     def _items(self, k: Cutoff) -> int:
-        """How many items `k` retrieves."""
+        """Return the number of items that `k` retrieves."""
         k = check_cutoff(k)
         return self.rankings.database if k == "all" else min(k, self.rankings.database)
 
     def _average_precisions(self, k: Cutoff) -> NDArray[np.float64]:
-        """AP@k, float64 [3, queries]."""
+        """Return AP@k, float64 [3, queries]."""
         retrieved = self._items(k)
         if retrieved in self._reported.average_precisions:
             return self._reported.average_precisions[retrieved]
@@ -293,7 +300,7 @@ class Evaluation:
         )
 
     def _hits_at(self, k: Cutoff) -> NDArray[np.float64]:
-        """Hits at k, float64 [3, queries]."""
+        """Return the numbers of relevant items in the top k, float64 [3, queries]."""
         retrieved = self._items(k)
         if retrieved in self._reported.hits:
             return self._reported.hits[retrieved]
@@ -327,48 +334,6 @@ class Evaluation:
         return {name: float(means[row]) for row, name in enumerate(_BOUNDS)}
 
 
-def check_settings(k: Cutoffs, radius: int, denominator: str, no_relevant: str) -> dict[str, Any]:
-    """Return the settings of an `Evaluation` as it keeps them.
-
-    Raises:
-        UsageError: One has no such value.
-    """
-    check_choice("denominator", denominator, get_args(Denominator))
-    check_choice("no_relevant", no_relevant, get_args(NoRelevant))
-    return {
-        "k": read_cutoffs(k, "k"),
-        "radius": as_count(radius, "radius", "a number of bits, 0 or more", least=0),
-        "denominator": denominator,
-        "no_relevant": no_relevant,
-    }
-
-
-def read_cutoffs(values: Cutoffs, name: str) -> tuple[Cutoff, ...]:
-    """Return cut-offs given as a list, an array or a tensor, or a single one.
-
-    Raises:
-        UsageError: There is none, or one is neither a number of items nor "all".
-    """
-    given: Any = values
-    if hasattr(given, "tolist"):
-        given = as_array(given, name).tolist()
-    listed = [*given] if isinstance(given, Iterable) and not isinstance(given, str) else [given]
-    if not listed:
-        raise UsageError(f"{name}: expected at least one cut-off, found none")
-    return tuple(check_cutoff(value, name) for value in listed)
-
-
-def check_cutoff(k: Cutoff, name: str = "k") -> Cutoff:
-    """Return a cut-off, a number of items or "all".
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if isinstance(k, str) and k == "all":
-        return "all"
-    return as_count(k, name, "a number of items, 1 or more, or 'all'", least=1)
-
-
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    """Part of the whole, 0 where there is no whole."""
+    """Return part / whole, with 0 for an empty whole."""
     return np.asarray(part / np.maximum(whole, 1), np.float64)

@@ -1,13 +1,13 @@
-"""A database larger than memory, in shards on disk: the counts of its blocks are added up.
+"""Evaluation with a database larger than memory, stored as shards on disk, by adding the counts of blocks.
 
-A folder holds two files a shard, as `numpy.save` writes them:
+A folder contains two files per shard, as written by `numpy.save`:
 
-- `NAME.codes.npy`: codes [n, bits] of ±1, of {0, 1} or bool; or packed, uint8 [n, ceil(bits / 8)] or
-  uint64 [n, ceil(bits / 64)], in the order of bits that `hashbench.evaluation.files.is_packed` says.
+- `NAME.codes.npy`: codes [n, bits] of ±1, {0, 1} or bool; or packed, uint8 [n, ceil(bits / 8)] or
+  uint64 [n, ceil(bits / 64)], in the bit order of `hashbench.evaluation.files.is_packed`.
 - `NAME.labels.npy`: class ids [n], or a multi-hot matrix [n, classes].
 
-The shards of a folder are of one form, their order does not matter, and other files are not looked at. Files
-`._NAME…` that macOS writes beside them are skipped and counted.
+All shards of a folder have the same form. Their order does not matter, and other files are ignored. Files
+`._NAME…`, which macOS creates, are skipped and counted.
 """
 
 from __future__ import annotations
@@ -29,22 +29,30 @@ from hashbench.evaluation.counts.binary import Counts, count_pairs
 from hashbench.evaluation.counts.graded import GradedCounts, count_graded_pairs
 from hashbench.evaluation.counts.labels import Labels
 from hashbench.evaluation.files import from_packed, is_packed
-from hashbench.evaluation.inputs import check_comparable, read_codes, read_labels
-from hashbench.evaluation.result import Cutoffs, Denominator, Evaluation, NoRelevant, check_settings
+from hashbench.evaluation.inputs import (
+    Cutoffs,
+    Denominator,
+    NoRelevant,
+    check_comparable,
+    check_settings,
+    read_codes,
+    read_labels,
+)
+from hashbench.evaluation.result import Evaluation
 from hashbench.runtime.arguments import as_path, check_choice, check_type
 from hashbench.runtime.array_files import check_header
 from hashbench.runtime.console import warn
 from hashbench.runtime.progress import progress
 from hashbench.runtime.walking import is_system_file
 
-# Read at once. In memory, class ids grow to eight bytes, and two blocks are there at a time.
+# Size of a block on disk. In memory, class ids grow to eight bytes, and two blocks exist at a time.
 _BLOCK_BYTES = 16 << 20
 
 _CODES, _LABELS = ".codes.npy", ".labels.npy"
 
 _Item = TypeVar("_Item")
 _Counts = TypeVar("_Counts", Counts, GradedCounts)
-_Block = tuple[BinaryCodes, BinaryCodes, Labels]  # codes of the queries; codes and labels of some items
+_Block = tuple[BinaryCodes, BinaryCodes, Labels]  # codes of the queries; codes and labels of database items
 
 
 def evaluate_shards(
@@ -58,30 +66,31 @@ def evaluate_shards(
     graded: bool = False,
     device: str = "cpu",
 ) -> Evaluation:
-    """Evaluate as `evaluate` does, with a database that is read from disk block by block.
+    """Evaluate like `evaluate`, with a database that is read from disk block by block.
 
-    Memory does not depend on the size of the database. Progress is shown on standard error.
+    Memory use does not depend on the size of the database. Progress is shown on standard error.
 
     Args:
         query_codes: Codes of the queries: BinaryCodes, or an array or tensor [queries, bits] of ±1, {0, 1} or
             bool.
-        database: Folder of shards; the text of this module says what they hold.
+        database: Folder of shards; the docstring of this module describes the files.
         query_labels: Labels of the queries: class ids [queries], or multi-hot [queries, classes].
-        k: See `evaluate`, as for the rest.
-        radius: In bits.
-        denominator: What AP@k divides by.
-        no_relevant: What counts for queries without a relevant item in the database.
+        k: The cut-offs to report; see `evaluate`.
+        radius: Hamming radius in bits; see `evaluate`.
+        denominator: Divisor of AP@k; see `evaluate`.
+        no_relevant: Score of queries without a relevant item in the database; see `evaluate`.
         graded: Count the labels that two items share, for NDCG@k and ACG@k.
-        device: Where pairs are counted: "cpu" or "cuda". Graded counts stay on the CPU.
+        device: Device on which pairs are counted: "cpu" or "cuda". Graded counts are always computed on the
+            CPU.
 
     Returns:
-        The metrics, the same numbers as those of the whole database in memory.
+        The metrics, identical to those of the whole database in memory.
 
     Raises:
-        UsageError: An argument or a shard cannot be used, or does not fit another one.
+        UsageError: An argument or a shard is invalid or does not match another one.
         HashbenchError: A file cannot be read.
     """
-    # Before hours of counting.
+    # All arguments are checked before counting, which can take hours.
     check_type("graded", graded, bool, np.bool_)
     check_choice("device", device, ("cpu", "cuda"))
     settings = check_settings(k, radius, denominator, no_relevant)
@@ -99,18 +108,18 @@ def evaluate_shards(
 
 @dataclass(frozen=True)
 class _Shard:
-    """Two files of a database, whose headers fit each other."""
+    """Two files of a database with matching headers."""
 
     codes: Path
     labels: Path
-    form: tuple[np.dtype[Any], tuple[int, ...]]  # of the codes: type, and shape of a row
+    form: tuple[np.dtype[Any], tuple[int, ...]]  # type of the codes and shape of a row
     rows: int
-    row_bytes: int  # of codes and labels together
-    packed: int | None  # length of a code in bits, if they are packed
+    row_bytes: int  # size of a row of codes and labels together
+    packed: int | None  # length of a code in bits, if the codes are packed
 
 
 def _find(folder: Path, bits: int, classes: Labels) -> list[_Shard]:
-    """The shards of a folder, fit to be compared with queries of so many bits and such labels."""
+    """Find the shards of a folder and check that they match the queries' code length and labels."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder of shards")
     files = [path.name for ending in (_CODES, _LABELS) for path in folder.glob(f"*{ending}")]
@@ -121,40 +130,40 @@ def _find(folder: Path, bits: int, classes: Labels) -> list[_Shard]:
         for ending in (_CODES, _LABELS)
     )
     if not codes and not labels:
-        raise UsageError(f"{folder} has no shards; save each as NAME{_CODES} and NAME{_LABELS}")
+        raise UsageError(f"{folder} contains no shards; save each as NAME{_CODES} and NAME{_LABELS}")
     if codes != labels:
         name = min(codes ^ labels)
-        there, lacking = (_CODES, _LABELS) if name in codes else (_LABELS, _CODES)
-        raise UsageError(f"{folder} has {name}{there} and no {name}{lacking}; a shard is both")
+        present, missing = (_CODES, _LABELS) if name in codes else (_LABELS, _CODES)
+        raise UsageError(f"{folder} contains {name}{present} but no {name}{missing}; a shard needs both")
     shards: list[_Shard] = []
     for name in sorted(codes):
         shards.append(_check(folder / f"{name}{_CODES}", folder / f"{name}{_LABELS}", bits, classes))
         first, last = shards[0], shards[-1]
         if last.form != first.form:
             raise UsageError(
-                f"{last.codes} holds {_text(last.form)} and {first.codes.name} {_text(first.form)}; "
-                "save all shards in one form"
+                f"{last.codes} contains {_text(last.form)} but {first.codes.name} {_text(first.form)}; "
+                "save all shards in the same form"
             )
     if not any(shard.rows for shard in shards):
-        raise UsageError(f"{folder}: expected at least one code, found none")
+        raise UsageError(f"{folder}: expected at least one code, got none")
     return shards
 
 
 def _check(codes_path: Path, labels_path: Path, bits: int, classes: Labels) -> _Shard:
-    """A shard, from the headers of its files."""
+    """Read and check the headers of the files of a shard."""
     codes, labels = _open(codes_path), _open(labels_path)
     try:
         packed = is_packed(codes.dtype, codes.shape, bits)
     except UsageError as error:
         raise UsageError(f"{codes_path}: query_codes have {bits} bits: {error}") from None
     try:
-        # No row is read: this checks type and number of columns.
+        # With no rows, this checks only the type and the number of columns.
         check_comparable(classes, Labels.from_array(labels[:0], "database_labels"))
     except UsageError as error:
         raise UsageError(f"{labels_path}: {error}") from None
     if len(labels) != len(codes):
         raise UsageError(
-            f"{labels_path}: expected {len(codes)} rows, as {codes_path.name} has, found {len(labels)}"
+            f"{labels_path}: expected {len(codes)} rows, as in {codes_path.name}, got {len(labels)}"
         )
     return _Shard(
         codes_path,
@@ -171,19 +180,19 @@ def _text(form: tuple[np.dtype[Any], tuple[int, ...]]) -> str:
 
 
 def _open(path: Path) -> NDArray[Any]:
-    """Map a file: nothing but its header is read."""
+    """Map a file into memory, reading only its header."""
     try:
         with path.open("rb") as file:
             check_header(file, path.stat().st_size, str(path))
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except HashbenchError:
         raise
-    except Exception as error:  # numpy raises a dozen types for damaged headers
+    except Exception as error:  # NumPy raises many types of errors for damaged headers
         raise HashbenchError(
             f"{path} cannot be read: {reason(error)}; save a plain array with numpy.save"
         ) from error
     if array.ndim == 0:
-        raise UsageError(f"{path}: expected an array of n rows, found a single number")
+        raise UsageError(f"{path}: expected an array of n rows, got a single number")
     return array
 
 
@@ -193,10 +202,10 @@ def _sum(
     classes: Labels,
     count: Callable[[BinaryCodes, BinaryCodes, Labels, Labels], _Counts],
 ) -> _Counts:
-    """The counts of all shards, which have at least one item; `classes` are the labels of the queries."""
+    """Return the total counts of all shards; `classes` are the labels of the queries."""
     total: _Counts | None = None
     with progress("counting", sum(shard.rows for shard in shards)) as advance:
-        for query, codes, labels in _ahead(_blocks(shards, query_codes)):
+        for query, codes, labels in _prefetch(_blocks(shards, query_codes)):
             part = count(query, codes, classes, labels)
             total = part if total is None else total + part
             advance(len(codes))
@@ -212,26 +221,26 @@ def _blocks(shards: Sequence[_Shard], query_codes: BinaryCodes | ArrayLike) -> I
             try:
                 yield _read(shard, slice(start, stop), query_codes)
             except UsageError as error:
-                numbered = ", which are numbered from 0 here" if start else ""
+                numbered = ", here numbered from 0" if start else ""
                 where = f"{shard.codes} and its labels, rows {start} to {stop - 1}{numbered}"
                 raise UsageError(f"{where}: {error}") from None
 
 
 def _read(shard: _Shard, rows: slice, query_codes: BinaryCodes | ArrayLike) -> _Block:
-    """Some rows of a shard, and the codes of the queries to compare them with.
+    """Return some rows of a shard, with the codes of the queries to compare them with.
 
-    Pages of a mapped file count as memory of the process as long as it is mapped, so that each block maps
-    its files anew and copies what it needs.
+    The pages of a mapped file count as memory of the process while it is mapped. Each block therefore maps
+    its files again and copies the rows that it needs.
     """
     codes, labels = (np.array(_open(path)[rows], order="C") for path in (shard.codes, shard.labels))
     query, database = read_codes(query_codes, from_packed(codes, shard.packed) if shard.packed else codes)
     return query, database, read_labels(labels, "database", database)
 
 
-def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The items, each made by a thread while the one before is used."""
+def _prefetch(items: Iterator[_Item]) -> Iterator[_Item]:
+    """Yield the items, preparing each in a thread while the previous one is in use."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
+        future = pool.submit(next, items, None)
+        while (item := future.result()) is not None:
+            future = pool.submit(next, items, None)
             yield item

@@ -1,4 +1,4 @@
-"""The methods that come with hashbench; each folder is one plugin."""
+"""The methods that are installed with hashbench. Each folder is a plugin."""
 
 METHODS = {
     "wch": "hashbench_methods.wch:WCH",

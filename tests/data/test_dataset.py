@@ -19,7 +19,7 @@ from hashbench.data.options import DataOptions
 from hashbench.data.protocol import Overlaps, fingerprint
 from hashbench.encoding.feature_cache import cache_folder
 from hashbench.errors import HashbenchError, UsageError
-from hashbench.evaluation.counts.compiled import compiled
+from hashbench.evaluation.counts.kernels import compiled
 from hashbench.images.image_sets import ArrayImages, FileImages, Images
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numba
 import pytest
 
-from hashbench.evaluation.counts.compiled import compiled
+from hashbench.evaluation.counts.kernels import compiled
 
 
 def test_compiles_without_a_place_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,7 @@ def test_what_cannot_be_counted() -> None:
     codes, ids = BinaryCodes(np.zeros((1, 512), np.uint64), 32_768), Labels(np.zeros((1, 1), np.uint64), None)
     with pytest.raises(UsageError, match="at most 32,767 bits"):
         count_pairs(codes, codes, ids, ids)
-    with pytest.raises(UsageError, match="expected 'cpu' or 'cuda', found 'tpu'"):
+    with pytest.raises(UsageError, match="expected 'cpu' or 'cuda', got 'tpu'"):
         count_pairs(codes, codes, ids, ids, device="tpu")
 
 
@@ -155,5 +155,5 @@ def test_impossible_counts(items: list[Any], relevant: list[Any], message: str) 
 
 def test_counts_of_other_queries_or_bits_do_not_add_up() -> None:
     one, other = np.ones((2, 3), np.int64), np.ones((2, 4), np.int64)
-    with pytest.raises(UsageError, match=r"found \[2, 3\] and \[2, 4\]"):
+    with pytest.raises(UsageError, match=r"got \[2, 3\] and \[2, 4\]"):
         Counts(one, one) + Counts(other, other)

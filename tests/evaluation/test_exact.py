@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hashbench.evaluation import Counts, Evaluation
-from hashbench.evaluation.result import Denominator
+from hashbench.evaluation.inputs import Denominator
 
 
 @st.composite

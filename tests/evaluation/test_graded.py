@@ -150,7 +150,7 @@ def test_counts_of_shards_add_up_whatever_their_grades() -> None:
     ]
     assert shards[0].shared.shape[2] < shards[1].shared.shape[2]
     np.testing.assert_array_equal((shards[0] + shards[1] + shards[2]).shared, whole.shared)
-    with pytest.raises(UsageError, match=r"found \[9, 17\] and \[1, 2\]"):
+    with pytest.raises(UsageError, match=r"got \[9, 17\] and \[1, 2\]"):
         whole + graded([[[1], [0]]])
 
 
@@ -175,9 +175,9 @@ def test_what_has_no_graded_metrics() -> None:
         with pytest.raises(UsageError, match="evaluate with graded=True"):
             getattr(Evaluation(shared.counts), metric)(1)
     other = Counts(np.array([[1, 2]]), np.array([[1, 1]]))
-    with pytest.raises(UsageError, match="not of these rankings"):
+    with pytest.raises(UsageError, match="belong to other rankings"):
         Evaluation(other, graded=shared)
     assert 0 < evaluation(shared, 1).chance(1) < 1
     codes = ProductCodes(np.zeros((2, 1), np.uint8), np.zeros((1, 2, 1), np.float32))
-    with pytest.raises(UsageError, match="leave `graded` out"):
+    with pytest.raises(UsageError, match="expected binary codes, got product codes"):
         evaluate(codes, codes, [0, 1], [0, 1], graded=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hashbench import BinaryCodes, ProductCodes, UsageError, evaluate
-from hashbench.evaluation.presets import PRESETS, Order, published
+from hashbench.evaluation.presets import PRESETS, Order, published, resolve_preset
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 HAMMING = [name for name, preset in PRESETS.items() if not preset.product]
@@ -171,7 +171,7 @@ def test_rules_by_dataset(with_ties: dict[str, Any]) -> None:
 def test_the_nearest_settings_bound_it(with_ties: dict[str, Any], name: str) -> None:
     labels = {**with_ties, "query_labels": with_ties["query_labels"].copy()}
     labels["query_labels"][0] = 0  # a query without a relevant item
-    settings = PRESETS[name].settings()
+    settings = resolve_preset(name).settings()
     ev = evaluate(**labels, **settings)
     lowest, highest = ev.bounds(settings["k"][0])
     assert lowest < published(**labels, preset=name) < highest

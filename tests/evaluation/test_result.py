@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score
 
 from hashbench.errors import UsageError
 from hashbench.evaluation import Counts, Evaluation, evaluate
-from hashbench.evaluation.result import Average, Cutoff
+from hashbench.evaluation.inputs import Average, Cutoff
 
 CUTOFFS: tuple[Cutoff, ...] = (1, 7, 50, "all")
 

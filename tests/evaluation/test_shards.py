@@ -130,11 +130,11 @@ SIGNS, IDS = draw(6, 16)
     ("codes", "labels", "error", "message"),
     [
         (SIGNS[:, :12], IDS, UsageError, "b.codes.npy: query_codes have 16 bits: expected codes [n, 16], or"),
-        (SIGNS[0], IDS, UsageError, "or packed uint8 [n, 2] or uint64 [n, 1], found int8 [16]"),
-        (SIGNS.astype(np.int16), IDS, UsageError, "b.codes.npy holds int16 [n, 16] and a.codes.npy int8"),
+        (SIGNS[0], IDS, UsageError, "or packed uint8 [n, 2] or uint64 [n, 1], got int8 [16]"),
+        (SIGNS.astype(np.int16), IDS, UsageError, "b.codes.npy contains int16 [n, 16] but a.codes.npy int8"),
         (SIGNS * 3, IDS, UsageError, "b.codes.npy and its labels, rows 0 to 5: database_codes: expected"),
-        ((SIGNS > 0).astype(np.int8), IDS, UsageError, "query_codes hold ±1 and database_codes {0, 1}"),
-        (SIGNS, IDS[:4], UsageError, "b.labels.npy: expected 6 rows, as b.codes.npy has, found 4"),
+        ((SIGNS > 0).astype(np.int8), IDS, UsageError, "query_codes contain ±1 and database_codes {0, 1}"),
+        (SIGNS, IDS[:4], UsageError, "b.labels.npy: expected 6 rows, as in b.codes.npy, got 4"),
         (SIGNS, np.eye(6)[IDS], UsageError, "b.labels.npy: query_labels are class ids [n] and database"),
         (
             SIGNS,
@@ -144,7 +144,7 @@ SIGNS, IDS = draw(6, 16)
         ),
         (SIGNS, np.array(["x"] * 6), UsageError, "b.labels.npy: database_labels: expected numbers"),
         (SIGNS, IDS - 9, UsageError, "rows 0 to 5: database_labels: class ids must be 0 or more"),
-        (SIGNS, np.array(3), UsageError, "b.labels.npy: expected an array of n rows, found a single number"),
+        (SIGNS, np.array(3), UsageError, "b.labels.npy: expected an array of n rows, got a single number"),
         (SIGNS, np.array([{}] * 6), UsageError, "b.labels.npy holds Python objects"),
     ],
 )
@@ -173,7 +173,7 @@ def test_a_wrong_row_is_found_in_a_later_block(tmp_path: Path) -> None:
     codes = SIGNS.astype(np.float32)
     codes[4, 2] = np.nan
     write(tmp_path, "a", codes, IDS)
-    where = r"a.codes.npy and its labels, rows 4 to 4, which are numbered from 0 here: .* the first is row 0"
+    where = r"a.codes.npy and its labels, rows 4 to 4, here numbered from 0: .* the first is row 0"
     with blocks_of(1), pytest.raises(UsageError, match=where):
         evaluate_shards(SIGNS[:2], tmp_path, IDS[:2])
 
@@ -192,11 +192,11 @@ def test_files_that_make_no_shards(tmp_path: Path) -> None:
     fails("shards is not a folder of shards")
     (tmp_path / "shards").mkdir()
     np.save(tmp_path / "shards/ids.npy", IDS)
-    fails("has no shards; save each as NAME.codes.npy and NAME.labels.npy")
+    fails("contains no shards; save each as NAME.codes.npy and NAME.labels.npy")
     write(tmp_path / "shards", "a", SIGNS[:0], IDS[:0])
-    fails("expected at least one code, found none")
+    fails("expected at least one code, got none")
     np.save(tmp_path / "shards/b.labels.npy", IDS)
-    fails("has b.labels.npy and no b.codes.npy; a shard is both")
+    fails("contains b.labels.npy but no b.codes.npy; a shard needs both")
     (tmp_path / "shards/b.codes.npy").write_bytes((tmp_path / "shards/b.labels.npy").read_bytes()[:-8])
     fails("b.codes.npy cannot be read", HashbenchError)
     (tmp_path / "shards/b.codes.npy").write_text("nothing")
@@ -233,7 +233,7 @@ def test_the_command(cli: Callable[..., Any], tmp_path: Path) -> None:
             "big-endian.npz: query_codes: packed codes: bits are set past bit 12; they look like",
         ),
         ("longer.npz", "longer.npz: query_codes: expected codes [n, 32], or packed uint8 [n, 4]"),
-        ("product.npz", "product.npz holds product codes"),
+        ("product.npz", "product.npz contains product codes"),
         ("unlabelled.npz", "unlabelled.npz lacks query_labels"),
     ):
         done = cli("evaluate", file, "--database", "shards")
@@ -281,7 +281,7 @@ def test_torch_is_not_imported_to_evaluate_on_the_cpu(tmp_path: Path) -> None:
 def test_without_a_gpu_the_cpu_counts(
     cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, driver: bool
 ) -> None:
-    monkeypatch.setattr(cli_evaluate, "_nvidia_driver", lambda: driver)
+    monkeypatch.setattr(cli_evaluate, "_has_nvidia_driver", lambda: driver)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     np.savez("codes.npz", query_codes=SIGNS, query_labels=IDS, database_codes=SIGNS, database_labels=IDS)
     assert cli("evaluate", "codes.npz").code == 0

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hashbench import ArrayImages, HashMethod, registry
-from hashbench.experiment.run import build_method
+from hashbench.experiment.weights import build_method
 from hashbench.recipe import load_recipe, resolve
 from hashbench.training.trainer import train
 

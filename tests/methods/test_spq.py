@@ -135,7 +135,7 @@ def test_bits_are_books_times_the_bits_of_a_word(bits: int, words: int, expected
 
 def test_bits_that_make_no_books() -> None:
     with pytest.raises(
-        UsageError, match="spq: 18 bits are no whole number of books of 16 words, 4 bits each"
+        UsageError, match="spq: expected a multiple of 4 bits, as books of 16 words have, got 18"
     ):
         spq(18)
     with pytest.raises(UsageError, match="words=12.*power of 2"):

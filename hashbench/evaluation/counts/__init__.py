@@ -1,1 +1,1 @@
-"""From pairs of codes to counts per distance: all that an evaluation needs of them."""
+"""Counts of items per distance, computed from pairs of codes."""

@@ -1,4 +1,4 @@
-"""From pairs of codes to counts per distance: the only step of an evaluation that looks at every pair."""
+"""Counts of items per Hamming distance, the only step of an evaluation that visits every pair of codes."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from hashbench.errors import UsageError
 from hashbench.evaluation.counts import kernels
 from hashbench.evaluation.counts.labels import Labels
 
-_QUERIES_PER_BLOCK = 64  # pass together over a block of items, which stays in the cache
+_QUERIES_PER_BLOCK = 64  # queries that share a block of items while it is in the cache
 
 Kernel = Callable[..., None]
-# Makes rows of numbers, float64 [rows, queries], from items and relevant items, int64 [queries, buckets].
+# Maps items and relevant items, int64 [queries, buckets], to rows of values, float64 [rows, queries].
 Function = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """How many items of the database, and how many relevant ones, lie at each distance from each query.
+    """Numbers of items and of relevant items of the database at each distance from each query.
 
-    This is all that any ranking metric depends on. Counts of disjoint shards of a database add up: `a + b`.
+    All ranking metrics are functions of these counts. Counts of disjoint shards of a database can be added:
+    `a + b`.
 
     Attributes:
-        items: int64 [queries, bits + 1]; column d counts the items at distance d.
-        relevant: int64 [queries, bits + 1]; those of them that share a label with the query.
+        items: int64 [queries, bits + 1]; column d is the number of items at distance d.
+        relevant: int64 [queries, bits + 1]; column d is the number of items at distance d that share a label
+            with the query.
 
     Raises:
-        UsageError: Another type or shape, no pairs, more relevant items than items, or rows of unequal sums.
+        UsageError: An array has another type or shape, there are no pairs, there are more relevant items
+            than items, or the sums of the rows differ.
     """
 
     items: NDArray[np.int64]
@@ -46,24 +49,26 @@ class Counts:
             if array.dtype != np.int64 or array.ndim != 2:
                 raise UsageError(
                     f"counts: expected {name} as int64 [queries, bits + 1], "
-                    f"found {array.dtype} {list(array.shape)}"
+                    f"got {array.dtype} {list(array.shape)}"
                 )
         if self.items.shape != self.relevant.shape:
             raise UsageError(
                 f"counts: items {list(self.items.shape)} and relevant {list(self.relevant.shape)} differ"
             )
         if not self.items.any():
-            raise UsageError("counts: expected at least one query and one item, found no pairs")
+            raise UsageError("counts: expected at least one query and one item, got no pairs")
         if (self.relevant < 0).any() or (self.relevant > self.items).any():
             raise UsageError("counts: expected 0 <= relevant <= items at every distance")
         if np.ptp(self.items.sum(axis=1)):
-            raise UsageError("counts: every query must meet the same database, found rows of unequal sums")
+            raise UsageError(
+                "counts: expected the same number of items for every query, got rows of unequal sums"
+            )
 
     def __add__(self, other: Counts) -> Counts:
         if self.items.shape != other.items.shape:
             raise UsageError(
-                "counts of shards add up only over the same queries and bits, "
-                f"found {list(self.items.shape)} and {list(other.items.shape)}"
+                "counts of shards: expected the same queries and bits, "
+                f"got {list(self.items.shape)} and {list(other.items.shape)}"
             )
         return Counts(self.items + other.items, self.relevant + other.relevant)
 
@@ -83,14 +88,14 @@ class Counts:
         return int(self.items.shape[1]) - 1
 
     def each(self, function: Function) -> NDArray[np.float64]:
-        """Apply a function to the buckets of all queries, a bucket being the items at one distance.
+        """Apply a function to the buckets of all queries, where a bucket is the items at one distance.
 
         Args:
-            function: Takes items and relevant items, int64 [queries, buckets] by rising distance, of some of
-                the queries; gives float64 [rows, queries].
+            function: Maps the numbers of items and of relevant items of some of the queries, int64
+                [queries, buckets] by increasing distance, to float64 [rows, queries].
 
         Returns:
-            float64 [rows, queries], of all queries.
+            The results for all queries, float64 [rows, queries].
         """
         return function(self.items, self.relevant)
 
@@ -104,31 +109,31 @@ def count_pairs(
 ) -> Counts:
     """Count items and relevant items by Hamming distance, for each query.
 
-    Time is O(queries · items); memory is O(queries · bits) and a copy of the codes and labels: no matrix of
-    distances and no sort. Uses as many threads as Numba would; the environment variable NUMBA_NUM_THREADS
-    limits them.
+    Time is O(queries · items). Memory is O(queries · bits) plus a copy of the codes and labels: there is no
+    matrix of distances and no sort. The number of threads is that of Numba, which the environment variable
+    NUMBA_NUM_THREADS limits.
 
     Args:
         query_codes: Codes of the queries.
         database_codes: Codes of the database, of the same length in bits.
         query_labels: Labels of the queries.
         database_labels: Labels of the database, in the same form.
-        device: "cpu", or "cuda" to count on a GPU by torch; the counts are the same.
+        device: "cpu", or "cuda" to count on a GPU with torch. The counts are identical.
 
     Raises:
-        UsageError: There is no such device, torch sees no GPU, or the codes are too long for the CPU
-            (32,767 bits).
-        HashbenchError: The memory of the GPU does not suffice.
+        UsageError: The device is unknown, torch sees no GPU, or the codes are too long for the CPU (more
+            than 32,767 bits).
+        HashbenchError: The GPU is out of memory.
     """
     if device == "cuda":
         from hashbench.evaluation.counts import gpu  # torch takes a second to import
 
         return Counts(*gpu.count(query_codes, database_codes, query_labels, database_labels))
     if device != "cpu":
-        raise UsageError(f"device: expected 'cpu' or 'cuda', found {device!r}")
+        raise UsageError(f"device: expected 'cpu' or 'cuda', got {device!r}")
     bits = query_codes.bits
     if bits > kernels.LONGEST_CODE:
-        raise UsageError(f"codes: expected at most {kernels.LONGEST_CODE:,} bits, found {bits:,}")
+        raise UsageError(f"codes: expected at most {kernels.LONGEST_CODE:,} bits, got {bits:,}")
     label_bits = _label_bits(query_labels, database_labels)
     queries = (
         kernels.byte_rows(query_codes.packed, bits),
@@ -156,7 +161,7 @@ def count_pairs(
 
 
 def in_blocks(count: Callable[[slice], None], queries: int) -> None:
-    """Call a function for every block of queries, in as many threads as Numba would use."""
+    """Call a function for each block of queries, with the number of threads that Numba uses."""
     threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     rows = min(_QUERIES_PER_BLOCK, -(-queries // threads))
     with ThreadPoolExecutor(threads) as pool:
@@ -165,7 +170,7 @@ def in_blocks(count: Callable[[slice], None], queries: int) -> None:
 
 
 def _label_bits(query: Labels, database: Labels) -> int:
-    """How many bits of the packed labels matter: one a label, or those of the largest class id."""
+    """Return the significant bits of packed labels: one per label, or those of the largest class id."""
     if query.columns is not None:
         return query.columns
     return max(1, *(int(labels.packed.max(initial=0)).bit_length() for labels in (query, database)))

@@ -1,7 +1,8 @@
-"""The counts of `count_pairs` on a GPU by torch: matrix products of signs, and `bincount` of what they give.
+"""Counts of pairs on a GPU with torch, by matrix products of signs and `bincount`.
 
-Not timed on a GPU. The counts equal those of the CPU: distances are computed in floating point, but are whole
-numbers that it represents exactly, and of the number of shared labels only whether it is 0 matters.
+The speed on a GPU has not been measured. The counts equal those of the CPU: distances are computed in
+floating point, but are whole numbers that it represents exactly, and the number of shared labels is only
+compared with 0.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from hashbench.evaluation.counts.labels import Labels
 
 _BUDGET = 2**30  # bytes
 _SMALLEST_BUDGET = 2**24
-_QUERIES = 256  # in a tile, enough for matrix products at full speed
+_QUERIES = 256  # number of queries in a tile, enough for matrix products at full speed
 
-# Products, relevance and columns of one pair, with what `bincount` takes; decoded bits of one item.
+# Memory for the products, relevance and columns of a pair, `bincount` included; for a decoded bit of an item.
 _BYTES_PER_PAIR = 24
 _BYTES_PER_BIT = 8
 
-# A product of ±1 and every part of its sum lies within ±bits, and float16 has all whole numbers up to 2,048.
+# Products of ±1 and their partial sums are within ±bits; float16 represents all whole numbers up to 2,048.
 _LONGEST_HALF = 2048
 
 
@@ -43,23 +44,23 @@ def count(
     device: str = "cuda",
     budget: int = _BUDGET,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Items and relevant items by Hamming distance, for each query; see `count_pairs`.
+    """Count items and relevant items by Hamming distance, for each query; see `count_pairs`.
 
     Args:
         query_codes: Codes of the queries.
         database_codes: Codes of the database, of the same length in bits.
         query_labels: Labels of the queries.
         database_labels: Labels of the database, in the same form.
-        device: A device of torch.
-        budget: Memory of the device to use beside the queries and the counts, in bytes, roughly. Where it is
-            not there, half of it is tried, down to 16 MiB.
+        device: A torch device.
+        budget: Approximate memory of the device to use in addition to the queries and the counts, in bytes.
+            If it is not available, half of it is tried, down to 16 MiB.
 
     Returns:
         Two arrays int64 [queries, bits + 1].
 
     Raises:
         UsageError: The device is a GPU and torch sees none.
-        HashbenchError: The memory of the device does not suffice.
+        HashbenchError: The device is out of memory.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(
@@ -67,7 +68,7 @@ def count(
         )
     bits = query_codes.bits
     half = torch.device(device).type != "cpu" and bits <= _LONGEST_HALF
-    dtype = torch.float16 if half else torch.float32  # in float16, matrix products on a CPU are slow
+    dtype = torch.float16 if half else torch.float32  # float16 matrix products are slow on a CPU
 
     def load(codes: BinaryCodes, labels: Labels, rows: slice) -> _Side:
         signs = 2 * _bits(codes.packed[rows], bits, device).to(dtype) - 1
@@ -92,8 +93,8 @@ def count(
         except torch.cuda.OutOfMemoryError:
             if budget // 2 < _SMALLEST_BUDGET:
                 raise HashbenchError(
-                    f"out of memory on {device}: not even {budget // 2**20} MiB are free to count pairs in; "
-                    "stop what else runs there, or use device='cpu'"
+                    f"out of memory on {device}: counting pairs needs at least {budget // 2**20} MiB; "
+                    "stop other programs on this device, or use device='cpu'"
                 ) from None
             budget //= 2
     relevant = histogram[:, 1::2].copy()
@@ -108,11 +109,11 @@ def _histogram(
     bits: int,
     tile: int,
 ) -> NDArray[np.int64]:
-    """Pairs by query and by 2 * distance + relevant, int64 [queries, 2 * (bits + 1)].
+    """Count pairs by query and by 2 * distance + relevant, int64 [queries, 2 * (bits + 1)].
 
     Args:
-        load_queries: Gives some of the queries.
-        load_items: Gives some of the items.
+        load_queries: Loads a slice of the queries.
+        load_items: Loads a slice of the items.
         queries: Number of queries.
         items: Number of items.
         bits: Length of a code.
@@ -122,25 +123,25 @@ def _histogram(
     blocks = [load_queries(slice(start, start + _QUERIES)) for start in range(0, queries, _QUERIES)]
     counts = [block.codes.new_zeros(len(block.codes) * columns, dtype=torch.int64) for block in blocks]
     for start in range(0, items, tile):
-        some = load_items(slice(start, start + tile))
+        item_block = load_items(slice(start, start + tile))
         for block, count in zip(blocks, counts, strict=True):
             # A product is bits - 2 * distance.
-            place = (block.codes @ some.codes.T).to(torch.int32).neg_().add_(bits)  # [queries, items]
-            place += _relevant(block.labels, some.labels)
-            place += torch.arange(len(place), dtype=torch.int32, device=place.device)[:, None] * columns
-            count += torch.bincount(place.flatten(), minlength=len(count))
+            index = (block.codes @ item_block.codes.T).to(torch.int32).neg_().add_(bits)  # [queries, items]
+            index += _relevant(block.labels, item_block.labels)
+            index += torch.arange(len(index), dtype=torch.int32, device=index.device)[:, None] * columns
+            count += torch.bincount(index.flatten(), minlength=len(count))
     return torch.cat(counts).reshape(queries, columns).cpu().numpy()
 
 
 def _relevant(query: Tensor, items: Tensor) -> Tensor:
-    """Whether an item shares a label with a query, bool [queries, items]."""
+    """Return a mask of the pairs that share a label, bool [queries, items]."""
     if query.ndim == 1:
         return query[:, None] == items
-    return query @ items.T > 0  # a sum of 0 and 1: may be rounded, but not to 0
+    return query @ items.T > 0  # a sum of zeros and ones may be rounded, but never to 0
 
 
 def _bits(packed: NDArray[np.uint64], bits: int, device: str) -> Tensor:
-    """The bits of packed codes or labels, uint8 [n, bits] of 0 and 1."""
+    """Unpack the bits of codes or labels into zeros and ones, uint8 [n, bits]."""
     octets = torch.tensor(np.ascontiguousarray(packed, "<u8").view(np.uint8), device=device)
     ones = octets[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=device) & 1  # [n, bytes, 8]
     return ones.flatten(1)[:, :bits]

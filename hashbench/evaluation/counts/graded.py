@@ -1,4 +1,4 @@
-"""From pairs of codes to counts per distance and number of shared labels: what graded metrics depend on."""
+"""Counts of items per Hamming distance and number of shared labels, from which graded metrics follow."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from numpy.typing import NDArray
 from hashbench.codes import BinaryCodes, as_array
 from hashbench.errors import UsageError
 from hashbench.evaluation.counts.binary import Counts, Kernel, in_blocks
-from hashbench.evaluation.counts.compiled import compiled
-from hashbench.evaluation.counts.kernels import popcount
+from hashbench.evaluation.counts.kernels import compiled, popcount
 from hashbench.evaluation.counts.labels import Labels
 
-# A block of this many items stays in the cache while a block of queries passes over it.
+# A block of this many items stays in the cache for a whole block of queries.
 _ITEMS_PER_BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class GradedCounts:
-    """How many items of the database lie at each distance from each query, by how many labels they share.
+    """Numbers of items of the database at each distance from each query, by number of shared labels.
 
-    Counts of disjoint shards of a database add up: `a + b`.
+    Counts of disjoint shards of a database can be added: `a + b`.
 
     Attributes:
-        shared: int64 [queries, bits + 1, grades]; [:, d, g] counts the items at distance d that share g
+        shared: int64 [queries, bits + 1, grades]; [:, d, g] is the number of items at distance d that share g
             labels with the query.
 
     Raises:
-        UsageError: Another type or shape, no pairs, a negative count, or queries that met other numbers of
-            items.
+        UsageError: The array has another type or shape, there are no pairs, a count is negative, or the
+            number of items differs between queries.
     """
 
     shared: NDArray[np.int64]
@@ -42,17 +41,17 @@ class GradedCounts:
         if self.shared.dtype != np.int64 or self.shared.ndim != 3:
             raise UsageError(
                 "graded counts: expected int64 [queries, bits + 1, grades], "
-                f"found {self.shared.dtype} {list(self.shared.shape)}"
+                f"got {self.shared.dtype} {list(self.shared.shape)}"
             )
         if (self.shared < 0).any():
-            raise UsageError("graded counts: expected 0 or more items everywhere")
-        _ = self.counts  # checks the rest
+            raise UsageError("graded counts: expected numbers of 0 or more, got a negative one")
+        _ = self.counts  # its constructor checks the rest
 
     def __add__(self, other: GradedCounts) -> GradedCounts:
         if self.shared.shape[:2] != other.shared.shape[:2]:
             raise UsageError(
-                "graded counts of shards add up only over the same queries and bits, "
-                f"found {list(self.shared.shape[:2])} and {list(other.shared.shape[:2])}"
+                "graded counts of shards: expected the same queries and bits, "
+                f"got {list(self.shared.shape[:2])} and {list(other.shared.shape[:2])}"
             )
         # The items of one shard may have more labels than those of the other.
         more, fewer = (self, other) if self.shared.shape[2] >= other.shared.shape[2] else (other, self)
@@ -62,18 +61,18 @@ class GradedCounts:
 
     @functools.cached_property
     def counts(self) -> Counts:
-        """Items, and those that share at least one label, per distance."""
+        """Numbers of items, and of those that share at least one label, per distance."""
         return Counts(self.shared.sum(axis=2), self.shared[:, :, 1:].sum(axis=2))
 
 
 def count_graded_pairs(
     query_codes: BinaryCodes, database_codes: BinaryCodes, query_labels: Labels, database_labels: Labels
 ) -> GradedCounts:
-    """Count items by Hamming distance and by the number of labels shared, for each query.
+    """Count items by Hamming distance and by number of shared labels, for each query.
 
-    Time is O(queries · items). Memory is 8 · queries · (bits + 1) · grades bytes and no more, whatever the
-    number of items: as many grades as the query or the item with the most labels lets occur, and one. For
-    2,100 queries, 64 bits and 14 grades that is 15 MB. Uses as many threads as Numba would.
+    Time is O(queries · items). Memory is 8 · queries · (bits + 1) · grades bytes, independent of the number
+    of items, where grades is one more than the largest possible number of shared labels. For 2,100 queries,
+    64 bits and 14 grades, this is 15 MB. The number of threads is that of Numba.
 
     Args:
         query_codes: Codes of the queries.
@@ -97,7 +96,7 @@ def count_graded_pairs(
 
 @compiled
 def _most_labels(packed: NDArray[np.uint64]) -> int:
-    """The most labels that an item has; `packed` as in `Labels`."""
+    """Return the largest number of labels of an item; `packed` as in `Labels`."""
     most = np.uint64(0)
     for item in range(len(packed)):
         labels = np.uint64(0)
@@ -109,8 +108,8 @@ def _most_labels(packed: NDArray[np.uint64]) -> int:
 
 @functools.cache
 def _kernel(code_words: int, label_words: int, by_class: bool) -> Kernel:
-    """The counting loop, compiled for codes and labels of so many words, so that its inner loops unroll."""
-    # Unsigned indices spare the compiler the test for negative ones.
+    """Compile the counting loop for codes and labels of fixed sizes, so that its inner loops unroll."""
+    # With unsigned indices, the compiler omits the check for negative ones.
     unsigned = numba.uint64
     zero, block_size = np.uint64(0), np.uint64(_ITEMS_PER_BLOCK)
     code_size, label_size = np.uint64(code_words), np.uint64(label_words)

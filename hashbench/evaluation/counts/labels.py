@@ -1,4 +1,4 @@
-"""Labels in the form that the counting kernel reads."""
+"""Labels in the form that the counting kernels read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Labels:
     """Labels of n items; two items are relevant to each other if they share at least one label.
 
     Attributes:
-        packed: uint64 [n, words]. Multi-hot labels: one bit a label. Class ids: the id itself, in one word.
+        packed: uint64 [n, words]. Multi-hot labels take one bit per label, class ids a whole word.
         columns: Number of labels of a multi-hot matrix; None for class ids.
     """
 
@@ -26,32 +26,32 @@ class Labels:
 
     @classmethod
     def from_array(cls, labels: ArrayLike, name: str = "labels") -> Labels:
-        """Labels from a multi-hot matrix or from class ids.
+        """Create labels from a multi-hot matrix or from class ids.
 
         Args:
             labels: Array, tensor or sparse matrix: [n, classes] of 0 and 1 (multi-hot), or [n] or [n, 1] of
                 class ids >= 0.
-            name: What an error message calls `labels`.
+            name: Name of `labels` in error messages.
 
         Raises:
-            UsageError: Another shape, another value, or a class id that is negative, no whole number, or too
-                large for the type of the array to be exact.
+            UsageError: The shape or a value is invalid, or a class id is negative, not a whole number, or too
+                large to be exact in the type of the array.
         """
         array = as_array(labels, name)
         if array.dtype.kind not in "biuf":
-            raise UsageError(f"{name}: expected numbers, found {array.dtype}")
+            raise UsageError(f"{name}: expected numbers, got {array.dtype}")
         if array.ndim == 1 or array.shape[1:] == (1,):
             kind = str(getattr(labels, "dtype", array.dtype))
             return cls(_ids(array.reshape(-1, 1), kind, name), None)
         if array.ndim == 2 and array.shape[1] > 1:
             return cls(pack_bits(_multi_hot(array, name)), array.shape[1])
         raise UsageError(
-            f"{name}: expected class ids [n] or a multi-hot matrix [n, classes], found {list(array.shape)}"
+            f"{name}: expected class ids [n] or a multi-hot matrix [n, classes], got {list(array.shape)}"
         )
 
     @property
     def by_class(self) -> bool:
-        """Whether these are class ids."""
+        """True for class ids, False for multi-hot labels."""
         return self.columns is None
 
     def __str__(self) -> str:
@@ -62,23 +62,23 @@ class Labels:
 
 
 def _ids(array: NDArray[Any], kind: str, name: str) -> NDArray[np.uint64]:
-    """Return class ids as they are compared.
+    """Return class ids as unsigned integers.
 
     Args:
         array: Class ids.
-        kind: Name of the type that they were given in, which may have been bfloat16.
-        name: What an error message calls them.
+        kind: Name of the original type, which may be bfloat16.
+        name: Name of the labels in error messages.
     """
     if array.dtype.kind == "f" and not (whole := array == np.floor(array)).all():
-        raise UsageError(f"{name}: class ids must be whole numbers, found {array[~whole][0]}")
+        raise UsageError(f"{name}: class ids must be whole numbers, got {array[~whole][0]}")
     if array.dtype.kind != "b" and (array < 0).any():
-        raise UsageError(f"{name}: class ids must be 0 or more, found {array.min()}; leave unlabelled out")
+        raise UsageError(f"{name}: class ids must be 0 or more, got {array.min()}; remove unlabelled items")
     if array.dtype.kind == "f":
         digits = 8 if "bfloat16" in kind else min(np.finfo(array.dtype).nmant + 1, 64)
         if (array >= 2.0**digits).any():
             raise UsageError(
                 f"{name}: class ids of {kind} are exact below 2**{digits} only, got {array.max():.0f}; "
-                "give them as an array of integers (numpy.uint64 holds ids up to 2**64 - 1)"
+                "pass them as an array of integers (numpy.uint64 holds ids up to 2**64 - 1)"
             )
     return array.astype(np.uint64)
 
@@ -87,6 +87,6 @@ def _multi_hot(array: NDArray[Any], name: str) -> NDArray[np.bool_]:
     ones: NDArray[np.bool_] = array == 1
     if not (valid := ones | (array == 0)).all():
         raise UsageError(
-            f"{name}: a multi-hot matrix holds 0 and 1, found {array[~valid][0]}; give 1 for each label"
+            f"{name}: a multi-hot matrix contains 0 and 1, got {array[~valid][0]}; set 1 for each label"
         )
     return ones

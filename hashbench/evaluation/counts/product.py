@@ -1,4 +1,4 @@
-"""Rankings by product codes: real-valued distances are sorted, and exactly equal ones form a bucket."""
+"""Rankings of product codes: real-valued distances are sorted, and exactly equal ones form a bucket."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from numpy.typing import NDArray
 
 from hashbench.codes import ProductCodes
 from hashbench.evaluation.counts.binary import Function, Kernel
-from hashbench.evaluation.counts.compiled import compiled
+from hashbench.evaluation.counts.kernels import compiled
 from hashbench.evaluation.counts.labels import Labels
 
-# Memory of a thread that ranks more than one query at a time, beside 25 bytes an item to sort them.
+# Memory of a thread that ranks several queries at a time, in addition to 25 bytes per item for sorting.
 _BYTES = 8 * 2**20
 _BYTES_PER_PAIR = 32
 _BYTES_PER_COORDINATE = 16
 
-# Twice as many bins as items make sorting fastest; bins of more items than this are sorted by themselves.
+# Sorting is fastest with twice as many bins as items. Bins larger than `_LARGE_BIN` are sorted separately.
 _BINS_PER_ITEM = 2
 _LARGE_BIN = 24
 
-# Unsigned indices spare the compiler the test for negative ones.
+# With unsigned indices, the compiler omits the check for negative ones.
 _unsigned: Any = numba.uint64
 
 
 class ProductRankings:
-    """The database in the order of its asymmetric distances from each query.
+    """Rankings of the database by asymmetric distance from each query.
 
-    A distance is the sum over books of the Euclidean distance, not squared, between the query's piece and the
-    codeword (SPQ, ICCV 2021; Retrieval.py of youngkyunJang/SPQ at 6908f54). It is computed in double
+    A distance is the sum over books of the Euclidean distance, not squared, between the query's subvector and
+    the codeword (SPQ, ICCV 2021; Retrieval.py of youngkyunJang/SPQ at 6908f54). It is computed in double
     precision and summed in the order of the books, so that equal codes have exactly equal distances.
 
-    There are too many distances to keep counts of them all: `each` ranks the queries block by block, in as
-    many threads as Numba would use, and keeps what the given function makes of a block. A thread takes
-    8 MiB beside 25 bytes an item or, if one query needs more, up to 57 bytes an item.
+    Counts of all distinct distances would need too much memory. Instead, `each` ranks the queries block by
+    block, with the number of threads that Numba uses, and keeps only the results of the given function. A
+    thread needs 8 MiB and 25 bytes per item or, if a single query needs more, up to 57 bytes per item.
 
     Attributes:
         queries: Number of queries.
@@ -48,7 +48,7 @@ class ProductRankings:
     def __init__(
         self, query: NDArray[np.float32], codes: ProductCodes, query_labels: Labels, labels: Labels
     ) -> None:
-        """Keep references; nothing is ranked yet.
+        """Store references to the arguments; nothing is ranked yet.
 
         Args:
             query: Vectors of the queries [queries, books · dim].
@@ -77,7 +77,7 @@ class ProductRankings:
             return np.concatenate(list(pool.map(measure, range(0, self.queries, rows))), axis=-1)
 
     def _buckets(self, block: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Items and relevant items by rising distance, int64 [queries, buckets], the rest of a row empty."""
+        """Count items and relevant items by increasing distance, int64 [queries, buckets], padded with 0."""
         difference = self._pieces[block] - self._codebooks  # [queries, books, words, dim]
         tables = np.sqrt(np.square(difference).sum(-1)).reshape(len(difference), -1)
         items = np.empty((len(tables), self.database), np.int64)
@@ -95,7 +95,7 @@ class ProductRankings:
 
 @functools.cache
 def _kernel(books: int, words: int, label_words: int, by_class: bool) -> Kernel:
-    """The loop over pairs, compiled for so many books and words, so that its inner loops unroll."""
+    """Compile the loop over pairs for fixed numbers of books and words, so that its inner loops unroll."""
     zero = np.uint64(0)
     book_count, word_count, label_size = np.uint64(books), np.uint64(words), np.uint64(label_words)
 
@@ -134,14 +134,14 @@ def _distribute(
     keys: NDArray[np.uint64],
     ends: NDArray[np.uint32],
 ) -> None:
-    """Sort items roughly by distance, into bins of equal width.
+    """Distribute items by distance into bins of equal width.
 
     Args:
-        distances: [items], not negative.
-        relevant: [items].
-        keys: [items]; becomes one key an item, bin by bin: the bits of its distance, which are in the order
-            of the numbers, with its relevance as the last bit.
-        ends: [bins]; becomes the number of items up to the end of each bin.
+        distances: Distances [items], nonnegative.
+        relevant: Relevance [items].
+        keys: Output [items], one key per item, bin by bin: the bits of the distance, whose order as integers
+            is that of the distances, with the relevance as the last bit.
+        ends: Output [bins], the number of items up to the end of each bin.
     """
     one = np.uint64(1)
     nearest, farthest = distances.min(), distances.max()
@@ -163,14 +163,14 @@ def _distribute(
 
 @compiled
 def _sort(keys: NDArray[np.uint64], ends: NDArray[np.uint32]) -> None:
-    """Sort by distance, in place, what `_distribute` leaves; equal distances in any order."""
+    """Sort the output of `_distribute` by distance in place; equal distances are in any order."""
     one = np.uint64(1)
     start = np.uint32(0)
     for end in ends:
         if end - start > _LARGE_BIN:
             keys[start:end].sort()
         start = end
-    # By insertion: a key moves past larger distances only, which are in its own bin, and few.
+    # Insertion sort: a key moves only past larger distances, which are few and in its own bin.
     for item in range(one, _unsigned(len(keys))):
         key, place = keys[item], np.uint64(item)
         while place > 0 and keys[place - one] > key | one:
@@ -181,15 +181,15 @@ def _sort(keys: NDArray[np.uint64], ends: NDArray[np.uint32]) -> None:
 
 @compiled
 def _group(keys: NDArray[np.uint64], items: NDArray[np.int64], relevant: NDArray[np.int64]) -> int:
-    """Count items and relevant items of each distance.
+    """Count items and relevant items at each distance.
 
     Args:
-        keys: [items], sorted by distance.
-        items: [buckets]; becomes the number of items at each distance, 0 past the last one.
-        relevant: [buckets]; the same of relevant items.
+        keys: Keys [items], sorted by distance.
+        items: Output [buckets], the number of items at each distance, followed by zeros.
+        relevant: Output [buckets], the number of relevant items at each distance, followed by zeros.
 
     Returns:
-        The number of distances.
+        The number of distinct distances.
     """
     one, none = np.uint64(1), np.int64(0)
     bucket, count, hits = np.uint64(0), none, none

@@ -1,4 +1,4 @@
-"""BiHalf: bits of maximal entropy by a layer that halves each batch (AAAI 2021), a linear head."""
+"""BiHalf: bits of maximum entropy from a layer that splits each batch in half (AAAI 2021)."""
 
 from hashbench_methods.bihalf.method import BiHalf, bi_half, similarity_preserving_loss
 

@@ -1,8 +1,8 @@
 """BiHalf: Deep Unsupervised Image Hashing by Maximizing Bit Entropy, Li and van Gemert, AAAI 2021.
 
 Written from the paper and the behaviour of the released code,
-https://github.com/liyunqianggyn/Deep-Unsupervised-Image-Hashing at commit 1cd671a, which has no licence. This
-folder's README lists where paper, code and this file differ.
+https://github.com/liyunqianggyn/Deep-Unsupervised-Image-Hashing at commit 1cd671a, which has no licence. The
+README in this folder lists the differences between the paper, the released code and this file.
 
 Shapes: B images.
 """
@@ -21,18 +21,18 @@ from hashbench.method.base import FeatureMethod
 
 
 def bi_half(hash: Tensor, gamma: float = 6.0) -> Tensor:
-    """Codes in which every bit is +1 for one half of the batch and −1 for the other: maximal entropy.
+    """Return codes in which each bit is +1 for half of the batch and −1 for the other half (maximum entropy).
 
-    In each column the larger half becomes +1; of an odd number of rows the negative half has one more. It is
-    the solution of an optimal transport from the values to the two code values, so it only makes sense on a
-    batch, in training: a single image has no half. Encoding takes the sign.
+    In each column, the larger half of the values becomes +1. If the number of rows is odd, the negative half
+    has one more. This solves an optimal transport problem from the values to the two code values. It is only
+    meaningful for a batch, in training; encoding takes the sign.
 
-    Backward, the gradient passes through and is joined by that of `gamma` / 2 times the mean squared distance
-    between values and codes.
+    In the backward pass, the gradient is passed through unchanged, and the gradient of `gamma` / 2 times the
+    mean squared distance between values and codes is added.
 
     Args:
         hash: Values [B, bits] before the layer.
-        gamma: Weight of the pull of values to their codes.
+        gamma: Weight of the term that pulls values towards their codes.
 
     Returns:
         Codes ±1 [B, bits].
@@ -58,10 +58,10 @@ class _BiHalf(torch.autograd.Function):
 
 
 def similarity_preserving_loss(codes: Tensor, features: Tensor) -> Tensor:
-    """Mean squared difference between the cosine similarities of codes and those of features.
+    """Return the mean squared difference between the cosine similarities of codes and of features.
 
-    The pairs are the rows of the first half of the batch with those of the second. Of an odd number of rows
-    the last is left out (where the released code fails).
+    Each row of the first half of the batch is paired with a row of the second half. If the number of rows is
+    odd, the last row is left out (the released code fails in this case).
 
     Args:
         codes: Codes [B, bits].
@@ -72,20 +72,22 @@ def similarity_preserving_loss(codes: Tensor, features: Tensor) -> Tensor:
     """
     half = len(codes) // 2
     first, second = slice(half), slice(half, 2 * half)
-    of_codes = F.cosine_similarity(codes[first], codes[second])
-    of_features = F.cosine_similarity(features[first], features[second])
-    return F.mse_loss(of_codes, of_features)
+    code_similarity = F.cosine_similarity(codes[first], codes[second])
+    feature_similarity = F.cosine_similarity(features[first], features[second])
+    return F.mse_loss(code_similarity, feature_similarity)
 
 
 class BiHalf(FeatureMethod):
-    """A linear head under the bi-half layer."""
+    """BiHalf: a linear head, followed by the bi-half layer in training."""
 
     views: ClassVar[int] = 1
 
     class Hyperparameters(FeatureMethod.Hyperparameters):
-        """Defaults are those of the released code."""
+        """Hyperparameters with the defaults of the released code."""
 
-        gamma: float = Field(default=6.0, ge=0, description="Weight of the pull of values to their codes.")
+        gamma: float = Field(
+            default=6.0, ge=0, description="Weight of the term that pulls values towards their codes."
+        )
 
     hyperparameters: Hyperparameters
 
@@ -94,12 +96,12 @@ class BiHalf(FeatureMethod):
         self.fc = nn.Linear(backbone.feature_dim, bits)
 
     def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
-        """The loss of the features [B, F] of a batch."""
+        """Return the loss for the features [B, F] of a batch."""
         (batch,) = features
         codes = bi_half(self.fc(batch), self.hyperparameters.gamma)
         return {"loss": similarity_preserving_loss(codes, batch)}
 
     def encode_features(self, features: Tensor) -> Tensor:
-        """Values [B, bits]; the bi-half layer takes no part."""
+        """Return the values [B, bits]; the bi-half layer is not applied."""
         values: Tensor = self.fc(features)
         return values

@@ -1,4 +1,4 @@
-"""CIBHash: contrastive codes with an information bottleneck (IJCAI 2021), a head on a frozen network."""
+"""CIBHash: contrastive learning of codes with an information bottleneck (IJCAI 2021)."""
 
 from hashbench.method.losses import nt_xent
 from hashbench_methods.cibhash.method import CIBHash, symmetric_bernoulli_kl

@@ -1,4 +1,4 @@
-"""ITQ: Iterative Quantization (CVPR 2011), principal components turned towards the corners of a cube."""
+"""ITQ: Iterative Quantization (CVPR 2011), rotated principal components."""
 
 from hashbench_methods.itq.method import ITQ, iterative_quantization
 

@@ -13,14 +13,14 @@ from hashbench.method.linear import LinearMethod, principal_components
 
 
 def iterative_quantization(values: Tensor, iterations: int) -> Tensor:
-    """The rotation that brings values near their signs (section 3.2 of the paper).
+    """Find the rotation that minimizes the distance of values to their signs (section 3.2 of the paper).
 
-    Two steps in turn, neither of which makes the squared distance between rotated values and signs larger:
-    signs for this rotation, and the rotation for these signs (orthogonal Procrustes).
+    Two steps alternate, neither of which increases the squared distance between rotated values and signs:
+    update the signs for a fixed rotation, and the rotation for fixed signs (orthogonal Procrustes problem).
 
     Args:
         values: Principal components [N, bits], float64.
-        iterations: How often.
+        iterations: Number of iterations.
 
     Returns:
         An orthogonal matrix [bits, bits].
@@ -37,17 +37,17 @@ def iterative_quantization(values: Tensor, iterations: int) -> Tensor:
 
 
 class ITQ(LinearMethod):
-    """Signs of rotated principal components."""
+    """ITQ: signs of rotated principal components."""
 
     class Hyperparameters(LinearMethod.Hyperparameters):
-        """Defaults are the paper's."""
+        """Hyperparameters with the defaults of the paper."""
 
-        iterations: int = Field(default=50, ge=0, description="Steps of the rotation.")
+        iterations: int = Field(default=50, ge=0, description="Iterations to find the rotation.")
 
     hyperparameters: Hyperparameters
 
     def fit(self, features: Tensor) -> None:
-        """Find components and rotation of the features [N, F]."""
+        """Compute the principal components and the rotation of the features [N, F]."""
         mean, components = principal_components(features.double(), self.bits)
         values = (features.double() - mean) @ components
         rotation = iterative_quantization(values, self.hyperparameters.iterations)

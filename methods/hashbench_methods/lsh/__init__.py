@@ -1,4 +1,4 @@
-"""LSH: signs of random projections, the floor of all hashing (STOC 2002)."""
+"""LSH: signs of random projections (STOC 2002)."""
 
 from hashbench_methods.lsh.method import LSH
 

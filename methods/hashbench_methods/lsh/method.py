@@ -12,9 +12,12 @@ from hashbench.method.linear import LinearMethod
 
 
 class LSH(LinearMethod):
-    """A bit is the side of a random hyperplane; the expected share of differing bits is the angle over π."""
+    """LSH: each bit is the side of a random hyperplane.
+
+    The expected fraction of differing bits is the angle between two feature vectors divided by π.
+    """
 
     def fit(self, features: Tensor) -> None:
-        """Draw the hyperplanes; of the features [N, F] only the mean counts, through which they go."""
+        """Draw random hyperplanes through the mean of the features [N, F]."""
         self.mean = features.mean(0)
         self.projection = torch.randn(self.projection.shape).to(features)

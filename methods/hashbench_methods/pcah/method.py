@@ -1,4 +1,4 @@
-"""PCAH: the baseline of principal components in Semi-Supervised Hashing, Wang, Kumar and Chang, CVPR 2010.
+"""PCAH: the PCA baseline in Semi-Supervised Hashing, Wang, Kumar and Chang, CVPR 2010.
 
 Shapes: N images of F features.
 """
@@ -11,8 +11,8 @@ from hashbench.method.linear import LinearMethod, principal_components
 
 
 class PCAH(LinearMethod):
-    """A bit is the sign of a principal component."""
+    """PCAH: each bit is the sign of a principal component."""
 
     def fit(self, features: Tensor) -> None:
-        """Find the components of the features [N, F]."""
+        """Compute the principal components of the features [N, F]."""
         self.mean, self.projection = principal_components(features, self.bits)

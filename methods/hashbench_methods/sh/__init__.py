@@ -1,4 +1,4 @@
-"""SH: Spectral Hashing (NIPS 2008), waves along the principal components."""
+"""SH: Spectral Hashing (NIPS 2008), signs of waves along the principal components."""
 
 from hashbench_methods.sh.method import SH, smoothest_waves
 

@@ -16,28 +16,28 @@ from hashbench.method.linear import LinearMethod, principal_components
 
 
 def smoothest_waves(ranges: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The smoothest eigenfunctions of the Laplacian on a box: half waves along one of its sides.
+    """Return the smoothest eigenfunctions of the Laplacian on a box, which are waves along one of its sides.
 
-    Along a side of length r, wave k = 1, 2, … has the angular frequency k · π / r; the lower the frequency,
-    the smoother the wave. (The released code also bounds the waves of a side in proportion to its length;
-    what that leaves out comes after all waves of the longest side.)
+    Along a side of length r, wave k = 1, 2, … has the angular frequency k · π / r. Waves of lower frequency
+    are smoother. (The released code also limits the number of waves per side in proportion to its length; the
+    waves that this excludes come after all waves of the longest side.)
 
     Args:
         ranges: Lengths [C] of the sides, not all 0.
-        count: How many waves.
+        count: Number of waves.
 
     Returns:
-        The side of each wave, int64 [count], and its angular frequency [count], in rising order; of equal
-        ones the first side comes first.
+        The side of each wave, int64 [count], and its angular frequency [count], in increasing order. Among
+        equal frequencies, the first side comes first.
     """
     waves = torch.arange(1, count + 1, device=ranges.device)
-    frequencies = math.pi * waves / ranges[:, None]  # [C, count], infinite along a side of length 0
+    frequencies = math.pi * waves / ranges[:, None]  # [C, count], infinite for sides of length 0
     order = torch.argsort(frequencies.flatten(), stable=True)[:count]
     return order // count, frequencies.flatten()[order]
 
 
 class SH(LinearMethod):
-    """A bit is the sign of a wave along a principal component, as if features filled a box evenly."""
+    """SH: each bit is the sign of a wave along a principal component, for features uniform in a box."""
 
     lowest: Tensor
     frequency: Tensor
@@ -48,7 +48,7 @@ class SH(LinearMethod):
         self.register_buffer("frequency", torch.zeros(bits))
 
     def fit(self, features: Tensor) -> None:
-        """Find the box of the features [N, F] and its waves."""
+        """Compute the bounding box of the features [N, F] and its smoothest waves."""
         most = min(self.bits, len(features) - 1, features.shape[1])
         self.mean, components = principal_components(features, most)
         values = (features - self.mean) @ components
@@ -57,6 +57,6 @@ class SH(LinearMethod):
         self.projection, self.lowest = components[:, side], lowest[side]
 
     def encode_features(self, features: Tensor) -> Tensor:
-        """Heights [B, bits] of the waves at features [B, F]."""
+        """Return the values [B, bits] of the waves at features [B, F]."""
         position = super().encode_features(features) - self.lowest
         return torch.cos(self.frequency * position)

@@ -1,4 +1,4 @@
-"""SPQ: Self-supervised Product Quantization (ICCV 2021), codewords learned by cross quantized contrast."""
+"""SPQ: Self-supervised Product Quantization (ICCV 2021), with cross-quantized contrastive learning."""
 
 from hashbench_methods.spq.method import (
     SPQ,

@@ -1,7 +1,8 @@
 """SPQ: Self-supervised Product Quantization for Deep Unsupervised Image Retrieval, Jang and Cho, ICCV 2021.
 
 Follows the released code, https://github.com/youngkyunJang/SPQ at commit 6908f54 (MIT): `main_SPQ.py`,
-`utils.py`, `Retrieval.py`. This folder's README lists where paper, code and this file differ.
+`utils.py`, `Retrieval.py`. The README in this folder lists the differences between the paper, the released
+code and this file.
 
 Shapes: B images, K books of W words of dimension D.
 """
@@ -23,24 +24,24 @@ from hashbench.errors import UsageError
 from hashbench.method.base import FeatureMethod
 from hashbench.method.losses import nt_xent
 
-# Distances to codewords held at once: 2**24 float32, 64 MiB. 200,000 images and 8 books of 256 words have
-# 24 times as many.
+# Maximum number of distances to codewords in memory: 2**24 float32, 64 MiB. 200,000 images and 8 books of 256
+# words have 24 times as many.
 MAX_DISTANCES = 2**24
 
 
 def soft_quantize(features: Tensor, codebooks: Tensor, scale: float = 5.0) -> Tensor:
-    """Replace each piece of a feature by a mean of the codewords, weighted by how near they are.
+    """Replace each subvector of a feature by the softmax-weighted mean of the codewords of its book.
 
     Args:
         features: Features [B, K·D].
         codebooks: Codewords [K, W, D].
-        scale: Multiplies the squared distances under the softmax; the larger, the harder.
+        scale: Factor of the squared distances in the softmax; larger values give harder assignments.
 
     Returns:
         Quantized features [B, K·D].
     """
-    pieces = features.view(len(features), len(codebooks), 1, -1)  # [B, K, 1, D]
-    distances = (pieces - codebooks).square().sum(-1)  # [B, K, W]
+    subvectors = features.view(len(features), len(codebooks), 1, -1)  # [B, K, 1, D]
+    distances = (subvectors - codebooks).square().sum(-1)  # [B, K, W]
     weights = torch.softmax(-scale * distances, dim=-1)
     return torch.einsum("bkw,kwd->bkd", weights, codebooks).flatten(1)
 
@@ -48,56 +49,60 @@ def soft_quantize(features: Tensor, codebooks: Tensor, scale: float = 5.0) -> Te
 def cross_quantized_contrastive_loss(
     xa: Tensor, xb: Tensor, za: Tensor, zb: Tensor, temperature: float = 0.5
 ) -> Tensor:
-    """Contrast the features of one view with the quantized features of the other, both ways.
+    """Contrast the features of each view with the quantized features of the other view.
 
     Args:
         xa: Features [B, K·D] of the first view.
-        xb: Features of the second view.
-        za: Quantized features of the first view.
-        zb: Quantized features of the second view.
-        temperature: Divides the cosine similarities.
+        xb: Features [B, K·D] of the second view.
+        za: Quantized features [B, K·D] of the first view.
+        zb: Quantized features [B, K·D] of the second view.
+        temperature: Divisor of the cosine similarities.
 
     Returns:
-        A scalar: the sum of both ways, each a mean over 2B rows.
+        A scalar, the sum of both directions, each of which is a mean over 2B rows.
     """
     return nt_xent(xa, zb, temperature) + nt_xent(xb, za, temperature)
 
 
 def assign_codewords(features: Tensor, codebooks: Tensor) -> Tensor:
-    """The nearest codeword of each piece of a feature; of equally near ones the first.
+    """Assign each subvector of a feature to its nearest codeword, the first one in case of a tie.
 
-    Memory is bounded: beyond `MAX_DISTANCES` distances, the rows are assigned in parts.
+    Memory is bounded: if there are more than `MAX_DISTANCES` distances, the rows are processed in parts.
 
     Args:
         features: Features [B, K·D].
         codebooks: Codewords [K, W, D].
 
     Returns:
-        Numbers of codewords, int64 [B, K].
+        Indices of codewords, int64 [B, K].
     """
     rows = max(1, MAX_DISTANCES // codebooks[..., 0].numel())
     return torch.cat([_nearest(part, codebooks) for part in torch.split(features, rows)])
 
 
 def _nearest(features: Tensor, codebooks: Tensor) -> Tensor:
-    """All at once: features [B, K·D], codewords [K, W, D] -> int64 [B, K]."""
+    """Assign all rows at once: features [B, K·D], codewords [K, W, D] -> int64 [B, K]."""
     books, _, dim = codebooks.shape
-    pieces = features.view(len(features), books, dim).transpose(0, 1)  # [K, B, D]
-    # The shortcut by a matrix product would round.
-    distances = torch.cdist(pieces, codebooks, compute_mode="donot_use_mm_for_euclid_dist")  # [K, B, W]
+    subvectors = features.view(len(features), books, dim).transpose(0, 1)  # [K, B, D]
+    # Computing distances by a matrix product would round.
+    distances = torch.cdist(subvectors, codebooks, compute_mode="donot_use_mm_for_euclid_dist")  # [K, B, W]
     return distances.argmin(-1).T
 
 
 class SPQ(FeatureMethod):
-    """Features and codebooks, learned together; product codes."""
+    """SPQ: features and codebooks, learned jointly for product codes."""
 
     class Hyperparameters(FeatureMethod.Hyperparameters):
-        """Defaults are those of the released code."""
+        """Hyperparameters with the defaults of the released code."""
 
-        words: int = Field(default=16, ge=2, le=65536, description="Codewords of a book, a power of 2.")
+        words: int = Field(
+            default=16, ge=2, le=65536, description="Number of codewords per book, a power of 2."
+        )
         dim: int = Field(default=16, gt=0, description="Dimension of a codeword.")
         quantization_scale: float = Field(default=5.0, gt=0, description="Hardness of the soft quantization.")
-        temperature: float = Field(default=0.5, gt=0, description="Softmax of the similarities.")
+        temperature: float = Field(
+            default=0.5, gt=0, description="Temperature of the softmax over similarities."
+        )
 
         @field_validator("words")
         @classmethod
@@ -115,36 +120,36 @@ class SPQ(FeatureMethod):
         books, rest = divmod(bits, bits_per_book)
         if rest:
             raise UsageError(
-                f"spq: {bits} bits are no whole number of books of {words} words, {bits_per_book} bits each; "
-                "choose another --bits or --set words=…"
+                f"spq: expected a multiple of {bits_per_book} bits, as books of {words} words have, "
+                f"got {bits}; change --bits or --set words=…"
             )
         self.projection = nn.Linear(backbone.feature_dim, 512)
         self.head = nn.Linear(512, books * dim)
         nn.init.xavier_uniform_(self.head.weight)
-        # As released, where the books lie side by side in one matrix, whose width bounds the weights.
-        side_by_side = nn.init.xavier_uniform_(torch.empty(words, books * dim))
-        self.codebooks = nn.Parameter(side_by_side.view(words, books, dim).transpose(0, 1).contiguous())
+        # As in the released code, all books are initialized as one matrix, whose width determines the range.
+        concatenated = nn.init.xavier_uniform_(torch.empty(words, books * dim))
+        self.codebooks = nn.Parameter(concatenated.view(words, books, dim).transpose(0, 1).contiguous())
 
     def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
-        """The loss of the features [B, F] of two views."""
+        """Return the loss for the features [B, F] of two views."""
         settings = self.hyperparameters
         xa, xb = (self.encode_features(view) for view in features)
         za, zb = (soft_quantize(x, self.codebooks, settings.quantization_scale) for x in (xa, xb))
         return {"loss": cross_quantized_contrastive_loss(xa, xb, za, zb, settings.temperature)}
 
     def encode_features(self, features: Tensor) -> Tensor:
-        """Features [B, K·D] before quantization."""
+        """Return the features [B, K·D] before quantization."""
         values: Tensor = self.head(F.relu(self.projection(features)))
         return values
 
     def codes(self, values: Tensor) -> ProductCodes:
-        """The nearest codewords of features [B, K·D]."""
-        codebooks = self.codebooks.detach().clone()  # codes stay as they are if training goes on
+        """Return the nearest codewords of features [B, K·D]."""
+        codebooks = self.codebooks.detach().clone()  # codes must not change if training continues
         words = assign_codewords(values.detach().to(codebooks.device), codebooks)
-        kind: type[np.unsignedinteger[Any]] = np.uint8 if self.hyperparameters.words <= 256 else np.uint16
-        return ProductCodes(words.cpu().numpy().astype(kind), codebooks.cpu().numpy())
+        dtype: type[np.unsignedinteger[Any]] = np.uint8 if self.hyperparameters.words <= 256 else np.uint16
+        return ProductCodes(words.cpu().numpy().astype(dtype), codebooks.cpu().numpy())
 
     def query_codes(self, values: Tensor) -> NDArray[np.float32]:
-        """Features [B, K·D] as they are: distances to the database's codewords are asymmetric."""
+        """Return the features [B, K·D] unquantized, for asymmetric distances to codewords."""
         features: NDArray[np.float32] = values.detach().cpu().numpy()
         return features

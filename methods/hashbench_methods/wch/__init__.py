@@ -1,4 +1,4 @@
-"""WCH: Weighted Contrastive Hashing (ACCV 2022), patch tokens compared across two views."""
+"""WCH: Weighted Contrastive Hashing (ACCV 2022), with patch similarities as soft targets."""
 
 from hashbench_methods.wch.method import WCH, mutual_attention, patch_weights, weighted_contrastive_loss
 
