@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hashbench.cli.grid import Grid, Planned, carry_out, grid
+from hashbench.cli.grid import Grid, Planned, grid, run_all
 from hashbench.cli.options import METRIC, MetricName, TableFormat, names, with_options
 from hashbench.cli.output import write_ablations
 from hashbench.errors import UsageError, unknown_name
@@ -33,14 +33,14 @@ def ablate(
     Components are what the method's recipe declares. Runs that have a record are not repeated, so that an
     ablation that was stopped goes on where it was.
     """
-    device, execution = wanted.execution()
+    device, options = wanted.init()
     variants = {
         name: [[*wanted.settings, *without] for without in _variants(name, components)]
         for name in wanted.methods
     }
     planned = wanted.plan(variants, device)
     _check_plan(planned, metric)
-    runs = list(carry_out(planned, wanted.results, wanted.force, execution))
+    runs = list(run_all(planned, wanted.results, wanted.force, options))
 
     from hashbench.results.query import share_common
     from hashbench.results.stored_run import StoredRun

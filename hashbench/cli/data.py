@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from hashbench.cli.options import (
-    AsJson,
-    ChosenDataset,
-    DataRoot,
-    PluginFiles,
-    add_plugins,
-    choose_dataset,
-    with_options,
-)
-from hashbench.cli.output import print_json, say_warnings, show
+from hashbench.cli.datasets import ChosenDataset, DataRoot, choose_dataset
+from hashbench.cli.options import AsJson, PluginFiles, add_plugins, with_options
+from hashbench.cli.output import print_json, show, warn_about
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.runtime.console import info, warn
 
@@ -114,13 +107,12 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that a dataset is there, sound, and what its protocol says; exit code 1 if not."""
-    from hashbench.data.load import read_dataset
     from hashbench.data.packing import check_packed
     from hashbench.data.verify import Verification
     from hashbench.data.verify import verify as verify_dataset
 
     try:
-        dataset = read_dataset(chosen.name, chosen.plugin, chosen.protocol, chosen.root)
+        dataset = chosen.read()
     except UsageError:
         raise
     except HashbenchError as error:
@@ -162,7 +154,7 @@ def prepare(
     # Lists are written below the root even if the dataset needs none.
     root = default_root() if chosen.root == Path(os.devnull) else chosen.root
     dataset = ensure(chosen.name, chosen.plugin, root, chosen.protocol)
-    say_warnings(dataset)
+    warn_about(dataset)
     counts = f"{len(dataset.query.images):,} queries, {len(dataset.train):,} training images, "
     show(f"{chosen.name}@{chosen.protocol}: {counts}a database of {len(dataset.database.images):,}")
     show(f"fingerprint {dataset.fingerprint}")
@@ -189,13 +181,12 @@ def export_lists(
 ) -> None:
     """Write a split as list files for other people's code: path, then 0 or 1 for each class."""
     from hashbench.data.list_splits import CLASS_NAMES, find_lists
-    from hashbench.data.load import read_dataset
     from hashbench.data.prepare import export_lists as export
 
     if not force and (find_lists(output) or (output / CLASS_NAMES).exists()):
         raise UsageError(f"{output} has lists already; name another folder, or pass --force to replace them")
-    dataset = read_dataset(chosen.name, chosen.plugin, chosen.protocol, chosen.root)
-    say_warnings(dataset)
+    dataset = chosen.read()
+    warn_about(dataset)
     files, base = export(dataset, output, write_images=images)
     for file in files:
         show(str(file))

@@ -1,30 +1,27 @@
 """The options of the commands that train, and the grid of runs that they describe."""
 
-# Annotations must be objects here, since `with_options` hands them to typer out of this module.
+# Annotations must be objects here, since `with_options` passes them to typer from another module.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hashbench.cli.datasets import DataOptions, data_options
 from hashbench.cli.options import (
     RESULTS,
-    DataRoot,
-    DataSettings,
-    Lists,
-    Missing,
+    Device,
     PluginFiles,
-    ProtocolName,
     Results,
     Settings,
     add_plugins,
-    data_options,
     integers,
     names,
+    with_options,
 )
-from hashbench.cli.output import say_warnings
+from hashbench.cli.output import warn_about
 from hashbench.runtime.console import info
 
 if TYPE_CHECKING:
@@ -33,40 +30,6 @@ if TYPE_CHECKING:
     from hashbench.experiment.run import Run
     from hashbench.training.trainer import RunOptions
 
-MethodNames = Annotated[str, typer.Option("--method", help="Method, or several with commas between.")]
-DatasetNames = Annotated[str, typer.Option("--dataset", help="Dataset, or several with commas between.")]
-Lengths = Annotated[str, typer.Option("--bits", help="Code length, or several: 16,32,64.")]
-Seeds = Annotated[str, typer.Option("--seed", help="Seed, or several: 0,1,2.")]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU if there is one.")
-]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", min=0, help="Processes that load images (default: up to 8 for a GPU, else 0)."),
-]
-Force = Annotated[bool, typer.Option("--force", help="Run again what has a record, and replace it.")]
-Resume = Annotated[
-    bool,
-    typer.Option("--resume", help="Go on where the same command was stopped; what was not begun is begun."),
-]
-SaveEvery = Annotated[
-    float,
-    typer.Option(
-        "--save-every", metavar="SECONDS", min=0, help="Time from one saved state to the next, for --resume."
-    ),
-]
-Profile = Annotated[
-    int,
-    typer.Option(
-        "--profile",
-        metavar="STEPS",
-        min=0,
-        help="Write a trace of so many steps, trace.json.gz in the run's folder.",
-    ),
-]
-AllowOverlap = Annotated[
-    bool, typer.Option("--allow-overlap", help="Accept queries that are also in the database.")
-]
 Planned = tuple["RunConfig", "Dataset"]
 
 
@@ -78,12 +41,8 @@ class Grid:
     datasets: list[str]
     bits: list[int]
     seeds: list[int]
-    protocol: str | None
+    data: DataOptions
     settings: list[str]
-    data_root: Path | None
-    lists: Path | None
-    missing: str | None
-    data_settings: list[str]
     results: Path
     device: str
     workers: int | None
@@ -93,8 +52,8 @@ class Grid:
     profile: int
     allow_overlap: bool
 
-    def execution(self) -> tuple[str, "RunOptions"]:
-        """Return the device and how runs are carried out, and join the other processes, if any."""
+    def init(self) -> tuple[str, "RunOptions"]:
+        """Join the other processes of a distributed run, if any, and return the device and run options."""
         from hashbench import distributed
         from hashbench.runtime.device import resolve_device, resolve_workers
         from hashbench.training.trainer import RunOptions
@@ -108,25 +67,24 @@ class Grid:
         """Load the datasets one by one."""
         from hashbench.data.load import load_dataset
 
-        options = data_options(self.lists, self.missing, self.data_settings)
         for name in self.datasets:
-            data = load_dataset(name, self.protocol, self.data_root, **options)
+            data = load_dataset(name, self.data.protocol, self.data.root, **self.data.options)
             if not self.allow_overlap:
                 data.require_disjoint_queries()
-            say_warnings(data)
+            warn_about(data)
             yield data
 
     def plan(self, variants: Mapping[str, Sequence[Sequence[str]]], device: str) -> list[Planned]:
-        """Configure all runs, before hours of training end in a wrong key.
+        """Configure all runs, so that a wrong key fails before hours of training.
 
         Args:
-            variants: By method, the settings of each of its variants.
+            variants: The settings of each variant, by method.
             device: "cpu" or "cuda".
         """
-        from hashbench.experiment import run as experiment
+        from hashbench.experiment.configure import configure
 
         return [
-            (experiment.configure(m, data, bits=b, seed=s, device=device, settings=settings), data)
+            (configure(m, data, bits=b, seed=s, device=device, settings=settings), data)
             for data in self.load()
             for m, several in variants.items()
             for b in self.bits
@@ -135,28 +93,53 @@ class Grid:
         ]
 
 
+@with_options("data", data_options)
 def grid(
-    method: MethodNames,
-    dataset: DatasetNames,
-    bits: Lengths = "32",
-    seed: Seeds = "0",
-    protocol: ProtocolName = None,
+    method: Annotated[str, typer.Option("--method", help="One or more methods, separated by commas.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="One or more datasets, separated by commas.")],
+    data: DataOptions,
+    bits: Annotated[str, typer.Option("--bits", help="One or more code lengths, e.g. 16,32,64.")] = "32",
+    seed: Annotated[str, typer.Option("--seed", help="One or more seeds, e.g. 0,1,2.")] = "0",
     settings: Settings = [],  # noqa: B006 (typer copies it)
-    data_root: DataRoot = None,
-    lists: Lists = None,
-    missing: Missing = None,
-    data_settings: DataSettings = [],  # noqa: B006
     results: Results = RESULTS,
     device: Device = "auto",
-    workers: Workers = None,
-    force: Force = False,
-    resume: Resume = False,
-    save_every: SaveEvery = 300.0,
-    profile: Profile = 0,
-    allow_overlap: AllowOverlap = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=0, help="Processes that load images (default: up to 8 with a GPU, else 0)."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Repeat runs that have a record, and replace the record.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue an interrupted command from its last checkpoint; start runs that have none.",
+        ),
+    ] = False,
+    save_every: Annotated[
+        float,
+        typer.Option(
+            "--save-every", metavar="SECONDS", min=0, help="Time between the checkpoints that --resume needs."
+        ),
+    ] = 300.0,
+    profile: Annotated[
+        int,
+        typer.Option(
+            "--profile",
+            metavar="STEPS",
+            min=0,
+            help="Trace this many steps, to trace.json.gz in the run's folder; 0 traces none.",
+        ),
+    ] = 0,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Accept queries that are also in the database.")
+    ] = False,
     plugin: PluginFiles = [],  # noqa: B006
 ) -> Grid:
-    """Return the grid that these options describe; a wrong name is said before torch is imported."""
+    """Return the grid that these options describe; reject unknown names before torch is imported."""
     from hashbench import registry
 
     add_plugins(plugin)
@@ -167,60 +150,44 @@ def grid(
     for name in datasets:
         registry.find("dataset", name)
     return Grid(
-        methods,
-        datasets,
-        lengths,
-        seeds,
-        protocol,
-        settings,
-        data_root,
-        lists,
-        missing,
-        data_settings,
-        results,
-        device,
-        workers,
-        force,
-        resume,
-        save_every,
-        profile,
-        allow_overlap,
-    )
+        methods, datasets, lengths, seeds, data, settings, results, device, workers, force, resume,
+        save_every, profile, allow_overlap,
+    )  # fmt: skip
 
 
-def carry_out(
-    planned: Sequence[Planned], results: Path, force: bool, execution: "RunOptions"
-) -> Iterator["Run"]:
-    """Do the runs one after another, and yield each when it is done or found to have a record."""
+def run_all(planned: Sequence[Planned], results: Path, force: bool, options: "RunOptions") -> Iterator["Run"]:
+    """Execute runs one after another, and yield each when it is done or has a record already."""
     from hashbench.experiment import run as experiment
-    from hashbench.experiment.configure import changes
+    from hashbench.experiment.configure import changes, length_note
     from hashbench.experiment.resume import require_same_settings
     from hashbench.results.stored_run import label_of
     from hashbench.runtime.preemption import stoppable
 
-    if execution.resume:
+    if options.resume:
         require_same_settings(planned, results)
-    said = set()
-    for place, (config, data) in enumerate(planned, start=1):
-        which = f"[{place}/{len(planned)}] " if len(planned) > 1 else ""
+    shown_notes = set()
+    for number, (config, data) in enumerate(planned, start=1):
+        which = f"[{number}/{len(planned)}] " if len(planned) > 1 else ""
         what = f"{label_of(config.method, changes(config))} on {data.name}@{data.protocol}"
         where = config.device + (f", {config.processes} processes" if config.processes > 1 else "")
         info(f"{which}{what}, {config.bits} bits, seed {config.seed}, {where}")
-        length = experiment.length_note(config, data)
-        if length and length not in said:  # once for all bits and seeds
-            info(length)
-            said.add(length)
+        note = length_note(config, data)
+        if note and note not in shown_notes:  # once for all code lengths and seeds
+            info(note)
+            shown_notes.add(note)
         try:
             with stoppable():
-                done = experiment.run(config, data, results, force=force, execution=execution)
+                run = experiment.run(config, data, results, force=force, execution=options)
         except KeyboardInterrupt:
             info(
-                f"stopped; {place - 1} of {len(planned)} runs are done, and the same command goes on there; "
-                "with --resume, within the run that was stopped"
+                f"stopped; {number - 1} of {len(planned)} runs are done; repeat the command to start with "
+                "the next one, or add --resume to continue within the interrupted run"
             )
             raise
-        if done.existed:
-            threads = experiment.threads_note(done.record)
-            note = f"{threads}; " if threads else ""
-            info(f"a record exists, nothing was trained; {note}--force runs it again")
-        yield done
+        if run.existed:
+            threads = experiment.threads_note(run.record)
+            info(
+                f"a record exists, nothing was trained; {f'{threads}; ' if threads else ''}"
+                "--force runs it again"
+            )
+        yield run

@@ -1,4 +1,4 @@
-"""How commands print."""
+"""The output of commands: JSON, tables and messages."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ if TYPE_CHECKING:
     from hashbench.results.stored_run import StoredRun
 
 
-def say_warnings(dataset: Dataset) -> None:
-    """What a reader of results on a dataset should know."""
+def warn_about(dataset: Dataset) -> None:
+    """Print the warnings of a dataset."""
     for warning in dataset.warnings:
         warn(f"{dataset.name}@{dataset.protocol}: {warning}")
 
 
-def say_unfinished(selected: FoundRuns) -> None:
-    """Runs that a plot or table cannot show, since they have not ended."""
+def report_unfinished(selected: FoundRuns) -> None:
+    """Print which runs a plot or table leaves out since they have not finished."""
     for run in selected.unfinished:
-        info(f"{run.run_id} has not ended, and is left out")
+        info(f"{run.run_id} has not finished and is left out")
 
 
 def print_json(value: Any) -> None:
-    """JSON on standard output."""
+    """Print JSON to standard output."""
     import json
 
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
-    sys.stdout.flush()  # a full disk is said here, and not when Python ends
+    sys.stdout.flush()  # so that a full disk is reported here, not when Python exits
 
 
-def write_tables(form: str, grids: Callable[[], Sequence[Table]], csv: Callable[[], str]) -> None:
-    """Tables on standard output in the format that was asked for.
+def write_tables(form: str, tables: Callable[[], Sequence[Table]], csv: Callable[[], str]) -> None:
+    """Write tables to standard output.
 
     Args:
-        form: Of `TableFormat`.
-        grids: Makes the tables.
-        csv: Makes them as CSV.
+        form: The format, as in `TableFormat`.
+        tables: Function that returns the tables.
+        csv: Function that returns their content as CSV.
     """
     from hashbench.report.tables.table import latex, markdown
 
     formats = {
-        "markdown": lambda: "\n".join(map(markdown, grids())),
-        "latex": lambda: latex(grids()),
+        "markdown": lambda: "\n".join(map(markdown, tables())),
+        "latex": lambda: latex(tables()),
         "csv": csv,
     }
     sys.stdout.write(printable_lines(formats[form]()))
@@ -60,43 +60,43 @@ def write_tables(form: str, grids: Callable[[], Sequence[Table]], csv: Callable[
 def write_ablations(
     runs: Sequence[StoredRun], metric: str, form: str, test: PairedTest = "bootstrap"
 ) -> None:
-    """The ablation tables among runs, on standard output.
+    """Write the ablation tables of runs to standard output.
 
     Raises:
-        UsageError: There is none.
+        UsageError: The runs contain no ablation.
     """
     from hashbench.report.tables.ablation_table import ablation_table, ablations
     from hashbench.report.tables.csv_tables import ablation_csv
 
     found = ablations(runs, metric, test)
     if not found:
-        raise UsageError("there is no ablation among these runs; `hashbench ablate` makes one")
+        raise UsageError("these runs contain no ablation; run one by `hashbench ablate`")
     write_tables(form, lambda: [ablation_table(one) for one in found], lambda: ablation_csv(found))
 
 
-def timing_in_words(timing: Timing) -> dict[str, str]:
-    """How long a run took, how fast it was and what it held, as far as that is known."""
-    words = {step: f"{getattr(timing, step):.2f} s" for step in ("train", "encode", "evaluate")}
+def format_timing(timing: Timing) -> dict[str, str]:
+    """Format the durations, speed and peak memory of a run, as far as they are known."""
+    texts = {step: f"{getattr(timing, step):.2f} s" for step in ("train", "encode", "evaluate")}
     if timing.images_per_second is not None:
-        words["speed"] = f"{timing.images_per_second:.0f} images/s"
+        texts["speed"] = f"{timing.images_per_second:.0f} images/s"
     if timing.waiting is not None:
-        words["waiting for data"] = f"{timing.waiting:.0%}"
+        texts["waiting for data"] = f"{timing.waiting:.0%}"
     if timing.peak_memory:
-        words["peak memory"] = f"{timing.peak_memory / 1e9:.1f} GB"
-    return words
+        texts["peak memory"] = f"{timing.peak_memory / 1e9:.1f} GB"
+    return texts
 
 
 def show(what: Any) -> None:
-    """Write text or a table to standard output; control characters in names are escaped."""
+    """Write text or a table to standard output, with control characters escaped."""
     from rich.console import Console
     from rich.text import Text
 
     class EscapingConsole(Console):
-        """Escapes texts and cells, before their width is measured."""
+        """A console that escapes texts and cells before it measures their width."""
 
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(printable_lines(text), **options)
 
-    # Names and paths may have brackets, which rich would take for markup.
+    # Names and paths may contain brackets, which rich would take for markup.
     console = EscapingConsole(soft_wrap=isinstance(what, str), highlight=False, markup=False, emoji=False)
     console.print(what)

@@ -7,20 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hashbench.cli.options import (
-    METRIC,
-    RESULTS,
-    DataRoot,
-    Lists,
-    MetricName,
-    PluginFiles,
-    Results,
-    RunName,
-    add_plugins,
-    run_filter,
-    with_options,
-)
-from hashbench.cli.output import say_unfinished
+from hashbench.cli.datasets import RunDatasets, run_datasets
+from hashbench.cli.options import METRIC, RESULTS, MetricName, Results, RunName, run_filter, with_options
+from hashbench.cli.output import report_unfinished
 from hashbench.errors import UsageError
 from hashbench.runtime.console import info
 
@@ -120,29 +109,27 @@ def codes(run: RunName, output: Output, results: Results = RESULTS, data: Data =
 
 
 @app.command()
+@with_options("datasets", run_datasets)
 def retrieval(
     run: RunName,
     output: Output,
+    datasets: RunDatasets,
     queries: Annotated[
-        int, typer.Option(min=1, max=50, help="Number of queries, evenly spread over their order by AP.")
+        int, typer.Option(min=1, max=50, help="Number of queries, evenly spaced in their order by AP.")
     ] = 5,
-    top: Annotated[int, typer.Option(min=1, max=20, help="Number of nearest images for each.")] = 10,
+    top: Annotated[int, typer.Option(min=1, max=20, help="Number of nearest images per query.")] = 10,
     metric: MetricName = METRIC,
     results: Results = RESULTS,
-    data_root: DataRoot = None,
-    lists: Lists = None,
     data: Data = None,
-    plugin: PluginFiles = [],  # noqa: B006
 ) -> None:
-    """Queries of a run and the images nearest to them, framed by whether they are relevant."""
-    add_plugins(plugin)
+    """Plot queries of a run and their nearest images, with frames that show relevance."""
     form = _format(output)
 
-    from hashbench.report.plots.retrieval import dataset_of, retrieval_plot
+    from hashbench.report.plots.retrieval import retrieval_plot
     from hashbench.results.query import find_run
 
     found = find_run(results, run)
-    dataset = dataset_of(found.record, data_root, lists)
+    dataset = datasets.load(found.record)
     _write(retrieval_plot(found, dataset, metric, queries, top), output, form, data)
 
 
@@ -161,7 +148,7 @@ def _select(results: Path, wanted: RunFilter, metric: str = "") -> list[StoredRu
     selected = select(results, wanted, metric)
     for note in selected.notes:
         info(note)
-    say_unfinished(selected)
+    report_unfinished(selected)
     if common := common_changes(selected.runs):
         info(label_of("all runs", common))
     return selected.runs
@@ -169,10 +156,10 @@ def _select(results: Path, wanted: RunFilter, metric: str = "") -> list[StoredRu
 
 def _write(plot: Plot, output: Path, form: Format, data: Path | None) -> None:
     from hashbench.report.tables.csv_tables import without_formula
-    from hashbench.runtime.files import write_whole
+    from hashbench.runtime.files import write_output
 
     for note in plot.notes:
         info(note)
-    write_whole(output, plot.render(form))
+    write_output(output, plot.render(form))
     if data is not None:
-        write_whole(data, plot.data.map(without_formula).to_csv(index=False).encode())
+        write_output(data, plot.data.map(without_formula).to_csv(index=False).encode())

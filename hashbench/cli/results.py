@@ -19,7 +19,7 @@ from hashbench.cli.options import (
     run_filter,
     with_options,
 )
-from hashbench.cli.output import print_json, show, timing_in_words
+from hashbench.cli.output import format_timing, print_json, show
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.runtime.console import info, warn
 
@@ -270,7 +270,7 @@ def _show_run(run: StoredRun) -> None:
     )
     figures = health.model_dump(exclude={"collapsed", "reasons"})
     _show_pairs({key: f"{value:.4g}" for key, value in flatten(figures).items()}, "health")
-    _show_pairs(timing_in_words(record.timing), "timing")
+    _show_pairs(format_timing(record.timing), "timing")
     if record.selected:
         _show_pairs(record.selected.model_dump(), "epoch that was taken")
     _show_pairs(record.environment, "environment")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hashbench.cli.grid import Grid, carry_out, grid
+from hashbench.cli.grid import Grid, grid, run_all
 from hashbench.cli.options import AsJson, with_options
-from hashbench.cli.output import print_json, show, timing_in_words
+from hashbench.cli.output import format_timing, print_json, show
 from hashbench.runtime.console import info, is_main_process
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ RUNS_ABREAST = 3  # in a table, so that it fits a terminal of 80 columns
 @with_options("wanted", grid)
 def run(wanted: Grid, as_json: AsJson = False) -> None:
     """Train, encode, evaluate, and leave a record; commas make a grid."""
-    device, execution = wanted.execution()
+    device, options = wanted.init()
     planned = wanted.plan({name: [wanted.settings] for name in wanted.methods}, device)
     runs: list[Run] = []
     try:
-        runs.extend(carry_out(planned, wanted.results, wanted.force, execution))
+        runs.extend(run_all(planned, wanted.results, wanted.force, options))
     finally:  # those that are done, too, if one fails
         if not is_main_process():
             pass
@@ -76,7 +76,7 @@ def _print_runs(runs: list[Run]) -> None:
         table.add_row("codes", *("COLLAPSED" if record.health.collapsed else "healthy" for record in shown))
         if any(record.selected for record in shown):
             table.add_row("epoch", *(_epoch(record) for record in shown))
-        timings = [timing_in_words(record.timing) for record in shown]
+        timings = [format_timing(record.timing) for record in shown]
         for name in dict.fromkeys(name for timing in timings for name in timing):
             table.add_row(name, *(timing.get(name, "") for timing in timings))
         show(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,10 +15,11 @@ from hashbench.cli.options import (
     Results,
     RunName,
     TableFormat,
+    TestName,
     run_filter,
     with_options,
 )
-from hashbench.cli.output import print_json, say_unfinished, show, write_ablations, write_tables
+from hashbench.cli.output import print_json, report_unfinished, show, write_ablations, write_tables
 from hashbench.errors import UsageError
 from hashbench.runtime.console import info
 
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
     from hashbench.report.compare import Comparison
     from hashbench.results.query import RunFilter
     from hashbench.results.stored_run import StoredRun
-
-
-TestName = Annotated[
-    Literal["bootstrap", "permutation"],
-    typer.Option(
-        "--test", help="Test of a difference over the queries: paired bootstrap or paired permutation test."
-    ),
-]
 
 
 @with_options("wanted", run_filter)
@@ -65,7 +58,7 @@ def table(
     for note in selected.notes:
         info(note)
     if ablation:
-        say_unfinished(selected)
+        report_unfinished(selected)
         write_ablations(selected.runs, metric, form, test)
         return
     figures = read_published(results, wanted) if published else []

@@ -272,8 +272,8 @@ def test_an_overlap_can_be_allowed_and_is_recorded(
     [
         (["--method", "whc", "--dataset", "digits"], "unknown method 'whc'; did you mean 'wch'?"),
         (["--method", "wch", "--dataset", "digit"], "unknown dataset 'digit'; did you mean 'digits'?"),
-        (["--method", "wch", "--dataset", "digits", "--bits", "16,x"], "--bits takes whole numbers from 1"),
-        (["--method", "wch", "--dataset", "digits", "--bits", "0"], "--bits takes whole numbers from 1"),
+        (["--method", "wch", "--dataset", "digits", "--bits", "16,x"], "--bits: expected integers from 1"),
+        (["--method", "wch", "--dataset", "digits", "--bits", "0"], "--bits: expected integers from 1"),
         (["--method", "wch", "--dataset", "digits", "--seed", ","], "--seed is empty"),
         (
             ["--method", "wch", "--dataset", "digits", "--set", "epoch=1"],
@@ -359,7 +359,9 @@ def test_evaluate_codes_of_another_program(cli: Callable[..., Any], tmp_path: Pa
 
     script = cli("evaluate", "codes.npz", "--k", "10", "--preset", "paper:wch")
     said = published(*arrays.values(), "paper:wch", k=10)
-    assert script.out.endswith(f"paper:wch: its script would say mAP@10 {said:.4f} (database in its order)\n")
+    assert script.out.endswith(
+        f"paper:wch: the script of the paper reports mAP@10 {said:.4f} (database in the given order)\n"
+    )
     shown = json.loads(
         cli("evaluate", "codes.npz", "--preset", "paper:bihalf", "--dataset", "coco", "--json").out
     )

@@ -11,7 +11,7 @@ from fuzz.mutation import PIECES, mutations
 from fuzz.outcomes import refused
 
 import hashbench_methods
-from hashbench.cli.options import data_options
+from hashbench.cli.datasets import data_options
 from hashbench.data.load import create_dataset
 from hashbench.recipe import load_components, load_published_protocols, load_recipe, resolve
 from hashbench.runtime.yaml_values import parse_yaml
@@ -31,7 +31,7 @@ RECIPES = sorted(Path(hashbench_methods.__file__).parent.glob("*/recipe.yaml"))
 
 def read_options(text: str) -> int:
     def data() -> None:
-        create_dataset("folder", **data_options(None, None, [text]))
+        create_dataset("folder", **data_options(data_settings=[text]).options)
 
     return refused(resolve, BASE, [text], WCH.Hyperparameters, **FLAGS) + refused(data)
 

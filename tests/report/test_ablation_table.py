@@ -15,10 +15,12 @@ from helpers.given_runs import given_run
 
 from hashbench import HashbenchError
 from hashbench.experiment import run
+from hashbench.experiment.configure import changes, components, configure
 from hashbench.recipe import load_components
 from hashbench.registry import entries
 from hashbench.report.tables.ablation_table import ablation_table, ablations
 from hashbench.report.tables.table import latex, markdown
+from hashbench.results.record import read_record
 from hashbench.training.trainer import TrainingSummary
 from hashbench_methods.wch import WCH
 
@@ -200,7 +202,7 @@ def test_one_command_runs_the_grid_and_goes_on_where_it_was_stopped(
         "", "mutual attention", "balance term", "mutual attention; balance term",
     ]  # fmt: skip
     assert cli("table", "--ablation", "--format", "csv").out == cli(*command, "--format", "csv").out
-    records = [run.read_record(path.parent) for path in tmp_path.rglob("record.json")]
+    records = [read_record(path.parent) for path in tmp_path.rglob("record.json")]
     means = {record.metrics["mAP@all"].expected for record in records}
     assert {float(line["mean"]) for line in lines} == means
     assert {line["method"] for line in lines} == {"wch"}  # what all have in common is no part of the label
@@ -231,7 +233,7 @@ def test_an_interrupted_grid_says_how_to_go_on(
     monkeypatch.setattr(run, "train", interrupted)
     done = cli("run", "--method", "wch", "--dataset", "digits", *FAST)
     assert done.code == 130
-    assert "stopped; 0 of 1 runs are done, and the same command goes on there" in done.err
+    assert "stopped; 0 of 1 runs are done; repeat the command" in done.err
     (folder,) = Path("results/runs/digits@default/wch/32bit").iterdir()
     changes = json.loads((folder / "started.json").read_text(encoding="utf-8"))
     assert changes["backbone.name"] == "test_resnet"
@@ -251,12 +253,12 @@ def test_what_cannot_be_ablated_is_said(cli: Callable[..., Any]) -> None:
 def test_components_of_the_recipes_change_the_method(entry: Any) -> None:
     from hashbench import load_dataset
 
-    for name, settings in run.components(entry.name).items():
-        config = run.configure(
+    for name, settings in components(entry.name).items():
+        config = configure(
             entry.name, load_dataset("digits"), bits=16, seed=0, device="cpu",
             settings=[f"{path}={value}" for path, value in settings.items()],
         )  # fmt: skip
-        assert run.changes(config) == settings, name
+        assert changes(config) == settings, name
 
 
 @pytest.mark.parametrize(
@@ -284,8 +286,8 @@ def test_changes_are_what_differs_from_the_recipe() -> None:
     data = load_dataset("digits")
 
     def changed(*settings: str) -> dict[str, Any]:
-        config = run.configure("wch", data, bits=16, seed=3, device="cpu", settings=settings)
-        return run.changes(config)
+        config = configure("wch", data, bits=16, seed=3, device="cpu", settings=settings)
+        return changes(config)
 
     assert changed() == {}
     assert changed("balance=true", "epochs=10") == {}  # as the recipe has it

@@ -26,7 +26,7 @@ from hashbench.report.plots.retrieval import _spread, retrieval_plot
 from hashbench.report.plots.style import Plot, looks, style
 from hashbench.results.query import RunFilter, select
 from hashbench.results.stored_run import StoredRun
-from hashbench.runtime.files import write_whole
+from hashbench.runtime.files import write_output
 
 LONG = {"hyperparameters.mutual_attention": False, "hyperparameters.patch_weighting": False}
 FEATURES = "features that a command computes once count in the seconds of its first run only"
@@ -564,7 +564,7 @@ def test_the_command_says_what_the_plot_leaves_out(cli: Callable[..., Any], tmp_
     assert (done.code, done.out) == (0, "")
     assert done.err.splitlines() == [
         "hashbench: spq is left out where it has no P@H<=2",
-        "hashbench: wch-shapes-16bit-seed7-0a1b2c has not ended, and is left out",
+        "hashbench: wch-shapes-16bit-seed7-0a1b2c has not finished and is left out",
         "hashbench: all runs (mutual_attention=false, patch_weighting=false)",
     ]
     assert pd.read_csv("p.csv")["label"].tolist() == ["wch"]
@@ -665,8 +665,8 @@ def test_runs_that_do_not_compare_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    write_whole(tmp_path / "a", b"old")
-    write_whole(tmp_path / "a", b"new")
+    write_output(tmp_path / "a", b"old")
+    write_output(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
     (tmp_path / "folder").mkdir()
     for name, error, message in (
@@ -674,6 +674,6 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         ("none/a", UsageError, f", since there is no folder {tmp_path / 'none'}$"),
     ):
         with pytest.raises(HashbenchError, match=f"{name} cannot be written{message}") as raised:
-            write_whole(tmp_path / name, b"new")
+            write_output(tmp_path / name, b"new")
         assert raised.type is error
     assert {path.name for path in tmp_path.iterdir()} == {"a", "folder"}

@@ -133,7 +133,7 @@ def test_unfinished_runs_of_a_new_length_are_one_column(cli: Callable[..., Any],
         (folder / "started.json").write_text(json.dumps(changes))
     out = cli("table").out
     assert out.count("128 bits") == 1
-    assert cli("table", "--ablation").err.startswith("hashbench: a-digits-128bit-seed0-x has not ended")
+    assert cli("table", "--ablation").err.startswith("hashbench: a-digits-128bit-seed0-x has not finished")
     assert "b (x=1)" not in cli("table", "--unchanged").out
 
 

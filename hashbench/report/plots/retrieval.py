@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,6 @@ from PIL import Image
 
 from hashbench.codes import BinaryCodes, Codes, ProductCodes, unpack_bits
 from hashbench.data.dataset import Dataset
-from hashbench.data.load import create_dataset, load_dataset
 from hashbench.errors import HashbenchError
 from hashbench.evaluation.inputs import read_vectors
 from hashbench.report.plots.style import (
@@ -31,7 +29,6 @@ from hashbench.report.plots.style import (
     add_run_title,
     style,
 )
-from hashbench.results.record import Record
 from hashbench.results.stored_run import StoredRun
 
 THUMBNAIL = 96  # pixels of the longer side
@@ -39,26 +36,6 @@ THUMBNAIL = 96  # pixels of the longer side
 _GAP = 0.4  # between a query and what is nearest to it, in widths of an image
 _TEXT = 0.17  # height of the text below an image, in inches
 _FRAMES = {True: (GREEN, "-"), False: (VERMILLION, (0, (2.5, 2)))}  # by relevance
-
-
-def dataset_of(record: Record, root: Path | None, lists: Path | None = None) -> Dataset:
-    """Load the dataset that a run was done on, with the options that it had.
-
-    Args:
-        record: The record of the run.
-        root: Folder of the data; None: the usual one.
-        lists: Folder of the list files, which a record does not name; None: that of the dataset.
-
-    Raises:
-        UsageError: There is no such dataset, protocol or option any more.
-        HashbenchError: The data is not there, or not sound.
-    """
-    known = create_dataset(record.dataset).Options.model_fields
-    options = {key: value for key, value in record.config["data"].items() if key in known}
-    options["packed"] = "packed" in options  # where a record has it, it says what the packed copy is
-    if lists is not None:
-        options["lists"] = lists
-    return load_dataset(record.dataset, record.protocol, root, **options)
 
 
 def retrieval_plot(run: StoredRun, dataset: Dataset, metric: str, queries: int = 5, top: int = 10) -> Plot:
@@ -69,7 +46,7 @@ def retrieval_plot(run: StoredRun, dataset: Dataset, metric: str, queries: int =
 
     Args:
         run: A run with its codes.
-        dataset: What it was done on, as from `dataset_of`.
+        dataset: The dataset of the run.
         metric: Whose AP orders the queries, as in "mAP@all"; if it is no mAP of the run, the run's first is.
         queries: Number of queries; all, if there are fewer.
         top: Number of images for each; all, if there are fewer.
