@@ -1,4 +1,4 @@
-"""Fetching files of known content, and unpacking them."""
+"""Download files of known content and unpack them."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ import zlib
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Literal
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from hashbench.errors import LONGEST, HashbenchError, reason
-from hashbench.runtime.files import sync
+from hashbench.runtime.files import sync, update_hash
 from hashbench.runtime.locking import locked
 from hashbench.runtime.progress import progress
 
 TIMEOUT_S = 30.0
-"""How long a server may stay silent."""
+"""Timeout of a server that sends nothing."""
 
 CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file that may be downloaded, and what comes out of it.
+    """A downloadable file, which may be an archive to unpack.
 
     Attributes:
-        url: Where it is.
+        url: URL of the file.
         md5: MD5 of the file, hexadecimal.
-        path: Where it is saved, below the data root.
-        unpacked: The folder that comes out of it, below the data root; None: it is used as it is.
-        size: Of the file, for people.
+        path: Path of the downloaded file, relative to the data root.
+        unpacked: Folder to unpack the file into, relative to the data root; None: it is not unpacked.
+        size: Size of the file, as text.
     """
 
     url: str
@@ -45,99 +44,102 @@ class Archive:
     size: str = ""
 
     def exists(self, root: Path) -> bool:
-        """Whether what is needed of it is below the data root; an empty folder is nothing."""
+        """Return True if the file, or a non-empty folder with its content, is below the data root."""
         result = root / (self.unpacked or self.path)
         return result.is_file() or (result.is_dir() and any(result.iterdir()))
 
     def ensure(self, root: Path) -> Path:
-        """Download and unpack what is not there yet; a file that was put there is checked.
+        """Download and unpack the file if necessary; check a file that the user put there.
 
         Args:
             root: The data root.
 
         Returns:
-            The file, or the folder that came out of it.
+            The file, or the folder with its content.
 
         Raises:
-            HashbenchError: It cannot be had, or is not what it should be.
+            HashbenchError: The file cannot be downloaded or unpacked, or has another MD5.
         """
         file, result = root / self.path, root / (self.unpacked or self.path)
         if self.exists(root):
             return result
         try:
             with locked(root):
-                if not self.exists(root):  # else another process got it meanwhile
-                    self._obtain(file, result)
+                if not self.exists(root):  # another process may have created it meanwhile
+                    self._create(file, result)
         except OSError as error:
             raise HashbenchError(f"cannot write into {root} ({error}); choose another --data-root") from error
         return result
 
-    def _obtain(self, file: Path, result: Path) -> None:
+    def _create(self, file: Path, result: Path) -> None:
         if not file.is_file():
             fetch(self.url, file, self.md5)
-        elif (found := file_digest(file, "md5")) != self.md5:
+        elif (found := _md5_of(file)) != self.md5:
             raise HashbenchError(
-                f"{file} has the MD5 {found}, not {self.md5} as the file at {self.url}; delete it"
+                f"{file}: expected the MD5 {self.md5} of {self.url}, got {found}; delete the file"
             )
         if self.unpacked is not None:
             unpack(file, result)
 
 
 def fetch(url: str, path: Path, md5: str) -> None:
-    """Download a file, whole or not at all; what an earlier try has left is gone on with.
+    """Download a file atomically, and resume a partial download.
 
     Args:
-        url: Where the file is.
-        path: Where it goes; missing folders are made.
+        url: URL of the file.
+        path: Path to save it to; missing folders are created.
         md5: MD5 of the file, hexadecimal.
 
     Raises:
-        HashbenchError: The file cannot be had or is not the one expected.
+        HashbenchError: The file cannot be downloaded or has another MD5.
     """
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        goes_on = part.exists()
+        resumed = part.exists()
         _receive(url, part)
-        found = file_digest(part, "md5")
-        if goes_on and found != md5:  # what an earlier try left was no part of it
+        found = _md5_of(part)
+        if resumed and found != md5:  # the partial download may have been of another file
             part.unlink()
             _receive(url, part)
-            found = file_digest(part, "md5")
+            found = _md5_of(part)
         if found != md5:
             part.unlink()
             raise HashbenchError(
-                f"{url} sends another file than it should (MD5 {found}); fetch it by hand and save it as "
-                f"{path} (MD5 {md5})"
+                f"{url}: expected a file with the MD5 {md5}, got {found}; download it manually and save it "
+                f"as {path}"
             )
         sync(part)
         part.replace(path)
-    except (OSError, HTTPException, ValueError) as error:  # the last of a redirection to what is no URL
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: a redirection to an invalid URL
         raise HashbenchError(
-            f"cannot download {url} ({str(error)[: 2 * LONGEST]}); try again, which goes on where this "
-            f"stopped, or fetch it by hand and save it as {path} (MD5 {md5})"
+            f"cannot download {url} ({str(error)[: 2 * LONGEST]}); try again, which resumes the download, or "
+            f"download it manually and save it as {path} (MD5 {md5})"
         ) from error
 
 
+def _md5_of(path: Path) -> str:
+    return update_hash(hashlib.md5(usedforsecurity=False), path)
+
+
 def _receive(url: str, part: Path) -> None:
-    """Append to `part` what it lacks."""
-    there = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "hashbench"} | ({"Range": f"bytes={there}-"} if there else {})
+    """Download a file, or the rest of it, into `part`."""
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "hashbench"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=TIMEOUT_S)
     except HTTPError as error:
-        if error.code == 416:  # nothing lies behind what is there: it is all, which its MD5 will show
+        if error.code == 416:  # the file has no more bytes, so it is complete; the caller checks its MD5
             return
         raise
     with response:
-        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(
-            f"bytes {there}-"
-        )
-        there = there if goes_on else 0
-        length = getattr(response, "length", None)  # None, too, where the header is no number
-        total = None if length is None else there + length
-        with part.open("ab" if goes_on else "wb") as file, progress("download", total or 0, "MB") as advance:
-            advance(there)
+        content_range = response.headers.get("Content-Range", "")
+        resumed = response.status == 206 and content_range.startswith(f"bytes {start}-")
+        start = start if resumed else 0
+        length = getattr(response, "length", None)  # None if the header is missing or invalid
+        total = None if length is None else start + length
+        with part.open("ab" if resumed else "wb") as file, progress("download", total or 0, "MB") as advance:
+            advance(start)
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 advance(len(chunk))
@@ -145,30 +147,21 @@ def _receive(url: str, part: Path) -> None:
             raise OSError(f"the connection ended after {part.stat().st_size:,} of {total:,} bytes")
 
 
-def file_digest(path: Path, algorithm: Literal["md5", "sha256"]) -> str:
-    """Digest of a file, hexadecimal."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip or tar file, whole or not at all.
+    """Unpack a zip or tar file atomically.
 
-    Nothing is written outside of `folder`, whatever names the archive holds.
+    Nothing is written outside of `folder`, whatever paths the archive contains.
 
     Args:
         archive: The file.
-        folder: What comes out; if all of the archive is in one folder of this name, that is meant.
+        folder: Folder to create; if the archive contains only a folder of this name, it becomes this one.
 
     Raises:
-        HashbenchError: The archive is damaged or would write elsewhere.
+        HashbenchError: The archive is damaged or contains a path outside of the folder.
     """
     temporary = folder.with_name(f".{folder.name}.unpack")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # what a process that was killed has left
+        shutil.rmtree(temporary, ignore_errors=True)  # a process that was killed may have left it
         inside = temporary / "content"
         inside.mkdir(parents=True)
         try:
@@ -180,14 +173,14 @@ def unpack(archive: Path, folder: Path) -> None:
                 with tarfile.open(archive) as tar:
                     tar.extractall(inside, filter="data")
                     assert tar.fileobj is not None
-                    while tar.fileobj.read(CHUNK):  # gzip has its checksum behind all that tarfile reads
+                    while tar.fileobj.read(CHUNK):  # gzip's checksum is behind the data that tarfile reads
                         pass
             named = inside / folder.name
             (named if [*inside.iterdir()] == [named] and named.is_dir() else inside).rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except (
-        *(OSError, EOFError, ValueError, RuntimeError),  # the last: encrypted, or compressed as none can read
+        *(OSError, EOFError, ValueError, RuntimeError),  # RuntimeError: encryption or an unknown compression
         *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
     ) as error:
         raise HashbenchError(
@@ -200,5 +193,5 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
         members = file.infolist()
         with progress("unpack", len(members)) as advance:
             for member in members:
-                file.extract(member, folder)  # takes `..` and a leading `/` out of names
+                file.extract(member, folder)  # removes `..` and a leading `/` from paths
                 advance(1)

@@ -1,4 +1,4 @@
-"""Getting the data of a dataset ready: downloads, list files, images for other people's code."""
+"""Prepare datasets: download them, and export list files and images for other code."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from hashbench.data.list_splits import CLASS_NAMES
 from hashbench.data.load import read_dataset
 from hashbench.errors import HashbenchError, MissingDataError
 from hashbench.images.image_sets import FileImages, Images
-from hashbench.runtime.files import replacing
+from hashbench.runtime.files import atomic_write
 from hashbench.runtime.progress import progress
 
 LIST_NAMES = ("train.txt", "test.txt", "database.txt")
 
 
 def ensure(name: str, plugin: DatasetPlugin, root: Path, protocol: str) -> Dataset:
-    """Load a dataset, and download first what it lacks and may be downloaded.
+    """Load a dataset, after downloading its missing files if possible.
 
     Args:
-        name: Of the dataset.
-        plugin: Its plugin.
+        name: Name of the dataset.
+        plugin: Plugin of the dataset.
         root: The data root.
-        protocol: One of its protocols.
+        protocol: One of the plugin's protocols.
 
     Raises:
-        HashbenchError: Something cannot be downloaded, or only the user can get it.
+        HashbenchError: A download fails, or only the user can get the files.
     """
     try:
         return read_dataset(name, plugin, protocol, root)
@@ -39,33 +39,34 @@ def ensure(name: str, plugin: DatasetPlugin, root: Path, protocol: str) -> Datas
 
 
 def export_lists(dataset: Dataset, folder: Path, *, write_images: bool = False) -> tuple[list[Path], Path]:
-    """Write a split as list files, `path l1 … lC` a line, and the names of the classes.
+    """Write a split as list files with lines `path l1 … lC`, and the names of the classes.
 
-    Paths of images in files leave out the folders that all of them share; those of images in memory are their
-    ids, as PNG files.
+    The paths of image files omit the folders that all of them share; the paths of images in memory are
+    ID.png.
 
     Args:
-        dataset: What to write.
-        folder: Where to; made if it is missing.
-        write_images: Write the PNG files of images in memory, too.
+        dataset: Dataset to export.
+        folder: Folder to write to; it is created if necessary.
+        write_images: Also write images in memory as PNG files.
 
     Returns:
-        The files: train.txt, test.txt (the queries), database.txt, classes.txt; and the folder that the paths
-        are relative to.
+        The files train.txt, test.txt (the queries), database.txt and classes.txt, and the folder that the
+        paths are relative to.
 
     Raises:
-        HashbenchError: A path has a blank, images in files should be written, or something cannot be written.
+        HashbenchError: A path has a space, `write_images` is set for image files, or a file cannot be
+            written.
     """
     parts = dataset.parts().values()
     in_files = [part.images.paths for part in parts if isinstance(part.images, FileImages)]
     if in_files and write_images:
-        raise HashbenchError(f"the images of {dataset.name} are files already; the lists name them")
+        raise HashbenchError(f"the images of {dataset.name} are already files, which the lists refer to")
     paths = short_ids(in_files) if in_files else [[f"{n}.png" for n in part.images.ids] for part in parts]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, part_paths, part in zip(LIST_NAMES, paths, parts, strict=True):
             write_list(folder / name, part_paths, part.labels, len(dataset.class_names))
-        with replacing(folder / CLASS_NAMES) as partial:
+        with atomic_write(folder / CLASS_NAMES) as partial:
             partial.write_text("".join(f"{c}\n" for c in dataset.class_names), encoding="utf-8")
         if write_images:
             _write_images(folder, [part.images for part in parts], paths)
@@ -76,13 +77,13 @@ def export_lists(dataset: Dataset, folder: Path, *, write_images: bool = False) 
 
 
 def _write_images(folder: Path, parts: list[Images], paths: list[list[str]]) -> None:
-    todo = {
+    images_by_path = {
         path: (images, row)
         for images, part_paths in zip(parts, paths, strict=True)
         for row, path in enumerate(part_paths)
     }
-    with progress("images", len(todo)) as advance:
-        for path, (images, row) in todo.items():
+    with progress("images", len(images_by_path)) as advance:
+        for path, (images, row) in images_by_path.items():
             file = folder / path
             file.parent.mkdir(parents=True, exist_ok=True)
             images[row].save(file)

@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from hashbench.data.download import file_digest
 from hashbench.runtime.console import warn
-from hashbench.runtime.files import SILENT_S, replacing, sync
+from hashbench.runtime.files import SILENT_S, atomic_write, sha256_of, sync
 
 ROOM = 1 << 30
 """Bytes of the disk that are left to everything else."""
@@ -119,7 +118,7 @@ def load(folder: Path, key: str) -> NDArray[np.float32] | None:
     try:
         found = _Index.model_validate_json(text)
         file = _features(folder, key, found.sha256)
-        if found.key != key or file_digest(file, "sha256") != found.sha256:
+        if found.key != key or sha256_of(file) != found.sha256:
             raise ValueError("it has changed since it was written")
         features: NDArray[np.float32] = np.load(file, mmap_mode="c")
         if features.shape != (found.facts.images, found.facts.dimensions):
@@ -177,7 +176,7 @@ def store(
         file = _features(folder, key, sha256)
         partial.replace(file)
         index = _Index(key=key, sha256=sha256, created=datetime.now(timezone.utc), facts=facts)
-        with replacing(folder / f"{key}.json") as named:
+        with atomic_write(folder / f"{key}.json") as named:
             named.write_text(index.model_dump_json(indent=2), encoding="utf-8")
     finally:
         partial.unlink(missing_ok=True)

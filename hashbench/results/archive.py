@@ -19,7 +19,7 @@ from hashbench.results.record import FILES, RECORD
 from hashbench.results.stored_run import StoredRun
 from hashbench.results.verify import OPTIONAL, Checked, check_files, place
 from hashbench.runtime.array_files import unpacked_limit
-from hashbench.runtime.files import replacing
+from hashbench.runtime.files import atomic_write
 from hashbench.runtime.progress import progress
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def export_runs(runs: Sequence[StoredRun], destination: Path, without: Collectio
         raise UsageError(f"{destination} is there already; choose another name")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(destination) as part:
+        with atomic_write(destination) as part:
             _pack(runs, part, left_out)
     except OSError as error:
         raise HashbenchError(
@@ -174,7 +174,7 @@ def _move(
             advance(1)
     for path, final in lacking:
         try:
-            with replacing(final / path.name) as partial:
+            with atomic_write(final / path.name) as partial:
                 put(path, partial)
         except OSError as error:
             raise HashbenchError(f"{final} cannot be written ({error}); make room, and try again") from error

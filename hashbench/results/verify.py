@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from hashbench.config import flatten
-from hashbench.data.download import file_digest
 from hashbench.data.protocol import fingerprint, overlaps
 from hashbench.errors import LONGEST, HashbenchError, quoted
 from hashbench.evaluation import VERSION, Evaluation, code_health
@@ -29,6 +28,7 @@ from hashbench.results.record import (
 )
 from hashbench.results.stored_run import StoredRun
 from hashbench.runtime.environment import recorded_versions
+from hashbench.runtime.files import sha256_of
 from hashbench.runtime.json_files import read_json
 
 LATER = "metrics.mAP@H<="  # not measured by the first versions
@@ -219,7 +219,7 @@ def _changed(path: Path, sha256: str) -> str | None:
     try:
         return (
             None
-            if file_digest(path, "sha256") == sha256
+            if sha256_of(path) == sha256
             else f"{path.name} has changed since it was recorded"
         )
     except OSError as error:

@@ -1,10 +1,11 @@
-"""Files and folders that are on the disk whole, or not there: written through, and put in place at once."""
+"""Durable files and folders: hashed, synced to disk, and replaced as a whole."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import glob
+import hashlib
 import os
 import shutil
 import time
@@ -18,77 +19,98 @@ from uuid import uuid4
 from hashbench.errors import HashbenchError, UsageError
 
 SILENT_S = 3600.0
-"""A process that has not written to its file for as long is taken for dead."""
+"""Seconds without a write after which the process that writes a temporary file is considered dead."""
 
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
+_CHUNK = 1 << 20  # bytes
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # constants of Linux
 _ASIDE = ".replaced"
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a new name beside a file, where a block writes; what is there then becomes the file.
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    return update_hash(hashlib.sha256(), path)
 
-    Whatever happens, the file is the old one or the new one, and nothing else is left: what a process that
-    was killed could not remove is removed the next time.
+
+def update_hash(digest: hashlib._Hash, path: Path) -> str:
+    """Update a hash object with the content of a file, and return the hexadecimal digest."""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file, which replaces another file when the block succeeds.
+
+    The other file is the old one or the new one at any moment, and is synced to disk. The temporary file is
+    removed if the block fails. If the process is killed, a later call removes it.
+
+    Args:
+        path: The file to replace.
     """
-    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > SILENT_S:
-                left.unlink()
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+            if time.time() - leftover.stat().st_mtime > SILENT_S:
+                leftover.unlink()
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
-        yield partial
-        sync(partial)
-        partial.replace(path)
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
         sync(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, in place of one that may be there.
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that the user asked for; an existing file is replaced as a whole.
 
     Raises:
-        UsageError: There is no such folder.
-        HashbenchError: It cannot be written; what was there is as it was.
+        UsageError: The folder does not exist.
+        HashbenchError: The file cannot be written; an existing file is unchanged.
     """
     if not path.parent.is_dir():
-        raise UsageError(f"{path} cannot be written, since there is no folder {path.parent}")
+        raise UsageError(f"{path} cannot be written: the folder {path.parent} does not exist")
     try:
-        with replacing(path) as partial:
-            partial.write_bytes(content)
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
-        raise HashbenchError(f"{path} cannot be written ({error.strerror}); choose another place") from error
+        raise HashbenchError(f"{path} cannot be written ({error.strerror}); choose another path") from error
 
 
 def sync(path: Path) -> None:
-    """Write a file, or the names in a folder, through to the disk."""
-    if path.is_dir() and os.name == "nt":  # which opens no folders
+    """Sync a file, or the entries of a folder, to disk."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
         return
     file = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     try:
         os.fsync(file)
     except OSError as error:
-        if not (path.is_dir() and error.errno == errno.EINVAL):  # of file systems that sync no folders
+        if not (path.is_dir() and error.errno == errno.EINVAL):  # some file systems sync no folders
             raise
     finally:
         os.close(file)
 
 
 def sync_tree(folder: Path) -> None:
-    """Write all that is in a folder through to the disk, but for hidden files: closing a lock releases it."""
+    """Sync a folder and its content to disk, except for hidden files: closing a lock file releases it."""
     for path in (*folder.rglob("[!.]*"), folder):
         sync(path)
 
 
 def put_in_place(new: Path, folder: Path) -> None:
-    """Let a finished folder become another one, in place of what may be there, on the same disk.
+    """Rename a finished folder, replacing another one if it exists, on the same disk.
 
-    Where the system can exchange two folders at once, as Linux can on most file systems, the place is never
-    empty. Else what was there waits as `set_aside` says, from where `put_back` restores it.
+    If the system can exchange two folders in one step, as Linux can on most file systems, the path exists at
+    any moment. Otherwise the old folder is renamed to `set_aside` first, from where `put_back` restores it.
+
+    Args:
+        new: The finished folder.
+        folder: Its new path.
 
     Raises:
-        OSError: It cannot be done; what was there is there.
+        OSError: The folder cannot be renamed; the old one still exists.
     """
     sync_tree(new)
     while not _rename_to_free(new, folder):
@@ -103,37 +125,37 @@ def put_in_place(new: Path, folder: Path) -> None:
 
 
 def set_aside(folder: Path) -> Path:
-    """Return where a folder waits while another one takes its place."""
+    """Return the path of a folder while another one replaces it."""
     return folder.with_name(f".{folder.name}{_ASIDE}")
 
 
 def original(folder: Path) -> Path:
-    """Return the place of a folder that was set aside; of any other folder, the folder itself."""
-    waits = folder.name.startswith(".") and folder.name.endswith(_ASIDE)
-    return folder.with_name(folder.name[1 : -len(_ASIDE)]) if waits else folder
+    """Return the original path of a folder that was set aside, and any other path unchanged."""
+    is_aside = folder.name.startswith(".") and folder.name.endswith(_ASIDE)
+    return folder.with_name(folder.name[1 : -len(_ASIDE)]) if is_aside else folder
 
 
 def where(folder: Path) -> Path:
-    """Return where a folder can be read: in its place, or where it waits."""
+    """Return the path from which a folder can be read: its own, or that of `set_aside`."""
     return folder if folder.exists() or not set_aside(folder).exists() else set_aside(folder)
 
 
 def put_back(folder: Path) -> None:
-    """Restore a folder that was set aside by a process that was killed; remove it if its place was taken.
+    """Restore a folder that a killed process has set aside, or remove it if there is a new one.
 
     Raises:
-        OSError: It cannot be renamed.
+        OSError: The folder cannot be renamed.
     """
     waiting, moved = set_aside(folder), folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
-    with suppress(FileNotFoundError):  # nothing waits, or another process was faster
+    with suppress(FileNotFoundError):  # there is none, or another process was faster
         if not _rename_to_free(waiting, folder):
-            waiting.rename(moved)  # what is removed must not be what another process sets aside from here on
+            waiting.rename(moved)  # from now on, another process may set its own folder aside
             if not _rename_to_free(moved, folder):
                 shutil.rmtree(moved, ignore_errors=True)
 
 
 def _rename_to_free(one: Path, other: Path) -> bool:
-    """Rename a folder; return False if there is another one of that name, which is not empty."""
+    """Rename a folder; return False if the new name belongs to a folder that is not empty."""
     try:
         one.rename(other)
     except OSError as error:
@@ -144,7 +166,7 @@ def _rename_to_free(one: Path, other: Path) -> bool:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders at once; return False if the system, or the file system, cannot."""
+    """Exchange two folders in one step; return False if the system or the file system cannot."""
     call = _renameat2()
     paths = os.fsencode(one), os.fsencode(other)
     return call is not None and call(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0
@@ -154,5 +176,5 @@ def _exchange(one: Path, other: Path) -> bool:
 def _renameat2() -> Any:
     try:
         return ctypes.CDLL(None).renameat2
-    except (AttributeError, OSError, TypeError):  # another system, or an older C library
+    except (AttributeError, OSError, TypeError):  # another system or an older C library
         return None

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from hashbench.data.download import file_digest
 from hashbench.errors import HashbenchError
 from hashbench.runtime.console import warn
-from hashbench.runtime.files import sync
+from hashbench.runtime.files import sha256_of, sync
 
 KEPT = 2
 _NAME = re.compile(r"step(\d+)-([0-9a-f]{16})\.pt")
@@ -37,7 +36,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
         with partial.open("wb") as file:
             torch.save(state, file)
         sync(partial)
-        partial.rename(folder / f"step{step:09d}-{file_digest(partial, 'sha256')[:16]}.pt")
+        partial.rename(folder / f"step{step:09d}-{sha256_of(partial)[:16]}.pt")
         sync(folder)  # before an old state goes
         for old in _states(folder)[KEPT:]:
             old.unlink()
@@ -54,7 +53,7 @@ def find_checkpoint(folder: Path) -> Path | None:
     """The file of the newest state that is whole, if there is one; what is damaged is said and removed."""
     for path in _states(folder):
         found = _NAME.fullmatch(path.name)
-        if found and file_digest(path, "sha256").startswith(found[2]):
+        if found and sha256_of(path).startswith(found[2]):
             return path
         warn(f"{path} is damaged; going back to the state before it, if there is one")
         path.unlink(missing_ok=True)  # else it would stay among the last two

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from helpers.fake_runs import make_run
+from helpers.owning_process import other_process
 
 from hashbench.errors import HashbenchError
 from hashbench.results.folders import new_run_folder, temporary_folder, tidy
 from hashbench.results.query import RunFilter, find, find_run
 from hashbench.results.record import RECORD, STATES, read_record
 from hashbench.runtime import files, locking
-from hashbench.runtime.files import SILENT_S, put_back, replacing, set_aside, sync
+from hashbench.runtime.files import SILENT_S, atomic_write, put_back, set_aside, sync
 from hashbench.runtime.locking import LOCK, owned
 
 
@@ -250,7 +251,6 @@ def test_where_nothing_is_locked_a_folder_stays_for_a_week(
 
 def test_a_folder_in_use_stays(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    from helpers.owning_process import other_process
 
     final, used = tmp_path / "run", tmp_path / ".run.0"
     make(final, "done")
@@ -310,11 +310,11 @@ def test_a_file_is_replaced_as_a_whole_and_what_was_left_is_removed(tmp_path: Pa
     for file in (path, left, fresh):
         file.write_text("old")
     os.utime(left, (time.time() - 2 * SILENT_S,) * 2)
-    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as partial:
         partial.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old"
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("new")
     assert path.read_text() == "new"
     assert {file.name for file in tmp_path.iterdir()} == {"a.csv", fresh.name}

@@ -14,8 +14,8 @@ import pytest
 import torch
 from helpers.checkpoints import flip, saved
 
-from hashbench.data.download import file_digest
 from hashbench.errors import HashbenchError
+from hashbench.runtime.files import sha256_of
 from hashbench.training.checkpoints import (
     find_checkpoint,
     last_step,
@@ -136,7 +136,7 @@ def test_nothing_in_a_state_is_executed(tmp_path: Path, save: Callable[[Any, Pat
     saved(folder, 1)
     path = tmp_path / "intruder"
     save({"step": 2, "weights": Intruder(tmp_path / "executed")}, path)
-    path.rename(folder / f"step000000002-{file_digest(path, 'sha256')[:16]}.pt")
+    path.rename(folder / f"step000000002-{sha256_of(path)[:16]}.pt")
     with pytest.raises(HashbenchError, match=r"step000000002-.* cannot be read"):
         newest(folder)
     assert not (tmp_path / "executed").exists()
