@@ -33,7 +33,7 @@ from hashbench.data.class_folders import class_names, read_class_folders
 from hashbench.data.dataset import Dataset
 from hashbench.data.options import FileOptions
 from hashbench.data.packing import pack, use_packed
-from hashbench.experiment.run import configure
+from hashbench.experiment.configure import configure
 from hashbench.images.image_sets import Images
 from hashbench.images.transforms import ViewTransform
 from hashbench.training.dataloader import EpochBatches, ViewBatches

@@ -31,7 +31,7 @@ from torch.optim import Optimizer
 from hashbench import registry
 from hashbench.config import RunConfig
 from hashbench.errors import HashbenchError
-from hashbench.experiment.run import build_method
+from hashbench.experiment.weights import build_method
 from hashbench.method.base import FeatureMethod, HashMethod
 from hashbench.recipe import load_recipe, resolve
 from hashbench.runtime.device import resolve_device, resolve_precision

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hashbench.distributed import gather
     from hashbench.errors import HashbenchError, UsageError
     from hashbench.evaluation import Counts, Evaluation, evaluate
-    from hashbench.experiment.run import load_trained
+    from hashbench.experiment.weights import load_trained
     from hashbench.images.image_sets import ArrayImages, FileImages, Images
     from hashbench.method.base import FeatureMethod, HashMethod, ShallowMethod, straight_through_sign
     from hashbench.method.create import create_method
@@ -35,7 +35,7 @@ _MODULES = {
     "data.download": ("Archive",),
     "errors": ("HashbenchError", "UsageError"),
     "evaluation": ("Counts", "Evaluation", "evaluate"),
-    "experiment.run": ("load_trained",),
+    "experiment.weights": ("load_trained",),
     "images.image_sets": ("ArrayImages", "FileImages", "Images"),
     "method.base": ("FeatureMethod", "HashMethod", "ShallowMethod", "straight_through_sign"),
     "distributed": ("gather",),

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hashbench import distributed, gather, read_record
-from hashbench.experiment.run import build_method
+from hashbench.experiment.weights import build_method
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 FAST = [

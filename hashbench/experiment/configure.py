@@ -1,31 +1,71 @@
-"""The settings of a run, and how they differ from what its method's recipe says."""
+"""The configuration of a run, and how it differs from the recipe of its method."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from hashbench import registry
+from hashbench import distributed, registry
 from hashbench.config import RunConfig, flatten
-from hashbench.data.download import file_digest
+from hashbench.data.dataset import Dataset
 from hashbench.data.load import create_dataset
+from hashbench.data.packing import require_size
 from hashbench.errors import HashbenchError, UsageError, unknown_name
-from hashbench.method.base import HashMethod
+from hashbench.experiment.validation import hold_out
+from hashbench.images.gpu_transforms import DeviceViews
+from hashbench.method.base import HashMethod, ShallowMethod
 from hashbench.recipe import FLAGS, load_components, load_published_protocols, load_recipe, resolve
 from hashbench.results.record import PublishedProtocol
 from hashbench.runtime.device import resolve_precision
+from hashbench.runtime.files import sha256_of
 from hashbench.training.dataloader import EpochBatches
 
 
-def resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
-    """Resolve the configuration of a run from the recipe of its method and what the user set.
+def configure(
+    method: str,
+    dataset: Dataset,
+    *,
+    bits: int,
+    seed: int,
+    device: str,
+    settings: Sequence[str] = (),
+) -> RunConfig:
+    """Resolve the configuration of a run from the recipe of its method and the settings of the user.
 
     Args:
-        flags: Values of `hashbench.recipe.FLAGS`, by name.
-        settings: `KEY=VALUE` texts.
+        method: Name of a registered method.
+        dataset: The loaded dataset.
+        bits: Length of the codes.
+        seed: Random seed.
+        device: "cpu" or "cuda".
+        settings: Texts `KEY=VALUE`.
 
     Raises:
-        UsageError: A key is unknown or a value does not fit; the message names it.
+        UsageError: A setting is unknown, or does not fit the method or the dataset.
+        HashbenchError: The recipe cannot be read.
+    """
+    flags: dict[str, Any] = {"method": method, "bits": bits, "seed": seed}
+    flags |= {"device": device, "processes": distributed.world_size()}
+    flags |= {"dataset": dataset.name, "protocol": dataset.protocol, "data": dict(dataset.options)}
+    config = _resolve_run(flags, settings)
+    # These checks come before any training, which may take hours for the other runs of a grid.
+    if config.views.on_device:
+        DeviceViews(config.images, config.views)
+    if config.selection.name != "last" and issubclass(registry.find("method", method).load(), ShallowMethod):
+        raise UsageError(
+            f"selection={config.selection.name} needs epochs, and {method} is fitted in a single step; "
+            "leave it out"
+        )
+    published_protocol(config, len(hold_out(dataset, config).train))
+    require_size(dataset, config.images.resize or config.images.size)
+    return config
+
+
+def _resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
+    """Resolve a configuration from the values of `hashbench.recipe.FLAGS` and texts `KEY=VALUE`.
+
+    Raises:
+        UsageError: A key is unknown or a value is invalid.
     """
     entry = registry.find("method", flags["method"])
     cls: type[HashMethod] = entry.load()
@@ -36,67 +76,94 @@ def resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
     return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
 
 
-def changes(config: RunConfig) -> dict[str, Any]:
-    """What of a configuration is not as the method's recipe has it, by dotted path.
+def length_note(config: RunConfig, dataset: Dataset) -> str | None:
+    """Describe how the length of training differs from the published one; None if it does not.
 
-    Empty, too, if the recipe alone makes no run, as when there is none.
+    Args:
+        config: The configuration of the run.
+        dataset: The loaded dataset.
+
+    Raises:
+        HashbenchError: The recipe names a protocol that the dataset does not have.
+    """
+    published = published_protocol(config, len(hold_out(dataset, config).train))
+    return published.difference(config.method, config.dataset, config.protocol) if published else None
+
+
+def record_fields(config: RunConfig, images: int) -> dict[str, Any]:
+    """Return the fields of a record that come from the recipe of the method.
+
+    Args:
+        config: The configuration of the run.
+        images: Number of its training images.
+
+    Raises:
+        HashbenchError: The recipe cannot be read, or names a protocol that the dataset does not have.
+    """
+    path = registry.find("method", config.method).recipe()
+    return {
+        "changes": changes(config),
+        "components": components(config.method),
+        "recipe": sha256_of(path) if path else None,
+        "published_protocol": published_protocol(config, images),
+    }
+
+
+def changes(config: RunConfig) -> dict[str, Any]:
+    """Return the settings that differ from the recipe of the method, by dotted path.
+
+    The result is empty if the recipe alone does not describe a complete run, or if there is no recipe.
     """
     return differences(recipe_alone(config), config)
 
 
 def recipe_alone(config: RunConfig) -> RunConfig | None:
-    """Return the run that the method's recipe makes without other settings; None: it makes none."""
+    """Return the configuration that the recipe gives without other settings; None if it is incomplete."""
     try:
-        return resolve_run({key: getattr(config, key) for key in FLAGS}, ())
+        return _resolve_run({key: getattr(config, key) for key in FLAGS}, ())
     except UsageError:
         return None
 
 
 def differences(recipe: RunConfig | None, config: RunConfig) -> dict[str, Any]:
-    """Return what of a configuration is not as in that of `recipe_alone`, as `changes` does."""
-    # Named wherever it counts, if the recipe has it, too.
-    named = {"selection.name": "best-on-query"} if config.selection.name == "best-on-query" else {}
+    """Return the settings of a run that differ from those of `recipe_alone`, by dotted path."""
+    # Selection on the queries is reported even if the recipe asks for it.
+    reported = {"selection.name": "best-on-query"} if config.selection.name == "best-on-query" else {}
     if recipe is None:
-        return named
-    for section in ("backbone", "schedule"):  # another one has settings of its own
-        usual_one, chosen_one = getattr(recipe, section), getattr(config, section)
-        if usual_one.name != chosen_one.name:
-            recipe = recipe.model_copy(update={section: type(usual_one)(name=usual_one.name)})
-    usual, chosen = (flatten(c.model_dump(mode="json", exclude=FLAGS)) for c in (recipe, config))
-    changed = {path: chosen.get(path) for path in {**usual, **chosen} if usual.get(path) != chosen.get(path)}
-    return changed | named
+        return reported
+    for section in ("backbone", "schedule"):  # the recipe's options do not apply to another backbone
+        default, chosen = getattr(recipe, section), getattr(config, section)
+        if default.name != chosen.name:
+            recipe = recipe.model_copy(update={section: type(default)(name=default.name)})
+    defaults, settings = (flatten(c.model_dump(mode="json", exclude=FLAGS)) for c in (recipe, config))
+    paths = [path for path in {**defaults, **settings} if defaults.get(path) != settings.get(path)]
+    return {path: settings.get(path) for path in paths} | reported
 
 
 def components(method: str) -> dict[str, dict[str, Any]]:
-    """What the recipe of a method declares for ablation: by name, the settings that take it away, by path.
+    """Return the components that the recipe declares for ablation: by name, the settings that remove each.
 
     Raises:
-        HashbenchError: The recipe cannot be read, or what it says of components cannot be.
+        HashbenchError: The recipe or its components cannot be read.
     """
     entry = registry.find("method", method)
     path = entry.recipe()
     return load_components(path, entry.load().Hyperparameters) if path else {}
 
 
-def recipe_digest(method: str) -> str | None:
-    """Return the SHA-256 of a method's recipe; None: it has none."""
-    path = registry.find("method", method).recipe()
-    return file_digest(path, "sha256") if path else None
-
-
 def published_protocol(config: RunConfig, images: int) -> PublishedProtocol | None:
-    """Return the split that the recipe's training lengths were published for, with both lengths.
+    """Return the protocol for which the training length was published, with both lengths.
 
     Args:
-        config: The run.
+        config: The configuration of the run.
         images: Number of its training images.
 
     Returns:
-        None, if the recipe names no published protocol for the dataset, or one whose number of training
-        images the data decides.
+        None if the recipe names no published protocol for the dataset, or one without a fixed number of
+        training images.
 
     Raises:
-        HashbenchError: The recipe names a protocol that the dataset lacks.
+        HashbenchError: The recipe names a protocol that the dataset does not have.
     """
     path = registry.find("method", config.method).recipe()
     name = load_published_protocols(path).get(config.dataset) if path else None
@@ -105,8 +172,8 @@ def published_protocol(config: RunConfig, images: int) -> PublishedProtocol | No
         return None
     protocols = create_dataset(config.dataset).protocols
     if name not in protocols:
-        wrong = unknown_name(f"protocol of {config.dataset}", name, protocols)
-        raise HashbenchError(f"the recipe {path}, published_protocol: {wrong}")
+        error = unknown_name(f"protocol of {config.dataset}", name, protocols)
+        raise HashbenchError(f"the recipe {path}, published_protocol: {error}")
     published = protocols[name].train
     if published is None:
         return None
@@ -123,10 +190,10 @@ def published_protocol(config: RunConfig, images: int) -> PublishedProtocol | No
 
 
 def training_length(config: RunConfig, images: int) -> tuple[int, int]:
-    """Return the number of batches of an epoch, and that of the whole training.
+    """Return the number of batches in an epoch and in the whole training.
 
     Args:
-        config: A run.
+        config: The configuration of the run.
         images: Number of training images.
     """
     batches = EpochBatches(images, config).batches

@@ -1,4 +1,4 @@
-"""Whether runs can go on where they were stopped: not with other settings."""
+"""Checks that stopped runs are resumed with the same settings."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hashbench import distributed
 from hashbench.config import RunConfig, flatten
 from hashbench.data.dataset import Dataset
 from hashbench.errors import UsageError
-from hashbench.experiment.run import identity, run_id, source_of
+from hashbench.experiment.identity import identity_of, source_of
 from hashbench.results.folders import has_state, stopped_runs
-from hashbench.results.record import IDENTITY, STATES, THREADS, run_folder
+from hashbench.results.record import IDENTITY, STATES, THREADS, run_folder, run_id_of
 from hashbench.runtime.console import is_main_process
 from hashbench.runtime.json_files import read_json
 from hashbench.runtime.locking import LOCK, owned
@@ -22,14 +22,16 @@ SHOWN = 6  # differences
 
 
 def require_same_settings(planned: Sequence[tuple[RunConfig, Dataset]], results: Path) -> None:
-    """Refuse to start runs anew beside one of the same method, data, bits and seed that was stopped.
+    """Refuse to start a run from its beginning if a stopped run had other settings.
+
+    Runs are compared if they have the same method, dataset, protocol, code length and seed.
 
     Args:
-        planned: The runs that a command is to resume, with their data.
-        results: Folder of all records.
+        planned: The configurations to resume, with their datasets.
+        results: The results folder.
 
     Raises:
-        UsageError: There is one with other settings, which are named.
+        UsageError: A stopped run had other settings; the message lists them.
     """
     refusal = distributed.broadcast_object(_refusal(planned, results) if is_main_process() else None)
     if refusal is not None:
@@ -37,43 +39,43 @@ def require_same_settings(planned: Sequence[tuple[RunConfig, Dataset]], results:
 
 
 def _refusal(planned: Sequence[tuple[RunConfig, Dataset]], results: Path) -> str | None:
-    runs = [(config, dataset, source_of(config)) for config, dataset in planned]
-    ids = [run_id(*run) for run in runs]
-    for (config, dataset, source), own in zip(runs, ids, strict=True):
-        final = run_folder(results, config.dataset, config.protocol, config.method, config.bits, own)
+    identities = [identity_of(config, dataset, source_of(config)) for config, dataset in planned]
+    run_ids = [run_id_of(identity) for identity in identities]
+    for (config, _), identity, run_id in zip(planned, identities, run_ids, strict=True):
+        final = run_folder(results, config.dataset, config.protocol, config.method, config.bits, run_id)
         if final.exists() or stopped_runs(final):
             continue
         for folder in sorted(final.parent.glob(".*")):
             found = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}", folder.name)
-            then = _identity(folder)
-            if found and found[1] not in ids and then and then["config"]["seed"] == config.seed:
-                with owned(folder / LOCK) as stopped:
-                    if not stopped:
+            stopped = _stored_identity(folder)
+            if found and found[1] not in run_ids and stopped and stopped["config"]["seed"] == config.seed:
+                with owned(folder / LOCK) as free:
+                    if not free:  # it is still running
                         continue
-                now = identity(config, dataset, source)
                 return (
-                    f"the run that was stopped in {folder} had other settings: {_differences(then, now)}; "
-                    "take them back, start anew without --resume, or delete that folder"
+                    f"the run that was stopped in {folder} had other settings: "
+                    f"{_differences(stopped, identity)}; restore them, start from the beginning without "
+                    "--resume, or delete that folder"
                 )
     return None
 
 
-def _identity(folder: Path) -> dict[str, Any] | None:
-    """Return what a run was that was stopped, but for its threads, if it has a state."""
+def _stored_identity(folder: Path) -> dict[str, Any] | None:
+    """Return the identity of a stopped run that has a checkpoint; None for any other folder."""
     if not has_state(folder):
         return None
     try:
-        found: dict[str, Any] = read_json(folder / STATES / IDENTITY)
-        if "seed" not in found["config"]:
+        identity: dict[str, Any] = read_json(folder / STATES / IDENTITY)
+        if "seed" not in identity["config"]:
             return None
-        found.pop(THREADS, None)
-        return found
+        identity.pop(THREADS, None)
+        return identity
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    before, after = flatten(then), flatten(now)
+def _differences(stopped: Mapping[str, Any], planned: Mapping[str, Any]) -> str:
+    before, after = flatten(stopped), flatten(planned)
     found = [
         f"{path.removeprefix('config.')} was {before.get(path)} and is {after.get(path)}"
         for path in dict.fromkeys([*before, *after])

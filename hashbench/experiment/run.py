@@ -1,39 +1,38 @@
-"""One run: data -> train -> encode -> evaluate -> record."""
+"""A run: train a method, encode the queries and the database, evaluate the codes, and write a record."""
 
 from __future__ import annotations
 
 import json
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate.utils import set_seed
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from numpy.typing import NDArray
 
-from hashbench import distributed, registry
-from hashbench.backbones import create_backbone
+from hashbench import distributed
+from hashbench.codes import Codes
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset
-from hashbench.data.download import file_digest
-from hashbench.data.packing import require_size
 from hashbench.encoding.encode import check_encoder, encode, encode_queries
 from hashbench.encoding.features import BATCH_SIZE
-from hashbench.errors import HashbenchError, UsageError
-from hashbench.evaluation import VERSION, code_health
-from hashbench.experiment.artifacts import curves, restore, save_codes, save_queries, save_weights
-from hashbench.experiment.configure import changes, components, published_protocol, recipe_digest, resolve_run
+from hashbench.evaluation import VERSION, Evaluation, code_health
+from hashbench.experiment.artifacts import curves, save_codes, save_queries
+from hashbench.experiment.configure import record_fields
+from hashbench.experiment.identity import (
+    identity_of,
+    optional_libraries,
+    source_of,
+    validation_fingerprint,
+)
 from hashbench.experiment.validation import evaluate_together, hold_out, scorer
-from hashbench.images.gpu_transforms import DeviceViews
-from hashbench.method.base import HashMethod, ShallowMethod
-from hashbench.method.create import create_method
+from hashbench.experiment.weights import build_method, save_weights
+from hashbench.method.base import HashMethod
 from hashbench.results.folders import new_run_folder, tidy
 from hashbench.results.record import (
     CODES,
@@ -52,99 +51,29 @@ from hashbench.results.record import (
     read_record,
     run_folder,
     run_id_of,
-    run_identity,
     write_record,
 )
 from hashbench.runtime import environment
-from hashbench.runtime.arguments import as_path
 from hashbench.runtime.console import is_main_process, warn
+from hashbench.runtime.files import sha256_of
 from hashbench.runtime.json_files import read_json
 from hashbench.runtime.torch_errors import ENCODE_LESS, translate_errors
-from hashbench.training.model_selection import BACKBONE
-from hashbench.training.trainer import DEFAULT, RunOptions, train
+from hashbench.training.trainer import DEFAULT, RunOptions, TrainingSummary, train
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is done: its record, where it is, and whether it was there before."""
+    """A finished run.
+
+    Attributes:
+        record: Its record.
+        folder: Its folder.
+        existed: True if the record already existed and nothing was trained.
+    """
 
     record: Record
     folder: Path
     existed: bool
-
-
-def configure(
-    method: str,
-    dataset: Dataset,
-    *,
-    bits: int,
-    seed: int,
-    device: str,
-    settings: Sequence[str] = (),
-) -> RunConfig:
-    """Resolve the configuration of a run from the method's recipe and what the user set.
-
-    Args:
-        method: A registered method.
-        dataset: The loaded dataset.
-        bits: Length of the codes.
-        seed: Of everything random.
-        device: "cpu" or "cuda".
-        settings: `KEY=VALUE` texts.
-    """
-    flags: dict[str, Any] = {"method": method, "bits": bits, "seed": seed}
-    flags |= {"device": device, "processes": distributed.world_size()}
-    flags |= {"dataset": dataset.name, "protocol": dataset.protocol, "data": dict(dataset.options)}
-    config = resolve_run(flags, settings)
-    # What cannot be done is said now, and not when other runs of a grid have taken hours.
-    if config.views.on_device:
-        DeviceViews(config.images, config.views)
-    if config.selection.name != "last" and issubclass(registry.find("method", method).load(), ShallowMethod):
-        raise UsageError(
-            f"{method} is fitted at once and has no epochs to choose from; leave out "
-            f"selection={config.selection.name}"
-        )
-    images, *_ = hold_out(dataset, config)
-    published_protocol(config, len(images))
-    require_size(dataset, config.images.resize or config.images.size)
-    return config
-
-
-def length_note(config: RunConfig, dataset: Dataset) -> str | None:
-    """Return a sentence on how the length of training differs from the published one, if it does.
-
-    Args:
-        config: The run.
-        dataset: Its data.
-
-    Raises:
-        HashbenchError: As `published_protocol` does.
-    """
-    images, *_ = hold_out(dataset, config)
-    published = published_protocol(config, len(images))
-    return published.difference(config.method, config.dataset, config.protocol) if published else None
-
-
-def identity(config: RunConfig, dataset: Dataset, source: str) -> dict[str, Any]:
-    """All that can change the numbers of a run, but for the number of threads.
-
-    Args:
-        config: The run.
-        dataset: Whose split counts.
-        source: Hash of the code, from `registry.source_digest`.
-    """
-    return run_identity(
-        config.model_dump(mode="json"),
-        dataset.fingerprint,
-        _validation(config, dataset),
-        source,
-        environment.library_versions(*_further_libraries(config)),
-    )
-
-
-def run_id(config: RunConfig, dataset: Dataset, source: str) -> str:
-    """A readable stem and a hash of `identity`."""
-    return run_id_of(identity(config, dataset, source))
 
 
 def run(
@@ -155,107 +84,57 @@ def run(
     force: bool = False,
     execution: RunOptions = DEFAULT,
 ) -> Run:
-    """Train, encode, evaluate and leave a record; do nothing if the record is there.
+    """Train, encode and evaluate a method and write a record, unless the record already exists.
 
-    Where several processes run this together, each does its share, and the first writes.
+    If several processes call this function together, they share the work and the main process writes.
 
     Args:
-        config: From `configure`.
+        config: The configuration, from `configure`.
         dataset: The dataset that the configuration names.
-        results: Folder of all records.
-        force: Run even if the record is there, and replace it.
-        execution: How; changes no number.
+        results: The results folder, which contains all records.
+        force: Replace an existing record.
+        execution: Options that change no number, such as the number of workers.
 
     Raises:
-        UsageError: The backbone does not exist or fit.
+        UsageError: The backbone does not exist or does not fit.
         HashbenchError: Training diverged, the method breaks its contract, an image cannot be read, the record
             cannot be written, or the machine failed.
-        PreemptionError: SIGTERM or SIGHUP came.
+        PreemptionError: SIGTERM or SIGHUP was received.
     """
-    # Once, at the start: a file that is edited during the training had no part in it.
+    # At the start, because a file that is edited during training has no effect on the run.
     source = source_of(config)
-    identifier = run_id(config, dataset, source)
-    folder = run_folder(results, config.dataset, config.protocol, config.method, config.bits, identifier)
+    identity = identity_of(config, dataset, source)
+    run_id = run_id_of(identity)
+    folder = run_folder(results, config.dataset, config.protocol, config.method, config.bits, run_id)
     if is_main_process():
         tidy(folder)
     if distributed.broadcast_object(folder.exists()) and not force:
         return Run(read_record(folder), folder, existed=True)
-    with translate_errors(config, "a first look at the network", ENCODE_LESS):
+    with translate_errors(config, "checking the method on a few images", ENCODE_LESS):
         method = build_method(config)
-        check_encoder(method, dataset.train, config)  # a fault should not wait for the end of the training
-    images, looked_for, searched = hold_out(dataset, config)
-    # Faults of a recipe should not wait, too.
-    changed, declared, recipe = changes(config), components(config.method), recipe_digest(config.method)
-    published = published_protocol(config, len(images))
-    workers = execution.workers
-    score = scorer(looked_for, searched, config, workers) if looked_for and searched else None
+        check_encoder(method, dataset.train, config)  # errors should appear before the training
+    train_images, val_query, val_database = hold_out(dataset, config)
+    recipe = record_fields(config, len(train_images))
+    score = scorer(val_query, val_database, config, execution.workers) if val_query and val_database else None
     with _shared_folder(folder, execution.resume) as partial:
+        threads = _start(partial, recipe["changes"], identity, config.device) if is_main_process() else []
+        training = train(method, train_images, config, partial, execution, score)
+        measured = _measure(method, dataset, config, training, execution.workers)
         if is_main_process():
-            (partial / STARTED).write_text(json.dumps(changed), encoding="utf-8")
-            (partial / STATES).mkdir(exist_ok=True)
-            threads = _threads(partial, config.device)
-            which = {**identity(config, dataset, source), THREADS: threads}
-            (partial / STATES / IDENTITY).write_text(json.dumps(which), encoding="utf-8")
-        training = train(method, images, config, partial, execution, score)
-        trained = time.monotonic()
-        with translate_errors(config, f"encoding {BATCH_SIZE} images at once", ENCODE_LESS):
-            query = encode_queries(method, dataset.query.images, config, workers=workers, task="queries")
-            database = encode(method, dataset.database.images, config, workers=workers, task="database")
-        encoded = time.monotonic()
-        with translate_errors(config, "evaluation", "stop what else takes memory; --resume goes on here"):
-            evaluation = evaluate_together(
-                query, database, dataset.query.labels, dataset.database.labels, config
-            )
-        metrics = evaluation.to_dict()["metrics"]
-        evaluated = time.monotonic()
-        if is_main_process():
-            save_weights(partial / MODEL, method, config)
-            save_codes(partial / CODES, query, database, dataset)
-            curves(evaluation).to_csv(partial / CURVES, index=False)
-            save_queries(partial / QUERIES, evaluation, dataset)
-            (partial / STARTED).unlink()
-            record = Record(
-                run_id=identifier,
-                method=config.method,
-                dataset=config.dataset,
-                protocol=config.protocol,
-                bits=config.bits,
-                seed=config.seed,
-                config=config.model_dump(mode="json"),
-                split=SplitRecord(
-                    query=len(dataset.query.images),
-                    train=len(images),
-                    database=len(dataset.database.images),
-                    sha256=dataset.fingerprint,
-                    overlaps=dataset.overlaps,
-                    warnings=dataset.warnings,
-                    validation=_validation(config, dataset),
-                ),
-                metrics={name: Metric(**values) for name, values in metrics.items()},
-                queries_without_relevant=evaluation.queries_without_relevant,
-                health=code_health(database, evaluation),
-                timing=Timing(
-                    train=round(training.seconds, 2),
-                    encode=round(encoded - trained, 2),
-                    evaluate=round(evaluated - encoded, 2),
-                    peak_memory=training.peak_memory,
-                    images_per_second=training.images_per_second,
-                    waiting=training.waiting,
-                ),
+            _save(partial, method, dataset, config, measured)
+            record = _build_record(
+                config,
+                dataset,
+                measured,
+                run_id=run_id,
+                train=len(train_images),
                 environment={
-                    **environment.describe(config.device, *_further_libraries(config)),
+                    **environment.describe(config.device, *optional_libraries(config)),
                     **({"threads_before_stop": threads[:-1]} if threads[1:] else {}),
                     "source": source,
                 },
-                created=datetime.now(timezone.utc),
-                evaluator=VERSION,
-                changes=changed,
-                components=declared,
-                files={name: file_digest(partial / name, "sha256") for name in FILES},
-                resumed=training.resumed,
-                selected=training.selected,
-                recipe=recipe,
-                published_protocol=published,
+                files={name: sha256_of(partial / name) for name in FILES},
+                **recipe,
             )
             write_record(record, partial)
     return Run(read_record(folder), folder, existed=False)
@@ -263,7 +142,7 @@ def run(
 
 @contextmanager
 def _shared_folder(final: Path, resume: bool) -> Iterator[Path]:
-    """The folder that the first process opens by `new_run_folder`, for all; they leave it together."""
+    """Yield the folder that the main process opens with `new_run_folder`; all processes leave it together."""
     if is_main_process():
         with new_run_folder(final, resume=resume) as partial:
             distributed.broadcast_object(partial)
@@ -274,120 +153,130 @@ def _shared_folder(final: Path, resume: bool) -> Iterator[Path]:
         distributed.barrier()
 
 
-def build_method(config: RunConfig) -> HashMethod:
-    """Build the untrained method of a run; the seed fixes its weights."""
-    set_seed(config.seed)
-    chosen = config.backbone.model_dump()
-    options = chosen.pop("options")
-    backbone = create_backbone(**chosen, image_size=config.images.size, **options)
-    if config.training.freeze_backbone:
-        backbone.freeze(dropout=config.training.feature_dropout)
-    return create_method(config.method, backbone, config.bits, **config.hyperparameters)
+def _start(folder: Path, changed: dict[str, Any], identity: dict[str, Any], device: str) -> list[int]:
+    """Write what identifies an unfinished run into its folder; return the result of `_thread_counts`."""
+    (folder / STARTED).write_text(json.dumps(changed), encoding="utf-8")
+    (folder / STATES).mkdir(exist_ok=True)
+    threads = _thread_counts(folder, device)
+    (folder / STATES / IDENTITY).write_text(json.dumps({**identity, THREADS: threads}), encoding="utf-8")
+    return threads
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The codes of a run, and what was measured on them."""
+
+    training: TrainingSummary
+    query: Codes | NDArray[np.float32]
+    database: Codes
+    evaluation: Evaluation
+    metrics: dict[str, Metric]
+    timing: Timing
+
+
+def _measure(
+    method: HashMethod, dataset: Dataset, config: RunConfig, training: TrainingSummary, workers: int
+) -> _Measured:
+    """Encode the queries and the database, and evaluate the codes."""
+    start = time.monotonic()
+    with translate_errors(config, f"encoding {BATCH_SIZE} images at once", ENCODE_LESS):
+        query = encode_queries(method, dataset.query.images, config, workers=workers, task="queries")
+        database = encode(method, dataset.database.images, config, workers=workers, task="database")
+    encoded = time.monotonic()
+    with translate_errors(config, "evaluation", "free some memory; --resume continues with the evaluation"):
+        evaluation = evaluate_together(query, database, dataset.query.labels, dataset.database.labels, config)
+    metrics = {name: Metric(**values) for name, values in evaluation.to_dict()["metrics"].items()}
+    timing = Timing(
+        train=round(training.seconds, 2),
+        encode=round(encoded - start, 2),
+        evaluate=round(time.monotonic() - encoded, 2),
+        peak_memory=training.peak_memory,
+        images_per_second=training.images_per_second,
+        waiting=training.waiting,
+    )
+    return _Measured(training, query, database, evaluation, metrics, timing)
+
+
+def _save(
+    folder: Path, method: HashMethod, dataset: Dataset, config: RunConfig, measured: _Measured
+) -> None:
+    """Write the files of a finished run, except for its record."""
+    save_weights(folder / MODEL, method, config)
+    save_codes(folder / CODES, measured.query, measured.database, dataset)
+    curves(measured.evaluation).to_csv(folder / CURVES, index=False)
+    save_queries(folder / QUERIES, measured.evaluation, dataset)
+    (folder / STARTED).unlink()
+
+
+def _build_record(
+    config: RunConfig, dataset: Dataset, measured: _Measured, *, train: int, **fields: Any
+) -> Record:
+    """Build the record of a run.
+
+    Args:
+        config: The configuration.
+        dataset: The dataset.
+        measured: The codes and what was measured on them.
+        train: Number of training images.
+        **fields: All other fields of the record.
+    """
+    return Record(
+        method=config.method,
+        dataset=config.dataset,
+        protocol=config.protocol,
+        bits=config.bits,
+        seed=config.seed,
+        config=config.model_dump(mode="json"),
+        split=SplitRecord(
+            query=len(dataset.query.images),
+            train=train,
+            database=len(dataset.database.images),
+            sha256=dataset.fingerprint,
+            overlaps=dataset.overlaps,
+            warnings=dataset.warnings,
+            validation=validation_fingerprint(config, dataset),
+        ),
+        metrics=measured.metrics,
+        queries_without_relevant=measured.evaluation.queries_without_relevant,
+        health=code_health(measured.database, measured.evaluation),
+        timing=measured.timing,
+        created=datetime.now(timezone.utc),
+        evaluator=VERSION,
+        resumed=measured.training.resumed,
+        selected=measured.training.selected,
+        **fields,
+    )
 
 
 def threads_note(record: Record) -> str | None:
-    """Return a sentence if a run on a CPU had another number of threads than this process, else None."""
-    now, made = torch.get_num_threads(), record.environment.get("threads")
-    before = record.environment.get("threads_before_stop")
-    counts = [*(before if isinstance(before, list) else ()), made]
-    if record.config.get("device") != "cpu" or made is None or counts == [now]:
+    """Describe how the number of threads differs from that of a run on a CPU; None if it does not."""
+    now, last = torch.get_num_threads(), record.environment.get("threads")
+    earlier = record.environment.get("threads_before_stop")
+    counts = [*(earlier if isinstance(earlier, list) else ()), last]
+    if record.config.get("device") != "cpu" or last is None or counts == [now]:
         return None
     threads = "1 thread" if counts == [1] else f"{' and then '.join(map(str, counts))} threads"
     return f"it was made with {threads}; this process has {now}, which would give other figures"
 
 
-def load_trained(folder: Path | str, *, strict: bool = True) -> HashMethod:
-    """Load the trained method of a run, in evaluation mode on the CPU.
-
-    The source code must be that of the run: changed code can take the same weights and give other codes.
+def _thread_counts(folder: Path, device: str) -> list[int]:
+    """Return the numbers of threads that a run has used: before each stop, if they differ, and now.
 
     Args:
-        folder: The run's folder.
-        strict: Refuse other source code; False: warn of it, and load.
-
-    Raises:
-        HashbenchError: The folder is not that of a run, the run's source code is not the present one, or its
-            weights do not fit the method.
-    """
-    folder = as_path(folder, "folder")
-    record = read_record(folder)
-    registry.find("method", record.method)  # without it there is nothing to compare
-    if difference := _source_difference(record):
-        if strict:
-            raise HashbenchError(
-                f"{folder}: {difference}; run it again, or load it as it is by load_trained(…, strict=False)"
-            )
-        warnings.warn(f"{folder}: {difference}", stacklevel=2)
-    try:
-        config = RunConfig(**record.config)
-        weights = load_file(folder / MODEL)
-        if any(name.startswith(BACKBONE) for name in weights):  # nothing to download
-            unloaded = config.backbone.model_copy(update={"pretrained": False})
-            config = config.model_copy(update={"backbone": unloaded})
-        method = build_method(config)
-        restore(method, weights)
-    except (ValidationError, RuntimeError, OSError, SafetensorError) as error:
-        raise HashbenchError(
-            f"{folder / MODEL} does not fit the {record.method} that is installed ({error}); run it again"
-        ) from error
-    return method.eval()
-
-
-def _source_difference(record: Record) -> str | None:
-    """Return how the present source code differs from that of a run, with the versions; None: it does not."""
-    recorded = record.environment.get("source")
-    try:
-        present = source_of(record)
-    except UsageError as error:
-        return f"its source code cannot be compared with the present one ({error})"
-    if present == recorded:
-        return None
-    then, now = environment.recorded_versions(record.environment), environment.library_versions()
-    versions = [
-        f"{name} was {then[name]} and is {now[name]}"
-        for name in now
-        if then.get(name, now[name]) != now[name]
-    ]
-    which = f"{record.method}, {record.dataset} or hashbench"
-    found = "; ".join([f"recorded {recorded}, present {present}", *versions])
-    return f"the source code of {which} has changed since the run ({found}), and may give other codes"
-
-
-def _validation(config: RunConfig, dataset: Dataset) -> str | None:
-    """Return the fingerprint of the protocol's own validation images, if they choose the epoch."""
-    if config.selection.name != "best-val" or dataset.validation is None:
-        return None
-    return dataset.validation.fingerprint()
-
-
-def _threads(folder: Path, device: str) -> list[int]:
-    """Return the numbers of threads of a run: those before each stop, if they differ, and the present one.
-
-    Args:
-        folder: The run's folder; its states say with how many threads they were made.
-        device: Where the run trains; on a GPU the number changes no figure.
+        folder: The folder of the run; its checkpoints are stored with the number of threads.
+        device: The device that the run trains on; on a GPU the number of threads changes no figure.
     """
     now = torch.get_num_threads()
     try:
-        then = read_json(folder / STATES / IDENTITY)[THREADS]
-        before = [int(count) for count in then] or [now]
-    except (OSError, ValueError, KeyError, TypeError):  # it starts, or its state is of an older version
+        earlier = [int(count) for count in read_json(folder / STATES / IDENTITY)[THREADS]] or [now]
+    except (OSError, ValueError, KeyError, TypeError):  # a new run, or a checkpoint of an older version
         return [now]
-    if before[-1:] == [now]:
-        return before
+    if earlier[-1:] == [now]:
+        return earlier
     if device == "cpu":
         warn(
-            f"the number of threads was {before[-1]} until the run was stopped and is {now} now, so "
-            f"that its figures will be those of neither; OMP_NUM_THREADS={before[-1]} goes on as it began"
+            f"the number of threads was {earlier[-1]} until the run was stopped and is {now} now, so the "
+            "figures will differ from those of either number; set OMP_NUM_THREADS="
+            f"{earlier[-1]} to continue as before"
         )
-    return [*before, now]
-
-
-def _further_libraries(config: RunConfig) -> tuple[str, ...]:
-    return ("kornia",) if config.views.on_device else ()
-
-
-def source_of(run: RunConfig | Record) -> str:
-    """Hash of the code that a run depends on, as it is now."""
-    plugins = registry.find("method", run.method), registry.find("dataset", run.dataset)
-    return registry.source_digest(*plugins)
+    return [*earlier, now]

@@ -1,11 +1,11 @@
-"""Measuring a method: with what an epoch is chosen by, and by all processes together."""
+"""Validation images, and the evaluation of a method during and after training."""
 
 from __future__ import annotations
 
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,57 +22,68 @@ from hashbench.method.base import HashMethod
 from hashbench.runtime.torch_errors import ENCODE_LESS, translate_errors
 
 
-def hold_out(dataset: Dataset, config: RunConfig) -> tuple[Images, Split | None, Split | None]:
-    """What a run trains on, and what it searches for, and where, to choose its epoch.
+class ValidationSplit(NamedTuple):
+    """The images that a run trains on, and those that select its epoch.
 
-    Validation images are those of the protocol, searched for in the database. A protocol without any gives
-    training images instead, which are drawn once for all seeds, are not trained on, and are searched for in
-    the other training images; training images that are also queries are never drawn.
+    Attributes:
+        train: The training images.
+        query: The images to search for; None if the last epoch is used.
+        database: The images to search; None if the last epoch is used.
+    """
+
+    train: Images
+    query: Split | None
+    database: Split | None
+
+
+def hold_out(dataset: Dataset, config: RunConfig) -> ValidationSplit:
+    """Split a dataset into the images to train on and those that select the epoch.
+
+    The validation images are those of the protocol, and are searched for in the database. If the protocol has
+    none, they are drawn from the training images, once for all seeds, and are searched for in the remaining
+    training images. Training images that are also queries are never drawn.
 
     Args:
-        dataset: The dataset.
-        config: The run.
-
-    Returns:
-        The training images; then the images to search for and those to search, None where the last epoch
-        counts.
+        dataset: The loaded dataset.
+        config: The configuration of the run.
 
     Raises:
         UsageError: There are too few training images.
     """
     if config.selection.name == "last":
-        return dataset.train, None, None
+        return ValidationSplit(dataset.train, None, None)
     if config.selection.name == "best-on-query":
-        return dataset.train, dataset.query, dataset.database
+        return ValidationSplit(dataset.train, dataset.query, dataset.database)
     if dataset.validation is not None:
-        return dataset.train, dataset.validation, dataset.database
-    asked = set(dataset.query.images.ids)
-    free = np.array([place for place, name in enumerate(dataset.train.ids) if name not in asked])
-    wanted = config.selection.validation
-    if len(free) < 2 * wanted:
+        return ValidationSplit(dataset.train, dataset.validation, dataset.database)
+    queries = set(dataset.query.images.ids)
+    candidates = np.array([row for row, name in enumerate(dataset.train.ids) if name not in queries])
+    size = config.selection.validation
+    if len(candidates) < 2 * size:
         raise UsageError(
-            f"selection=best-val: {len(free):,} training images, queries apart, are too few to take "
-            f"{wanted:,} of them for validation; try a smaller --set selection.validation=…"
+            f"selection=best-val: expected at least {2 * size:,} training images that are not queries, to "
+            f"use {size:,} of them for validation, got {len(candidates):,}; try a smaller "
+            "--set selection.validation=…"
         )
-    drawn = np.sort(np.random.default_rng(0).choice(free, wanted, replace=False))
+    drawn = np.sort(np.random.default_rng(0).choice(candidates, size, replace=False))
     rest = np.setdiff1d(np.arange(len(dataset.train)), drawn)
     train = Split(dataset.train, dataset.train_labels)
-    searched = train.subset(rest)
-    return searched.images, train.subset(drawn), searched
+    database = train.subset(rest)
+    return ValidationSplit(database.images, train.subset(drawn), database)
 
 
 def scorer(query: Split, database: Split, config: RunConfig, workers: int) -> Callable[[HashMethod], float]:
-    """A function that gives the mAP of a method at the first of `evaluation.k`.
+    """Return a function that computes the mAP of a method at the first cutoff of `evaluation.k`.
 
     Args:
-        query: What is searched for.
-        database: What is searched.
-        config: The run.
-        workers: Processes that load images.
+        query: The images to search for.
+        database: The images to search.
+        config: The configuration of the run.
+        workers: Number of processes that load images.
     """
 
     def score(method: HashMethod) -> float:
-        with translate_errors(config, "looking at the mAP", ENCODE_LESS):
+        with translate_errors(config, "validation", ENCODE_LESS):
             codes = (
                 encode_queries(method, query.images, config, workers=workers, task="validate"),
                 encode(method, database.images, config, workers=workers, task="validate"),
@@ -90,16 +101,17 @@ def evaluate_together(
     database_labels: NDArray[Any],
     config: RunConfig,
 ) -> Evaluation:
-    """Evaluate codes as a run wants it; each process counts its share of the database, and counts add up.
+    """Evaluate codes with the settings of a run, in all processes together.
 
-    Distances of product codes have no counts, so that every process ranks the whole database.
+    Each process counts its shard of the database, and the counts are summed. Distances of product codes have
+    no counts, so every process ranks the whole database.
 
     Args:
-        query: Codes of the queries, in the form that the method gives them.
+        query: Codes of the queries, as `encode_queries` returns them.
         database: Codes of the database.
         query_labels: Multi-hot [queries, C] or class ids [queries].
-        database_labels: The same of the database.
-        config: The run.
+        database_labels: Multi-hot [database, C] or class ids [database].
+        config: The configuration of the run.
     """
     settings = config.evaluation.model_dump()
     if distributed.world_size() == 1 or not (

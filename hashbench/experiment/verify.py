@@ -1,4 +1,4 @@
-"""Whether a run is what its record says, its method's recipe included."""
+"""Verification of runs against their records, including the recipe of the method."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from pydantic import ValidationError
 
 from hashbench import registry
 from hashbench.config import RunConfig
-from hashbench.data.download import file_digest
 from hashbench.errors import HashbenchError
 from hashbench.experiment import configure
 from hashbench.results.record import PublishedProtocol
 from hashbench.results.stored_run import StoredRun
 from hashbench.results.verify import Checked, check_figures
+from hashbench.runtime.files import sha256_of
 
 
 def verify(run: StoredRun) -> Checked:
-    """Check what `check_figures` does, and what was changed of the recipe, if the recipe is the run's."""
+    """Verify the files and figures of a run, and what its record says of the recipe of its method.
+
+    The recipe is only compared if it and the source code have not changed since the run.
+    """
     (checked,) = verify_all([run])
     return checked
 
 
 def verify_all(runs: Iterable[StoredRun]) -> Iterator[Checked]:
-    """Do what `verify` does for several runs, one by one; each recipe is read once."""
+    """Verify runs one by one as `verify` does, but read each recipe once."""
     installed = _Installed()
     for run in runs:
         checked = check_figures(run)
@@ -36,7 +39,7 @@ def verify_all(runs: Iterable[StoredRun]) -> Iterator[Checked]:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What the recipe of a method says of a dataset and a code length."""
+    """What the recipe of a method says about a dataset and a code length."""
 
     config: RunConfig | None
     components: dict[str, dict[str, Any]]
@@ -44,68 +47,64 @@ class _Recipe:
 
 
 class _Installed:
-    """What is installed of the methods of some runs, read once for all of them."""
+    """The installed recipes and source code, each read once."""
 
     def __init__(self) -> None:
         self.digests = cache(_digests)
         self._recipes: dict[tuple[Any, ...], _Recipe] = {}
 
     def recipe(self, run: RunConfig, images: int) -> _Recipe:
-        """Read the recipe of the method of a run on so many training images."""
-        kind = run.method, run.dataset, run.bits, run.device, run.processes
-        if kind not in self._recipes:
-            self._recipes[kind] = _Recipe(
+        """Return the recipe of the method of a run with this number of training images."""
+        key = run.method, run.dataset, run.bits, run.device, run.processes
+        if key not in self._recipes:
+            self._recipes[key] = _Recipe(
                 configure.recipe_alone(run),
                 configure.components(run.method),
                 configure.published_protocol(run, images),
             )
-        return self._recipes[kind]
+        return self._recipes[key]
 
 
 def _digests(method: str, dataset: str) -> tuple[str | None, str]:
-    """Return the hashes of the recipe and of the source code that are installed."""
+    """Return the hashes of the installed recipe, if there is one, and of the installed source code."""
     entry = registry.find("method", method)
     path = entry.recipe()
     source = registry.source_digest(entry, registry.find("dataset", dataset))
-    return file_digest(path, "sha256") if path else None, source
+    return sha256_of(path) if path else None, source
 
 
 def _check_recipe(checked: Checked, installed: _Installed) -> None:
-    """Compute what the record says of the recipe again, where recipe and source code are those of the run."""
+    """Recompute what the record says of the recipe, if recipe and source code are those of the run."""
     record = checked.run.record
-    if record.sha256 is None:  # it does not say which recipe that is
+    if record.sha256 is None:  # such a record does not name its recipe
         return
     try:
-        recipe, source = installed.digests(record.method, record.dataset)
-        if (recipe, source) != (record.recipe, record.environment.get("source")):
-            checked.remarks.append(
-                "changes and components are not computed again: recipe or source code is not that of the run"
-            )
-            return
+        recorded_digests = record.recipe, record.environment.get("source")
+        if recorded_digests != installed.digests(record.method, record.dataset):
+            raise HashbenchError("the recipe or the source code has changed since the run")
         config = RunConfig(**record.config)
-        says = installed.recipe(config, record.split.train)
-
-        published = says.published
+        recipe = installed.recipe(config, record.split.train)
+        published = recipe.published
         if published is not None:
             batches, steps = configure.training_length(config, record.split.train)
             published = published.model_copy(update={"own_batches": batches, "own_steps": steps})
-        anew: dict[str, Any] = {
-            "changes": configure.differences(says.config, config),
-            "components": says.components,
+        expected: dict[str, Any] = {
+            "changes": configure.differences(recipe.config, config),
+            "components": recipe.components,
             "published_protocol": published,
         }
-    except HashbenchError as error:  # as of a plugin that is not registered here
-        checked.remarks.append(f"changes and components are not computed again: {error}")
+    except HashbenchError as error:  # or a plugin is not registered
+        checked.remarks.append(f"changes and components are not recomputed: {error}")
         return
     except ValidationError as error:
-        checked.problems.append(f"its config cannot be one of {record.method}: {error.errors()[0]['msg']}")
+        checked.problems.append(f"its config is not valid for {record.method}: {error.errors()[0]['msg']}")
         return
-    recorded = {key: getattr(record, key) for key in anew}
-    if config.device == "cuda":  # what `auto` stands for depends on the GPU
-        for one in (recorded, anew):
-            one["changes"] = {k: v for k, v in one["changes"].items() if k != "training.precision"}
+    recorded = {key: getattr(record, key) for key in expected}
+    if config.device == "cuda":  # the value of `auto` depends on the GPU
+        for fields in (recorded, expected):
+            fields["changes"] = {k: v for k, v in fields["changes"].items() if k != "training.precision"}
     checked.problems += [
-        f"{key} is recorded as {recorded[key]}; the recipe gives {anew[key]}"
+        f"{key} is recorded as {recorded[key]}; the recipe gives {expected[key]}"
         for key in recorded
-        if recorded[key] != anew[key]
+        if recorded[key] != expected[key]
     ]

@@ -18,13 +18,13 @@ import pytest
 from helpers.fake_runs import make_run
 
 from hashbench import read_record
-from hashbench.data.download import file_digest
 from hashbench.experiment.verify import verify
 from hashbench.results.record import CODES, CURVES, LOG, QUERIES, checksum
 from hashbench.results.stored_run import StoredRun
 from hashbench.results.verify import Checked
 from hashbench.runtime import array_files
 from hashbench.runtime.console import printable_lines
+from hashbench.runtime.files import sha256_of
 
 OLD = Path(__file__).parents[1] / "records"
 Cli = Callable[..., Any]
@@ -68,7 +68,7 @@ def forge(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -
 def replace(path: Path, content: bytes) -> None:
     """Write a file of a run, and its hash into the record."""
     path.write_bytes(content)
-    edit(path.parent, lambda record: record["files"].update({path.name: file_digest(path, "sha256")}))
+    edit(path.parent, lambda record: record["files"].update({path.name: sha256_of(path)}))
 
 
 def flip(path: Path) -> None:
@@ -91,9 +91,7 @@ def check(folder: Path) -> Checked:
     return verify(StoredRun(read_record(folder), folder))
 
 
-NOT_REGISTERED = (
-    "changes and components are not computed again: unknown dataset 'shapes'; known: cifar10, coco, "
-)
+NOT_REGISTERED = "changes and components are not recomputed: unknown dataset 'shapes'; known: cifar10, coco, "
 NOT_REGISTERED += "digits, fashionmnist, flickr25k, folder, imagenet100, mnist, nuswide"
 
 
@@ -299,7 +297,7 @@ def test_sound_runs_pass(cli: Cli, results: Path) -> None:
     rows = json.loads(cli("results", "verify", "--json").out)
     assert {row["passed"] for row in rows} == {True}
     assert {row["status"] for row in rows} == {"passed"}
-    unknown = "changes and components are not computed again: unknown method 'skip'; did you mean 'spq'?"
+    unknown = "changes and components are not recomputed: unknown method 'skip'; did you mean 'spq'?"
     assert {note for row in rows for note in row["notes"]} == {NOT_REGISTERED, unknown}
 
 

@@ -11,7 +11,7 @@ from hashbench import ArrayImages, Backbone, HashbenchError, HashMethod
 from hashbench.config import RunConfig
 from hashbench.encoding import features
 from hashbench.encoding.encode import check_encoder, encode
-from hashbench.experiment.run import build_method
+from hashbench.experiment.weights import build_method
 from hashbench.method.base import straight_through_sign
 
 IMAGES = ArrayImages(

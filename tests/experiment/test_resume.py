@@ -26,11 +26,12 @@ from hashbench import ArrayImages, HashbenchError, HashMethod, UsageError
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset
 from hashbench.encoding.encode import encode
-from hashbench.experiment import run as experiment
+from hashbench.experiment.configure import configure
+from hashbench.experiment.identity import identity_of, source_of
 from hashbench.experiment.resume import require_same_settings
-from hashbench.experiment.run import build_method
+from hashbench.experiment.weights import build_method
 from hashbench.results.folders import new_run_folder, stopped_runs
-from hashbench.results.record import IDENTITY, LOG, STATES, run_folder
+from hashbench.results.record import IDENTITY, LOG, STATES, run_folder, run_id_of
 from hashbench.runtime import preemption
 from hashbench.runtime.locking import LOCK
 from hashbench.runtime.preemption import PreemptionError, stoppable
@@ -492,19 +493,19 @@ def digits() -> Dataset:
 
 def planned(digits: Dataset, *settings: str, seed: int = 0) -> tuple[RunConfig, Dataset]:
     fast = [setting.removeprefix("--set=") for setting in FAST]
-    run = experiment.configure("wch", digits, bits=16, seed=seed, device="cpu", settings=[*fast, *settings])
+    run = configure("wch", digits, bits=16, seed=seed, device="cpu", settings=[*fast, *settings])
     return run, digits
 
 
 def final_of(results: Path, run: RunConfig, digits: Dataset) -> Path:
-    own = experiment.run_id(run, digits, experiment.source_of(run))
-    return run_folder(results, run.dataset, run.protocol, run.method, run.bits, own)
+    run_id = run_id_of(identity_of(run, digits, source_of(run)))
+    return run_folder(results, run.dataset, run.protocol, run.method, run.bits, run_id)
 
 
 def leave_stopped(results: Path, run: RunConfig, digits: Dataset, **code: str) -> Path:
     folder = stopped_folder(final_of(results, run, digits), "0123abcd", 3)
-    which = experiment.identity(run, digits, experiment.source_of(run))
-    (folder / STATES / IDENTITY).write_text(json.dumps({**which, **code}))
+    identity = identity_of(run, digits, source_of(run))
+    (folder / STATES / IDENTITY).write_text(json.dumps({**identity, **code}))
     return folder
 
 
@@ -513,7 +514,7 @@ def test_other_settings_are_refused_and_named(tmp_path: Path, digits: Dataset) -
     require_same_settings([planned(digits, "epochs=3")], tmp_path)
     changed = [planned(digits, "epochs=4", "gradient_clip=1")]
     found = "training.epochs was 3 and is 4, training.gradient_clip was None and is 1.0"
-    message = f"the run that was stopped in {folder} had other settings: {found}; take them back, start anew"
+    message = f"the run that was stopped in {folder} had other settings: {found}; restore them, start from the"
     with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
         require_same_settings(changed, tmp_path)
     require_same_settings(changed, tmp_path / "elsewhere")
@@ -523,10 +524,10 @@ def test_other_settings_are_refused_and_named(tmp_path: Path, digits: Dataset) -
 
 def test_other_code_is_refused(tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = [planned(digits)]
-    source = experiment.source_of(plan[0][0])
+    source = source_of(plan[0][0])
     leave_stopped(tmp_path, *plan[0])
     monkeypatch.setattr("hashbench.experiment.resume.source_of", lambda _: "edited")
-    with pytest.raises(UsageError, match=f"had other settings: code was {source} and is edited; take"):
+    with pytest.raises(UsageError, match=f"had other settings: code was {source} and is edited; restore"):
         require_same_settings(plan, tmp_path)
 
 
@@ -601,7 +602,7 @@ def test_a_command_goes_on_with_the_same_settings_alone(cli: Callable[..., Any],
     refused = cli(*command, "--set", "epochs=3", "--resume")
     assert refused.code == 2
     (line,) = refused.err.splitlines()
-    assert "training.epochs was 2 and is 3; take them back, start anew without --resume" in line
+    assert "training.epochs was 2 and is 3; restore them, start from the beginning without --resume" in line
     done = cli(*command, "--set", "epochs=2", "--resume", "--json")
     assert done.code == 0, done.err
     (shown,) = json.loads(done.out)

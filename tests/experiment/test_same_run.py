@@ -23,7 +23,7 @@ from hashbench import ArrayImages, Dataset, HashbenchError, Split, registry
 from hashbench.data.load import create_dataset
 from hashbench.experiment import configure, run
 from hashbench.results.record import IDENTITY, STATES
-from hashbench.runtime import preemption
+from hashbench.runtime import environment, preemption
 from hashbench.runtime.preemption import PreemptionError, stoppable
 from hashbench.training import trainer
 from hashbench.training.trainer import RunOptions
@@ -65,17 +65,17 @@ def test_a_method_whose_source_code_has_changed_is_refused(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded = hashbench.read_record(finished).environment
-    versions = {**run.environment.library_versions(), "hashbench": "9.9"}
+    versions = {**environment.library_versions(), "hashbench": "9.9"}
     monkeypatch.setattr(registry, "source_digest", lambda *_: "edited")
-    monkeypatch.setattr(run.environment, "library_versions", lambda *_: versions)
+    monkeypatch.setattr(environment, "library_versions", lambda *_: versions)
     said = (
         f"{finished}: the source code of tiny, toy or hashbench has changed since the run (recorded "
-        f"{recorded['source']}, present edited; hashbench was {recorded['hashbench']} and is 9.9), and may "
-        "give other codes"
+        f"{recorded['source']}, installed edited; hashbench was {recorded['hashbench']} and is 9.9) and may "
+        "produce other codes"
     )
     with pytest.raises(HashbenchError) as refused:
         hashbench.load_trained(finished)
-    assert str(refused.value) == f"{said}; run it again, or load it as it is by load_trained(…, strict=False)"
+    assert str(refused.value) == f"{said}; run it again, or load it anyway with load_trained(…, strict=False)"
     with pytest.warns(UserWarning, match=f"^{re.escape(said)}$"):
         method = hashbench.load_trained(finished, strict=False)
     assert not method.training
@@ -170,8 +170,8 @@ def test_a_run_goes_on_with_other_threads_and_says_so(
     assert done.record.resumed == 1
     assert (done.record.environment["threads_before_stop"], done.record.environment["threads"]) == ([1], 2)
     assert (
-        "hashbench: warning: the number of threads was 1 until the run was stopped and is 2 now, so that its "
-        "figures will be those of neither; OMP_NUM_THREADS=1 goes on as it began\n"
+        "hashbench: warning: the number of threads was 1 until the run was stopped and is 2 now, so the "
+        "figures will differ from those of either number; set OMP_NUM_THREADS=1 to continue as before\n"
     ) in capsys.readouterr().err
 
 
@@ -188,25 +188,25 @@ def cifar10(protocol: str, images: int) -> Dataset:
 
 def test_a_length_published_for_another_split_is_said_with_the_steps() -> None:
     small, own = cifar10("54k", 5_000), cifar10("spq", 50_000)
-    config = run.configure("spq", small, bits=32, seed=0, device="cpu")
-    assert run.length_note(config, small) == (
+    config = configure.configure("spq", small, bits=32, seed=0, device="cpu")
+    assert configure.length_note(config, small) == (
         "spq's training length was published for cifar10@spq (50,000 images, 195 batches an epoch, 975,000 "
         "steps); cifar10@54k has 19 batches an epoch and 95,000 steps"
     )
-    shorter = run.configure("spq", small, bits=32, seed=0, device="cpu", settings=["epochs=10"])
-    note = run.length_note(shorter, small) or ""
+    shorter = configure.configure("spq", small, bits=32, seed=0, device="cpu", settings=["epochs=10"])
+    note = configure.length_note(shorter, small) or ""
     assert note.endswith("975,000 steps); cifar10@54k has 19 batches an epoch and 190 steps")
-    config = run.configure("spq", own, bits=32, seed=0, device="cpu")
-    assert run.length_note(config, own) is None
+    config = configure.configure("spq", own, bits=32, seed=0, device="cpu")
+    assert configure.length_note(config, own) is None
 
 
 def test_another_split_of_the_same_size_is_as_long() -> None:
     other = cifar10("59k", 5_000)
-    config = run.configure("wch", other, bits=32, seed=0, device="cpu")
+    config = configure.configure("wch", other, bits=32, seed=0, device="cpu")
     published = configure.published_protocol(config, 5_000)
     assert published is not None
     assert (published.name, published.images, published.steps) == ("54k", 5_000, 157 * 50)
-    assert run.length_note(config, other) is None
+    assert configure.length_note(config, other) is None
 
 
 def test_every_published_protocol_is_one_of_its_dataset() -> None:
@@ -275,7 +275,7 @@ def test_a_published_protocol_of_any_size_says_nothing(plugin: Path) -> None:
     recipe.write_text(RECIPE.replace("toy: long", "toy: any"))
     try:
         dataset = hashbench.load_dataset("toy", "short")
-        config = run.configure("tiny", dataset, bits=8, seed=0, device="cpu")
+        config = configure.configure("tiny", dataset, bits=8, seed=0, device="cpu")
         assert configure.published_protocol(config, 24) is None
     finally:
         recipe.write_text(RECIPE)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.config import BackboneConfig, RunConfig, TrainingConfig
 from hashbench.data.dataset import Dataset, Split
-from hashbench.data.download import file_digest
 from hashbench.evaluation import VERSION, code_health, evaluate
 from hashbench.experiment.artifacts import curves, save_codes, save_queries
 from hashbench.images.image_sets import ArrayImages
@@ -34,6 +33,7 @@ from hashbench.results.record import (
     write_record,
 )
 from hashbench.results.stored_run import StoredRun
+from hashbench.runtime.files import sha256_of
 
 CLASSES = ("circle", "square", "star", "moon")
 WORDS = 16  # of each book of product codes
@@ -123,7 +123,7 @@ def make_run(
         evaluator=VERSION,
         changes=dict(changes or {}),
         components=dict(components or {}),
-        files={file.name: file_digest(file, "sha256") for file in sorted(folder.iterdir())},
+        files={file.name: sha256_of(file) for file in sorted(folder.iterdir())},
     )
     write_record(record, folder)
     return StoredRun(read_record(folder), folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hashbench import load_dataset, registry
 from hashbench.experiment import run
+from hashbench.experiment.configure import configure
 from hashbench.experiment.run import Run
 from hashbench.training.trainer import DEFAULT, RunOptions
 
@@ -86,5 +87,5 @@ def toy_plugin(folder: Path) -> Iterator[Path]:
 def run_toy(results: Path, protocol: str, *settings: str, execution: RunOptions = DEFAULT) -> Run:
     """Run the method on the dataset; the plugin must be registered."""
     dataset = load_dataset("toy", protocol)
-    config = run.configure("tiny", dataset, bits=8, seed=0, device="cpu", settings=settings)
+    config = configure("tiny", dataset, bits=8, seed=0, device="cpu", settings=settings)
     return run.run(config, dataset, results, execution=execution)

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from hashbench import ArrayImages, distributed
 from hashbench.config import RunConfig
 from hashbench.encoding.encode import encode
-from hashbench.experiment.run import build_method
 from hashbench.experiment.validation import evaluate_together
+from hashbench.experiment.weights import build_method
 from hashbench.runtime.console import is_main_process
 from hashbench.training.trainer import train
 

@@ -236,7 +236,7 @@ def test_the_recipe_is_asked_only_if_it_is_that_of_the_run(
         found = check(run)
     finally:
         path.write_text(original)
-    note = "changes and components are not computed again: recipe or source code is not that of the run"
+    note = "changes and components are not recomputed: the recipe or the source code has changed since the run"
     assert (found.status, found.notes) == ("passed", [note])
 
 

@@ -23,7 +23,7 @@ from torch.utils.data import get_worker_info
 from hashbench import ArrayImages, Backbone, FileImages, HashbenchError, HashMethod, UsageError
 from hashbench.config import RunConfig
 from hashbench.data.load import load_dataset
-from hashbench.experiment.run import configure
+from hashbench.experiment.configure import configure
 from hashbench.images.image_sets import Images
 from hashbench.results.record import STATES, TRACE
 from hashbench.training.throughput import Meter

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import hashbench
 from hashbench import ArrayImages, Backbone, Dataset, HashbenchError, HashMethod, Split, UsageError
 from hashbench.config import RunConfig
-from hashbench.experiment import run as experiment
+from hashbench.experiment.configure import changes, configure
+from hashbench.experiment.identity import identity_of
 from hashbench.experiment.validation import hold_out, scorer
 from hashbench.images.image_sets import Images
 from hashbench.images.transforms import test_transform as transform_of
@@ -188,8 +189,8 @@ def test_too_few_training_images_are_said() -> None:
     assert hold_out(dataset(), config({"validation": 14}))[1] is not None
     with pytest.raises(
         UsageError,
-        match=r"^selection=best-val: 28 training images, queries apart, are too few to take 15 of them for "
-        r"validation; try a smaller --set selection\.validation=…$",
+        match=r"^selection=best-val: expected at least 30 training images that are not queries, to use 15 of "
+        r"them for validation, got 28; try a smaller --set selection\.validation=…$",
     ):
         hold_out(dataset(), config({"validation": 15}))
 
@@ -232,8 +233,8 @@ def test_validation_images_are_checked_as_other_parts_are() -> None:
 def test_validation_images_that_choose_the_epoch_are_part_of_the_run() -> None:
     one, other = (dataset(validation=split(50, stop)) for stop in (59, 60))
     best, last = config(), config("last")
-    assert experiment.run_id(best, one, "code") != experiment.run_id(best, other, "code")
-    assert experiment.run_id(last, one, "code") == experiment.run_id(last, other, "code")
+    assert identity_of(best, one, "code") != identity_of(best, other, "code")
+    assert identity_of(last, one, "code") == identity_of(last, other, "code")
 
 
 def test_cibhash_has_the_other_half_of_the_test_images(
@@ -334,6 +335,6 @@ def test_a_choice_by_the_queries_is_a_change_wherever_it_is_from(
         plugin.with_suffix(".yaml").write_text(recipe)
     hashbench.registry.add_plugin_file(plugin)
     data = hashbench.load_dataset("digits")
-    run = experiment.configure("mean", data, bits=16, seed=0, device="cpu", settings=settings)
+    run = configure("mean", data, bits=16, seed=0, device="cpu", settings=settings)
     assert run.selection.name == "best-on-query"
-    assert experiment.changes(run)["selection.name"] == "best-on-query"
+    assert changes(run)["selection.name"] == "best-on-query"

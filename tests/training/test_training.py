@@ -22,7 +22,7 @@ from hashbench import (
 )
 from hashbench.config import RunConfig, ViewConfig
 from hashbench.encoding.encode import encode
-from hashbench.experiment.run import build_method
+from hashbench.experiment.weights import build_method
 from hashbench.images.transforms import ViewTransform
 from hashbench.runtime.device import resolve_device, resolve_precision, resolve_workers
 from hashbench.training import dataloader

@@ -1,0 +1,45 @@
+"""The identity of a run: everything that can change its numbers, from which its run id is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hashbench import registry
+from hashbench.config import RunConfig
+from hashbench.data.dataset import Dataset
+from hashbench.results.record import Record, run_identity
+from hashbench.runtime import environment
+
+
+def identity_of(config: RunConfig, dataset: Dataset, source: str) -> dict[str, Any]:
+    """Return the identity of a run, from which `run_id_of` computes its id.
+
+    Args:
+        config: The configuration of the run.
+        dataset: The loaded dataset; its split is part of the identity.
+        source: Hash of the source code, from `source_of`.
+    """
+    return run_identity(
+        config.model_dump(mode="json"),
+        dataset.fingerprint,
+        validation_fingerprint(config, dataset),
+        source,
+        environment.library_versions(*optional_libraries(config)),
+    )
+
+
+def source_of(run: RunConfig | Record) -> str:
+    """Return the hash of the source code that a run depends on: its method, its dataset and the core."""
+    return registry.source_digest(registry.find("method", run.method), registry.find("dataset", run.dataset))
+
+
+def validation_fingerprint(config: RunConfig, dataset: Dataset) -> str | None:
+    """Return the fingerprint of the protocol's own validation images if they select the epoch, else None."""
+    if config.selection.name != "best-val" or dataset.validation is None:
+        return None
+    return dataset.validation.fingerprint()
+
+
+def optional_libraries(config: RunConfig) -> tuple[str, ...]:
+    """Return the names of the optional libraries that a run uses."""
+    return ("kornia",) if config.views.on_device else ()

@@ -1,0 +1,125 @@
+"""The method of a run: built with its initial weights, and saved and loaded with its trained ones."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from accelerate.utils import set_seed
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hashbench import registry
+from hashbench.backbones import create_backbone
+from hashbench.config import RunConfig
+from hashbench.errors import HashbenchError, UsageError
+from hashbench.experiment.identity import source_of
+from hashbench.method.base import HashMethod
+from hashbench.method.create import create_method
+from hashbench.results.record import MODEL, Record, read_record
+from hashbench.runtime import environment
+from hashbench.runtime.arguments import as_path
+from hashbench.training.model_selection import BACKBONE
+
+
+def build_method(config: RunConfig) -> HashMethod:
+    """Build the untrained method of a run; the seed determines its weights."""
+    set_seed(config.seed)
+    arguments = config.backbone.model_dump()
+    options = arguments.pop("options")
+    backbone = create_backbone(**arguments, image_size=config.images.size, **options)
+    if config.training.freeze_backbone:
+        backbone.freeze(dropout=config.training.feature_dropout)
+    return create_method(config.method, backbone, config.bits, **config.hyperparameters)
+
+
+def save_weights(path: Path, method: HashMethod, config: RunConfig) -> None:
+    """Save the weights of a method, without those of a frozen backbone that can be downloaded again.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    downloadable = method.backbone.frozen and config.backbone.pretrained
+    weights = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied weights, too
+        for name, tensor in method.state_dict().items()
+        if not (downloadable and name.startswith(BACKBONE))
+    }
+    try:
+        save_file(weights, path)
+    except SafetensorError as error:  # for example, because the disk is full
+        raise OSError(str(error)) from error
+
+
+def restore(method: HashMethod, weights: Mapping[str, Tensor]) -> None:
+    """Load weights from `save_weights` into a method; a backbone that was not saved keeps its own.
+
+    Raises:
+        RuntimeError: The weights do not fit the method.
+    """
+    if not any(name.startswith(BACKBONE) for name in weights):
+        built = {name: tensor for name, tensor in method.state_dict().items() if name.startswith(BACKBONE)}
+        weights = {**weights, **built}
+    method.load_state_dict(weights)
+
+
+def load_trained(folder: Path | str, *, strict: bool = True) -> HashMethod:
+    """Load the trained method of a run, in evaluation mode on the CPU.
+
+    The source code must be that of the run, because other code can load the same weights and return other
+    codes.
+
+    Args:
+        folder: The folder of the run.
+        strict: Raise an error if the source code differs; if False, warn and load the method.
+
+    Raises:
+        HashbenchError: The folder is not that of a run, the source code has changed since the run, or the
+            weights do not fit the method.
+    """
+    folder = as_path(folder, "folder")
+    record = read_record(folder)
+    registry.find("method", record.method)  # an unknown method has no source code to compare
+    if difference := _source_difference(record):
+        if strict:
+            raise HashbenchError(
+                f"{folder}: {difference}; run it again, or load it anyway with load_trained(…, strict=False)"
+            )
+        warnings.warn(f"{folder}: {difference}", stacklevel=2)
+    try:
+        config = RunConfig(**record.config)
+        weights = load_file(folder / MODEL)
+        if any(name.startswith(BACKBONE) for name in weights):  # nothing needs to be downloaded
+            untrained = config.backbone.model_copy(update={"pretrained": False})
+            config = config.model_copy(update={"backbone": untrained})
+        method = build_method(config)
+        restore(method, weights)
+    except (ValidationError, RuntimeError, OSError, SafetensorError) as error:
+        raise HashbenchError(
+            f"{folder / MODEL} does not fit the installed {record.method} ({error}); run it again"
+        ) from error
+    return method.eval()
+
+
+def _source_difference(record: Record) -> str | None:
+    """Describe how the source code differs from that of a run, with the versions; None if it is the same."""
+    recorded = record.environment.get("source")
+    try:
+        present = source_of(record)
+    except UsageError as error:
+        return f"its source code cannot be compared with the installed one ({error})"
+    if present == recorded:
+        return None
+    then, now = environment.recorded_versions(record.environment), environment.library_versions()
+    versions = [
+        f"{name} was {then[name]} and is {now[name]}"
+        for name in now
+        if then.get(name, now[name]) != now[name]
+    ]
+    parts = f"{record.method}, {record.dataset} or hashbench"
+    found = "; ".join([f"recorded {recorded}, installed {present}", *versions])
+    return f"the source code of {parts} has changed since the run ({found}) and may produce other codes"
