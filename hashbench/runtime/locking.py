@@ -1,62 +1,74 @@
-"""One process at a time."""
+"""Locks that let one process at a time write into a folder or own a file."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from hashbench.runtime.console import info
 
 try:
     import fcntl
-except ImportError:  # Windows, where nothing is locked
+except ImportError:  # Windows, where no file is owned
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".hashbench.lock"
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # from file systems without locks
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write into a folder; others wait for it, and say so.
+    """Lock a folder for writing while the block runs; wait, with a message, if another process has locked it.
 
-    A process that is killed leaves no lock behind.
+    The lock ends with the process, even if it is killed. Users who share the folder share the lock. On a file
+    system without locks, the block runs without one.
 
     Args:
-        folder: The folder; made if it is missing.
+        folder: The folder, which is created if it does not exist.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The folder or its lock file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
+    lock = FileLock(folder / LOCK, mode=0o666, fallback_to_soft=False)  # a soft lock would survive a kill
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:  # of another user, who shares the folder
-        lock = os.open(path, os.O_RDONLY)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            info(f"another process is writing into {folder}; waiting for it to finish")
+            lock.acquire()
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
     try:
-        _wait_for(lock, folder)
         yield
     finally:
-        os.close(lock)
+        lock.release()
 
 
 @contextmanager
 def owned(path: Path, *, without_locks: bool = True) -> Iterator[bool]:
-    """Own a file while the block runs, so that no other process does; a block that ends well removes it.
+    """Own a file while the block runs, so that no other process does; remove it if the block succeeds.
 
-    The processes that this one starts do not own it, so that none of them outlives the ownership.
+    Child processes do not own the file, so none of them outlives the ownership.
 
     Args:
-        path: The file; made if it is missing.
-        without_locks: What to yield where the system, or the file system, has no locks.
+        path: The file, which is created if it does not exist.
+        without_locks: The value to yield if the system or the file system has no locks.
 
     Yields:
-        Whether it is owned: not if another process has it, or has renamed or removed its folder.
+        True if the file is owned; False if another process owns it, or has renamed or removed its folder.
 
     Raises:
-        OSError: The file cannot be made.
+        OSError: The file cannot be created.
     """
     if fcntl is None:
         yield without_locks
@@ -79,15 +91,3 @@ def owned(path: Path, *, without_locks: bool = True) -> Iterator[bool]:
             path.unlink(missing_ok=True)
     finally:
         os.close(file)
-
-
-def _wait_for(lock: int, folder: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        info(f"another process writes into {folder}; waiting for it")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError:  # a file system without locks; what is written is still whole or not there
-        return

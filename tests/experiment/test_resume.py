@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +16,7 @@ import pytest
 import torch
 from conftest import overlaid
 from helpers.checkpoints import flip, saved
+from helpers.forked import run_python
 from helpers.owning_process import other_process
 from safetensors.torch import load_file
 
@@ -514,7 +513,7 @@ def test_other_settings_are_refused_and_named(tmp_path: Path, digits: Dataset) -
     require_same_settings([planned(digits, "epochs=3")], tmp_path)
     changed = [planned(digits, "epochs=4", "gradient_clip=1")]
     found = "training.epochs was 3 and is 4, training.gradient_clip was None and is 1.0"
-    message = f"the run that was stopped in {folder} had other settings: {found}; restore them, start from the"
+    message = f"the run that was stopped in {folder} had other settings: {found}; restore them, start"
     with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
         require_same_settings(changed, tmp_path)
     require_same_settings(changed, tmp_path / "elsewhere")
@@ -632,10 +631,7 @@ def arrays(path: Path) -> dict[str, Any]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
 def test_a_run_that_is_killed_again_and_again_gives_the_same(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-m", "helpers.killed_runs", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python("-m", "helpers.killed_runs", tmp_path)
     ends = json.loads((tmp_path / "ends.json").read_text())
     killed = -int(signal.SIGKILL)
     assert [end["code"] for end in ends] == [killed, killed, killed, 75, killed, killed, 0, 0]

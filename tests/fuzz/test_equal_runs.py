@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import random
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
-from helpers.forked import call, few_digits, start, wait
+from helpers.forked import call, few_digits, run_python, start, wait
 
 from hashbench.errors import HashbenchError
 from hashbench.results.folders import new_run_folder
@@ -97,10 +96,7 @@ def stress(folder: Path, rounds: int) -> None:
 
 
 def test_equal_runs_at_once(tmp_path: Path, tries: Callable[[int, int], int]) -> None:
-    command = [sys.executable, __file__, str(tmp_path), str(tries(2, 900))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python(__file__, tmp_path, tries(2, 900))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.forked import few_digits, start, wait
+from helpers.forked import few_digits, run_python, start, wait
 from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
@@ -76,10 +75,7 @@ def kill_and_go_on(folder: Path, method: str, moments: int) -> None:
 def test_killed_at_any_moment(tmp_path: Path, method: str, tries: Callable[[int, int], int]) -> None:
     if not (moments := tries({"wch": 0, "spq": 1}[method], 50)):
         pytest.skip("test_resume.py kills this one")
-    command = [sys.executable, __file__, str(tmp_path), method, str(moments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python(__file__, tmp_path, method, moments)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.forked import call, few_digits
+from helpers.forked import call, few_digits, run_python
 
 from hashbench import evaluate
 
@@ -63,10 +62,7 @@ def grid(results: Path, runs: int) -> None:
 
 
 def test_many_evaluations_and_runs(tmp_path: Path, tries: Callable[[int, int], int]) -> None:
-    command = [sys.executable, __file__, str(tmp_path), str(tries(20, 300)), str(tries(5, 50))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python(__file__, tmp_path, tries(20, 300), tries(5, 50))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,17 @@ import sklearn.datasets
 import hashbench.experiment.run  # noqa: F401 (for the processes that are forked)
 from hashbench import registry
 from hashbench.cli.app import main
+
+TESTS = Path(__file__).parents[1]
+
+
+def run_python(*arguments: object) -> None:
+    """Run Python with these arguments and the folder of the tests on its path; check that it succeeds."""
+    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def call(arguments: Sequence[str]) -> Any:

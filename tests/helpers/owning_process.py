@@ -1,4 +1,4 @@
-"""Another process that owns a file."""
+"""Another process that holds a lock."""
 
 from __future__ import annotations
 
@@ -20,11 +20,27 @@ with owned(Path(sys.argv[1])) as free:
     sys.stdin.readline()
 """
 
+LOCKED = """
+import sys
+from pathlib import Path
+from hashbench.runtime.locking import locked
+with locked(Path(sys.argv[1])):
+    print(True, flush=True)
+    sys.stdin.readline()
+"""
+
 
 @contextmanager
-def other_process(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that owns a file until it gets a line, and one that it forked and that waits with it."""
-    command = [sys.executable, "-c", OWN, str(path)]
+def other_process(path: Path, code: str = OWN) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that owns a file, or locks a folder, until it reads a line or is killed.
+
+    The process that owns a file has a child, which waits as long.
+
+    Args:
+        path: The file or the folder.
+        code: `OWN` or `LOCKED`.
+    """
+    command = [sys.executable, "-c", code, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "True\n"
