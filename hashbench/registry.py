@@ -39,7 +39,7 @@ BUILT_IN = "built-in"
 _TABLES = {"method": ("hashbench_methods", "METHODS"), "dataset": ("hashbench_datasets", "DATASETS")}
 _BASES = {"method": "hashbench.method.base:HashMethod", "dataset": "hashbench.data.dataset:DatasetPlugin"}
 # Folders and modules of the core that do not affect the results of a run.
-_WITHOUT_EFFECT = ("cli", "report", "results", "runtime", "testing.py", "method/scaffold.py")
+_WITHOUT_EFFECT = ("cli", "report", "results", "runtime", "testing", "method/scaffold.py")
 
 
 @dataclass(frozen=True)

@@ -281,19 +281,19 @@ def test_methods_without_fault(name: str) -> None:
     [
         ("unused", "gradients", "no gradient for spare.weight, spare.bias; use them"),
         ("cut_off", "gradients", "no gradient for head.weight, head.bias; .*straight_through_sign"),
-        ("of_the_batch", "per_image", "other values alone than in a batch of 64; .*without statistics"),
-        ("of_the_order", "per_image", "other values alone"),
+        ("of_the_batch", "per_image", "different values alone than in a batch of 64; .*without batch statistics"),
+        ("of_the_order", "per_image", "different values alone"),
         ("median", "per_image", r"codes\(\) depends on the other rows"),
-        ("short", "bits", "12 bits were asked for and codes have 11; use"),
-        ("forgetful", "save_load", "gives other codes; keep .*register_buffer"),
-        ("late", "save_load", r"does not take the stored state .*\"seen\".*; make all .*in __init__"),
-        ("unseeded", "deterministic", "twice with one seed, head.weight differs; draw"),
-        ("from_memory", "no_labels", "head.weight differs when .* other labels; take out"),
+        ("short", "bits", "expected codes of 12 bits, got 11; use"),
+        ("forgetful", "save_load", "gives different codes after saving and loading; keep .*register_buffer"),
+        ("late", "save_load", r"cannot load the saved state .*\"seen\".*; create all .*in __init__"),
+        ("unseeded", "deterministic", "head.weight differs after training twice with the same seed; draw"),
+        ("from_memory", "no_labels", "head.weight differs when .* other labels; remove"),
         ("from_frames", "no_labels", "head.weight differs when"),
         ("from_the_registry", "no_labels", "head.weight differs when"),
         ("rounds_to_zero", "autocast", "to bfloat16: 'loss' is inf; .*; compute .*enabled=False"),
         ("takes_floats_only", "autocast", "to bfloat16: TypeError: .*BFloat16; compute"),
-        ("forgetful_fit", "save_load", "gives other codes"),
+        ("forgetful_fit", "save_load", "gives different codes"),
         ("unseeded_fit", "deterministic", "projection differs"),
     ],
 )
@@ -307,8 +307,8 @@ def test_a_fault_fails_its_check_and_no_other(name: str, check: str, message: st
     ("name", "message"),
     [
         ("not_finite", "'loss' is nan; guard"),
-        ("vector", r"'loss' has the shape \[16\]; return .*scalars"),
-        ("nameless", 'the losses have no "loss"; return'),
+        ("vector", r"expected a scalar tensor as 'loss', got shape \[16\]; reduce"),
+        ("nameless", 'expected a dict with the key "loss"'),
     ],
 )
 def test_without_a_loss_nothing_can_be_trained(name: str, message: str) -> None:
@@ -320,7 +320,7 @@ def test_without_a_loss_nothing_can_be_trained(name: str, message: str) -> None:
 def test_what_encodes_by_chance() -> None:
     found = failed("by_chance")
     assert found.keys() == {"per_image", "save_load"}
-    assert "without chance" in found["per_image"]
+    assert "without randomness" in found["per_image"]
 
 
 def test_an_error_of_the_method_is_one_line() -> None:
