@@ -112,7 +112,7 @@ MULTI_HOT = {"query_labels": [[1, 0], [0, 1]], "database_labels": [[1, 0], [0, 1
         ({"query_labels": None}, "query_labels: expected numbers, got object"),
         ({"query_codes": "codes.npy"}, r"query_codes: expected an array \[n, bits\]"),
         ({"query_codes": torch.empty(2, 4, device="meta")}, "query_codes: expected an array"),
-        ({"radius": -1}, "radius: expected a number of bits, 0 or more, got -1"),
+        ({"radius": -1}, "radius: expected a number of bits, 0 or more, found -1"),
         ({"radius": True}, "found True"),
         ({"denominator": "all"}, "denominator: expected 'hits' or 'relevant', found 'all'"),
         ({"no_relevant": "drop"}, "no_relevant: expected 'zero' or 'skip', found 'drop'"),
