@@ -1,9 +1,8 @@
-"""Plugin files: one Python file that says what it holds, as in `METHODS = {"name": Class}`.
+"""Plugin files: single Python files with a table of plugins, such as `METHODS = {"name": Class}`.
 
-The folder of a plugin file is a package of its own, with a name that no other package has. A plugin file
-imports the modules beside it by their plain names all the same, and `sys.path` stays as it is: plugin files
-in two folders have their own `losses.py` each, and a library that looks for a package `datasets` does not
-find a folder of that name.
+The folder of a plugin file is imported as a package with a unique name, but a plugin file imports the modules
+in its folder by their plain names. `sys.path` does not change, so plugin files in two folders can each have a
+`losses.py`, and a library that imports the package `datasets` does not find a folder of that name.
 """
 
 from __future__ import annotations
@@ -28,24 +27,24 @@ from types import CodeType, ModuleType
 from hashbench.errors import UsageError, reason
 
 PREFIX = "hashbench_plugin_"
-"""Of the packages that stand for folders; behind it the path of the folder, hexadecimal."""
+"""Prefix of the package name of a folder; the path of the folder follows in hexadecimal."""
 
 BUILT_IN_PACKAGES = ("hashbench_methods", "hashbench_datasets")
-"""Their members are plugins, each for itself."""
+"""Packages whose modules are independent plugins."""
 
 
 def read_table(path: Path, table: str) -> dict[str, str]:
-    """Read a table of a plugin file from its source, without running it.
+    """Read a table of a plugin file from its source, without executing it.
 
     Args:
-        path: The file.
+        path: The plugin file.
         table: "METHODS" or "DATASETS".
 
     Returns:
         Name -> class name; empty if the file has no such table.
 
     Raises:
-        UsageError: The file cannot be read, is not Python, or its table is not written out.
+        UsageError: The file cannot be read, is not Python, or its table is not a literal dictionary.
     """
     try:
         tree = parse_source(path.read_bytes(), str(path))
@@ -69,17 +68,17 @@ def parse_source(source: bytes, path: str = "<unknown>") -> ast.Module:
     """Parse Python source.
 
     Args:
-        source: The source.
-        path: Its file, for errors.
+        source: Content of the file.
+        path: Path of the file, for errors.
 
     Raises:
-        SyntaxError: It is not Python, or more than the parser can take.
+        SyntaxError: The source is not Python, or nested too deeply for the parser.
     """
     try:
         return ast.parse(source, path)
-    except (RecursionError, MemoryError):  # of the parser, whose stack is small
+    except (RecursionError, MemoryError):  # the parser's stack is small
         raise SyntaxError("it is nested too deeply for Python") from None
-    except ValueError as error:  # a null byte
+    except ValueError as error:  # e.g. a null byte
         raise SyntaxError(str(error)) from None
 
 
@@ -89,7 +88,7 @@ def _assigned(statement: ast.Assign | ast.AnnAssign) -> list[str]:
 
 
 def _names(table: ast.expr | None) -> dict[str, str]:
-    """Name -> class name, or nothing where the table is not written out or has a name twice."""
+    """Return name -> class name; empty if the table is not a literal dictionary or has a name twice."""
     names: dict[str, str] = {}
     if isinstance(table, ast.Dict):
         for key, value in zip(table.keys, table.values, strict=True):
@@ -99,32 +98,32 @@ def _names(table: ast.expr | None) -> dict[str, str]:
 
 
 def module_name(path: Path) -> str:
-    """Return the name that a plugin file is imported by; any process finds the folder in it."""
+    """Return the module name of a plugin file; it contains the folder, so any process can import it."""
     return f"{PREFIX}{os.fsencode(path.parent).hex()}.{path.stem}"
 
 
 def import_file(path: Path) -> ModuleType:
-    """Import a plugin file, once."""
+    """Import a plugin file, or return it if it was already imported."""
     return importlib.import_module(module_name(path))
 
 
 @functools.cache
 def read_source(path: str) -> bytes:
-    """Read a source file, once: what runs in this process is what its run ids cover, whatever is edited."""
+    """Read a source file once, so that run ids match the code of this process even if the file is edited."""
     return Path(path).read_bytes()
 
 
 def find_specs(module: str) -> Iterator[ModuleSpec]:
-    """Find the packages that a module is in, and itself, without importing any.
+    """Find a module and the packages that contain it, without importing them.
 
     Yields:
-        The spec of each, the outermost first, up to the first one that does not exist.
+        The specs, beginning with the outermost package, up to the first that does not exist.
     """
     path: Sequence[str] | None = None
     parts = module.split(".")
     for depth in range(1, len(parts) + 1):
         name = ".".join(parts[:depth])
-        # Every finder, since an editable installation may bring one of its own.
+        # An editable installation may add a finder of its own.
         specs = (finder.find_spec(name, path) for finder in sys.meta_path if hasattr(finder, "find_spec"))
         spec = next((found for found in specs if found is not None), None)
         if spec is None:
@@ -134,14 +133,14 @@ def find_specs(module: str) -> Iterator[ModuleSpec]:
 
 
 def imported_name(importer: str, name: str) -> str:
-    """Return the full name of the module that an absolute import names.
+    """Return the full name of a module that is imported by an absolute import.
 
     Args:
-        importer: Full name of the module with the import.
-        name: What it imports, as in `losses.quantization`.
+        importer: Full name of the importing module.
+        name: Name in the import, such as `losses.quantization`.
     """
     package = importer.partition(".")[0]
-    if package.startswith(PREFIX) and _is_beside(_folder(package), name.partition(".")[0]):
+    if package.startswith(PREFIX) and _is_local(_folder(package), name.partition(".")[0]):
         return f"{package}.{name}"
     return name
 
@@ -150,33 +149,33 @@ def _folder(package: str) -> str:
     return os.fsdecode(bytes.fromhex(package.removeprefix(PREFIX)))
 
 
-def _is_beside(folder: str, name: str) -> bool:
-    """Return True if plugin files in a folder mean a module beside them by a name."""
+def _is_local(folder: str, name: str) -> bool:
+    """Return True if an import in a plugin file refers to a module in the file's folder."""
     if name in ("hashbench", *BUILT_IN_PACKAGES) or name in sys.stdlib_module_names:
         return False
-    here = _modules_in(folder).find_spec(name)
-    elsewhere = next(find_specs(name), None)
-    if here is None or elsewhere is None:
-        return here is not None
-    if here.origin is None:  # a folder without __init__.py may hold anything, such as data
+    local = _modules_in(folder).find_spec(name)
+    installed = next(find_specs(name), None)
+    if local is None or installed is None:
+        return local is not None
+    if local.origin is None:  # a folder without __init__.py may contain anything, such as data
         return False
-    # If it can be imported anyway, as by PYTHONPATH, it is not imported a second time.
-    return not (elsewhere.has_location and Path(here.origin).samefile(str(elsewhere.origin)))
+    # A module that is importable without a redirection, e.g. by PYTHONPATH, must not be imported twice.
+    return not (installed.has_location and Path(local.origin).samefile(str(installed.origin)))
 
 
 @functools.cache
 def _modules_in(folder: str) -> FileFinder:
-    """Return a finder for a folder; it lists the folder once, which may have very many images."""
+    """Return a finder for a folder; it is cached, since the folder may have many images to list."""
     return FileFinder(folder, (ExtensionFileLoader, EXTENSION_SUFFIXES), (_Loader, SOURCE_SUFFIXES))
 
 
 class _Finder:
-    """Finds the packages that stand for folders of plugin files, and the modules in them."""
+    """Finder of the packages that represent folders of plugin files, and of the modules in them."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """See `importlib.abc.MetaPathFinder`."""
+        """Find a module; see `importlib.abc.MetaPathFinder`."""
         if not fullname.startswith(PREFIX):
             return None
         if path is None:
@@ -188,26 +187,26 @@ class _Finder:
 
 
 class _Loader(SourceFileLoader):
-    """Loads a module that may import what is beside the plugin file by its plain name.
+    """Loader of a module that may import other modules of its folder by their plain names.
 
-    There is no bytecode on disk: it would be wrong where the file is imported in the usual way.
+    It writes no bytecode, which would be wrong when the same file is imported in the usual way.
     """
 
     def get_code(self, fullname: str) -> CodeType:
-        """See `importlib.abc.InspectLoader`."""
+        """Compile a module; see `importlib.abc.InspectLoader`."""
         tree = _Redirect(fullname).visit(parse_source(read_source(self.path), self.path))
         code: CodeType = compile(ast.fix_missing_locations(tree), self.path, "exec", dont_inherit=True)
         return code
 
 
 class _Redirect(ast.NodeTransformer):
-    """Gives modules beside the plugin file their full names, wherever they are imported."""
+    """Transformer that replaces the plain names of modules in a plugin file's folder by full names."""
 
     def __init__(self, importer: str) -> None:
         self._importer = importer
 
     def visit_Import(self, node: ast.Import) -> list[ast.Import]:
-        """`import a.b` still binds `a`, by another import behind the first."""
+        """Redirect `import a.b`; a second import binds the name `a`."""
         names = []
         for alias in node.names:
             first = alias.name.partition(".")[0]
@@ -221,7 +220,7 @@ class _Redirect(ast.NodeTransformer):
         return [ast.copy_location(ast.Import([name]), node) for name in names]
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
-        """`from a import b`."""
+        """Redirect `from a import b`."""
         if node.level == 0 and node.module is not None:
             node.module = imported_name(self._importer, node.module)
         return node

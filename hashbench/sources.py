@@ -1,4 +1,4 @@
-"""The source files that a plugin consists of, found without importing any of them."""
+"""Find the source files of a plugin without importing them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from hashbench.plugin_files import BUILT_IN_PACKAGES, find_specs, imported_name,
 
 
 def core_modules() -> dict[str, Path]:
-    """Return the source files of hashbench itself, by their path from its folder."""
+    """Return the source files of hashbench by their path relative to the package."""
     package = Path(__file__).parent
     return {file.relative_to(package).as_posix(): file for file in sorted(package.rglob("*.py"))}
 
 
-def is_within(path: str, places: Collection[str]) -> bool:
-    """Return True if a path of `core_modules` is one of some modules, or in one of some folders."""
-    return any(path == place or path.startswith(f"{place}/") for place in places)
+def is_within(path: str, parents: Collection[str]) -> bool:
+    """Return True if a path of `core_modules` is one of the given modules, or inside one of the folders."""
+    return any(path == parent or path.startswith(f"{parent}/") for parent in parents)
 
 
 def plugin_modules(module: str, own: Collection[str]) -> dict[str, Path]:
-    """Find the source files of a plugin: those of its module or package, and those of all that these import.
+    """Find the source files of a plugin: its module or package, and the modules that these import.
 
-    Of a package, all files count, since it may import any of them by a computed name. The standard library,
-    the core of hashbench and installed packages do not count, but for those in `own`.
+    All files of a package are included, since it may import any of them by a computed name. The standard
+    library, the core of hashbench and installed packages are excluded, except for those in `own`.
 
     Args:
         module: Full name of the plugin's module.
         own: Top-level names of the installed packages that belong to the plugin.
 
     Returns:
-        Full name -> file.
+        Full name of each module -> file.
     """
     own = {module.partition(".")[0], *BUILT_IN_PACKAGES, *own}
     found: dict[str, Path] = {}
@@ -49,15 +49,15 @@ def plugin_modules(module: str, own: Collection[str]) -> dict[str, Path]:
 
 
 def _locate(name: str, own: Collection[str]) -> dict[str, Path]:
-    """Find the file of a module, or the files of the package that it is in; the name may go on behind it."""
+    """Find the file of a module, or all files of its package; the name may end with an attribute."""
     top = name.partition(".")[0]
     if top == "hashbench" or top in sys.stdlib_module_names:
         return {}
     for spec in find_specs(name):
         folders = spec.submodule_search_locations
         if spec.name == top and top not in own:
-            place = next(iter(folders)) if folders else spec.origin
-            if place is None or _is_installation(Path(place).parent):
+            location = next(iter(folders)) if folders else spec.origin
+            if location is None or _is_installation(Path(location).parent):
                 return {}
         if not spec.has_location or spec.origin is None:  # a package without __init__.py
             continue
@@ -78,17 +78,17 @@ def _parts(file: Path, package: Path) -> tuple[str, ...]:
 
 @functools.cache
 def _is_installation(folder: Path) -> bool:
-    """Return True if an installer such as pip put packages into a folder."""
+    """Return True if a folder has packages that an installer such as pip installed."""
     return any(folder.glob("*.dist-info"))
 
 
 def _imports(name: str, file: Path) -> Iterator[str]:
-    """Find what a module imports, wherever the import is written; of `from a import b` that is `a.b`."""
+    """Find the names that a module imports anywhere in its code; `from a import b` gives `a.b`."""
     if file.suffix != ".py":
         return
     try:
         tree = parse_source(read_source(str(file)))
-    except SyntaxError:  # said when it is imported
+    except SyntaxError:  # importing the module reports it
         return
     package = name if file.stem == "__init__" else name.rpartition(".")[0]
     for node in ast.walk(tree):
@@ -98,6 +98,6 @@ def _imports(name: str, file: Path) -> Iterator[str]:
             base = f"{'.' * node.level}{node.module or ''}"
             try:
                 base = resolve_name(base, package) if node.level else imported_name(name, base)
-            except ImportError:  # out of the outermost package
+            except ImportError:  # beyond the outermost package
                 continue
             yield from (f"{base}.{alias.name}" for alias in node.names)

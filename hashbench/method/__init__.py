@@ -1,1 +1,1 @@
-"""What every method is derived from, and what several of them share."""
+"""Base classes and shared parts of methods, and templates for new ones."""

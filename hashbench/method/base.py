@@ -1,7 +1,7 @@
-"""What a method plugin implements: images in, one code per image out.
+"""Base classes of method plugins, which map images to codes.
 
-Three kinds, each narrower than the one before: a `HashMethod` is trained on images; a `FeatureMethod` is a
-head on the backbone's pooled features; a `ShallowMethod` is fitted to these features, all at once.
+A `HashMethod` is trained on images. A `FeatureMethod` is a `HashMethod` that consists of a head on the
+backbone's pooled features. A `ShallowMethod` is a `FeatureMethod` that is fitted to all features at once.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from hashbench.distributed import gather
 
 
 class HashMethod(nn.Module, ABC):
-    """Learns from images alone; then maps one image to one code, whatever else is in the batch.
+    """Base class of methods that learn from images without labels.
 
-    A subclass gives `training_losses` and `encode`; the harness does the rest. The training data has no
-    labels, so none can reach a method.
+    A subclass implements `training_losses` and `encode`. The code of an image must not depend on the other
+    images in the batch.
 
     Attributes:
         views: Number of augmented views of each training image that `training_losses` takes.
+        backbone: Network that computes features.
+        bits: Code length.
+        hyperparameters: Settings of the method.
     """
 
     class Hyperparameters(BaseModel):
-        """The method's own settings, with the paper's values as defaults; a subclass adds the fields."""
+        """Settings of the method; a subclass adds fields, with the values of the paper as defaults."""
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,87 +49,91 @@ class HashMethod(nn.Module, ABC):
 
     @abstractmethod
     def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
-        """The losses of one batch.
+        """Compute the losses of a batch.
 
-        If several processes train, each is given its part of the batch: what is compared across images, by a
-        contrast or by statistics of the batch, goes through `hashbench.gather` first, which makes it whole.
+        In distributed training, each process gets its shard of the batch. Use `hashbench.gather` to get the
+        tensors of the whole batch before comparing images or computing batch statistics.
 
         Args:
             *views: `self.views` tensors [B, 3, H, W]; row i of each is a view of the same image.
 
         Returns:
-            Scalars: `"loss"`, which is minimized, and the named parts that the log should show.
+            Scalars by name: `"loss"`, which is minimized, and others to show in the log.
         """
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Real values [B, bits] of images [B, 3, H, W]; their sign is the code.
+        """Compute real values [B, bits] from images [B, 3, H, W]; their signs are the codes.
 
-        Each row depends on its own image only: an image has one code, alone or in any batch.
+        Each row must depend on its own image only, so that an image has the same code in any batch.
         """
 
     def codes(self, values: Tensor) -> Codes:
-        """Codes from the values of `encode`: their sign, where 0 counts as +1."""
-        return BinaryCodes.from_real(values, one_sign=True)  # as where the codes have collapsed
+        """Convert the values of `encode` to codes: by default their signs, where 0 counts as +1."""
+        return BinaryCodes.from_real(values, one_sign=True)  # collapsed codes may all have the same sign
 
     def query_codes(self, values: Tensor) -> Codes | NDArray[np.float32]:
-        """What the database's codes are compared with, from the values of `encode` for the queries.
+        """Convert the values of `encode` for queries to what is compared with the codes of the database.
 
-        By default their codes. A method with product codes may keep the values as they are, [B, books · dim],
-        for asymmetric distances.
+        By default, these are their codes. A method with product codes may return the values
+        [B, books · dim] for asymmetric distances.
         """
         return self.codes(values)
 
     def parameter_groups(self, lr: float, backbone_lr: float | None) -> Sequence[dict[str, Any]]:
-        """Parameter groups for the optimizer: what trains, at which rate.
+        """Return the parameter groups for the optimizer.
 
         Args:
-            lr: Learning rate of everything outside the backbone.
-            backbone_lr: Learning rate of the backbone; None means `lr`.
+            lr: Learning rate of all parameters outside the backbone.
+            backbone_lr: Learning rate of the backbone; None: `lr`.
         """
         backbone = [p for p in self.backbone.parameters() if p.requires_grad]
-        inside = {id(p) for p in backbone}
-        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
+        backbone_ids = {id(p) for p in backbone}
+        head = [p for p in self.parameters() if p.requires_grad and id(p) not in backbone_ids]
         groups = [
             {"params": backbone, "lr": lr if backbone_lr is None else backbone_lr},
-            {"params": rest, "lr": lr},
+            {"params": head, "lr": lr},
         ]
         return [group for group in groups if group["params"]]
 
 
 class FeatureMethod(HashMethod):
-    """A head on the backbone's pooled features [B, F], where F is `backbone.feature_dim`.
+    """Base class of methods that consist of a head on the backbone's pooled features [B, F].
 
-    A subclass gives `feature_losses` and `encode_features`. If the backbone is frozen and views are not
-    augmented, features are computed once, before the training.
+    F is `backbone.feature_dim`. A subclass implements `feature_losses` and `encode_features`. If the backbone
+    is frozen and views are not augmented, the features are computed once, before training.
     """
 
     @abstractmethod
     def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
-        """As `training_losses`, of the features [B, F] of each view, in float32, of the whole batch."""
+        """Compute the losses of the whole batch from the float32 features [B, F] of each view.
+
+        See `training_losses` for what to return.
+        """
 
     @abstractmethod
     def encode_features(self, features: Tensor) -> Tensor:
-        """As `encode`, of the features [B, F] of images."""
+        """Compute real values [B, bits] from features [B, F]; see `encode`."""
 
-    @final  # features may be kept, and then this is passed by
+    @final  # it is not called if the features are cached
     def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
-        """The losses of one batch of images; see `HashMethod.training_losses`."""
+        """Compute the losses of a batch of images; see `HashMethod.training_losses`."""
         features = [gather(self.backbone.pooled(view)) for view in views]
-        # The head costs little, and losses on codes do not bear half precision.
+        # The head costs little, and losses on codes need full precision.
         with torch.autocast(features[0].device.type, enabled=False):
             return self.feature_losses(*(feature.float() for feature in features))
 
     @final
     def encode(self, images: Tensor) -> Tensor:
-        """Real values of images [B, 3, H, W]; see `HashMethod.encode`."""
+        """Compute real values from images [B, 3, H, W]; see `HashMethod.encode`."""
         return self.encode_features(self.backbone.pooled(images))
 
 
 class ShallowMethod(FeatureMethod):
-    """Fitted in one go to the features of all training images; the backbone stays as it is.
+    """Base class of methods that are fitted to the features of all training images; the backbone is frozen.
 
-    A subclass gives `fit` and `encode_features`, and keeps what it learns in buffers, so that it is saved.
+    A subclass implements `fit` and `encode_features`, and stores the learned tensors in buffers so that they
+    are saved.
     """
 
     views: ClassVar[int] = 0
@@ -137,14 +144,14 @@ class ShallowMethod(FeatureMethod):
 
     @abstractmethod
     def fit(self, features: Tensor) -> None:
-        """Learn from the features [N, F] of the training images; draws from torch's generator, if at all."""
+        """Learn from the features [N, F] of the training images; draw random numbers only from torch."""
 
     def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
-        """There are none: the method is fitted."""
+        """Raise an error, since the method is fitted."""
         raise TypeError(f"{type(self).__name__} is fitted, not trained by a loss")
 
 
 def straight_through_sign(values: Tensor) -> Tensor:
-    """The sign (0 counts as +1) going forward, the identity going backward."""
+    """Return the signs of values (0 counts as +1), with the gradient of the identity."""
     signs = torch.where(values >= 0, 1.0, -1.0).to(values.dtype)
-    return signs + (values - values.detach())  # in this order exactly ±1
+    return signs + (values - values.detach())  # exactly ±1 in this order

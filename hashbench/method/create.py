@@ -1,4 +1,4 @@
-"""Build a method by its name."""
+"""Create methods by name."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hashbench.recipe import check_settings
 
 
 def create_method(name: str, backbone: Backbone, bits: int, **hyperparameters: Any) -> HashMethod:
-    """Build a method by name, untrained.
+    """Create an untrained method by name.
 
     Args:
-        name: A registered method.
+        name: Name of a registered method.
         backbone: From `create_backbone`, or any `Backbone`.
-        bits: Length of the codes.
-        **hyperparameters: The method's own settings.
+        bits: Code length.
+        **hyperparameters: Settings of the method.
 
     Raises:
-        UsageError: No such method, or a hyperparameter that does not fit.
+        UsageError: The method or a hyperparameter is unknown, or a value is invalid.
     """
     cls: type[HashMethod] = registry.find("method", name).load()
     return cls(backbone, bits, check_settings("hyperparameter", cls.Hyperparameters, hyperparameters))

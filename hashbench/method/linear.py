@@ -1,4 +1,4 @@
-"""Linear projections of features, for methods that are fitted: LSH, PCAH, ITQ, SH and their like."""
+"""Linear projections of features, for fitted methods such as LSH, PCAH, ITQ and SH."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hashbench.method.base import ShallowMethod
 
 
 class LinearMethod(ShallowMethod):
-    """Projects features after subtracting a mean; a subclass gives `fit`, which finds both.
+    """Base class of methods that project centred features; a subclass implements `fit`.
 
     Attributes:
-        mean: Subtracted from features [F].
-        projection: A column for each bit [F, bits].
+        mean: Mean that is subtracted from features [F].
+        projection: One column per bit [F, bits].
     """
 
     mean: Tensor
@@ -29,29 +29,29 @@ class LinearMethod(ShallowMethod):
         self.register_buffer("projection", torch.zeros(backbone.feature_dim, bits))
 
     def encode_features(self, features: Tensor) -> Tensor:
-        """Projections [B, bits] of features [B, F]."""
+        """Project features [B, F] to [B, bits]."""
         return (features - self.mean) @ self.projection
 
 
 def principal_components(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean and first principal components of features, computed in double precision.
+    """Compute the mean and the first principal components of features in double precision.
 
     Args:
         features: Features [N, F].
-        count: How many components.
+        count: Number of components.
 
     Returns:
-        The mean [F] and the components as columns [F, count], in order of falling variance; of the type and
-        on the device of the features.
+        The mean [F] and the components as columns [F, count] in order of decreasing variance, with the dtype
+        and on the device of the features.
 
     Raises:
-        UsageError: There are not so many.
+        UsageError: There are fewer components.
     """
     most = min(len(features) - 1, features.shape[1])
     if count > most:
         raise UsageError(
-            f"{len(features)} images of {features.shape[1]} features have {most} principal components, "
-            f"not {count}; choose fewer --bits or another --set backbone=…"
+            f"expected at least {count} principal components, but {len(features)} images with "
+            f"{features.shape[1]} features have {most}; choose fewer --bits or another --set backbone=…"
         )
     pca = PCA(count, svd_solver="covariance_eigh").fit(features.double().cpu().numpy())
     mean, components = torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_.T.copy())

@@ -1,21 +1,21 @@
-"""Contrastive learning, for methods that compare two views of a batch."""
+"""Contrastive losses, for methods that compare two views of a batch."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 (its usual name)
+from torch.nn import functional as F  # noqa: N812
 
 
 def nt_xent(rows1: Tensor, rows2: Tensor, temperature: float = 0.3) -> Tensor:
-    """Normalized temperature-scaled cross-entropy: which of all other rows is that of the other view?
+    """Compute the normalized temperature-scaled cross-entropy loss of SimCLR (Chen et al., ICML 2020).
 
-    As in SimCLR (Chen et al., ICML 2020): of the 2B rows each has one positive and 2B − 2 negatives.
+    Each of the 2B rows has one positive, the same image in the other view, and 2B − 2 negatives.
 
     Args:
         rows1: Codes or features [B, D] of the first view.
-        rows2: Those of the second view.
-        temperature: Divides the cosine similarities.
+        rows2: Codes or features [B, D] of the second view.
+        temperature: Divisor of the cosine similarities.
 
     Returns:
         A scalar, the mean over the 2B rows.

@@ -1,4 +1,4 @@
-"""A new method to start from: a folder to use as it is, or a package to install and publish."""
+"""Write the files of a new method from templates: a folder with a plugin file, or an installable package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hashbench import registry
 from hashbench.errors import HashbenchError, UsageError
 
 TEMPLATES = Path(__file__).parent / "template"
-# What is written, and the template that it is made from.
+# File to write -> template.
 FOLDER = {
     "method.py": "method.py",
     "recipe.yaml": "recipe.yaml",
@@ -32,34 +32,34 @@ PACKAGE = {
 
 
 def new_method(name: str, into: Path | None = None) -> Path:
-    """Write a method that runs, with recipe, card and test; all of it or nothing.
+    """Write a working method with recipe, README and test, atomically.
 
     Args:
-        name: Of the method: a Python name in lower case.
-        into: Folder of a package of its own, `hashbench_NAME`; None: a folder NAME with a plugin file.
+        name: Name of the method: a Python identifier in lower case.
+        into: Folder of a new package `hashbench_NAME`; None: write a folder NAME with a plugin file.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: The name is none or taken, or the folder exists.
+        UsageError: The name is invalid or already used, or the folder exists.
         HashbenchError: The folder cannot be written.
     """
     class_name = "".join(part.capitalize() for part in name.split("_"))
     if not re.fullmatch("[a-z][a-z0-9_]*", name) or {name, class_name} & {*keyword.kwlist}:
         raise UsageError(
-            f"{name!r} cannot name a method; take lower-case letters, digits and _, a letter first, "
-            "and no word of Python"
+            f"{name!r} cannot be the name of a method; use lower-case letters, digits and _, start with a "
+            "letter, and avoid Python keywords"
         )
     if name in registry.entries("method"):
-        raise UsageError(f"there is a method {name!r} already; take another name")
+        raise UsageError(f"the method {name!r} already exists; choose another name")
     package = f"hashbench_{name}"
     if into and importlib.util.find_spec(package):
-        raise UsageError(f"there is a package {package} already; take another name than {name!r}")
+        raise UsageError(f"the package {package} already exists; choose another name than {name!r}")
     folder = into or Path(name)
     if folder.exists():
-        raise UsageError(f"{folder} exists; remove it or take another name")
-    # An installed package is found by its entry point, a plugin file says what it holds.
+        raise UsageError(f"{folder} already exists; remove it or choose another name")
+    # An installed package is found by its entry point; a plugin file needs a table.
     register = "" if into else f'\n\n\nMETHODS = {{"{name}": {class_name}}}'
     words = {"name": name, "Class": class_name, "package": package, "register": register}
     try:
@@ -72,7 +72,7 @@ def new_method(name: str, into: Path | None = None) -> Path:
 def _write(folder: Path, files: Mapping[str, str], words: Mapping[str, str]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as partial:
-        built = Path(partial, "built")  # the temporary folder itself is closed to other users
+        built = Path(partial, "built")  # other users cannot read the temporary folder itself
         for file, template in files.items():
             path = built / Template(file).substitute(words)
             path.parent.mkdir(parents=True, exist_ok=True)

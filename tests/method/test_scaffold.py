@@ -91,15 +91,15 @@ def test_a_package_is_found_once_installed(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Mine", "'Mine' cannot name a method; take lower-case"),
-        ("my-own", "cannot name a method"),
-        ("../mine", "cannot name a method"),
-        ("2nd", "cannot name a method"),
-        ("_", "cannot name a method"),
-        ("größe", "cannot name a method"),
-        ("lambda", "cannot name a method; .*no word of Python"),
-        ("none", "cannot name a method"),
-        ("wch", "there is a method 'wch' already"),
+        ("Mine", "'Mine' cannot be the name of a method; use lower-case"),
+        ("my-own", "cannot be the name of a method"),
+        ("../mine", "cannot be the name of a method"),
+        ("2nd", "cannot be the name of a method"),
+        ("_", "cannot be the name of a method"),
+        ("größe", "cannot be the name of a method"),
+        ("lambda", "cannot be the name of a method; .*avoid Python keywords"),
+        ("none", "cannot be the name of a method"),
+        ("wch", "the method 'wch' already exists"),
     ],
 )
 def test_names_that_are_refused(
@@ -113,7 +113,7 @@ def test_names_that_are_refused(
 
 
 def test_a_package_that_exists(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is a package hashbench_methods already"):
+    with pytest.raises(UsageError, match="the package hashbench_methods already exists"):
         scaffold.new_method("methods", tmp_path / "repository")
 
 
@@ -121,7 +121,7 @@ def test_what_exists_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     for into in (None, tmp_path / "mine"):
-        with pytest.raises(UsageError, match="mine exists; remove it or take another name"):
+        with pytest.raises(UsageError, match="mine already exists; remove it or choose another name"):
             scaffold.new_method("mine", into)
     assert files(tmp_path) == set()
 
