@@ -1,1 +1,1 @@
-"""The commands: one module each, and what they share."""
+"""The command line: one module per command or group of commands, and the options and output they share."""

@@ -21,17 +21,17 @@ def ablate(
     components: Annotated[
         str | None,
         typer.Option(
-            help="Components to take away, of those under `components` in the method's recipe, with commas "
-            "between, as in 'balance term,patch weighting' (default: all)."
+            help="Components to remove, as the recipe names them under `components`, separated by commas, "
+            "e.g. 'balance term,patch weighting' (default: all)."
         ),
     ] = None,
     metric: MetricName = METRIC,
     form: TableFormat = "markdown",
 ) -> None:
-    """Run a method whole, without each of its components, and without all; show what each one gives.
+    """Run a method whole, without each of its components and without all; show what each contributes.
 
-    Components are what the method's recipe declares. Runs that have a record are not repeated, so that an
-    ablation that was stopped goes on where it was.
+    The recipe of the method declares the components. Runs that have a record are not repeated, so the same
+    command continues an ablation that was interrupted.
     """
     device, options = wanted.init()
     variants = {
@@ -51,10 +51,10 @@ def ablate(
 
 
 def _check_plan(planned: Sequence[Planned], metric: str) -> None:
-    """Find out now what would spoil the table of an ablation after hours of training.
+    """Check that the runs of an ablation make a table, before hours of training.
 
     Raises:
-        UsageError: The metric will not be there, or two variants could not be told apart.
+        UsageError: No run will have the metric, or two variants are the same run.
     """
     from hashbench.experiment.configure import changes
 
@@ -68,25 +68,25 @@ def _check_plan(planned: Sequence[Planned], metric: str) -> None:
         variant = (*where, json.dumps(changes(config), sort_keys=True))
         if variant in seen:
             raise UsageError(
-                f"two variants of {config.method} on {data.name} would be the same run, since --set or "
-                "the recipe takes a component away already; leave it out by --components"
+                f"two variants of {config.method} on {data.name} would be the same run, since --set or the "
+                "recipe already removes a component; select the others by --components"
             )
         seen.add(variant)
 
 
 def _variants(method: str, wanted: str | None) -> list[list[str]]:
-    """Settings of the whole method, of it without each component, and without all of them.
+    """Return the settings of the whole method, without each of its components, and without all of them.
 
     Raises:
-        UsageError: It declares no components, or not these.
+        UsageError: The recipe declares no components, or a wanted component is unknown.
     """
     from hashbench.experiment.configure import components
 
     declared = components(method)
     if not declared:
         raise UsageError(
-            f"the recipe of {method} declares no components; add `components: {{NAME: {{KEY: VALUE}}}}`, "
-            "with the settings that take each away"
+            f"the recipe of {method} declares no components; add `components: {{NAME: {{KEY: VALUE}}}}` "
+            "with the settings that remove each component"
         )
     chosen = names("--components", wanted) if wanted is not None else list(declared)
     for name in chosen:

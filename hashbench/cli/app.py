@@ -1,4 +1,4 @@
-"""The commands. What is heavy is imported inside them, so that --help answers at once."""
+"""The program `hashbench`. Commands import heavy modules inside, so that --help answers at once."""
 
 from __future__ import annotations
 
@@ -41,28 +41,28 @@ app.add_typer(cache.app, name="cache")
 
 @app.command()
 def methods(plugin: PluginFiles = [], as_json: AsJson = False) -> None:  # noqa: B006
-    """List the methods."""
+    """List the registered methods."""
     _list("method", plugin, as_json)
 
 
 @app.command()
 def datasets(plugin: PluginFiles = [], as_json: AsJson = False) -> None:  # noqa: B006
-    """List the datasets."""
+    """List the registered datasets."""
     _list("dataset", plugin, as_json)
 
 
 @app.command()
 def check_method(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Method.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the method.")],
     settings: Settings = [],  # noqa: B006
     plugin: PluginFiles = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Check that a method keeps its contract, on made-up images, in seconds."""
+    """Check a method against its contract, on synthetic images, in seconds; exit code 1 if it fails."""
     add_plugins(plugin)
     from hashbench import registry
 
-    registry.find("method", name)  # a wrong name is said at once, before torch is imported
+    registry.find("method", name)  # rejects an unknown name before torch is imported
 
     from hashbench import testing
 
@@ -85,17 +85,19 @@ def check_method(
 
 @app.command()
 def new_method(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the method: letters, digits, _.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the method: letters, digits and underscores.")
+    ],
     into: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a package of its own there, to be installed.")
+        Path | None, typer.Option(metavar="DIR", help="Write a separate, installable package in this folder.")
     ] = None,
 ) -> None:
-    """Write a method to start from, with recipe, card and test."""
+    """Create a method to start from, with a recipe, a card and a test."""
     from hashbench.method import scaffold
 
     folder = scaffold.new_method(name, into)
     plugin = "" if into else f"--plugin {folder / 'method.py'} "
-    show(f"{folder} is written; next:")
+    show(f"wrote {folder}; next:")
     if into:
         show(f"  pip install -e {folder}")
     show(f"  hashbench check-method {plugin}{name}")
@@ -103,40 +105,40 @@ def new_method(
 
 
 def main() -> None:
-    """The program: runs a command, and turns errors into one line and an exit code."""
+    """Run a command, and turn errors into one line and an exit code."""
     protect_streams()
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        # Before torch is imported, which warns of weights that have a gradient after all.
+        # Set before torch is imported, which else warns about weights that do have a gradient.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        _refuse_empty(sys.argv[1:])
+        _reject_empty(sys.argv[1:])
         app()
     except HashbenchError as error:
         _fail(error)
     except (ImportError, MemoryError, OSError) as error:
-        if not isinstance(error, OSError) or "shared object" in str(error):  # as numba says of a library
-            remedy = "make memory free, raise its limit (`ulimit -v`), or reinstall the library"
+        if not isinstance(error, OSError) or "shared object" in str(error):  # numba's error for a library
+            remedy = "free memory, raise its limit (`ulimit -v`), or reinstall the library"
             _fail(HashbenchError(f"out of memory, or a library cannot be loaded ({error!r}); {remedy}"))
-        # As when the disk is full that the output goes to.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - else Python fails again at the end
-        first = error.__context__  # after which results were to be shown
+        # For example if the disk that the output goes to is full.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - else Python fails again when it exits
+        first = error.__context__  # the failure of a run, after which the other results could not be shown
         failure = HashbenchError(f"cannot write the output ({error})")
         _fail(first if isinstance(first, HashbenchError) else failure)
 
 
 def _fail(error: HashbenchError) -> NoReturn:
-    """End with an error's line and exit code."""
-    # What is wrong in one process may be right in others; what a user did is wrong in all, and said once.
+    """Print an error and exit with its code."""
+    # Any process may fail on its own, but a usage error occurs in all of them and is printed once.
     if error.exit_code == 1 or is_main_process():
         write_line(f"hashbench: error: {error}")
     sys.exit(error.exit_code)
 
 
-def _refuse_empty(arguments: list[str]) -> None:
-    """Refuse an empty argument, as of an unset shell variable; as a path it would be the current folder.
+def _reject_empty(arguments: list[str]) -> None:
+    """Reject empty arguments, which unset shell variables leave; as a path, one would be the current folder.
 
     Raises:
-        UsageError: There is one.
+        UsageError: An argument is empty.
     """
     for before, argument in zip(["hashbench", *arguments], arguments, strict=False):
         option, equals, value = argument.partition("=")
@@ -167,17 +169,17 @@ def _list(kind: Kind, plugin: list[Path], as_json: bool) -> None:
         return
     from rich.table import Table
 
-    more = ["published for"] if kind == "method" else []
-    table = Table(kind, "summary", *more, "from")
+    extra_columns = ["published for"] if kind == "method" else []
+    table = Table(kind, "summary", *extra_columns, "from")
     for row in rows:
         reason = row["broken"]
-        splits = [", ".join(map("@".join, row["published_protocol"].items()))] if more else []
+        splits = [", ".join(map("@".join, row["published_protocol"].items()))] if extra_columns else []
         table.add_row(row[kind], f"broken: {reason}" if reason else row["summary"], *splits, row["from"])
     show(table)
 
 
 def _published(entry: Entry) -> dict[str, Any]:
-    """The splits that a method's training lengths were published for, or why its recipe cannot be read."""
+    """Return the splits that a method's training lengths were published for, or the error in its recipe."""
     from hashbench.recipe import load_published_protocols
 
     path = entry.recipe()

@@ -1,4 +1,4 @@
-"""The commands `hashbench data …`: what a dataset is, whether it is sound, getting it ready."""
+"""The commands `hashbench data …`, which describe, verify and prepare datasets."""
 
 from __future__ import annotations
 
@@ -19,23 +19,19 @@ if TYPE_CHECKING:
     from hashbench.data.dataset import DatasetPlugin
     from hashbench.data.verify import Verification
 
-SHOWN = 10  # of the problems; --json has all
+_SHOWN = 10  # of the problems; --json has all
 
-app = typer.Typer(
-    help="Datasets: what they are, whether yours is sound, getting them ready.", no_args_is_help=True
-)
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Dataset.")]
+app = typer.Typer(help="Describe, verify, prepare and export datasets.", no_args_is_help=True)
 
 
 @app.command("info")
 def describe(
-    name: Name,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the dataset.")],
     data_root: DataRoot = None,
     plugin: PluginFiles = [],  # noqa: B006 (typer copies it)
     as_json: AsJson = False,
 ) -> None:
-    """Say what a dataset is: protocols, counts, licence, source, layout, options."""
+    """Describe a dataset: protocols, numbers of images, licence, source, layout, options."""
     add_plugins(plugin)
     from hashbench import registry
     from hashbench.data.load import choose_root, create_dataset
@@ -103,10 +99,10 @@ def _show_description(described: dict[str, Any], summary: str) -> None:
 @with_options("chosen", choose_dataset)
 def verify(
     chosen: ChosenDataset,
-    decode: Annotated[bool, typer.Option("--decode", help="Decode every image, too.")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Also decode every image.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a dataset is there, sound, and what its protocol says; exit code 1 if not."""
+    """Check that a dataset is complete, undamaged and split by its protocol; exit code 1 if not."""
     from hashbench.data.packing import check_packed
     from hashbench.data.verify import Verification
     from hashbench.data.verify import verify as verify_dataset
@@ -127,7 +123,7 @@ def verify(
     if as_json:
         print_json(found.to_dict())
     else:
-        _show(found)
+        _show_verification(found)
     if found.problems:
         raise typer.Exit(1)
 
@@ -141,11 +137,11 @@ def prepare(
         typer.Option(
             min=16,
             metavar="PIXELS",
-            help="Write a packed copy with this shorter side; runs use it when it is there.",
+            help="Write a packed copy whose images have this shorter side; runs use it if it exists.",
         ),
     ] = None,
 ) -> None:
-    """Download what may be downloaded, say what only you can get, and write the lists of the split."""
+    """Download what may be downloaded, describe the manual steps, and write the lists of the split."""
     from hashbench.data.dataset import default_root
     from hashbench.data.packing import pack as pack_images
     from hashbench.data.prepare import ensure, export_lists
@@ -165,26 +161,28 @@ def prepare(
         with locked(root):
             export_lists(dataset, folder)
         show(f"lists {folder}")
-    except (HashbenchError, OSError) as error:  # they are for other code; ours does not need them
-        warn(f"no lists: {error}")
+    except (HashbenchError, OSError) as error:  # runs do not need the lists, which are for other code
+        warn(f"no lists were written: {error}")
 
 
 @app.command()
 @with_options("chosen", choose_dataset)
 def export_lists(
     chosen: ChosenDataset,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the lists.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write the lists to.")],
     images: Annotated[
-        bool, typer.Option("--images", help="Write the images, too, if they are in no files of their own.")
+        bool, typer.Option("--images", help="Also write the images, if they are not separate files.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace lists that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing lists.")] = False,
 ) -> None:
-    """Write a split as list files for other people's code: path, then 0 or 1 for each class."""
+    """Write a split as list files for other programs: a path, then 0 or 1 for each class."""
     from hashbench.data.list_splits import CLASS_NAMES, find_lists
     from hashbench.data.prepare import export_lists as export
 
     if not force and (find_lists(output) or (output / CLASS_NAMES).exists()):
-        raise UsageError(f"{output} has lists already; name another folder, or pass --force to replace them")
+        raise UsageError(
+            f"{output} already contains lists; choose another folder, or pass --force to replace them"
+        )
     dataset = chosen.read()
     warn_about(dataset)
     files, base = export(dataset, output, write_images=images)
@@ -193,7 +191,23 @@ def export_lists(
     show(f"paths are relative to {base}")
 
 
-def _show(found: Verification) -> None:
+def _show_verification(found: Verification) -> None:
+    _show_facts(found)
+    duplicates = found.duplicates
+    for warning in found.warnings:
+        warn(f"{warning}")
+    if duplicates.query_database:
+        warn(f"{duplicates.query_database:,} queries have the content of a database image and retrieve it")
+    if duplicates.conflicting:
+        warn(f"{len(duplicates.conflicting):,} images occur several times, with different labels")
+    for problem in found.problems[:_SHOWN]:
+        info(f"problem: {problem}")
+    if len(found.problems) > _SHOWN:
+        info(f"and {len(found.problems) - _SHOWN:,} more problems; --json has all")
+    show(f"problems      {len(found.problems):,}")
+
+
+def _show_facts(found: Verification) -> None:
     from rich.table import Table
 
     table = Table(f"{found.dataset}@{found.protocol}", "found", "expected", "without a label")
@@ -213,27 +227,13 @@ def _show(found: Verification) -> None:
         f"train, {overlaps.train_database:,} train and database"
     )
     show(
-        f"same content  {duplicates.groups:,} images under several ids, {len(duplicates.conflicting):,} of "
-        f"them with other labels; {duplicates.query_database:,} queries are in the database under another id"
+        f"same content  {duplicates.groups:,} images under several ids, {len(duplicates.conflicting):,} with "
+        f"different labels; {duplicates.query_database:,} queries are in the database under another id"
     )
     for group in duplicates.examples:
-        show(f"              {' = '.join(group[:SHOWN])}{' = …' if len(group) > SHOWN else ''}")
-    show(f"unanswerable  {found.unanswerable:,} queries, to which nothing in the database is relevant")
-    show(f"decoded       {'all' if found.decoded else 'none; --decode does'}")
+        show(f"              {' = '.join(group[:_SHOWN])}{' = …' if len(group) > _SHOWN else ''}")
+    show(f"unanswerable  {found.unanswerable:,} queries without relevant items in the database")
+    show(f"decoded       {'all' if found.decoded else 'none; pass --decode to decode all'}")
     if found.truncated:
         show(f"truncated     {len(found.truncated):,}, such as {found.truncated[0]}")
     show(f"fingerprint   {found.fingerprint}")
-    for warning in found.warnings:
-        warn(f"{warning}")
-    if duplicates.query_database:
-        warn(
-            f"{duplicates.query_database:,} queries have the content of a database image; each "
-            "finds itself there"
-        )
-    if duplicates.conflicting:
-        warn(f"{len(duplicates.conflicting):,} images are there several times, with other labels")
-    for problem in found.problems[:SHOWN]:
-        info(f"problem: {problem}")
-    if len(found.problems) > SHOWN:
-        info(f"and {len(found.problems) - SHOWN:,} more problems; --json has all")
-    show(f"problems      {len(found.problems):,}")

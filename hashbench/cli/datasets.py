@@ -46,7 +46,8 @@ def data_options(
     missing: Annotated[
         Literal["error", "skip"] | None,
         typer.Option(
-            "--missing", help="If listed images are missing; skip makes a different split (default: error)."
+            "--missing",
+            help="What to do about missing listed images; skip makes a different split (default: error).",
         ),
     ] = None,
     data_settings: Annotated[

@@ -38,7 +38,7 @@ Denominator = Annotated[
 ]
 NoRelevant = Annotated[
     Literal["zero", "skip"] | None,
-    typer.Option(help="Score of queries without relevant items; skip leaves them out (default: zero)."),
+    typer.Option(help="How to score queries without relevant items; skip leaves them out (default: zero)."),
 ]
 Graded = Annotated[
     bool, typer.Option("--graded", help="Also report NDCG and ACG, by the number of shared labels.")

@@ -97,10 +97,11 @@ class Grid:
 def grid(
     method: Annotated[str, typer.Option("--method", help="One or more methods, separated by commas.")],
     dataset: Annotated[str, typer.Option("--dataset", help="One or more datasets, separated by commas.")],
-    data: DataOptions,
     bits: Annotated[str, typer.Option("--bits", help="One or more code lengths, e.g. 16,32,64.")] = "32",
     seed: Annotated[str, typer.Option("--seed", help="One or more seeds, e.g. 0,1,2.")] = "0",
     settings: Settings = [],  # noqa: B006 (typer copies it)
+    *,
+    data: DataOptions,
     results: Results = RESULTS,
     device: Device = "auto",
     workers: Annotated[

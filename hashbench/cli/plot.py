@@ -1,7 +1,8 @@
-"""The commands `hashbench plot …`: records as figures for papers."""
+"""The commands `hashbench plot …`, which draw records as figures for papers."""
 
-from __future__ import annotations
+# Annotations must be objects here, since `with_options` passes them to typer from another module.
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,101 +19,119 @@ if TYPE_CHECKING:
     from hashbench.results.query import RunFilter
     from hashbench.results.stored_run import StoredRun
 
-app = typer.Typer(help="Plots of records, in a style for print.", no_args_is_help=True)
+app = typer.Typer(help="Plot records, in a style for print.", no_args_is_help=True)
 
-Output = Annotated[
-    Path, typer.Option("--output", metavar="FILE", help="Where to write the plot: .pdf, .svg or .png.")
-]
-Data = Annotated[
-    Path | None, typer.Option("--data", metavar="FILE.csv", help="Write the numbers of the plot, too.")
-]
+
+@dataclass(frozen=True)
+class PlotFile:
+    """The file of a plot, and the file of its numbers, if any."""
+
+    path: Path
+    format: "Format"
+    data: Path | None
+
+    def write(self, plot: "Plot") -> None:
+        """Write a plot, and print its notes."""
+        from hashbench.report.tables.csv_tables import without_formula
+        from hashbench.runtime.files import write_output
+
+        for note in plot.notes:
+            info(note)
+        write_output(self.path, plot.render(self.format))
+        if self.data is not None:
+            write_output(self.data, plot.data.map(without_formula).to_csv(index=False).encode())
+
+
+def plot_file(
+    output: Annotated[
+        Path, typer.Option("--output", metavar="FILE", help="File to write, ending in .pdf, .svg or .png.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="FILE.csv", help="Also write the numbers of the plot.")
+    ] = None,
+) -> PlotFile:
+    """Return the file that these options describe.
+
+    Raises:
+        UsageError: The name does not end in a known format.
+    """
+    formats: dict[str, Format] = {".pdf": "pdf", ".svg": "svg", ".png": "png"}
+    if output.suffix.lower() not in formats:
+        raise UsageError(f"--output: expected a name that ends in .pdf, .svg or .png, got {output}")
+    return PlotFile(output, formats[output.suffix.lower()], data)
 
 
 @app.command()
+@with_options("file", plot_file)
 @with_options("wanted", run_filter)
 def pr(
-    output: Output,
-    wanted: RunFilter,
+    file: PlotFile,
+    wanted: "RunFilter",
     kind: Annotated[
         Literal["rank", "radius", "topn"],
         typer.Option(
-            help="rank: precision against recall over the ranked database; radius: the same by Hamming "
-            "radius, mean over queries; topn: precision of the top N against N."
+            help="rank: precision against recall by rank over the full database; radius: the same by Hamming "
+            "radius, as the mean over queries; topn: precision of the top N against N."
         ),
     ] = "rank",
     results: Results = RESULTS,
-    data: Data = None,
 ) -> None:
-    """Precision against recall or rank: mean over seeds, and from the least to the most of them."""
-    form = _format(output)
+    """Plot precision against recall or rank: the mean over seeds, with a band from minimum to maximum."""
     from hashbench.report.plots.curve_plots import pr_plot
 
-    _write(pr_plot(_select(results, wanted), kind), output, form, data)
+    file.write(pr_plot(_select(results, wanted), kind))
 
 
 @app.command()
+@with_options("file", plot_file)
 @with_options("wanted", run_filter)
 def bits(
-    output: Output,
-    wanted: RunFilter,
-    metric: MetricName = METRIC,
-    results: Results = RESULTS,
-    data: Data = None,
+    file: PlotFile, wanted: "RunFilter", metric: MetricName = METRIC, results: Results = RESULTS
 ) -> None:
-    """A metric against code length: mean and standard deviation over seeds."""
-    form = _format(output)
+    """Plot a metric against code length: the mean and standard deviation over seeds."""
     from hashbench.report.plots.metric_plots import bits_plot
 
-    _write(bits_plot(_select(results, wanted, metric), metric), output, form, data)
+    file.write(bits_plot(_select(results, wanted, metric), metric))
 
 
 @app.command()
+@with_options("file", plot_file)
 @with_options("wanted", run_filter)
 def speed(
-    output: Output,
-    wanted: RunFilter,
-    metric: MetricName = METRIC,
-    results: Results = RESULTS,
-    data: Data = None,
+    file: PlotFile, wanted: "RunFilter", metric: MetricName = METRIC, results: Results = RESULTS
 ) -> None:
-    """A metric against its cost: seconds of training, and bytes of a code."""
-    form = _format(output)
+    """Plot a metric against its cost: seconds of training, and bytes per code."""
     from hashbench.report.plots.metric_plots import speed_plot
 
-    _write(speed_plot(_select(results, wanted, metric), metric), output, form, data)
+    file.write(speed_plot(_select(results, wanted, metric), metric))
 
 
 @app.command()
+@with_options("file", plot_file)
 @with_options("wanted", run_filter)
-def training(
-    output: Output,
-    wanted: RunFilter,
-    results: Results = RESULTS,
-    data: Data = None,
-) -> None:
-    """The loss and its parts over epochs: mean over seeds, and from the least to the most of them."""
-    form = _format(output)
+def training(file: PlotFile, wanted: "RunFilter", results: Results = RESULTS) -> None:
+    """Plot the loss and its parts over epochs: the mean over seeds, with a band from minimum to maximum."""
     from hashbench.report.plots.curve_plots import training_plot
 
-    _write(training_plot(_select(results, wanted)), output, form, data)
+    file.write(training_plot(_select(results, wanted)))
 
 
 @app.command()
-def codes(run: RunName, output: Output, results: Results = RESULTS, data: Data = None) -> None:
-    """The codes of a run: balance of bits, correlation between them, distances of pairs."""
-    form = _format(output)
-
+@with_options("file", plot_file)
+def codes(run: RunName, file: PlotFile, results: Results = RESULTS) -> None:
+    """Plot the codes of a run: balance of bits, correlation between bits, distances of pairs."""
     from hashbench.report.plots.code_plots import codes_plot
     from hashbench.results.query import find_run
 
-    _write(codes_plot(find_run(results, run)), output, form, data)
+    file.write(codes_plot(find_run(results, run)))
 
 
 @app.command()
+@with_options("file", plot_file)
 @with_options("datasets", run_datasets)
 def retrieval(
     run: RunName,
-    output: Output,
+    file: PlotFile,
     datasets: RunDatasets,
     queries: Annotated[
         int, typer.Option(min=1, max=50, help="Number of queries, evenly spaced in their order by AP.")
@@ -120,28 +139,16 @@ def retrieval(
     top: Annotated[int, typer.Option(min=1, max=20, help="Number of nearest images per query.")] = 10,
     metric: MetricName = METRIC,
     results: Results = RESULTS,
-    data: Data = None,
 ) -> None:
     """Plot queries of a run and their nearest images, with frames that show relevance."""
-    form = _format(output)
-
     from hashbench.report.plots.retrieval import retrieval_plot
     from hashbench.results.query import find_run
 
     found = find_run(results, run)
-    dataset = datasets.load(found.record)
-    _write(retrieval_plot(found, dataset, metric, queries, top), output, form, data)
+    file.write(retrieval_plot(found, datasets.load(found.record), metric, queries, top))
 
 
-def _format(output: Path) -> Format:
-    """The format that a file name asks for, before anything is computed."""
-    formats: dict[str, Format] = {".pdf": "pdf", ".svg": "svg", ".png": "png"}
-    if output.suffix.lower() not in formats:
-        raise UsageError(f"--output takes a name that ends in .pdf, .svg or .png, not {output}")
-    return formats[output.suffix.lower()]
-
-
-def _select(results: Path, wanted: RunFilter, metric: str = "") -> list[StoredRun]:
+def _select(results: Path, wanted: "RunFilter", metric: str = "") -> "list[StoredRun]":
     from hashbench.results.query import select
     from hashbench.results.stored_run import common_changes, label_of
 
@@ -152,14 +159,3 @@ def _select(results: Path, wanted: RunFilter, metric: str = "") -> list[StoredRu
     if common := common_changes(selected.runs):
         info(label_of("all runs", common))
     return selected.runs
-
-
-def _write(plot: Plot, output: Path, form: Format, data: Path | None) -> None:
-    from hashbench.report.tables.csv_tables import without_formula
-    from hashbench.runtime.files import write_output
-
-    for note in plot.notes:
-        info(note)
-    write_output(output, plot.render(form))
-    if data is not None:
-        write_output(data, plot.data.map(without_formula).to_csv(index=False).encode())

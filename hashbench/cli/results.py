@@ -1,4 +1,4 @@
-"""The commands `hashbench results …`: which runs there are, whether they are sound, taking them elsewhere."""
+"""The commands `hashbench results …`, which list, show, verify, export and import runs."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from hashbench.results.stored_run import StoredRun, Unfinished
     from hashbench.results.verify import Checked
 
-SHOWN = 5  # of what is said about a run; --json has all
+_SHOWN = 5  # problems and notes of a run; --json has all
 
 
 class _ListByDefault(TyperGroup):
-    """Takes options without a command for those of `list`."""
+    """A group whose options without a command are those of `list`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
@@ -44,21 +44,17 @@ class _ListByDefault(TyperGroup):
 
 app = typer.Typer(
     cls=_ListByDefault,
-    help="Runs that have a record: list them (as without a command), look at them, check them, share them.",
+    help="List (the default), show, verify, export and import runs that have a record.",
 )
 
 
 @app.command("list")
 @with_options("wanted", run_filter)
-def list_runs(
-    wanted: RunFilter,
-    results: Results = RESULTS,
-    as_json: AsJson = False,
-) -> None:
-    """List all runs, older ones of the same settings, too."""
+def list_runs(wanted: RunFilter, results: Results = RESULTS, as_json: AsJson = False) -> None:
+    """List all runs, including older runs of the same settings."""
     runs, unfinished, notes = _find(results, wanted)
     for note in notes:
-        warn(f"{note}")
+        warn(note)
     if as_json:
         print_json(
             {
@@ -76,12 +72,8 @@ def list_runs(
 
 
 @app.command("show")
-def show_run(
-    run: RunName,
-    results: Results = RESULTS,
-    as_json: AsJson = False,
-) -> None:
-    """Show all that the record of a run says."""
+def show_run(run: RunName, results: Results = RESULTS, as_json: AsJson = False) -> None:
+    """Show the whole record of a run."""
     from hashbench.results.query import find_run
 
     found = find_run(results, run)
@@ -97,15 +89,18 @@ def verify(
     wanted: RunFilter,
     run: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Run ids, their beginnings or hashes, or folders; else all."),
+        typer.Argument(
+            metavar="RUN",
+            help="Ids of runs, the beginnings of ids, hashes, or folders (default: all runs).",
+        ),
     ] = None,
     results: Results = RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Check record, place and files of runs, and compute again what can be; exit code 1 if one fails.
+    """Check the records, folders and files of runs, and recompute their metrics; exit code 1 if one fails.
 
-    A run is not verified, though nothing is wrong, where figures or the record cannot be checked: without
-    codes, by an older evaluator, and in records of older versions.
+    A run is "not verified" if nothing is wrong but its metrics or record cannot be checked: if it has no
+    codes, an older evaluator measured it, or an older version wrote the record.
     """
     from hashbench.experiment.verify import verify_all
     from hashbench.results.query import RunFilter, find_run
@@ -117,7 +112,7 @@ def verify(
     elif wanted == RunFilter():
         runs = [find_run(results, name) for name in run]
     else:
-        raise UsageError("name runs, or choose them by options, not both")
+        raise UsageError("pass either runs or options that select runs, not both")
     checked = []
     with progress("verify", len(runs)) as advance:
         for check in verify_all(runs):
@@ -139,16 +134,16 @@ def export(
         Path, typer.Argument(metavar="DEST", help="A folder, or a new archive NAME.tar.gz.")
     ],
     without: Annotated[
-        str | None, typer.Option(help="Leave out parts: codes, log, weights, with commas between.")
+        str | None, typer.Option(help="Parts to leave out, separated by commas: codes, log, weights.")
     ] = None,
     results: Results = RESULTS,
 ) -> None:
-    """Copy runs to another folder, or pack them into an archive; what is there is never replaced."""
+    """Copy runs to a folder, or pack them into an archive; existing runs are never replaced."""
     from hashbench.results.archive import export_runs
 
     runs, unreadable = _some(results, wanted)
     if unreadable:
-        raise HashbenchError(f"nothing is exported: {unreadable[0]}")
+        raise HashbenchError(f"nothing was exported: {unreadable[0]}")
     done = export_runs(runs, destination, names("--without", without) if without is not None else ())
     _show_transferred(done, destination)
 
@@ -156,40 +151,44 @@ def export(
 @app.command("import")
 def import_(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A folder of runs, or an archive of `results export`.")
+        Path, typer.Argument(metavar="SOURCE", help="A folder of runs, or an archive from `results export`.")
     ],
     results: Results = RESULTS,
 ) -> None:
-    """Take in runs of someone else, all or none; what is there is never replaced."""
+    """Import all runs of a folder or archive, or none; existing runs are never replaced."""
     from hashbench.experiment.verify import verify_all
     from hashbench.results.archive import import_runs
 
     done = import_runs(source, results, verify_all)
     _show_transferred(done, results)
     if done.unverified:
-        info(f"{done.unverified:,} of them are not verified; `hashbench results verify` says why")
+        info(f"{done.unverified:,} of them are not verified; `hashbench results verify` shows why")
 
 
 def _find(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
-    """The runs that are asked for, by name; those without a record; notes on records that cannot be read."""
+    """Return the wanted runs in order, those without a record, and notes on unreadable records."""
     from hashbench.results.query import find, matching
 
     found, unfinished, notes = find(results, wanted)
-    return sorted(matching(found, wanted), key=_order), unfinished, notes
+    return sorted(matching(found, wanted), key=_sort_key), unfinished, notes
 
 
 def _some(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[str]]:
-    """The runs that are asked for, and notes on records that cannot be read; refuses if there is neither."""
+    """Return the wanted runs, and notes on unreadable records.
+
+    Raises:
+        UsageError: There are neither.
+    """
     runs, _, notes = _find(results, wanted)
     if not runs and not notes:
         raise UsageError(f"{results} has no such run; `hashbench results --results {results}` lists all")
     return runs, notes
 
 
-def _order(run: StoredRun) -> tuple[Any, ...]:
+def _sort_key(run: StoredRun) -> tuple[Any, ...]:
     record = run.record
-    kind = record.dataset, record.protocol, record.method, bool(record.changes), run.label
-    return (*kind, record.bits, record.seed, record.created)
+    settings = record.dataset, record.protocol, record.method, bool(record.changes), run.label
+    return (*settings, record.bits, record.seed, record.created)
 
 
 def _json(record: Record) -> dict[str, Any]:
@@ -215,15 +214,15 @@ def _show_list(runs: list[StoredRun]) -> None:
             f"{record.dataset}@{record.protocol}",
             str(record.bits),
             str(record.seed),
-            f"{_figure(record)} COLLAPSED" if record.health.collapsed else _figure(record),
+            f"{_format_map(record)} COLLAPSED" if record.health.collapsed else _format_map(record),
             f"{record.created:%Y-%m-%d}",
             record.run_id.rpartition("-")[2],
         )
     show(table)
 
 
-def _figure(record: Record) -> str:
-    """The usual metric; of a run without it the first mAP, by its name."""
+def _format_map(record: Record) -> str:
+    """Format the usual metric, or, with its name, the first mAP of a run that lacks it."""
     if METRIC in record.metrics:
         return f"{record.metrics[METRIC].expected:.4f}"
     name = next((name for name in record.metrics if name.startswith("mAP")), None)
@@ -258,7 +257,7 @@ def _show_run(run: StoredRun) -> None:
     )
     _show_pairs(
         {
-            "query": f"{split.query:,} ({record.queries_without_relevant:,} with nothing relevant)",
+            "query": f"{split.query:,} ({record.queries_without_relevant:,} without relevant items)",
             "train": f"{split.train:,}",
             "database": f"{split.database:,}",
             "sha256": split.sha256,
@@ -272,19 +271,20 @@ def _show_run(run: StoredRun) -> None:
     _show_pairs({key: f"{value:.4g}" for key, value in flatten(figures).items()}, "health")
     _show_pairs(format_timing(record.timing), "timing")
     if record.selected:
-        _show_pairs(record.selected.model_dump(), "epoch that was taken")
+        _show_pairs(record.selected.model_dump(), "selected epoch")
     _show_pairs(record.environment, "environment")
-    _show_pairs(record.changes or {}, "changed of the recipe")
-    _show_pairs(record.components, "components, and what takes each away")
-    recorded = record.files or {}
-    there = {name: "" if (run.folder / name).is_file() else ", not there" for name in recorded}
-    files = {name: f"{sha256}{there[name]}" for name, sha256 in recorded.items()}
+    _show_pairs(record.changes or {}, "changes of the recipe")
+    _show_pairs(record.components, "components, and the settings that remove each")
+    files = {
+        name: sha256 if (run.folder / name).is_file() else f"{sha256}, missing"
+        for name, sha256 in (record.files or {}).items()
+    }
     _show_pairs(files or {"SHA-256": "not recorded"}, "files")
     _show_pairs(flatten(record.config), "config")
 
 
 def _show_pairs(pairs: dict[str, Any], title: str = "") -> None:
-    """A line for each pair, below a title; nothing if there is none."""
+    """Print a line for each pair, below the title; print nothing if there are no pairs."""
     import json
 
     if title and pairs:
@@ -307,8 +307,8 @@ def _verified(checked: list[Checked], unreadable: list[str]) -> list[dict[str, A
         }
         for check in checked
     ]
-    nothing = {"run_id": None, "folder": None, "status": "failed", "passed": False}
-    return [*rows, *({**nothing, "problems": [note], "notes": []} for note in unreadable)]
+    failed = {"run_id": None, "folder": None, "status": "failed", "passed": False}
+    return [*rows, *({**failed, "problems": [note], "notes": []} for note in unreadable)]
 
 
 def _show_verified(checked: list[Checked], unreadable: list[str]) -> None:
@@ -317,15 +317,15 @@ def _show_verified(checked: list[Checked], unreadable: list[str]) -> None:
     rows = _verified(checked, unreadable)
     table = Table(Column("run", no_wrap=True, overflow="fold"), "result", "why")
     for row in rows:
-        said = [*row["problems"], *row["notes"]]
-        more = [f"and {len(said) - SHOWN} more; --json has all"] if len(said) > SHOWN else []
+        reasons = [*row["problems"], *row["notes"]]
+        more = [f"and {len(reasons) - _SHOWN} more; --json has all"] if len(reasons) > _SHOWN else []
         result = row["status"].replace("failed", "FAILED")
-        table.add_row(row["run_id"], result, "\n".join([*said[:SHOWN], *more]))
+        table.add_row(row["run_id"], result, "\n".join([*reasons[:_SHOWN], *more]))
     show(table)
     counts = Counter(row["status"] for row in rows)
     unverified = f"{counts['not verified']:,} not verified, " if counts["not verified"] else ""
     show(f"{counts['passed']:,} passed, {unverified}{counts['failed']:,} failed")
 
 
-def _show_transferred(done: Transferred, place: Path) -> None:
-    show(f"{place}: {len(done.new):,} new, {done.there:,} there before")
+def _show_transferred(done: Transferred, destination: Path) -> None:
+    show(f"{destination}: {len(done.new):,} new, {done.there:,} already there")

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from hashbench.experiment.run import Run
     from hashbench.results.record import Record
 
-RUNS_ABREAST = 3  # in a table, so that it fits a terminal of 80 columns
+_RUNS_PER_TABLE = 3  # so that a table fits a terminal of 80 columns
 
 
 @with_options("wanted", grid)
 def run(wanted: Grid, as_json: AsJson = False) -> None:
-    """Train, encode, evaluate, and leave a record; commas make a grid."""
+    """Train and evaluate methods, and write a record of each run; several values make a grid of runs."""
     device, options = wanted.init()
     planned = wanted.plan({name: [wanted.settings] for name in wanted.methods}, device)
     runs: list[Run] = []
     try:
         runs.extend(run_all(planned, wanted.results, wanted.force, options))
-    finally:  # those that are done, too, if one fails
+    finally:  # if a run fails, those before it are shown
         if not is_main_process():
             pass
         elif as_json:
@@ -34,12 +34,12 @@ def run(wanted: Grid, as_json: AsJson = False) -> None:
 
 
 def _counts_unanswerable(record: Record) -> bool:
-    """Whether queries to which nothing is relevant count 0 in the means."""
+    """Return True if the means include queries without relevant items, which score 0."""
     return record.queries_without_relevant > 0 and record.config["evaluation"]["no_relevant"] == "zero"
 
 
 def _answerable(record: Record, name: str) -> str:
-    """A mean over the queries to which something is relevant; the others count 0 in the usual one."""
+    """Format the mean over the queries that have relevant items."""
     if name not in record.metrics or not _counts_unanswerable(record):
         return ""
     answerable = record.split.query - record.queries_without_relevant
@@ -47,7 +47,7 @@ def _answerable(record: Record, name: str) -> str:
 
 
 def _epoch(record: Record) -> str:
-    """The epoch that was taken, and by what."""
+    """Format the epoch of the evaluated model, and the metric that selected it."""
     selected = record.selected
     return f"{selected.epoch}, {selected.name}" if selected else str(record.config["training"]["epochs"])
 
@@ -55,8 +55,8 @@ def _epoch(record: Record) -> str:
 def _print_runs(runs: list[Run]) -> None:
     from rich.table import Table
 
-    for start in range(0, len(runs), RUNS_ABREAST):
-        shown = [run.record for run in runs[start : start + RUNS_ABREAST]]
+    for start in range(0, len(runs), _RUNS_PER_TABLE):
+        shown = [run.record for run in runs[start : start + _RUNS_PER_TABLE]]
         table = Table("", pad_edge=False)
         for record in shown:
             table.add_column(

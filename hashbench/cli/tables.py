@@ -1,4 +1,4 @@
-"""The commands that set runs side by side: `hashbench table` and `hashbench compare`."""
+"""The commands that compare runs: `hashbench table` and `hashbench compare`."""
 
 from __future__ import annotations
 
@@ -36,24 +36,25 @@ def table(
     metric: MetricName = METRIC,
     form: TableFormat = "markdown",
     bounds: Annotated[
-        bool, typer.Option("--bounds", help="Show what the order of equal distances could do.")
+        bool, typer.Option("--bounds", help="Show the bounds over all orders of equal distances.")
     ] = False,
     published: Annotated[
-        bool, typer.Option("--published", help="Add figures that papers print, in columns of their own.")
+        bool, typer.Option("--published", help="Add figures that papers print, in separate columns.")
     ] = False,
     ablation: Annotated[
-        bool, typer.Option("--ablation", help="Show what components give, of the runs of `hashbench ablate`.")
+        bool,
+        typer.Option("--ablation", help="Show the gains of components, from runs of `hashbench ablate`."),
     ] = False,
     test: TestName = "bootstrap",
 ) -> None:
-    """Methods against datasets and code lengths: means over seeds, the best, and what is level with it."""
+    """Tabulate methods by dataset and code length: means over seeds, the best, and those level with it."""
     from hashbench.report.tables.csv_tables import result_csv
     from hashbench.report.tables.published import read_published
     from hashbench.report.tables.result_table import result_table
     from hashbench.results.query import select
 
     if ablation and (bounds or published):
-        raise UsageError("--ablation goes with neither --bounds nor --published")
+        raise UsageError("--ablation cannot be combined with --bounds or --published; leave those out")
     selected = select(results, wanted, "" if ablation else metric)
     for note in selected.notes:
         info(note)
@@ -65,7 +66,7 @@ def table(
     kinds = {(run.record.dataset, run.record.bits) for run in selected.runs}
     if published and not any((figure.dataset, figure.bits) in kinds for figure in figures):
         known = ", ".join(dict.fromkeys(figure.dataset for figure in figures)) or "other methods"
-        info(f"no printed figures are of these datasets and code lengths; there are some of {known}")
+        info(f"there are no printed figures for these datasets and code lengths, only for {known}")
     write_tables(
         form,
         lambda: [result_table(selected, metric, bounds=bounds, published=figures, test=test)],
@@ -78,30 +79,30 @@ def compare(
     second: RunName,
     results: Results = RESULTS,
     metric: MetricName = METRIC,
-    queries: Annotated[int, typer.Option(min=0, help="Queries to list, those that changed most.")] = 10,
+    queries: Annotated[int, typer.Option(min=0, help="Number of most changed queries to list.")] = 10,
     test: TestName = "bootstrap",
     as_json: AsJson = False,
 ) -> None:
-    """Two runs on the same queries: difference, interval, p-value, changed queries, other settings."""
-    from hashbench.report import compare as comparing
+    """Compare two runs on the same queries: difference, interval, p-value, changed queries, settings."""
+    from hashbench.report.compare import compare as compare_runs
     from hashbench.results.query import find_run
 
-    one, other = find_run(results, first), find_run(results, second)
-    comparison = comparing.compare(one, other, metric, test)
+    runs = find_run(results, first), find_run(results, second)
+    comparison = compare_runs(*runs, metric, test)
     if as_json:
-        ids = {"first": one.record.run_id, "second": other.record.run_id}
+        ids = {"first": runs[0].record.run_id, "second": runs[1].record.run_id}
         print_json(
             {**ids, **asdict(comparison), "queries": [asdict(q) for q in comparison.queries[:queries]]}
         )
     else:
-        _show_comparison(one, other, comparison, queries)
+        _show_comparison(runs, comparison, queries)
 
 
-def _show_comparison(one: StoredRun, other: StoredRun, comparison: Comparison, queries: int) -> None:
+def _show_comparison(runs: tuple[StoredRun, StoredRun], comparison: Comparison, queries: int) -> None:
     from rich.table import Column, Table
 
     difference = comparison.difference
-    for which, run in (("first: ", one), ("second:", other)):
+    for which, run in zip(("first: ", "second:"), runs, strict=True):
         collapsed = (
             f" COLLAPSED: {'; '.join(run.record.health.reasons)}" if run.record.health.collapsed else ""
         )
@@ -127,7 +128,7 @@ def _show_comparison(one: StoredRun, other: StoredRun, comparison: Comparison, q
     if queries:
         show(changed)
     if difference.untested:
-        show(f"Not tested: {difference.untested}; whether it is chance is not known.")
+        show(f"Not tested: {difference.untested}; the difference may be due to chance.")
     elif not difference.distinguishable:
-        found = "The interval holds 0" if difference.test == "bootstrap" else "p is not below 0.05"
-        show(f"{found}: on other queries of this kind either could be ahead.")
+        result = "The interval contains 0" if difference.test == "bootstrap" else "p is not below 0.05"
+        show(f"{result}: on other queries of this kind, either run could be ahead.")

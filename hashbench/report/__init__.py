@@ -1,1 +1,1 @@
-"""From records to papers: tables, plots, comparisons and a page to look at; reads records, trains nothing."""
+"""Tables, plots, comparisons and an HTML page, all made from records; nothing here trains."""

@@ -66,7 +66,7 @@ def test_the_list_as_json(two: Path, cli: Callable[..., Result]) -> None:
 def test_an_empty_cache_and_one_that_is_off(
     cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cli("cache").out == f"{folder} has no features\n"
+    assert cli("cache").out == f"{folder} contains no features\n"
     assert cli("cache", "clear", "--all").out == f"removed 0 of 0 sets of features, 0.0 MB, from {folder}\n"
     assert not folder.exists()
     monkeypatch.setenv("HASHBENCH_CACHE", "off")
@@ -113,7 +113,7 @@ def test_clear_touches_nothing_but_the_caches_own_files(two: Path, cli: Callable
 def test_wrong_use_of_clear_is_said_in_a_line(two: Path, cli: Callable[..., Result]) -> None:
     store(two, KEY[:-1] + "0", FACTS, iter([ROWS]))
     for arguments, message in (
-        ((), "name keys"),
+        ((), "pass keys"),
         ((KEY, "--all"), "not both"),
         (("zzz",), "no key begins with 'zzz'"),
         ((KEY[:5],), "2 keys begin with"),

@@ -449,5 +449,5 @@ def test_memory_that_runs_out_is_one_line(
     done = cli("methods")
     assert done.code == 1
     assert done.err.startswith("hashbench: error: out of memory, or a library cannot be loaded (")
-    assert done.err.endswith("; make memory free, raise its limit (`ulimit -v`), or reinstall the library\n")
+    assert done.err.endswith("; free memory, raise its limit (`ulimit -v`), or reinstall the library\n")
     assert done.err.count("\n") == 1

@@ -129,9 +129,7 @@ def test_verify_of_lists(cli: Callable[..., Any], lists: Path) -> None:
     assert done.code == 0
     assert found["protocol"] == "lists"
     assert found["unlabelled"] == {"train": 0, "query": 1, "database": 0}
-    assert found["warnings"] == [
-        "1 of 4 queries have no label, so no database image is relevant to them"
-    ]
+    assert found["warnings"] == ["1 of 4 queries have no label, so no database image is relevant to them"]
 
     done = cli(*command, "--data", "unlabelled=error")
     assert done.code == 1
@@ -322,7 +320,7 @@ def test_verify_warns_of_queries_that_are_in_the_database_by_another_name(
     (lists / "2.png").write_bytes((lists / "5.png").read_bytes())  # a query of another class
     done = cli("data", "verify", "folder", "--data-root", lists, "--lists", lists)
     assert "warning: 1 queries have the content of a database image" in done.err
-    assert "warning: 1 images are there several times, with other labels" in done.err
+    assert "warning: 1 images occur several times, with different labels" in done.err
     assert "unanswerable  1 queries" in done.out
 
 
@@ -330,7 +328,10 @@ def test_lists_that_are_there_are_not_replaced(cli: Callable[..., Any], lists: P
     before = (lists / "test.txt").read_text()
     command = ("data", "export-lists", "digits", "--output", lists)
     done = cli(*command)
-    assert (done.code, "has lists already; name another folder, or pass --force" in done.err) == (2, True)
+    assert (done.code, "already contains lists; choose another folder, or pass --force" in done.err) == (
+        2,
+        True,
+    )
     assert (lists / "test.txt").read_text() == before
     assert cli(*command, "--force").code == 0
     assert (lists / "test.txt").read_text() != before
@@ -344,7 +345,7 @@ def test_names_with_blanks_can_be_packed_if_not_listed(cli: Callable[..., Any], 
     done = cli("data", "prepare", "folder", "--data-root", tmp_path / "own", "--pack", "16")
     assert done.code == 0, done.err
     assert "packed copy" in done.out
-    assert "warning: no lists: " in done.err
+    assert "warning: no lists were written: " in done.err
     assert load_dataset("folder", None, tmp_path / "own").options["packed"]["size"] == 16
 
 

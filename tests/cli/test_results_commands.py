@@ -261,11 +261,11 @@ def test_show_tells_all_of_a_run(cli: Cli, results: Path) -> None:
         f"codes      COLLAPSED: {'; '.join(record.health.reasons)}",
         "created    2026-01-01 00:00:00 UTC",
         f"  sha256    {record.split.sha256}",
-        "  query     20 (0 with nothing relevant)",
+        "  query     20 (0 without relevant items)",
         "  evaluate  0.25 s",
         "  processor  none",
         '  a part  {"hyperparameters.x": false}',
-        f"  codes.npz    {files['codes.npz']}, not there",
+        f"  codes.npz    {files['codes.npz']}, missing",
         f"  curves.csv   {files['curves.csv']}",
     ):
         assert line in shown.out.splitlines()
@@ -516,7 +516,7 @@ def test_verify_is_asked_for_what_is_there(cli: Cli, results: Path) -> None:
 
 def test_an_archive_brings_equal_bytes_to_another_place(cli: Cli, results: Path, tmp_path: Path) -> None:
     made = cli("results", "export", "out/a.tar.gz")
-    assert (made.code, made.out) == (0, "out/a.tar.gz: 4 new, 0 there before\n"), made.err
+    assert (made.code, made.out) == (0, "out/a.tar.gz: 4 new, 0 already there\n"), made.err
     assert cli("results", "export", "out/b.tar.gz").code == 0
     assert (tmp_path / "out/a.tar.gz").read_bytes() == (tmp_path / "out/b.tar.gz").read_bytes()
     with tarfile.open(tmp_path / "out/a.tar.gz") as tar:
@@ -525,21 +525,21 @@ def test_an_archive_brings_equal_bytes_to_another_place(cli: Cli, results: Path,
     assert {member.mtime for member in members} == {1767225600, 1767225660}  # when the runs ended
 
     taken = cli("results", "import", "out/a.tar.gz", "--results", "new")
-    assert (taken.code, taken.out) == (0, "new: 4 new, 0 there before\n"), taken.err
+    assert (taken.code, taken.out) == (0, "new: 4 new, 0 already there\n"), taken.err
     assert tree(tmp_path / "new") == tree(results)
     assert cli("results", "verify", "--results", "new").code == 0
     taken = cli("results", "import", "out/a.tar.gz", "--results", "new")
-    assert (taken.code, taken.out) == (0, "new: 0 new, 4 there before\n")
+    assert (taken.code, taken.out) == (0, "new: 0 new, 4 already there\n")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["shapes@default"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tar.gz", "b.tar.gz"]
 
 
 def test_a_folder_is_exported_and_imported(cli: Cli, results: Path, tmp_path: Path) -> None:
-    assert cli("results", "export", "out", "--method", "spq").out == "out: 1 new, 0 there before\n"
-    assert cli("results", "export", "out").out == "out: 3 new, 1 there before\n"
+    assert cli("results", "export", "out", "--method", "spq").out == "out: 1 new, 0 already there\n"
+    assert cli("results", "export", "out").out == "out: 3 new, 1 already there\n"
     assert tree(tmp_path / "out") == tree(results)
     (tmp_path / "out/shapes@default/spq/16bit/.spq-shapes-16bit-seed1-0.1").mkdir()
-    assert cli("results", "import", "out", "--results", "new").out == "new: 4 new, 0 there before\n"
+    assert cli("results", "import", "out", "--results", "new").out == "new: 4 new, 0 already there\n"
     assert tree(tmp_path / "new") == tree(tmp_path / "out") == tree(results)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["shapes@default"]
 
@@ -566,10 +566,10 @@ def test_parts_that_were_left_out_come_later(cli: Cli, results: Path, tmp_path: 
         assert tree(tmp_path / place) == small
         for again in (source, "small.tar.gz"):  # which has less, and takes nothing away
             done = cli("results", "import", again, "--results", place)
-            assert (done.code, done.out) == (0, f"{place}: 0 new, 4 there before\n"), done.err
+            assert (done.code, done.out) == (0, f"{place}: 0 new, 4 already there\n"), done.err
             assert tree(tmp_path / place) == whole
     assert cli("results", "export", "c", "--without", "codes,log").code == 0
-    assert cli("results", "export", "c", "--without", "log").out == "c: 0 new, 4 there before\n"
+    assert cli("results", "export", "c", "--without", "log").out == "c: 0 new, 4 already there\n"
     assert tree(tmp_path / "c") == small | {p: content for p, content in whole.items() if p.endswith(CODES)}
 
 
@@ -852,7 +852,7 @@ def test_records_of_every_version_are_read(
     assert (row["status"], row["passed"]) == ("not verified", False)
     assert row["notes"] == [f"{no_checksum}have been changed", notes[version]]
     taken = cli("results", "import", OLD / version, "--results", "new")
-    assert (taken.code, taken.out) == (0, "new: 1 new, 0 there before\n")
+    assert (taken.code, taken.out) == (0, "new: 1 new, 0 already there\n")
     assert tree(tmp_path / "new") == tree(OLD / version)
 
 

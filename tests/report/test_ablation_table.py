@@ -211,7 +211,10 @@ def test_one_command_runs_the_grid_and_goes_on_where_it_was_stopped(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--metric", "mAP@7"], "no run will have mAP@7; choose --metric from mAP@1000, mAP@all, P@1000"),
+        (
+            ["--metric", "mAP@7"],
+            "no run will have mAP@7; choose --metric from mAP@1000, mAP@all, P@1000",
+        ),
         (["--set", "balance=false"], "two variants of wch on digits would be the same run, since --set"),
     ],
 )

@@ -81,9 +81,9 @@ def test_a_run_does_not_differ_from_itself(cli: Callable[..., Any], results: Pat
     assert shown["settings"] == {}
     text = cli("compare", "wch", "wch").out
     assert (
-        "Not tested: the difference is the same for every query; whether it is chance is not known." in text
+        "Not tested: the difference is the same for every query; the difference may be due to chance." in text
     )
-    assert "either could be ahead" not in text
+    assert "either run could be ahead" not in text
 
 
 @pytest.mark.parametrize("test", ["bootstrap", "permutation"])
@@ -100,8 +100,8 @@ def test_few_queries_are_not_tested(cli: Callable[..., Any], tmp_path: Path, tes
         reason = f"{queries} queries, fewer than 20"
         assert shown == {"lowest": None, "highest": None, "p": None, "test": test, "untested": reason}
         text = cli(*command).out
-        assert f"Not tested: {reason}; whether it is chance is not known." in text
-        assert "either could be ahead" not in text
+        assert f"Not tested: {reason}; the difference may be due to chance." in text
+        assert "either run could be ahead" not in text
     shown = json.loads(cli("compare", "a20-", "b20-", "--test", test, "--json").out)["difference"]
     assert shown["untested"] is None
     assert shown["p"] < 0.001
@@ -118,7 +118,7 @@ def test_the_permutation_test(cli: Callable[..., Any], results: Path) -> None:
     assert shown["lowest"] < shown["mean"] < shown["highest"]
     text = cli("compare", "wch", "sh", "--test", "permutation").out
     assert "p (permutation)" in text
-    assert "p is not below 0.05: on other queries of this kind either could be ahead." in text
+    assert "p is not below 0.05: on other queries of this kind, either run could be ahead." in text
 
 
 def test_runs_that_count_other_queries_are_refused(cli: Callable[..., Any], tmp_path: Path) -> None:

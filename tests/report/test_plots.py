@@ -576,7 +576,10 @@ def test_the_command_says_what_the_plot_leaves_out(cli: Callable[..., Any], tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("pr", "--output", "pr.jpg"), "--output takes a name that ends in .pdf, .svg or .png, not pr.jpg"),
+        (
+            ("pr", "--output", "pr.jpg"),
+            "expected a name that ends in .pdf, .svg or .png, got pr.jpg",
+        ),
         (("pr", "--method", "wich", "--output", "p.pdf"), "has no such run; no run has the method wich"),
         (
             ("bits", "--metric", "mAP@7", "--output", "p.pdf"),

@@ -254,8 +254,8 @@ def test_status_words_and_exit_codes(
     (row,) = json.loads(cli("results", "verify", *results, "--json").out)
     assert (row["status"], row["passed"], row["problems"]) == ("not verified", False, [])
     taken = cli("results", "import", tmp_path, "--results", "new")
-    assert (taken.code, taken.out) == (0, "new: 1 new, 0 there before\n")
-    said = "hashbench: 1 of them are not verified; `hashbench results verify` says why"
+    assert (taken.code, taken.out) == (0, "new: 1 new, 0 already there\n")
+    said = "hashbench: 1 of them are not verified; `hashbench results verify` shows why"
     assert taken.err.splitlines()[-1] == said
     (run / CODES).write_bytes(codes)
     content = content_of(run)
