@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -14,11 +16,12 @@ import numpy as np
 import pytest
 from conftest import forget_plugins
 
+import hashbench
+import hashbench_datasets
 import hashbench_methods
 from hashbench import HashbenchError, registry
 from hashbench.plugin_files import import_file
 from hashbench.registry import Entry, source_digest
-from hashbench.sources import core_modules
 
 CLASS = "\nfrom hashbench import HashMethod\nclass Mine(HashMethod): ...\nMETHODS = {'mine': Mine}\n"
 
@@ -331,30 +334,81 @@ def test_another_process_finds_classes_of_plugin_files(tmp_path: Path) -> None:
     assert done.stdout.decode().strip() == "[(7, 7, 7), (7, 7, 7)]"
 
 
-# of the core
+# edits of hashbench itself
+
+
+RUN_IDS = """
+from hashbench.registry import find, source_digest
+from hashbench.results.record import run_id_of, run_identity
+for method in ("itq", "wch"):
+    config = {"method": method, "dataset": "digits", "bits": 16, "seed": 0, "data": {}}
+    code = source_digest(find("method", method), find("dataset", "digits"))
+    print(run_id_of(run_identity(config, "split", None, code, {})))
+"""
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with copies of the packages."""
+    folder = tmp_path_factory.mktemp("copied")
+    for package in (hashbench, hashbench_methods, hashbench_datasets):
+        source = Path(package.__path__[0])
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def run_ids(folder: Path) -> list[str]:
+    """Return the run ids of ITQ and WCH, as a new process computes them from the packages in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_IDS],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    return done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def unedited(copied: Path) -> list[str]:
+    return run_ids(copied)
+
+
+MESSAGES = [
+    ("hashbench/cli/app.py", "hashbench: error: ", "hashbench: failure: "),
+    ("hashbench/report/tables/result_table.py", "codes collapsed", "all codes are alike"),
+    ("hashbench/results/verify.py", " has changed since ", " differs from "),
+    ("hashbench/runtime/console.py", "warning: ", "caution: "),
+    ("hashbench/method/scaffold.py", '"""', '"""Reworded: '),
+]
+NUMBERS = [
+    ("hashbench/codes.py", '"""', '"""Reworded: '),  # what an edit does is not known, so that any edit counts
+    ("hashbench/data/protocol.py", "sha256", "sha512"),
+    ("hashbench/experiment/validation.py", "default_rng(0)", "default_rng(1)"),
+    ("hashbench/method/linear.py", " - ", " + "),
+    ("hashbench/training/dataloader.py", ".permutation(self.size)", ".permutation(self.size)[::-1]"),
+]
 
 
 @pytest.mark.parametrize(
-    ("path", "counts"),
+    ("path", "old", "new", "changed"),
     [
-        ("cli/output.py", False),
-        ("report/tables/table.py", False),
-        ("results/verify.py", False),
-        ("runtime/console.py", False),
-        ("method/scaffold.py", False),
-        ("training/trainer.py", True),
-        ("method/losses.py", True),
-        ("data/protocol.py", True),
-        ("codes.py", True),
+        *((*edit, (False, False)) for edit in MESSAGES),
+        *((*edit, (True, True)) for edit in NUMBERS),
+        ("hashbench_methods/itq/method.py", "default=50", "default=40", (True, False)),
+        ("hashbench_datasets/digits.py", '"""', '"""Reworded: ', (True, True)),
     ],
 )
-def test_what_of_the_core_makes_another_run(
-    path: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_edit_changes_the_run_ids_whose_numbers_it_can_change(
+    copied: Path, unedited: list[str], path: str, old: str, new: str, changed: tuple[bool, bool]
 ) -> None:
-    core_digest = registry._core_digest.__wrapped__
-    before = core_digest()
-    edited = tmp_path / "edited.py"
-    edited.write_bytes(core_modules()[path].read_bytes() + b"\n# reworded\n")
-    modules = {**core_modules(), path: edited}
-    monkeypatch.setattr(registry, "core_modules", lambda: modules)
-    assert (core_digest() != before) == counts
+    """The run ids are those of ITQ and WCH."""
+    original = (copied / path).read_text(encoding="utf-8")
+    assert old in original
+    (copied / path).write_text(original.replace(old, new, 1), encoding="utf-8")
+    try:
+        edited = run_ids(copied)
+    finally:
+        (copied / path).write_text(original, encoding="utf-8")
+    assert tuple(one != other for one, other in zip(unedited, edited, strict=True)) == changed

@@ -1,30 +1,19 @@
-"""Records with the figures that a test gives them, so that tables can be checked by hand."""
+"""Runs with given figures, so that tests can check tables by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from helpers.records import START, make_config, make_folder, make_record
 
-from hashbench.config import BackboneConfig, EvaluationConfig, RunConfig, TrainingConfig
 from hashbench.data.protocol import Overlaps
 from hashbench.evaluation import CodeHealth
-from hashbench.results.record import (
-    QUERIES,
-    Metric,
-    Record,
-    SplitRecord,
-    Timing,
-    read_record,
-    run_folder,
-    write_record,
-)
+from hashbench.results.record import QUERIES, Metric, SplitRecord, Timing
 from hashbench.results.stored_run import StoredRun
-
-START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 def given_run(
@@ -49,61 +38,51 @@ def given_run(
     source: str = "0",
     metrics: Sequence[str] = ("mAP@all",),
 ) -> StoredRun:
-    """Write a run whose AP of the queries are `values`.
+    """Write a run with a record and with the AP of its queries, but without codes.
 
     Args:
-        results: Folder of all records.
+        results: The results folder.
         method: Name of the method.
-        values: AP of each query; NaN for one that does not count.
+        values: AP of each query; NaN for a query that the mean leaves out.
         dataset: Name of the dataset.
         bits: Code length.
         seed: Seed.
-        slack: What tie order adds or takes.
+        slack: Difference between the expected metric and its bounds.
         sha256: Fingerprint of the split.
         evaluator: Version of the evaluator.
-        denominator: What AP divides by.
-        no_relevant: Queries with nothing relevant.
-        collapsed: Whether the codes collapsed.
-        changes: What was changed of the recipe.
-        components: What the recipe declares.
-        epochs: A setting.
-        minutes: When it ended.
-        suffix: Of the run id.
+        denominator: Denominator of AP.
+        no_relevant: How queries without relevant images count.
+        collapsed: True if the codes collapsed.
+        changes: Settings that differ from the recipe.
+        components: Components that the recipe declares.
+        epochs: Number of epochs.
+        minutes: Time at which the run finished, after the first one.
+        suffix: End of the run id.
         source: Hash of the source code.
-        metrics: Names of the metrics, all with the same figure.
+        metrics: Names of the metrics, which all have the same value.
     """
     changes, mean = dict(changes or {}), float(np.nanmean(values))
-    run_id = f"{method}-{dataset}-{bits}bit-seed{seed}-" + "".join(map(str, changes.values())) + suffix
-    health = CodeHealth(
-        unique_code_ratio=1, dead_bits=0, bit_balance=0, mean_bit_correlation=0, largest_tie_block_mean=0.1,
-        largest_tie_block_max=0.1, chance_map={"mAP@all": 0.1}, collapsed=collapsed,
-        reasons=("half of the bits are dead",) if collapsed else (),
-    )  # fmt: skip
-    record = Record(
-        run_id=run_id,
+    config = make_config(
         method=method,
         dataset=dataset,
-        protocol="default",
         bits=bits,
         seed=seed,
-        config=RunConfig(
-            method=method,
-            dataset=dataset,
-            protocol="default",
-            bits=bits,
-            seed=seed,
-            device="cpu",
-            backbone=BackboneConfig(name="resnet18"),
-            training=TrainingConfig(epochs=epochs),
-            evaluation=EvaluationConfig.model_validate(
-                {
-                    "k": [metric.partition("@")[2] for metric in metrics if metric.startswith("mAP@")],
-                    "denominator": denominator,
-                    "no_relevant": no_relevant,
-                }
-            ),
-            hyperparameters={"changed": changes},
-        ).model_dump(mode="json"),
+        backbone={"name": "resnet18"},
+        training={"epochs": epochs},
+        evaluation={
+            "k": [metric.partition("@")[2] for metric in metrics if metric.startswith("mAP@")],
+            "denominator": denominator,
+            "no_relevant": no_relevant,
+        },
+        hyperparameters={"changed": changes},
+    )
+    run_id = f"{method}-{dataset}-{bits}bit-seed{seed}-" + "".join(map(str, changes.values())) + suffix
+    folder = make_folder(results, config, run_id)
+    arrays: dict[str, Any] = {name.replace("mAP", "AP"): np.array(values, float) for name in metrics}
+    np.savez_compressed(folder / QUERIES, query_ids=np.array([f"q{n}" for n in range(len(values))]), **arrays)
+    return make_record(
+        folder,
+        config,
         split=SplitRecord(
             query=len(values), train=1000, database=2000, sha256=sha256, warnings=(),
             overlaps=Overlaps(query_database=0, query_train=0, train_database=1000),
@@ -112,18 +91,15 @@ def given_run(
             name: Metric(expected=mean, lowest=mean - slack, highest=mean + slack) for name in metrics
         },
         queries_without_relevant=int(np.isnan(values).sum()),
-        health=health,
+        health=CodeHealth(
+            unique_code_ratio=1, dead_bits=0, bit_balance=0, mean_bit_correlation=0,
+            largest_tie_block_mean=0.1, largest_tie_block_max=0.1, chance_map={"mAP@all": 0.1},
+            collapsed=collapsed, reasons=("half of the bits are dead",) if collapsed else (),
+        ),
         timing=Timing(train=10 + seed, encode=1, evaluate=0.1),
         environment={"torch": "2.10", "source": source},
         created=START + timedelta(minutes=minutes),
         evaluator=evaluator,
         changes=changes,
         components={name: dict(settings) for name, settings in (components or {}).items()},
-        files={},
     )  # fmt: skip
-    folder = run_folder(results, dataset, "default", method, bits, run_id)
-    folder.mkdir(parents=True)
-    arrays: dict[str, Any] = {name.replace("mAP", "AP"): np.array(values, float) for name in metrics}
-    np.savez_compressed(folder / QUERIES, query_ids=np.array([f"q{n}" for n in range(len(values))]), **arrays)
-    write_record(record, folder)
-    return StoredRun(read_record(folder), folder)
