@@ -72,7 +72,7 @@ def run_filter(
         ),
     ] = [],  # noqa: B006 (typer copies it)
     unchanged: Annotated[
-        bool, typer.Option("--unchanged", help="Only runs with the recipe as it is, without --set.")
+        bool, typer.Option("--unchanged", help="Only runs of unchanged recipes, without --set.")
     ] = False,
 ) -> "RunFilter":
     """Return the filter for runs that these options describe."""

@@ -1,4 +1,4 @@
-"""Runs that may stand in one table or plot, and the figures they make together: means over seeds."""
+"""Groups of comparable runs: columns of one protocol and code length, and cells that average over seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hashbench.results.stored_run import StoredRun, as_set, differing
 
 
 class Column(NamedTuple):
-    """What figures must have in common to be compared."""
+    """The dataset, protocol and code length that figures must share to be compared."""
 
     dataset: str
     protocol: str
@@ -30,10 +30,10 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """Runs that differ in their seed alone, and a metric of them.
+    """Runs that differ only in their seed, and one of their metrics.
 
     Attributes:
-        runs: One a seed, by seed.
+        runs: One run per seed, sorted by seed.
         metric: Name of the metric, as in a record.
     """
 
@@ -42,27 +42,27 @@ class Cell:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds."""
+        """The seeds of the runs."""
         return tuple(run.record.seed for run in self.runs)
 
     @property
     def mean(self) -> float:
-        """Mean over the seeds of the expected metric."""
+        """Mean of the expected metric over the seeds."""
         return self._mean("expected")
 
     @property
     def lowest(self) -> float:
-        """Mean over the seeds of what the unluckiest order of ties gives."""
+        """Mean of the lower bound over all orders of ties, over the seeds."""
         return self._mean("lowest")
 
     @property
     def highest(self) -> float:
-        """Mean over the seeds of what the luckiest order of ties gives."""
+        """Mean of the upper bound over all orders of ties, over the seeds."""
         return self._mean("highest")
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation over the seeds (divisor n − 1); None for a single one."""
+        """Standard deviation over the seeds (divisor n − 1); None for a single seed."""
         values = [run.record.metrics[self.metric].expected for run in self.runs]
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
@@ -78,7 +78,7 @@ class Cell:
 
     @cached_property
     def average_precisions(self) -> dict[int, NDArray[np.float64]] | None:
-        """AP of each query by seed, NaN for those that do not count; None if not known for all seeds."""
+        """AP of each query by seed, NaN for queries that are left out; None if not known for all seeds."""
         values = {run.record.seed: run.average_precisions(self.metric) for run in self.runs}
         known = {seed: value for seed, value in values.items() if value is not None}
         return known if len(known) == len(values) else None
@@ -88,9 +88,9 @@ class Cell:
 
 
 def paired(first: Cell, second: Cell) -> Pair | None:
-    """AP of each counted query in two cells of a column: means over the seeds that both have, else over all.
+    """Return the AP of each counted query in two cells of a column, as means over the seeds that both have.
 
-    None if it is not known.
+    If they share no seed, the means are over all seeds. If the AP is not known, return None.
 
     Raises:
         HashbenchError: The runs do not count the same queries.
@@ -108,15 +108,15 @@ def paired(first: Cell, second: Cell) -> Pair | None:
 
 
 def counted_queries(runs: Sequence[StoredRun], values: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
-    """Return which queries have a part in the means of runs of one protocol, bool [queries].
+    """Return a mask [queries] of the queries that the means of runs of one protocol include.
 
     Args:
         runs: The runs.
-        values: AP of each query by each run; NaN for one that does not count.
+        values: AP of each query [queries] for each run; NaN for queries that are left out.
 
     Raises:
-        HashbenchError: Values of a run are NaN for other queries than those that its record leaves out, or
-            than those that the first run leaves out.
+        HashbenchError: The values of a run are NaN for a different number of queries than its record leaves
+            out, or for different queries than those of the first run.
     """
     missing = [np.isnan(value) for value in values]
     for run, row in zip(runs, missing, strict=True):
@@ -124,28 +124,28 @@ def counted_queries(runs: Sequence[StoredRun], values: Sequence[NDArray[np.float
         left_out = run.record.queries_without_relevant if skips else 0
         if row.sum() != left_out or not np.array_equal(row, missing[0]):
             raise HashbenchError(
-                f"{run.folder / QUERIES}: AP of {row.sum()} queries is NaN, not of the {left_out} that have "
-                "no part in the mean; `hashbench results verify` names what is damaged"
+                f"{run.folder / QUERIES}: the AP of {row.sum()} queries is NaN, expected that of the "
+                f"{left_out} that the mean leaves out; `hashbench results verify` shows what is damaged"
             )
     return ~missing[0]
 
 
 def cells(runs: Sequence[StoredRun], metric: str = "") -> dict[Column, dict[str, Cell]]:
-    """Put runs into cells: columns, from short to long codes, and in each the rows by label as the runs come.
+    """Group runs into cells: by column, from short to long codes, and by label, in the order of the runs.
 
     Args:
-        runs: From `select`.
-        metric: Name of a metric that all of them have; empty, if no figure of the cells is wanted.
+        runs: The runs, from `select`.
+        metric: Name of a metric that all of them have; empty if the figures of the cells are not needed.
 
     Raises:
-        UsageError: A run lacks the metric, runs of a protocol do not measure the same, or those of a cell
-            differ in more than the seed.
+        UsageError: A run lacks the metric, runs of a protocol are not comparable, or runs of a cell differ in
+            more than the seed.
     """
     for run in runs:
         if metric and metric not in run.record.metrics:
             raise UsageError(
-                f"{run.record.run_id} has no {metric}; it has {', '.join(run.record.metrics)}; "
-                "choose another --metric, or leave it out by --where or --method"
+                f"{run.record.run_id} has no {metric}, only {', '.join(run.record.metrics)}; "
+                "choose another --metric, or leave the run out by --where or --method"
             )
     columns: dict[Column, dict[str, list[StoredRun]]] = {}
     for run in runs:
@@ -165,22 +165,22 @@ def cells(runs: Sequence[StoredRun], metric: str = "") -> dict[Column, dict[str,
 
 
 def in_order(columns: Iterable[Column]) -> list[Column]:
-    """Columns of a dataset and protocol together, as they come up; in them from short codes to long ones."""
+    """Sort columns by the first occurrence of their dataset and protocol, then by code length."""
     found = list(columns)
-    places = {name: place for place, name in reversed(list(enumerate(column[:2] for column in found)))}
-    return sorted(found, key=lambda column: (places[column[:2]], column.bits))
+    first_index = {name: index for index, name in reversed(list(enumerate(column[:2] for column in found)))}
+    return sorted(found, key=lambda column: (first_index[column[:2]], column.bits))
 
 
 def require_one_protocol(refusal: str, runs: Iterable[StoredRun], choose: bool = True) -> None:
-    """Refuse runs whose figures do not measure the same on the same images.
+    """Check that the figures of runs measure the same on the same images.
 
     Args:
-        refusal: What cannot be, for the message.
+        refusal: Beginning of the error message.
         runs: The runs.
-        choose: Whether there is a `--where` to choose by.
+        choose: Suggest `--where` in the error message.
 
     Raises:
-        UsageError: They differ in split, definitions of the metrics or the evaluator's version.
+        UsageError: The runs differ in their split, the definitions of the metrics or the evaluator's version.
     """
     values: dict[str, dict[Any, str]] = {}
     for run in runs:
@@ -202,12 +202,12 @@ def require_one_protocol(refusal: str, runs: Iterable[StoredRun], choose: bool =
 
 
 def _require_one_setting(cell: str, runs: Sequence[StoredRun]) -> None:
-    """Refuse to average what differs in more than the seed."""
+    """Raise UsageError if runs differ in more than the seed, since they are no sample of one setting."""
     for path, values in differing(runs).items():
         found = ", ".join(map(as_set, values))
         raise UsageError(
-            f"runs of {cell} differ in more than the seed ({path}: {found}), so that they have no mean; "
-            f"choose with --where {path}={as_set(values[0])}"
+            f"runs of {cell} differ in more than the seed ({path}: {found}), so their mean is undefined; "
+            f"choose one value with --where {path}={as_set(values[0])}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Two runs against each other: difference, interval, queries that changed, settings that differ."""
+"""The comparison of two runs: difference, interval, changed queries, different settings."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class QueryChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two runs differ in.
+    """The differences between two runs.
 
     Attributes:
-        metric: The mAP that is compared.
-        means: That of the first and of the second run.
+        metric: Name of the compared mAP.
+        means: The mAP of the first and of the second run.
         difference: First minus second.
-        queries: The queries, those with the largest change of AP first.
-        settings: What differs in configuration and environment, by dotted path: values of the first and of
-            the second.
+        queries: The queries, sorted by the change of their AP, largest first.
+        settings: Differences in configuration and environment by dotted path: the values of the first and of
+            the second run.
     """
 
     metric: str
@@ -55,13 +55,13 @@ def compare(first: StoredRun, second: StoredRun, metric: str, test: PairedTest =
     """Compare two runs on the same queries.
 
     Args:
-        first: A run.
-        second: A run on the same split; method, code length and all else may differ.
-        metric: A mAP that both have.
+        first: The first run.
+        second: The second run, on the same split; method, code length and all other settings may differ.
+        metric: Name of a mAP that both runs have.
         test: The test of the difference.
 
     Raises:
-        UsageError: They are of other splits or definitions, or a value is not there.
+        UsageError: The runs differ in the split or in definitions of metrics, or a value is missing.
         HashbenchError: The runs do not count the same queries.
     """
     runs = (first, second)
@@ -69,11 +69,15 @@ def compare(first: StoredRun, second: StoredRun, metric: str, test: PairedTest =
     for run in runs:
         if metric not in run.record.metrics or not metric.startswith("mAP@"):
             known = ", ".join(name for name in run.record.metrics if name.startswith("mAP@"))
-            raise UsageError(f"{run.record.run_id} has no {metric} by query; choose --metric from {known}")
+            raise UsageError(
+                f"{run.record.run_id} has no {metric} of each query; choose --metric from {known}"
+            )
     values = [run.average_precisions(metric) for run in runs]
     if values[0] is None or values[1] is None:
         lacking = first if values[0] is None else second
-        raise UsageError(f"{lacking.folder} has no AP of its queries by the evaluator that is installed")
+        raise UsageError(
+            f"{lacking.folder} has no AP of its queries by the installed evaluator; run it again with --force"
+        )
     counted = counted_queries(runs, [values[0], values[1]])
     ids = np.array(first.query_ids())[counted]
     one, other = values[0][counted], values[1][counted]

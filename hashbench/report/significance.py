@@ -1,4 +1,4 @@
-"""Paired tests over queries: could the difference of two means over the same queries be chance?"""
+"""Paired tests over queries of whether the difference of two means may be due to chance."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
-FEWEST = 20  # queries that are tested: fewer say little of others, and the interval would be too narrow
-_CHUNK = 2**22  # numbers of resampled queries held at once
-DIGITS = 12  # that count: another version of NumPy or Numba may add in another order
+MIN_QUERIES = 20  # with fewer queries, the interval would be too narrow
+DIGITS = 12  # that count, since other versions of NumPy or Numba may add in a different order
+_CHUNK = 2**22  # numbers of resampled queries in memory at once
 
 Pair = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""A value of each query [queries] by one method, and by another."""
+"""The values of each query [queries] for one method and for another."""
 
 PairedTest = Literal["bootstrap", "permutation"]
 
@@ -23,7 +23,7 @@ DESCRIBED: dict[PairedTest, str] = {
     "bootstrap": "paired bootstrap over the queries, 95 %",
     "permutation": "paired permutation test over the queries, 5 %",
 }
-"""The tests, as notes below a table name them."""
+"""Description of each test for the notes below a table."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Difference:
 
     Attributes:
         mean: First minus second.
-        lowest: Lower end of the 95 % interval of the bootstrap; None if there was no test.
-        highest: Upper end of it; None if there was no test.
-        p: Two-sided p-value of no difference; None if there was no test.
-        test: The test that `p` and `distinguishable` are of.
-        untested: Why there was no test; None if there was one.
+        lowest: Lower end of the bootstrap's 95 % interval; None if there was no test.
+        highest: Upper end of the bootstrap's 95 % interval; None if there was no test.
+        p: Two-sided p-value of the null hypothesis of no difference; None if there was no test.
+        test: The test that gave `p` and decides `distinguishable`.
+        untested: Reason why there was no test; None if there was one.
     """
 
     mean: float
@@ -48,7 +48,7 @@ class Difference:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the test tells the means apart: the interval leaves out 0, or p is less than 5 %."""
+        """Return True if the test distinguishes the means: the interval excludes 0, or p is below 5 %."""
         if self.lowest is None or self.highest is None or self.p is None:
             return False
         return self.p < 0.05 if self.test == "permutation" else not self.lowest <= 0 <= self.highest
@@ -59,34 +59,33 @@ def paired_test(
 ) -> list[Difference]:
     """Compare pairs of means over queries.
 
-    The bootstrap draws the queries with replacement, as many as there are; both means of a pair are taken
-    over the same draw, which is what pairs them (Efron's percentile interval). The permutation test swaps the
-    two values of a query at random, which gives the differences that chance would make if the methods were
-    alike; the interval beside it is the bootstrap's. Draws have a fixed seed: the same values give the same
-    result.
+    The bootstrap draws as many queries as there are, with replacement; both means of a pair use the same
+    draw, which pairs them (Efron's percentile interval). The permutation test swaps the two values of a query
+    at random, which gives the distribution of the difference if the methods were equal; its interval is that
+    of the bootstrap. The random seed is fixed, so the same values give the same result.
 
-    Either says how far the difference would vary with other queries of the same kind; not how far it varies
-    with another training, which the spread over seeds shows. Fewer than `FEWEST` queries are not tested, nor
-    is a difference that is the same for every query, since no resample of it varies.
+    Both tests show how the difference would vary with other queries of the same kind. They do not show how it
+    varies between trainings; the standard deviation over seeds does. Fewer than `MIN_QUERIES` queries are not
+    tested, nor is a difference that is the same for every query, since it does not vary between resamples.
 
     Args:
-        pairs: A value for each query [queries], and the same of what it is compared with; none is NaN.
+        pairs: The values of each query [queries] for two methods; none is NaN.
         test: The test.
-        resamples: Number of draws.
+        resamples: Number of resamples.
 
     Returns:
-        First minus second, for each pair.
+        The difference, first minus second, of each pair.
     """
     differences = [np.round(first - second, DIGITS) for first, second in pairs]
     found: dict[int, Difference] = {}
     by_queries: dict[int, list[int]] = {}
     for index, values in enumerate(differences):
-        if why := _untestable(values):
+        if untested := _untestable(values):
             mean = float(np.round(values.mean(), DIGITS))
-            found[index] = Difference(mean, None, None, None, test, why)
+            found[index] = Difference(mean, None, None, None, test, untested)
         else:
             by_queries.setdefault(len(values), []).append(index)
-    for indices in by_queries.values():  # drawing is most of the work, and the same for all of a length
+    for indices in by_queries.values():  # pairs with the same number of queries share the draws
         rows = np.stack([differences[index] for index in indices])
         found |= zip(indices, _bootstrap(rows, resamples), strict=True)
     results = [found[index] for index in range(len(pairs))]
@@ -100,13 +99,13 @@ def paired_test(
 
 def _untestable(differences: NDArray[np.float64]) -> str | None:
     """Return why differences [queries] cannot be tested, or None if they can."""
-    if len(differences) < FEWEST:
-        return f"{len(differences)} queries, fewer than {FEWEST}"
+    if len(differences) < MIN_QUERIES:
+        return f"{len(differences)} queries, fewer than {MIN_QUERIES}"
     return None if np.ptp(differences) else "the difference is the same for every query"
 
 
 def _bootstrap(differences: NDArray[np.float64], resamples: int) -> list[Difference]:
-    """Mean, interval and p-value of differences [pairs, queries]."""
+    """Compute the mean, interval and p-value of differences [pairs, queries]."""
     queries = differences.shape[1]
     random = np.random.default_rng(0)
     rows = max(1, _CHUNK // queries)
@@ -120,21 +119,21 @@ def _bootstrap(differences: NDArray[np.float64], resamples: int) -> list[Differe
     lowest, highest = np.quantile(means, (0.025, 0.975), axis=1)
     not_above, not_below = ((side.sum(axis=1) + 1) / (resamples + 1) for side in (means <= 0, means >= 0))
     p = np.minimum(1, 2 * np.minimum(not_above, not_below))
-    # Rounded, since another number of threads adds in another order.
+    # Rounded, since the order of additions depends on the number of threads.
     values = np.round([differences.mean(axis=1), lowest, highest, p], DIGITS).T
     return [Difference(mean, low, high, chance, "bootstrap") for mean, low, high, chance in values.tolist()]
 
 
 def _draws(random: np.random.Generator, count: int, queries: int) -> NDArray[np.float64]:
-    """Weights of the queries in `count` resamples, float64 [queries, count]; a column sums to 1."""
+    """Draw the weights of the queries in `count` resamples [queries, count]; each column sums to 1."""
     drawn = random.integers(queries, size=(count, queries)) + queries * np.arange(count)[:, None]
     times = np.bincount(drawn.ravel(), minlength=count * queries).reshape(count, queries)
     return np.asarray(times.T / queries)
 
 
 def _permutation(differences: NDArray[np.float64], resamples: int) -> float:
-    """Return the p-value of differences [queries]: to swap the values of a query changes its sign."""
-    from scipy.stats import permutation_test  # here, as it takes a second to import
+    """Return the p-value of differences [queries], whose signs change when the values of a query swap."""
+    from scipy.stats import permutation_test  # takes a second to import
 
     result = permutation_test(
         (differences,),

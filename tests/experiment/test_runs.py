@@ -255,7 +255,7 @@ def test_other_datasets_may_differ(tmp_path: Path) -> None:
 def test_a_metric_that_a_run_lacks_is_named(tmp_path: Path) -> None:
     given_run(tmp_path, "itq", VALUES, metrics=["mAP@all", "mAP@1000"])
     given_run(tmp_path, "wch", VALUES, metrics=["mAP@all", "mAP@5000"])
-    with pytest.raises(UsageError, match=r"wch-.* has no mAP@1000; it has mAP@all, mAP@5000"):
+    with pytest.raises(UsageError, match=r"wch-.* has no mAP@1000, only mAP@all, mAP@5000"):
         cells(select(tmp_path, RunFilter()).runs, "mAP@1000")
 
 

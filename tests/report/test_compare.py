@@ -130,7 +130,7 @@ def test_runs_that_count_other_queries_are_refused(cli: Callable[..., Any], tmp_
         done = cli("compare", first, second)
         assert (done.code, done.err.count("\n")) == (1, 1), done.err
         assert f"digits@default/{wrong}/16bit/" in done.err
-        assert "queries.npz: AP of 1 queries is NaN, not of the " in done.err
+        assert "queries.npz: the AP of 1 queries is NaN, expected that of the " in done.err
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_runs_that_count_other_queries_are_refused(cli: Callable[..., Any], tmp_
     [
         ({"sha256": "bb"}, "the two runs cannot be compared, since they differ in split.sha256"),
         ({"evaluator": 2}, "since they differ in evaluator: 1"),
-        ({"metrics": ["mAP@10"]}, "has no mAP@all by query; choose --metric from mAP@10"),
+        ({"metrics": ["mAP@10"]}, "has no mAP@all of each query; choose --metric from mAP@10"),
     ],
 )
 def test_what_cannot_be_compared(
@@ -154,7 +154,7 @@ def test_without_values_of_queries_there_is_no_comparison(cli: Callable[..., Any
     next(results.glob("*/itq/*/*/queries.npz")).unlink()
     done = cli("compare", "wch", "itq")
     assert done.code == 2
-    assert "has no AP of its queries by the evaluator that is installed" in done.err
+    assert "has no AP of its queries by the installed evaluator" in done.err
     file = next(results.glob("*/wch/*/*/queries.npz"))
     file.write_bytes(file.read_bytes()[:100])
     done = cli("compare", "wch", "wch")

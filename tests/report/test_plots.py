@@ -22,8 +22,8 @@ from hashbench.evaluation import VERSION
 from hashbench.report.plots.code_plots import codes_plot
 from hashbench.report.plots.curve_plots import pr_plot, training_plot
 from hashbench.report.plots.metric_plots import bits_plot, speed_plot
-from hashbench.report.plots.retrieval import _spread, retrieval_plot
-from hashbench.report.plots.style import Plot, looks, style
+from hashbench.report.plots.retrieval import _evenly_spaced, retrieval_plot
+from hashbench.report.plots.style import Plot, line_styles, style
 from hashbench.results.query import RunFilter, select
 from hashbench.results.stored_run import StoredRun
 from hashbench.runtime.files import write_output
@@ -133,8 +133,8 @@ def test_many_long_labels_fit(tmp_path: Path) -> None:
     assert (
         len(
             {
-                tuple(map(str, (look.colour, look.dashes, look.marker)))
-                for look in looks(run.label for run in runs_of(tmp_path)).values()
+                tuple(map(str, (line.colour, line.dashes, line.marker)))
+                for line in line_styles(run.label for run in runs_of(tmp_path)).values()
             }
         )
         == 12
@@ -147,7 +147,7 @@ def test_collapsed_codes_are_hollow_and_named(results: Path, plots: dict[str, Pl
     for plot in (pr_plot(runs), bits_plot(runs, "mAP@all"), training_plot(runs)):
         assert labels_of(plot.figure) == ["bad, collapsed", "wch"]
         filled = {line.get_color(): line.get_markerfacecolor() for line in plot.figure.legends[0].get_lines()}
-        bad, wch = looks(["bad", "wch"]).values()
+        bad, wch = line_styles(["bad", "wch"]).values()
         assert filled == {bad.colour: "white", wch.colour: wch.colour}
         drawn = {
             (line.get_color(), line.get_markerfacecolor())
@@ -381,7 +381,7 @@ def test_dead_bits_have_no_correlation(plots: dict[str, Plot]) -> None:
 def test_product_codes_have_no_distances(results: Path, plots: dict[str, Plot]) -> None:
     run, plot = runs_of(results, methods=["spq"], bits=[16])[0], plots["codes of spq"]
     assert set(plot.data["panel"]) == {"balance", "correlation"}
-    assert plot.notes == ["product codes have no Hamming distances, so there is no distribution of them"]
+    assert plot.notes == ["product codes have no Hamming distances, so their distribution is not shown"]
     with np.load(run.folder / "codes.npz") as file:
         second = (file["database_codes"][:, 0] >> 1 & 1) * 2.0 - 1
     assert plot.data["value"][1] == pytest.approx(second.mean())
@@ -417,7 +417,7 @@ def test_retrieval_by_hamming_distance(tmp_path: Path) -> None:
     }
     assert len(frames) == 3  # black, right, wrong
     assert {solid for _, solid in frames} == {True, False}
-    assert "evenly spread over their order by AP@1000" in " ".join(plot.figure.get_suptitle().split())
+    assert "evenly spaced in their order by AP@1000" in " ".join(plot.figure.get_suptitle().split())
 
 
 @pytest.mark.parametrize(("asked", "used"), [("mAP@all", "AP@all"), ("P@all", "AP@5"), ("mAP@7", "AP@5")])
@@ -473,14 +473,16 @@ def test_images_are_small(tmp_path: Path) -> None:
 
 def test_queries_are_spread_over_those_that_count() -> None:
     values = np.array([0.5, np.nan, 0.9, 0.1, 0.5, 0.0])
-    assert _spread(values, 3) == [2, 4, 5]
-    assert _spread(values, 1) == [2]
-    assert _spread(values, 9) == [2, 0, 4, 3, 5]  # all there are, equal ones in their order
+    assert _evenly_spaced(values, 3) == [2, 4, 5]
+    assert _evenly_spaced(values, 1) == [2]
+    assert _evenly_spaced(values, 9) == [2, 0, 4, 3, 5]  # all there are, equal ones in their order
 
 
 def test_another_split_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path, dataset=make_dataset(seed=1))
-    with pytest.raises(HashbenchError, match=f"not what {run.record.run_id} was done on: the fingerprint is"):
+    with pytest.raises(
+        HashbenchError, match=f"not the data of {run.record.run_id}: expected"
+    ):
         retrieval_plot(run, make_dataset(), "mAP@all")
 
 
@@ -489,7 +491,9 @@ def test_queries_that_cannot_be_ordered_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path, dataset=dataset)
     (run.folder / "queries.npz").unlink()
     other = run.record.model_copy(update={"evaluator": VERSION + 1})
-    message = f"{run.record.run_id} has no AP of its queries by the evaluator that is installed; run it again"
+    message = (
+        f"{run.record.run_id} has no AP of its queries by the installed evaluator; run it again with --force"
+    )
     with pytest.raises(HashbenchError, match=message):
         retrieval_plot(StoredRun(other, run.folder), dataset, "mAP@all", 1, 1)
 

@@ -227,7 +227,7 @@ def test_runs_that_count_other_queries_are_refused(cli: Callable[..., Any], tmp_
     done = cli("table")
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert (
-        f"{other.folder.relative_to(tmp_path)}/queries.npz: AP of 1 queries is NaN, not of the 1 that"
+        f"{other.folder.relative_to(tmp_path)}/queries.npz: the AP of 1 queries is NaN, expected that of the "
         in done.err
     )
 

@@ -32,22 +32,22 @@ _PAIRS: dict[str, tuple[str, Any]] = {"relevant": (BLUE, "-"), "irrelevant": (VE
 
 
 def codes_plot(run: StoredRun) -> Plot:
-    """How the codes of a run use their bits, and how far they part relevant from irrelevant pairs.
+    """Plot how the codes of a run use their bits, and how they separate relevant from irrelevant pairs.
 
-    Panels: the mean sign of each bit in the database; the absolute Pearson correlation between bits, since a
-    code means the same with a bit inverted; the shares of relevant and of irrelevant pairs of a query and a
-    database item at each Hamming distance, counted over all pairs. Product codes have no Hamming distance and
-    so no last panel; their bits are the numbers of their codewords in binary.
+    The panels show the mean sign of each bit in the database; the absolute Pearson correlation between bits,
+    since inverting a bit changes no distance; and the shares of relevant and of irrelevant pairs of a query
+    and a database item at each Hamming distance, counted over all pairs. Product codes have no Hamming
+    distance and therefore no last panel; their bits are those of the indices of their codewords.
 
     Args:
         run: A run with its codes.
 
     Returns:
-        The plot; `data` has a row a number: panel ("balance", "correlation", "distances"), bit and other_bit
-        (from 0), distance, pairs ("relevant", "irrelevant"), value.
+        The plot; `data` has a row for each value: panel ("balance", "correlation", "distances"), bit and
+        other_bit (from 0), distance, pairs ("relevant", "irrelevant"), value.
 
     Raises:
-        HashbenchError: The codes are not there or cannot be read.
+        HashbenchError: The codes are missing or cannot be read.
     """
     rankings = run.evaluate().rankings
     _, database, *_ = run.codes()
@@ -90,21 +90,21 @@ def codes_plot(run: StoredRun) -> Plot:
             }
             add_legend(figure, legend)
         else:
-            notes.append("product codes have no Hamming distances, so there is no distribution of them")
+            notes.append("product codes have no Hamming distances, so their distribution is not shown")
     data = pd.concat(tables, ignore_index=True)
     whole = {name: "Int64" for name in ("bit", "other_bit", "distance") if name in data}
     return Plot(figure, data.astype(whole), notes)
 
 
 def _correlations(means: NDArray[np.float64], products: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pearson correlation between bits [bits, bits]; NaN where a bit is dead."""
+    """Return the Pearson correlation between bits [bits, bits]; NaN for dead bits."""
     deviations = np.sqrt(1 - means**2)
     deviations[deviations == 0] = np.nan
     return np.asarray((products - np.outer(means, means)) / np.outer(deviations, deviations))
 
 
 def _shares(counts: Counts) -> dict[str, NDArray[np.float64]]:
-    """Shares of pairs at each distance [bits + 1], of the relevant ones and of the others."""
+    """Return the shares of relevant and of irrelevant pairs at each distance [bits + 1]."""
     items, relevant = counts.items.sum(axis=0), counts.relevant.sum(axis=0)
     pairs = {"relevant": relevant, "irrelevant": items - relevant}
     return {name: count / max(1, count.sum()) for name, count in pairs.items()}

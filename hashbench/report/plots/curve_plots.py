@@ -1,4 +1,4 @@
-"""Plots of curves, means over seeds: precision against recall or rank, losses against epochs."""
+"""Plots of curves, averaged over seeds: precision against recall or rank, losses against epochs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from matplotlib.ticker import MaxNLocator
 from hashbench.errors import HashbenchError, UsageError, reason
 from hashbench.report.aggregate import Cell, Column, cells
 from hashbench.report.plots.style import (
-    Look,
+    LineStyle,
     Plot,
     add_legend,
-    lines,
+    legend_lines,
+    line_styles,
     log_axis,
-    looks,
     panels,
     set_title,
     style,
@@ -30,15 +30,15 @@ from hashbench.runtime.json_files import parse_json
 
 Kind = Literal["rank", "radius", "topn"]
 
-# Of a line of a log; the rest is the loss and its parts, or a mAP by which the epoch was chosen.
+# The other keys of a line of a log are the loss and its parts, or the mAP that selects the epoch.
 _EPOCH = ("epoch", "step", "seconds", "lr")
-_READABLE = 3  # panels beside each other
+_MAX_COLUMNS = 3  # panels in a row
 
 
 @dataclass(frozen=True)
 class _Axes:
-    curve: str  # its name in curves.csv
-    x: str  # its column on the horizontal axis
+    curve: str  # name in curves.csv
+    x: str  # column of the horizontal axis
     x_label: str
     y_label: str
 
@@ -52,7 +52,7 @@ _AXES: dict[Kind, _Axes] = {
 
 @dataclass(frozen=True)
 class _Curve:
-    """What is drawn of a cell: its points, means over seeds, and the least and the most of the seeds."""
+    """The points of a cell: means, minima and maxima over seeds."""
 
     cell: Cell
     points: pd.DataFrame
@@ -62,23 +62,23 @@ _Curves = dict[Column, dict[str, _Curve]]
 
 
 def pr_plot(runs: Sequence[StoredRun], kind: Kind = "rank") -> Plot:
-    """Precision against recall or rank: a panel for each dataset and code length, a line for each method.
+    """Plot precision against recall or rank, with a panel per dataset and code length and a line per method.
 
-    A line is the mean over seeds; a band goes from the least to the most precision of the seeds.
+    A line is the mean over seeds, and its band extends from their minimum to their maximum precision.
 
     Args:
-        runs: From `select`.
-        kind: "rank", precision against recall as the rank goes over the whole database; "radius", the same as
-            the Hamming radius goes from 0 to the code length, both means over the queries; "topn", precision
-            against rank.
+        runs: The runs, from `select`.
+        kind: "rank" is precision against recall for ranks up to the size of the database; "radius" is
+            precision against recall, as means over the queries, for Hamming radii from 0 to the code length;
+            "topn" is precision against rank.
 
     Returns:
-        The plot; `data` has a row a point: dataset, protocol, bits, label, seeds (their number), at (the rank
-        or radius), precision, recall, precision_least, precision_most.
+        The plot; `data` has a row for each point: dataset, protocol, bits, label, seeds (number of seeds), at
+        (the rank or radius), precision, recall, precision_least, precision_most.
 
     Raises:
-        UsageError: Runs cannot be compared, or none has a curve of the kind.
-        HashbenchError: A run's curves cannot be read.
+        UsageError: The runs cannot be compared, or none has such a curve.
+        HashbenchError: The curves of a run cannot be read.
     """
     axes = _AXES[kind]
     curves, notes = _curves(
@@ -89,43 +89,43 @@ def pr_plot(runs: Sequence[StoredRun], kind: Kind = "rank") -> Plot:
         "precision",
         "product codes have no Hamming radius",
     )
-    look = looks(run.label for run in runs)
+    styles = line_styles(run.label for run in runs)
     with style():
         figure, panel_axes = panels(len(curves), height=2.5, share_y=True)
         for axis, (column, row) in zip(panel_axes, curves.items(), strict=True):
-            for place, (label, curve) in enumerate(row.items()):
-                # Else markers of neighbours cover each other; a number is a share of the panel's diagonal.
-                every = 1 if kind == "radius" else (0.03 * (place + 1), 0.2)
-                _draw(axis, look[label], curve, curve.points, axes.x, "precision", every)
+            for index, (label, curve) in enumerate(row.items()):
+                # Staggered, so that markers of different lines do not overlap; in shares of the diagonal.
+                every = 1 if kind == "radius" else (0.03 * (index + 1), 0.2)
+                _draw(axis, styles[label], curve, curve.points, axes.x, "precision", every)
             set_title(axis, str(column))
             axis.set_xlabel(axes.x_label)
-            if (place_of := axis.get_subplotspec()) and place_of.is_first_col():
+            if (spec := axis.get_subplotspec()) and spec.is_first_col():
                 axis.set_ylabel(axes.y_label)
             if kind == "topn":
                 log_axis(axis)
             else:
                 axis.set_xlim(0, 1.02)
-        panel_axes[0].set_ylim(bottom=0)  # and so of all
-        add_legend(figure, lines(look, [_cells(row) for row in curves.values()]))
+        panel_axes[0].set_ylim(bottom=0)  # the panels share the axis
+        add_legend(figure, legend_lines(styles, [_cells(row) for row in curves.values()]))
     return Plot(figure, _table(curves), notes)
 
 
 def training_plot(runs: Sequence[StoredRun]) -> Plot:
-    """The loss and its parts over epochs: a panel for each part, method, dataset and code length.
+    """Plot the loss and its parts over epochs, with a panel per part, method, dataset and code length.
 
-    Where the epoch was chosen by a mAP, that is a part, too. Lines are variants of the method. A value is the
-    mean over the steps of an epoch and over seeds; a band goes from the least to the most of the seeds.
+    If a mAP selected the epoch, it is also a part. Lines are variants of the method. A value is the mean over
+    the steps of an epoch and over seeds, and its band extends from the minimum to the maximum of the seeds.
 
     Args:
-        runs: From `select`.
+        runs: The runs, from `select`.
 
     Returns:
-        The plot; `data` has a row a point: dataset, protocol, bits, label, seeds (their number), part, epoch
-        (from 1), value, value_least, value_most.
+        The plot; `data` has a row for each point: dataset, protocol, bits, label, seeds (number of seeds),
+        part, epoch (from 1), value, value_least, value_most.
 
     Raises:
-        UsageError: Runs cannot be compared, or none was trained by epochs.
-        HashbenchError: A run's log cannot be read.
+        UsageError: The runs cannot be compared, or none was trained by epochs.
+        HashbenchError: The log of a run cannot be read.
     """
     curves, notes = _curves(runs, LOG, _losses, ["part", "epoch"], "value", "they are fitted without epochs")
     shown: dict[str, dict[str, dict[str, _Curve]]] = {}  # a row of panels for each method
@@ -135,26 +135,26 @@ def training_plot(runs: Sequence[StoredRun]) -> Plot:
             for part in curve.points["part"].unique():
                 parts.setdefault(part, {})[label] = curve
     rows = [
-        (title, dict(list(parts.items())[start : start + _READABLE]))
+        (title, dict(list(parts.items())[start : start + _MAX_COLUMNS]))
         for title, parts in shown.items()
-        for start in range(0, len(parts), _READABLE)
+        for start in range(0, len(parts), _MAX_COLUMNS)
     ]
     width = max(len(parts) for _, parts in rows)
-    look = looks(run.label for run in runs)
+    styles = line_styles(run.label for run in runs)
     with style():
         figure, panel_axes = panels(len(rows) * width, height=1.8, columns=width)
-        for place, (title, parts) in enumerate(rows):
-            axes = panel_axes[place * width : (place + 1) * width]
+        for index, (title, parts) in enumerate(rows):
+            axes = panel_axes[index * width : (index + 1) * width]
             for axis in axes[len(parts) :]:
                 axis.remove()
             for axis, (part, panel) in zip(axes, parts.items(), strict=False):
                 for label, curve in panel.items():
                     points = curve.points[curve.points["part"] == part]
-                    _draw(axis, look[label], curve, points, "epoch", "value", max(1, len(points) // 6))
+                    _draw(axis, styles[label], curve, points, "epoch", "value", max(1, len(points) // 6))
                 set_title(axis, title)
                 axis.set(xlabel="Epoch", ylabel=part)
                 axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        add_legend(figure, lines(look, [_cells(row) for row in curves.values()]))
+        add_legend(figure, legend_lines(styles, [_cells(row) for row in curves.values()]))
     return Plot(figure, _table(curves), notes)
 
 
@@ -166,15 +166,15 @@ def _curves(
     value: str,
     why_none: str,
 ) -> tuple[_Curves, list[str]]:
-    """The curves of all cells that have one, and notes on those that have none.
+    """Return the curves of all cells that have one, and notes on those that have none.
 
     Args:
         runs: The runs.
-        file: Name of the file that has the points of a run.
-        read: Gives them; none, if it has no such curve.
-        keys: Columns that tell points apart.
-        value: The column whose least and most are wanted, too.
-        why_none: Why a file may have none, as in "they are fitted without epochs".
+        file: Name of the file with the points of a run.
+        read: Function that returns the points in a file; none if the run has no such curve.
+        keys: Columns that identify a point.
+        value: Column whose minimum and maximum are also returned.
+        why_none: Reason why a file may have no points, as in "they are fitted without epochs".
 
     Raises:
         UsageError: No cell has a curve.
@@ -201,19 +201,17 @@ def _curves(
 
 
 def _precision(path: Path, curve: str) -> pd.DataFrame:
-    """Columns at, precision, recall."""
+    """Read the columns at, precision and recall."""
     try:
         table = pd.read_csv(path)
         points = table.loc[table["curve"] == curve, ["at", "precision", "recall"]]
         return points.astype({"at": int, "precision": float, "recall": float})
     except (OSError, ValueError, KeyError, OverflowError) as error:
-        raise HashbenchError(
-            f"{path} is damaged ({reason(error)}); `hashbench results verify` tells more"
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def _losses(path: Path) -> pd.DataFrame:
-    """Columns part, epoch (from 1), value; no rows for a method that was fitted."""
+    """Read the columns part, epoch (from 1) and value; the log of a fitted method has no rows."""
     try:
         lines = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
         if all("epoch" not in line for line in lines):
@@ -221,28 +219,24 @@ def _losses(path: Path) -> pd.DataFrame:
         table = pd.DataFrame(lines)
         table["epoch"] += 1
         steps = table.melt("epoch", [name for name in table if name not in _EPOCH], "part")
-        steps = steps[steps["value"].notna()]  # a line of the log has not every part
-        steps["value"] = steps["value"].astype(float)  # what was not finite is text
+        steps = steps[steps["value"].notna()]  # a line of the log lacks some parts
+        steps["value"] = steps["value"].astype(float)  # values that are not finite are stored as text
         return steps.groupby(["part", "epoch"], sort=False, as_index=False).mean()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HashbenchError(
-            f"{path} is damaged ({reason(error)}); `hashbench results verify` tells more"
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> HashbenchError:
+    return HashbenchError(f"{path} is damaged ({reason(error)}); `hashbench results verify` shows details")
 
 
 def _draw(
-    axis: Axes, look: Look, curve: _Curve, points: pd.DataFrame, x: str, y: str, markevery: Any
+    axis: Axes, line: LineStyle, curve: _Curve, points: pd.DataFrame, x: str, y: str, markevery: Any
 ) -> None:
-    axis.plot(points[x], points[y], markevery=markevery, **look.line(bool(curve.cell.collapsed)))
+    axis.plot(points[x], points[y], markevery=markevery, **line.keywords(bool(curve.cell.collapsed)))
     if len(curve.cell.runs) > 1:
-        axis.fill_between(
-            points[x],
-            points[f"{y}_least"],
-            points[f"{y}_most"],
-            color=look.colour,
-            alpha=0.2,
-            linewidth=0,
-        )
+        band = points[f"{y}_least"], points[f"{y}_most"]
+        axis.fill_between(points[x], *band, color=line.colour, alpha=0.2, linewidth=0)
 
 
 def _cells(row: Mapping[str, _Curve]) -> dict[str, Cell]:

@@ -1,4 +1,4 @@
-"""Plots of a metric: against code length, and against what it costs."""
+"""Plots of a metric against code length and against its cost."""
 
 from __future__ import annotations
 
@@ -11,74 +11,74 @@ from matplotlib.ticker import NullLocator
 
 from hashbench.report.aggregate import Cell, Column, cells
 from hashbench.report.plots.style import (
-    Look,
+    LineStyle,
     Plot,
     add_legend,
-    lines,
+    legend_lines,
+    line_styles,
     log_axis,
-    looks,
     panels,
     set_title,
     style,
 )
 from hashbench.results.stored_run import StoredRun
 
-_SHORTEST_S = 0.01  # a record's resolution; no time at all has no place on a logarithmic axis
+_SHORTEST_S = 0.01  # the resolution of a record, since a logarithmic axis has no zero
 _HARDWARE = ("processor", "threads", "gpu")  # of a record's environment
 
 _Panels = dict[str, dict[str, dict[int, Cell]]]  # by dataset and protocol, label, code length
 
 
 def bits_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
-    """A metric against code length: a panel for each dataset, a line for each method.
+    """Plot a metric against code length, with a panel for each dataset and a line for each method.
 
-    A point is the mean over seeds, its bar their standard deviation; it is hollow if codes collapsed.
+    A point is the mean over seeds, and its bar their standard deviation. It is hollow if codes collapsed.
 
     Args:
-        runs: From `select`.
-        metric: A metric of all of them.
+        runs: The runs, from `select`.
+        metric: A metric that all of them have.
 
     Returns:
-        The plot; `data` has a row a point: dataset, protocol, bits, label, metric, seeds and collapsed
+        The plot; `data` has a row for each point: dataset, protocol, bits, label, metric, seeds and collapsed
         (numbers of runs), mean, deviation, bytes (of a code), train_seconds, encode_seconds (means).
 
     Raises:
-        UsageError: Runs cannot be compared, or lack the metric.
+        UsageError: The runs cannot be compared, or lack the metric.
     """
     columns = cells(runs, metric)
-    look = looks(run.label for run in runs)
+    styles = line_styles(run.label for run in runs)
     shown = _panels(columns)
     with style():
         figure, axes = panels(len(shown), height=2.4)
         for axis, (name, row) in zip(axes, shown.items(), strict=True):
-            for place, (label, by_bits) in enumerate(row.items()):
-                aside = _aside(place, len(row))
-                _draw(axis, look[label], [bits * aside for bits in by_bits], list(by_bits.values()))
+            for index, (label, by_bits) in enumerate(row.items()):
+                factor = _dodge_factor(index, len(row))
+                _draw(axis, styles[label], [bits * factor for bits in by_bits], list(by_bits.values()))
             _mark_lengths(axis, {bits: str(bits) for by_bits in row.values() for bits in by_bits})
             set_title(axis, name)
             axis.set(xlabel="Code length (bits); markers side by side", ylabel=_y_label(runs, metric))
-        add_legend(figure, lines(look, columns.values()))
+        add_legend(figure, legend_lines(styles, columns.values()))
     return Plot(figure, _table(columns, metric))
 
 
 def speed_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
-    """A metric against its cost: seconds of training, and bytes that the code of an image takes.
+    """Plot a metric against its cost: the seconds of training, and the bytes of an image's code.
 
-    A row of two panels for each dataset. A line joins the code lengths of a method; beside the seconds, a
-    larger marker is a longer code. Seconds leave out features that an earlier run of the command computed.
+    Each dataset has a row of two panels. A line joins the code lengths of a method; larger markers in the
+    panel of seconds are longer codes. Seconds exclude features that an earlier run of the command computed.
 
     Args:
-        runs: From `select`.
-        metric: A metric of all of them.
+        runs: The runs, from `select`.
+        metric: A metric that all of them have.
 
     Returns:
-        The plot; `data` is that of `bits_plot`.
+        The plot; `data` has the columns of `bits_plot`.
 
     Raises:
-        UsageError: Runs cannot be compared, or lack the metric.
+        UsageError: The runs cannot be compared, or lack the metric.
     """
     columns = cells(runs, metric)
-    look = looks(run.label for run in runs)
+    styles = line_styles(run.label for run in runs)
     shown = _panels(columns)
     with style():
         figure, axes = panels(2 * len(shown), height=2.4, columns=2)
@@ -86,19 +86,19 @@ def speed_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
             for label, by_bits in row.items():
                 found = list(by_bits.values())
                 seconds = [max(_SHORTEST_S, _mean_seconds(cell, "train")) for cell in found]
-                _draw(time, look[label], seconds, found, sizes=[1.5 + bits**0.5 / 2 for bits in by_bits])
-                _draw(size, look[label], [bits / 8 for bits in by_bits], found)
+                _draw(time, styles[label], seconds, found, sizes=[1.5 + bits**0.5 / 2 for bits in by_bits])
+                _draw(size, styles[label], [bits / 8 for bits in by_bits], found)
             log_axis(time)
             time.set(xlabel="Training (s); larger marker: longer code", ylabel=_y_label(runs, metric))
             _mark_lengths(size, {bits / 8: f"{bits / 8:g}" for by_bits in row.values() for bits in by_bits})
             size.set(xlabel="Code of an image (bytes)")
             for axis in (time, size):
                 set_title(axis, name)
-        add_legend(figure, lines(look, columns.values()))
+        add_legend(figure, legend_lines(styles, columns.values()))
     hardware = {tuple(run.record.environment.get(key) for key in _HARDWARE) for run in runs}
     notes = ["features that a command computes once count in the seconds of its first run only"]
     if len(hardware) > 1:
-        notes.append("runs were timed on different hardware, so that their seconds do not compare")
+        notes.append("runs were timed on different hardware, so their seconds are not comparable")
     return Plot(figure, _table(columns, metric), notes)
 
 
@@ -112,23 +112,23 @@ def _panels(columns: Mapping[Column, Mapping[str, Cell]]) -> _Panels:
 
 
 def _draw(
-    axis: Axes, look: Look, x: Sequence[float], found: Sequence[Cell], sizes: Iterable[float | None] = ()
+    axis: Axes, line: LineStyle, x: Sequence[float], found: Sequence[Cell], sizes: Iterable[float | None] = ()
 ) -> None:
-    """Draw means with their deviations; `sizes` of the markers are in points."""
+    """Draw means with their standard deviations; `sizes` are those of the markers, in points."""
     means = [cell.mean for cell in found]
     deviations = [np.nan if cell.deviation is None else cell.deviation for cell in found]
-    axis.errorbar(x, means, deviations, color=look.colour, linestyle=look.dashes)
-    for place, mean, cell, size in zip(x, means, found, sizes or [None] * len(found), strict=True):
-        axis.plot(place, mean, markersize=size, **look.line(bool(cell.collapsed)))
+    axis.errorbar(x, means, deviations, color=line.colour, linestyle=line.dashes)
+    for value, mean, cell, size in zip(x, means, found, sizes or [None] * len(found), strict=True):
+        axis.plot(value, mean, markersize=size, **line.keywords(bool(cell.collapsed)))
 
 
-def _aside(place: int, count: int) -> float:
-    """What moves a label's points aside on an axis of code lengths, so that bars do not cover each other."""
-    return float(2 ** (0.03 * (place - (count - 1) / 2)))
+def _dodge_factor(index: int, count: int) -> float:
+    """Return the factor that shifts a label's points along the code lengths, so that bars do not overlap."""
+    return float(2 ** (0.03 * (index - (count - 1) / 2)))
 
 
 def _mark_lengths(axis: Axes, texts: Mapping[float, str]) -> None:
-    """Give an axis of code lengths, which double, a tick for each."""
+    """Set a tick for each code length, on a scale that suits lengths that double."""
     axis.set_xscale("log", base=2)
     axis.set_xticks(list(texts), list(texts.values()))
     axis.xaxis.set_minor_locator(NullLocator())

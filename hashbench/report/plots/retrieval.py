@@ -1,4 +1,4 @@
-"""What a run retrieves, in images: some queries, and what lies nearest to each."""
+"""Plots of retrieved images: some queries of a run and the images nearest to each."""
 
 from __future__ import annotations
 
@@ -33,37 +33,37 @@ from hashbench.results.stored_run import StoredRun
 
 THUMBNAIL = 96  # pixels of the longer side
 
-_GAP = 0.4  # between a query and what is nearest to it, in widths of an image
+_GAP = 0.4  # between a query and its nearest image, in widths of an image
 _TEXT = 0.17  # height of the text below an image, in inches
 _FRAMES = {True: (GREEN, "-"), False: (VERMILLION, (0, (2.5, 2)))}  # by relevance
 
 
 def retrieval_plot(run: StoredRun, dataset: Dataset, metric: str, queries: int = 5, top: int = 10) -> Plot:
-    """Queries of a run and the images that are nearest to them, framed by whether they are relevant.
+    """Plot queries of a run and their nearest images, with frames that show their relevance.
 
-    The queries are evenly spread over their order by AP, from the best to the worst. Images at the same
-    distance stand in the order of the database.
+    The queries are evenly spaced in their order by AP, from best to worst. Images at equal distances keep the
+    order of the database.
 
     Args:
         run: A run with its codes.
         dataset: The dataset of the run.
-        metric: Whose AP orders the queries, as in "mAP@all"; if it is no mAP of the run, the run's first is.
-        queries: Number of queries; all, if there are fewer.
-        top: Number of images for each; all, if there are fewer.
+        metric: The mAP whose AP orders the queries, as in "mAP@all"; if the run has no such mAP, its first.
+        queries: Number of queries; all if there are fewer.
+        top: Number of images per query; all if there are fewer.
 
     Returns:
-        The plot; `data` has a row for each image that is found: query (its id), ap, rank (from 1), image (its
+        The plot; `data` has a row for each retrieved image: query (its id), ap, rank (from 1), image (its
         id), distance, relevant.
 
     Raises:
-        HashbenchError: The codes are not there, the dataset is another one, or an image cannot be read.
+        HashbenchError: The codes are missing, the dataset is not that of the run, or an image cannot be read.
     """
     record = run.record
     if dataset.fingerprint != record.split.sha256:
         raise HashbenchError(
-            f"{dataset.name}@{dataset.protocol} as it is here is not what {record.run_id} was done on: the "
-            f"fingerprint is {dataset.fingerprint[:8]}…, not {record.split.sha256[:8]}…; name the folder of "
-            "the run's data by --data-root or --lists"
+            f"{dataset.name}@{dataset.protocol} here is not the data of {record.run_id}: expected the "
+            f"fingerprint {record.split.sha256[:8]}…, got {dataset.fingerprint[:8]}…; pass the folder of the "
+            "run's data by --data-root or --lists"
         )
     query_codes, database_codes, query_labels, database_labels = run.codes()
     if not metric.startswith("mAP") or metric not in record.metrics:
@@ -71,29 +71,29 @@ def retrieval_plot(run: StoredRun, dataset: Dataset, metric: str, queries: int =
     values = run.average_precisions(metric)
     if values is None:
         raise HashbenchError(
-            f"{run.folder} has no AP of its queries by the evaluator that is installed; run it again"
+            f"{run.folder} has no AP of its queries by the installed evaluator; run it again with --force"
         )
     found = []
-    for query in _spread(values, queries):
+    for query in _evenly_spaced(values, queries):
         distances = _distances(query_codes, database_codes, query)
         nearest = np.argsort(distances, kind="stable")[:top]
         relevant = _relevant(query_labels[query], database_labels[nearest])
         found.append(_Found(query, values[query], nearest, distances[nearest], relevant))
     distance = "Hamming distance" if isinstance(database_codes, BinaryCodes) else "distance"
-    said = (
-        f"Queries, evenly spread over their order by A{metric[2:]} from best to worst, and the images "
+    sentence = (
+        f"Queries, evenly spaced in their order by A{metric[2:]} from best to worst, and the images "
         f"nearest to each, with their {distance}; equal distances in the order of the database."
     )
     with style():
-        figure = _grid(dataset, found)
-        add_run_title(figure, run, said)
-        frames = {True: "shares a label with the query", False: "shares none"}
+        figure = _draw(dataset, found)
+        add_run_title(figure, run, sentence)
+        frames = {True: "shares a label with the query", False: "shares no label with the query"}
         add_legend(figure, {text: _frame(*_FRAMES[relevant]) for relevant, text in frames.items()})
     return Plot(figure, _table(dataset, found))
 
 
 class _Found(NamedTuple):
-    """A query and what is nearest to it; arrays are [top]."""
+    """A query and its nearest images; arrays are [top]."""
 
     query: int
     ap: float
@@ -102,30 +102,30 @@ class _Found(NamedTuple):
     relevant: NDArray[np.bool_]
 
 
-def _spread(values: NDArray[np.float64], count: int) -> list[int]:
-    """Queries evenly spread over their order by value, the highest first; not those without one."""
+def _evenly_spaced(values: NDArray[np.float64], count: int) -> list[int]:
+    """Return queries evenly spaced in their order by value, highest first, without those that are NaN."""
     order = np.argsort(-values, kind="stable")[: np.count_nonzero(~np.isnan(values))]
-    places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
-    return [int(query) for query in order[places]]
+    ranks = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return [int(query) for query in order[ranks]]
 
 
 def _distances(query: Codes | NDArray[Any], database: Codes, index: int) -> NDArray[Any]:
-    """Distances of the database from one query [n], as `hashbench.evaluate` has them."""
+    """Return the distances of the database from one query [n], as in `hashbench.evaluate`."""
     if isinstance(database, ProductCodes):
         books, _, dim = database.codebooks.shape
         pieces = read_vectors(query, database)[index].reshape(books, 1, dim)
         table = np.sqrt(np.square(pieces - database.codebooks.astype(np.float64)).sum(axis=-1))
         return np.asarray(table[np.arange(books), database.indices].sum(axis=1))
-    assert isinstance(query, BinaryCodes)  # as `StoredRun.codes` gives them
+    assert isinstance(query, BinaryCodes)  # `StoredRun.codes` returns both or neither as BinaryCodes
     return np.asarray(unpack_bits(database.packed ^ query.packed[index], database.bits).sum(axis=1))
 
 
 def _relevant(label: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether images share a label with a query [n]."""
+    """Return a mask [n] of the images that share a label with a query."""
     return np.asarray(labels == label if labels.ndim == 1 else (labels & label).any(axis=1))
 
 
-def _grid(dataset: Dataset, found: Sequence[_Found]) -> Figure:
+def _draw(dataset: Dataset, found: Sequence[_Found]) -> Figure:
     top = len(found[0].nearest)
     height = PAGE / (top + 1 + _GAP) + _TEXT
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.02, wspace=0, hspace=0)
@@ -145,7 +145,7 @@ def _show(axis: Axes, image: Image.Image, text: str, colour: str, dashes: Any) -
     small = image.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     axis.imshow(np.asarray(small), interpolation="none")
-    axis.set(xticks=[], yticks=[], anchor="S")  # so that the texts of a row stand in one line
+    axis.set(xticks=[], yticks=[], anchor="S")  # so that the texts of a row are aligned
     axis.set_xlabel(text, loc="left", fontsize=SMALL, labelpad=2)
     axis.spines[:].set(visible=True, color=colour, linestyle=dashes, linewidth=1.5)
 

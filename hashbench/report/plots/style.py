@@ -1,4 +1,4 @@
-"""How plots look, and how they become files: one style for print, told apart in colour and in grey."""
+"""The style of all plots, made for print and legible in colour and in grey, and how plots become files."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from hashbench.results.stored_run import StoredRun
 
 Format = Literal["pdf", "svg", "png"]
 
-COLUMN, PAGE = 3.3, 6.8  # width in inches: of a column of text, and of a page
-FONT, SMALL = 8, 7  # points
+COLUMN, PAGE = 3.3, 6.8  # widths of a column of text and of a page, in inches
+FONT, SMALL = 8, 7  # font sizes, in points
 
-# Okabe and Ito's colours, which the colour-blind tell apart, with grey for yellow, which paper hides.
+# Okabe and Ito's palette for the colour-blind, with grey instead of yellow, which is faint on paper.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY = COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#666666",
 )  # fmt: skip
-# As many colours, dashes and markers as have no common divisor, so that labels share all three only late.
+# The numbers of colours, dashes and markers are chosen such that few labels share all three.
 _DASHES: Sequence[Any] = (
     "-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)),
 )  # fmt: skip
 _MARKERS = "os^Dv<>PX"
 
 _STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that a file is the same on any machine
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that a file is the same on every machine
     "font.size": FONT,
-    "text.parse_math": False,  # a label may have a dollar sign
+    "text.parse_math": False,  # a label may contain a dollar sign
     "axes.titlesize": FONT,
     "axes.labelsize": FONT,
     "figure.titlesize": FONT,
@@ -60,28 +60,28 @@ _STYLE = {
     "lines.markeredgewidth": 0.8,
     "errorbar.capsize": 2,
     "savefig.dpi": 300,
-    "pdf.fonttype": 42,  # TrueType, which journals ask for
+    "pdf.fonttype": 42,  # TrueType, which journals require
     "svg.fonttype": "path",  # looks the same where the font is not installed
     "svg.hashsalt": "hashbench",
 }
 _METADATA: Mapping[Format, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
-_CHARACTERS = 15  # of a label that fit in an inch
-_HANDLE = 0.4  # width of what stands before a label, in inches
+_CHARACTERS_PER_INCH = 15  # of a label
+_HANDLE = 0.4  # width of a legend handle, in inches
 
 
 def style() -> AbstractContextManager[None]:
-    """The style of all plots, whatever the user's matplotlibrc says."""
+    """Apply the style of all plots in a `with` block, independent of the user's matplotlibrc."""
     return matplotlib.style.context(["default", _STYLE])
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot, and what it shows.
+    """A figure and its numbers.
 
     Attributes:
         figure: The figure.
-        data: The numbers in it.
-        notes: What a reader should know that the figure does not say, one sentence each.
+        data: The numbers in the figure.
+        notes: Sentences that a reader should know and the figure does not show.
     """
 
     figure: Figure
@@ -89,14 +89,14 @@ class Plot:
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        # Else each rendering would lay it out anew, starting from where the last one left it.
+        # Laid out once, since another layout would start from the result of this one and differ from it.
         if (engine := self.figure.get_layout_engine()) is not None:
             with style():
                 engine.execute(self.figure)
         self.figure.set_layout_engine("none")
 
     def render(self, format: Format) -> bytes:
-        """The figure as the content of a file; the same records give the same bytes."""
+        """Return the content of a file of the figure; the same records give the same bytes."""
         stream = io.BytesIO()
         with style():
             self.figure.savefig(stream, format=format, metadata=_METADATA[format])
@@ -104,12 +104,12 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Look:
-    """How the line of a label is drawn.
+class LineStyle:
+    """The style of the line of a label.
 
     Attributes:
         colour: One of `COLOURS`.
-        dashes: Line style, as matplotlib takes it.
+        dashes: A line style of matplotlib.
         marker: A marker that can be filled.
     """
 
@@ -117,8 +117,8 @@ class Look:
     dashes: Any
     marker: str
 
-    def line(self, hollow: bool) -> dict[str, Any]:
-        """Arguments of a line; `hollow` empties its markers."""
+    def keywords(self, hollow: bool) -> dict[str, Any]:
+        """Return the keyword arguments of a matplotlib line, with hollow or filled markers."""
         return {
             "color": self.colour,
             "linestyle": self.dashes,
@@ -127,26 +127,26 @@ class Look:
         }
 
 
-def looks(labels: Iterable[str]) -> dict[str, Look]:
-    """A look for each label, by its place: plots of the same runs give it the same one."""
+def line_styles(labels: Iterable[str]) -> dict[str, LineStyle]:
+    """Return a style for each label by its index, so that all plots of the same runs use the same styles."""
     return {
-        label: Look(
-            COLOURS[place % len(COLOURS)], _DASHES[place % len(_DASHES)], _MARKERS[place % len(_MARKERS)]
+        label: LineStyle(
+            COLOURS[index % len(COLOURS)], _DASHES[index % len(_DASHES)], _MARKERS[index % len(_MARKERS)]
         )
-        for place, label in enumerate(dict.fromkeys(labels))
+        for index, label in enumerate(dict.fromkeys(labels))
     }
 
 
 def panels(
     count: int, *, height: float, columns: int = 0, share_y: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side.
+    """Create a figure with panels side by side.
 
     Args:
         count: Number of panels.
-        height: Of each, in inches.
-        columns: Panels in a row; 0: as many as are readable.
-        share_y: All have one vertical scale.
+        height: Height of each panel, in inches.
+        columns: Number of panels in a row; 0 is as many as are readable.
+        share_y: All panels share one vertical scale.
     """
     columns = columns or {1: 1, 2: 2, 4: 2}.get(count, 3)
     rows = -(-count // columns)
@@ -158,14 +158,14 @@ def panels(
 
 
 def set_title(axis: Axes, text: str) -> None:
-    """Give a panel a title, in lines that fit above it."""
+    """Set the title of a panel, wrapped to its width."""
     grid = axis.get_gridspec()
     assert grid is not None
     axis.set_title(wrapped(text, axis.figure.bbox.width / axis.figure.dpi / grid.ncols))
 
 
 def log_axis(axis: Axes) -> None:
-    """Make the horizontal axis of what is drawn logarithmic, with plain numbers at its ticks."""
+    """Make the horizontal axis of a drawn panel logarithmic, with plain numbers at its ticks."""
     axis.set_xscale("log")
     least, most = axis.get_xlim()
     axis.xaxis.set_major_locator(LogLocator(subs=[1] if most > 30 * least else [1, 2, 5]))
@@ -174,14 +174,14 @@ def log_axis(axis: Axes) -> None:
 
 
 def add_legend(figure: Figure, entries: Mapping[str, Any]) -> None:
-    """Put a legend below the panels, as low as it can be, and make the figure higher by it.
+    """Add a legend of the lowest possible height below the panels, and increase the figure's height by it.
 
     Args:
         figure: The figure.
-        entries: What stands before each label: lines or patches.
+        entries: The handle of each label: a line or a patch.
     """
 
-    def put(columns: int) -> Legend:
+    def add(columns: int) -> Legend:
         width = figure.get_figwidth() / columns - _HANDLE
         labels = [wrapped(label, width, cut=columns == 1) for label in entries]
         return figure.legend(
@@ -190,22 +190,24 @@ def add_legend(figure: Figure, entries: Mapping[str, Any]) -> None:
 
     heights = {}
     for columns in range(1, 5):
-        legend = put(columns)
+        legend = add(columns)
         extent = legend.get_window_extent()
         if columns == 1 or extent.width < figure.bbox.width:
             heights[columns] = extent.height / figure.dpi
         legend.remove()
-    columns = min(heights, key=lambda columns: round(heights[columns], 1))  # of a height, the fewest columns
-    put(columns)
+    columns = min(heights, key=lambda columns: round(heights[columns], 1))  # the fewest of equal heights
+    add(columns)
     figure.set_figheight(figure.get_figheight() + heights[columns])
 
 
-def lines(look: Mapping[str, Look], groups: Iterable[Mapping[str, Cell]]) -> dict[str, Line2D]:
-    """The legend of lines: a label whose codes collapsed says so, and is hollow where all its points are.
+def legend_lines(styles: Mapping[str, LineStyle], groups: Iterable[Mapping[str, Cell]]) -> dict[str, Line2D]:
+    """Return the legend entries of lines, which tell whose codes collapsed.
+
+    The markers of an entry are hollow if all points of the label are.
 
     Args:
-        look: From `looks`.
-        groups: What each panel shows, by label.
+        styles: The styles, from `line_styles`.
+        groups: The cells of each panel, by label.
     """
     found: dict[str, list[Cell]] = {}
     for group in groups:
@@ -216,22 +218,22 @@ def lines(look: Mapping[str, Look], groups: Iterable[Mapping[str, Cell]]) -> dic
         runs, collapsed = sum(len(cell.runs) for cell in cells), sum(len(cell.collapsed) for cell in cells)
         share = "" if collapsed == runs else f"{collapsed} of {runs} runs "
         text = f"{label}, {share}collapsed" if collapsed else label
-        entries[text] = Line2D([], [], **look[label].line(all(cell.collapsed for cell in cells)))
+        entries[text] = Line2D([], [], **styles[label].keywords(all(cell.collapsed for cell in cells)))
     return entries
 
 
 def wrapped(text: str, width: float, cut: bool = True) -> str:
-    """Text in lines that fit in a width in inches; `cut` says whether a word may be cut for it."""
-    return textwrap.fill(text, max(1, int(_CHARACTERS * width)), break_long_words=cut)
+    """Wrap text to a width in inches; if `cut`, words that are longer are cut."""
+    return textwrap.fill(text, max(1, int(_CHARACTERS_PER_INCH * width)), break_long_words=cut)
 
 
 def add_run_title(figure: Figure, run: StoredRun, *more: str) -> None:
-    """Say above all panels what run it is and whether its codes collapsed, and make the figure higher by it.
+    """Add a title that names a run and tells if its codes collapsed, and increase the figure's height by it.
 
     Args:
         figure: The figure.
         run: The run.
-        more: Further sentences.
+        more: Further sentences of the title.
     """
     record = run.record
     column = Column(record.dataset, record.protocol, record.bits)

@@ -1,1 +1,1 @@
-"""Tables of runs, as Markdown, LaTeX and CSV."""
+"""Tables of runs in Markdown, LaTeX and CSV."""
