@@ -1,13 +1,13 @@
-"""Time the counting of pairs, and all of the evaluator against a plain NumPy evaluation by `argsort`.
+"""Measure the speed of counting pairs, and compare the evaluator with a plain NumPy evaluation by `argsort`.
 
     python benchmarks/evaluation.py
 
-Counting is timed for several lengths of codes and both kinds of labels: by one thread, by all, and on the GPU
-if there is one; and by two processes that each have a shard of the database. Then the evaluator and the plain
-evaluation get the same random codes and labels, in one process.
+Counting is timed for several code lengths and both kinds of labels: with one thread, with all threads, on the
+GPU if there is one, and with two processes that count one shard of the database each. Then the evaluator and
+the plain evaluation get the same random codes and labels, in one process.
 
-The plain one does what evaluation scripts of this field commonly do: one function for mAP and one for the
-curve, each of which ranks the whole database anew for every query.
+The plain evaluation does what evaluation scripts of this field commonly do: one function computes mAP and one
+the curve, and each ranks the whole database for every query.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from hashbench.evaluation.inputs import read_codes, read_labels
 K = 5000
 RANKS = [1, *range(500, 10_001, 500)]
 COUNTED_BITS = (16, 32, 64, 128)
-CLASSES = 10  # as ids
-COLUMNS = 81  # of multi-hot labels, with 2.4 labels an item on average, as NUS-WIDE has
+CLASSES = 10  # number of classes, as ids
+COLUMNS = 81  # number of multi-hot labels, with 2.4 per item on average, as in NUS-WIDE
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Data:
-    """Codes of ±1 [n, bits] and multi-hot labels [n, labels], in float32 as scripts hold them."""
+    """Codes of ±1 [n, bits] and multi-hot labels [n, labels], in float32 as in published scripts."""
 
     query_codes: NDArray[np.float32]
     database_codes: NDArray[np.float32]
@@ -52,7 +52,7 @@ class Data:
 
     @classmethod
     def draw(cls, queries: int, items: int, bits: int, labels: int) -> Data:
-        """Labels at random, and codes that know a little about them."""
+        """Draw random labels, and codes that are weakly correlated with them."""
         rng = np.random.default_rng(0)
         projection = rng.standard_normal((labels, bits), dtype=np.float32)
 
@@ -66,7 +66,7 @@ class Data:
 
 
 def ranked_relevance(data: Data, query: int) -> NDArray[np.float32]:
-    """Whether the item at each rank is relevant: float32 [items] of 0 and 1."""
+    """Return the relevance of the item at each rank, float32 [items] of 0 and 1."""
     similarity = data.database_codes @ data.query_codes[query]
     distance = (data.query_codes.shape[1] - similarity) / 2
     relevant = data.database_labels @ data.query_labels[query] > 0
@@ -75,17 +75,17 @@ def ranked_relevance(data: Data, query: int) -> NDArray[np.float32]:
 
 
 def plain_map(data: Data) -> float:
-    """mAP@K by sorting."""
+    """Compute mAP@K by sorting."""
     total = 0.0
     for query in range(len(data.query_codes)):
-        places = np.flatnonzero(ranked_relevance(data, query)[:K]) + 1
-        if len(places):
-            total += float(np.mean(np.arange(1, len(places) + 1) / places))
+        ranks = np.flatnonzero(ranked_relevance(data, query)[:K]) + 1
+        if len(ranks):
+            total += float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
     return total / len(data.query_codes)
 
 
 def plain_curve(data: Data) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean precision and recall at RANKS, by sorting."""
+    """Compute the mean precision and recall at RANKS by sorting."""
     hits = np.zeros((len(data.query_codes), len(RANKS)))
     relevant = np.zeros((len(data.query_codes), 1))
     for query in range(len(data.query_codes)):
@@ -96,7 +96,7 @@ def plain_curve(data: Data) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def whole_evaluation(data: Data) -> Evaluation:
-    """Everything the plain functions give, from arrays to numbers."""
+    """Compute everything that the plain functions compute, starting from arrays."""
     ev = evaluate(data.query_codes, data.database_codes, data.query_labels, data.database_labels, k=(K,))
     ev.mean_average_precision(K)
     ev.curve_by_rank(RANKS)
@@ -104,7 +104,7 @@ def whole_evaluation(data: Data) -> Evaluation:
 
 
 def seconds(function: Callable[[], Result], repeats: int = 1) -> tuple[float, Result]:
-    """Best time of `repeats`, and the result."""
+    """Return the best time of several calls, and the result."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -114,7 +114,7 @@ def seconds(function: Callable[[], Result], repeats: int = 1) -> tuple[float, Re
 
 
 def peak_memory(function: Callable[[], object]) -> float:
-    """Most memory that `function` holds at once beyond its inputs, arrays included, in MB."""
+    """Return the peak memory of a function in addition to its inputs, in MB."""
     tracemalloc.start()
     function()
     peak = tracemalloc.get_traced_memory()[1]
@@ -123,24 +123,24 @@ def peak_memory(function: Callable[[], object]) -> float:
 
 
 def print_throughput(queries: int, items: int, repeats: int) -> None:
-    """Print pairs a second by length of codes, kind of labels and place."""
+    """Print pairs per second by code length, kind of labels and device."""
     rng = np.random.default_rng(0)
     threads: int = numba.config.NUMBA_NUM_THREADS
     labels = {
         f"{CLASSES} classes": Labels.from_array(rng.integers(0, CLASSES, items)),
         f"{COLUMNS} labels": Labels.from_array(rng.random((items, COLUMNS), np.float32) < 2.4 / COLUMNS),
     }
-    places = [("cpu", count) for count in sorted({1, threads})] + [("cuda", 1)] * torch.cuda.is_available()
-    print(f"{queries:,} queries x {items:,} items, billion pairs a second")
-    names = ["GPU" if device == "cuda" else f"{count} thread(s)" for device, count in places]
+    devices = [("cpu", count) for count in sorted({1, threads})] + [("cuda", 1)] * torch.cuda.is_available()
+    print(f"{queries:,} queries x {items:,} items, billion pairs per second")
+    names = ["GPU" if device == "cuda" else f"{count} thread(s)" for device, count in devices]
     print(f"{'':20}" + "".join(f"{name:>14}" for name in names))
     for bits in COUNTED_BITS:
         codes = BinaryCodes.from_array(rng.random((items, bits), np.float32) < 0.5)
         for name, database in labels.items():
             pairs = (codes[:queries], codes, Labels(database.packed[:queries], database.columns), database)
             rates = []
-            for device, count in places:
-                numba.config.NUMBA_NUM_THREADS = count  # what the environment variable sets
+            for device, count in devices:
+                numba.config.NUMBA_NUM_THREADS = count  # as the environment variable does
                 count_pairs(*pairs, device=device)  # compiles
                 took, _ = seconds(lambda: count_pairs(*pairs, device=device), repeats)  # noqa: B023
                 rates.append(queries * items / took / 1e9)
@@ -149,7 +149,7 @@ def print_throughput(queries: int, items: int, repeats: int) -> None:
 
 
 def count_shard(shard: int, shards: int, queries: int, items: int) -> Counts:
-    """The counts of one of equal shards of the database, by one thread; in a process of its own."""
+    """Count one of several equal shards of the database with one thread, in a separate process."""
     numba.config.NUMBA_NUM_THREADS = 1
     pairs = one_shard(shard, shards, queries, items)
     return count_pairs(*pairs)
@@ -159,7 +159,7 @@ def count_shard(shard: int, shards: int, queries: int, items: int) -> Counts:
 def one_shard(
     shard: int, shards: int, queries: int, items: int
 ) -> tuple[BinaryCodes, BinaryCodes, Labels, Labels]:
-    """Codes of 64 bits and classes of all queries and of a shard of the database."""
+    """Draw codes of 64 bits and classes of all queries and of a shard of the database."""
     rng = np.random.default_rng(0)
     codes = BinaryCodes.from_array(rng.random((items, 64), np.float32) < 0.5)
     labels = Labels.from_array(rng.integers(0, CLASSES, items))
@@ -173,8 +173,8 @@ def one_shard(
 
 
 def print_processes(queries: int, items: int, repeats: int) -> None:
-    """Print pairs a second of 1 and 2 processes, which count shards whose counts are added up."""
-    print("64 bits, 10 classes, processes of one thread each, counts added up")
+    """Print pairs per second of 1 and 2 processes, each of which counts a shard."""
+    print("64 bits, 10 classes, processes of one thread each, counts added")
     for shards in (1, 2):
         with ProcessPoolExecutor(shards, multiprocessing.get_context("spawn")) as pool:
 
@@ -183,14 +183,14 @@ def print_processes(queries: int, items: int, repeats: int) -> None:
                 parts = pool.map(count_shard, range(shards), *sizes)  # noqa: B023
                 return functools.reduce(operator.add, parts)
 
-            for _ in range(3):  # compiles, and draws every shard in every process
+            for _ in range(3):  # compile, and draw every shard in every process
                 count()
             took, _ = seconds(count, repeats)
         print(f"{shards} process(es)      {queries * items / took / 1e9:14.2f}")
 
 
 def main() -> None:
-    """Time the counting; run both evaluations and print what they took and whether they agree."""
+    """Time the counting, run both evaluations, and print their times and whether they agree."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=193_734)
     parser.add_argument("--bits", type=int, default=64)
     parser.add_argument("--labels", type=int, default=21)
-    parser.add_argument("--repeats", type=int, default=5, help="runs of hashbench; the best one counts")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of hashbench; the best is reported")
     sizes = parser.parse_args()
     queries = min(sizes.queries, sizes.items)
     print_throughput(queries, sizes.items, sizes.repeats)

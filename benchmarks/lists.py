@@ -1,6 +1,6 @@
-"""Time the loading of a list set of the size of NUS-WIDE, and its memory.
+"""Measure time and memory to load list files of the size of NUS-WIDE.
 
-Makes 270,000 empty files and lists of the sizes of published splits in a temporary folder:
+The benchmark creates 270,000 empty files, and lists of the sizes of published splits, in a temporary folder:
 
     python benchmarks/lists.py
 """
@@ -38,7 +38,7 @@ def write(folder: str, classes: int) -> None:
 
 
 def load(root: str) -> None:
-    """Load the set, and print seconds and the largest memory in MB."""
+    """Load the lists, and print seconds and peak memory in MB."""
     from hashbench import load_dataset
 
     started = time.perf_counter()
@@ -48,14 +48,14 @@ def load(root: str) -> None:
 
 
 def main() -> None:
-    """Time each set in a process of its own, three times, and print a table."""
+    """Time each set of lists three times, in separate processes, and print a table."""
     if sys.argv[1:]:
         task, root, classes = sys.argv[1:]
         load(root) if task == "load" else write(root, int(classes))
         return
 
     def run(task: str, root: str, classes: int) -> list[float]:
-        # In a process of its own, whose largest memory would else count that of this one.
+        # A separate process, because peak memory would otherwise include that of this one.
         command = [sys.executable, __file__, task, root, str(classes)]
         return [*map(float, subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.split())]
 

@@ -1,11 +1,11 @@
-"""Time the loading of augmented views against a plain torchvision `ImageFolder`.
+"""Compare the speed of loading augmented views with a plain torchvision `ImageFolder`.
 
-All get the same generated photographs and the same augmentation, that of the recipe of WCH, and make two
-views of 224 pixels of each image:
+All loaders get the same generated photographs and the same augmentation, that of the recipe of WCH, and make
+two views of 224 pixels per image:
 
     python benchmarks/loading.py
 
-The plain one is what training scripts of this field commonly have: a folder of JPEG files, and a transform
+The plain loader is what training scripts of this field commonly use: a folder of JPEG files, and a transform
 that is applied twice to each image. hashbench loads the same files, and a packed copy of 256 pixels.
 """
 
@@ -41,24 +41,24 @@ from hashbench.training.dataloader import EpochBatches, ViewBatches
 SIZES = {"web": (500, 375), "large": (2048, 1536)}
 WORKERS = (0, 1, 2)
 PACK = 256
-QUERIES = 2  # a dataset has some; they are not loaded
+QUERIES = 2  # a dataset needs queries, although they are not loaded
 
 
 def photograph(source: NDArray[np.uint8], size: tuple[int, int], random: np.random.Generator) -> Image.Image:
-    """A random cut of a photograph, enlarged to `size` (width, height)."""
+    """Return a random crop of a photograph, enlarged to `size` (width, height)."""
     width, height = size
-    cut_width = random.uniform(300, 560)  # the sources have 640 × 427 pixels
+    cut_width = random.uniform(300, 560)  # the original photographs have 640 × 427 pixels
     cut_height = cut_width * height / width
     left = random.uniform(0, source.shape[1] - cut_width)
     top = random.uniform(0, source.shape[0] - cut_height)
     box = (left, top, left + cut_width, top + cut_height)
     enlarged = Image.fromarray(source).resize(size, Image.Resampling.LANCZOS, box=box)
-    grain = random.normal(0, 5, (height, width, 1))  # of a camera; without it, files would be too small
+    grain = random.normal(0, 5, (height, width, 1))  # camera noise; without it, files would be too small
     return Image.fromarray((np.asarray(enlarged) + grain).clip(0, 255).astype(np.uint8))
 
 
 def write_photographs(folder: Path, size: tuple[int, int], count: int) -> None:
-    """Write JPEG files of quality 90 into two folders, one a class."""
+    """Write JPEG files of quality 90 into two folders, one per class."""
     random = np.random.default_rng(0)
     sources = load_sample_images().images
     for number in range(count):
@@ -68,18 +68,18 @@ def write_photographs(folder: Path, size: tuple[int, int], count: int) -> None:
 
 
 class TwoViews:
-    """Applies a transform twice."""
+    """Transform that applies another transform twice."""
 
     def __init__(self, transform: ViewTransform) -> None:
         self.transform = transform
 
     def __call__(self, image: Image.Image) -> list[Tensor]:
-        """Two views of an image."""
+        """Return two views of an image."""
         return [self.transform(image), self.transform(image)]
 
 
 class PlainBatches:
-    """Batches of two views as scripts make them."""
+    """Batches of two views as published scripts make them."""
 
     def __init__(self, folder: Path, config: RunConfig, workers: int) -> None:
         transform = TwoViews(ViewTransform(config.images, config.views))
@@ -92,18 +92,18 @@ class PlainBatches:
         )
 
     def epoch(self, _epoch: int, _first: int) -> Iterator[list[Tensor]]:
-        """The batches of an epoch."""
+        """Yield the batches of an epoch."""
         for views, _ in self._loader:
             yield views
 
 
 def our_batches(images: Images, config: RunConfig, workers: int) -> ViewBatches:
-    """Batches of two views as hashbench's training makes them."""
+    """Create batches of two views as hashbench's training does."""
     return ViewBatches(images, EpochBatches(len(images), config), 2, config, workers)
 
 
 def images_per_second(loaders: Mapping[str, PlainBatches | ViewBatches], repeats: int) -> dict[str, float]:
-    """Best of some epochs for each loader; they take turns, so that a busy machine disturbs all of them."""
+    """Return the best speed of each loader; they alternate, so that other load affects all of them."""
     best = dict.fromkeys(loaders, 0.0)
     for epoch in range(repeats):
         for name, loader in loaders.items():
@@ -114,7 +114,7 @@ def images_per_second(loaders: Mapping[str, PlainBatches | ViewBatches], repeats
 
 
 def check_seconds(dataset: Dataset, root: Path, repeats: int) -> float:
-    """Least time of opening a packed copy, which checks all of it; the file is in memory already."""
+    """Return the shortest time to open a packed copy, which checks all of it, from the page cache."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -124,15 +124,15 @@ def check_seconds(dataset: Dataset, root: Path, repeats: int) -> float:
 
 
 def main() -> None:
-    """Time all and print a table."""
+    """Time all loaders and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--web", type=int, default=256, help="number of images of 500x375 pixels")
     parser.add_argument("--large", type=int, default=96, help="number of images of 2048x1536 pixels")
-    parser.add_argument("--repeats", type=int, default=3, help="epochs of each; the best one counts")
+    parser.add_argument("--repeats", type=int, default=3, help="epochs of each loader; the best is reported")
     chosen = parser.parse_args()
-    torch.set_num_threads(1)  # as in worker processes, so that 0 and 1 of them compare
+    torch.set_num_threads(1)  # as in worker processes, so that 0 and 1 workers are comparable
     table = []
     for name, size in SIZES.items():
         with tempfile.TemporaryDirectory() as temporary:

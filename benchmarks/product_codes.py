@@ -1,12 +1,12 @@
-"""Time the evaluation of product codes against a plain one: a distance table and one `argsort` per query.
+"""Compare the evaluation of product codes with a plain one: a distance table and an `argsort` per query.
 
 Both get the same random features and codes, in one process:
 
     python benchmarks/product_codes.py
 
-The plain one does what evaluation scripts of product quantization commonly do, in torch: for each query a
-loop over books and words for the table of distances, one look-up per item and book, a sort of the whole
-database. Its time grows with the number of queries, so it runs on some of them and is scaled.
+The plain evaluation does what evaluation scripts of product quantization commonly do, in torch: for each
+query, a loop over books and words for the table of distances, a lookup per item and book, and a sort of the
+whole database. Its time is proportional to the number of queries, so it runs on some of them and is scaled.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ class Data:
 
     @classmethod
     def draw(cls, queries: int, items: int, books: int, words: int, dim: int) -> Data:
-        """Classes at random, features that know a little about them, codewords nearby."""
+        """Draw random classes, features that are weakly correlated with them, and codewords nearby."""
         rng = np.random.default_rng(0)
-        centres = rng.standard_normal((CLASSES, books * dim), dtype=np.float32)
+        centers = rng.standard_normal((CLASSES, books * dim), dtype=np.float32)
         ids = rng.integers(0, CLASSES, queries + items)
-        features = centres[ids] + 2 * rng.standard_normal((len(ids), books * dim), dtype=np.float32)
+        features = centers[ids] + 2 * rng.standard_normal((len(ids), books * dim), dtype=np.float32)
         codebooks = 2 * rng.standard_normal((books, words, dim), dtype=np.float32)
-        pieces = features[queries:].reshape(items, books, dim)
+        subvectors = features[queries:].reshape(items, books, dim)
         numbers = np.empty((items, books), np.uint8)
         for book, words_of_book in enumerate(codebooks):
-            distances = -2 * pieces[:, book] @ words_of_book.T + np.square(words_of_book).sum(1)
+            distances = -2 * subvectors[:, book] @ words_of_book.T + np.square(words_of_book).sum(1)
             numbers[:, book] = distances.argmin(1)
         return cls(features[:queries], ProductCodes(numbers, codebooks), ids[:queries], ids[queries:])
 
 
 def plain_map(data: Data, queries: int) -> float:
-    """mAP@K of the first queries, one at a time."""
+    """Compute mAP@K of the first queries, one at a time."""
     codebooks = torch.from_numpy(data.database.codebooks)
     books, words, dim = codebooks.shape
     numbers = torch.from_numpy(data.database.indices.astype(np.int64))
@@ -77,7 +77,7 @@ def plain_map(data: Data, queries: int) -> float:
 
 
 def main() -> None:
-    """Run both and print what they took and whether they agree."""
+    """Run both evaluations, and print their times and whether they agree."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -87,13 +87,13 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=16)
     parser.add_argument("--dim", type=int, default=16)
     parser.add_argument("--plain-queries", type=int, default=1_000, help="queries of the plain evaluation")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of hashbench; the best one counts")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of hashbench; the best is reported")
     sizes = parser.parse_args()
     data = Data.draw(sizes.queries, sizes.items, sizes.books, sizes.words, sizes.dim)
     arguments = data.query, data.database, data.query_ids, data.database_ids
     some = min(sizes.plain_queries, sizes.queries)
 
-    evaluate(*(argument[:10] for argument in arguments), k=(K,))  # compiles, or loads
+    evaluate(*(argument[:10] for argument in arguments), k=(K,))  # compile or load the kernels
     times = []
     for _ in range(sizes.repeats):
         start = time.perf_counter()

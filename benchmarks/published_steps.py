@@ -1,9 +1,9 @@
-"""The training steps of WCH, CIBHash, SPQ and BiHalf as their authors' programs take them.
+"""Training steps of WCH, CIBHash, SPQ and BiHalf as in the programs of their authors.
 
-Written anew from what the released programs compute (each method's README in `methods/hashbench_methods`
-names repository and commit), at the cost they have: single precision, attention and similarities in full,
-the network once for each view. Each takes its weights from the method as hashbench builds it, so that both
-sides compute the same.
+The steps are reimplemented from what the released programs compute (the README of each method in
+`methods/hashbench_methods` names repository and commit), at the same cost: float32, attention and
+similarities computed in full, the network applied to each view separately. Each step takes its weights from
+the method as hashbench builds it, so that both sides compute the same.
 
 Shapes: B images, T tokens, D channels, K books of W words.
 """
@@ -29,21 +29,21 @@ from hashbench_methods.wch import WCH
 
 
 class PublishedStep(nn.Module):
-    """A network and its loss; a subclass gives `forward`, the loss of views [B, 3, H, W], and `optimizer`.
+    """Network and loss. A subclass defines `forward`, the loss of views [B, 3, H, W], and `optimizer`.
 
     Attributes:
-        reads_loss: Whether the program fetches the loss from the device in every step.
+        reads_loss: True if the program reads the loss from the device in every step.
     """
 
     reads_loss: ClassVar[bool] = True
 
     @abstractmethod
     def optimizer(self) -> Optimizer:
-        """The optimizer of what it trains, as released."""
+        """Create the optimizer of the released program."""
 
 
 def published_step(model: PublishedStep, optimizer: Optimizer, views: tuple[Tensor, ...]) -> None:
-    """One step on a batch of views."""
+    """Run one step on a batch of views."""
     optimizer.zero_grad()
     loss = model(*views)
     if model.reads_loss:
@@ -53,24 +53,24 @@ def published_step(model: PublishedStep, optimizer: Optimizer, views: tuple[Tens
 
 
 class PublishedWCH(PublishedStep):
-    """WCH: a vision transformer of which everything trains."""
+    """WCH: a vision transformer, all of which is trained."""
 
     def __init__(self, method: WCH) -> None:
         super().__init__()
         self.network = copy.deepcopy(method.backbone.network)
         for module in self.network.modules():
             if hasattr(module, "fused_attn"):
-                module.fused_attn = False  # scores, softmax and product, one after the other
+                module.fused_attn = False  # scores, softmax and product as separate operations
         self.norm, self.fc1, self.fc2 = (
             copy.deepcopy(layer) for layer in (method.head.norm, method.head.fc1, method.head.fc2)
         )
 
     def optimizer(self) -> Optimizer:
-        """Adam at 1e-5."""
+        """Create Adam with a learning rate of 1e-5."""
         return torch.optim.Adam(self.parameters(), lr=1e-5)
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
-        """The loss of two views."""
+        """Compute the loss of two views."""
         tokens1 = self.network.forward_features(view1)[:, self.network.num_prefix_tokens :]
         tokens2 = self.network.forward_features(view2)[:, self.network.num_prefix_tokens :]
         alike = torch.einsum("bsd,btd->bst", F.normalize(tokens1, dim=-1), F.normalize(tokens2, dim=-1))
@@ -84,7 +84,7 @@ class PublishedWCH(PublishedStep):
         return F.cross_entropy(logits, weights) + balance
 
     def _weights(self, tokens1: Tensor, tokens2: Tensor) -> Tensor:
-        """Patch similarities of all pairs of images, all B·B·T·T of them at once: [B, B]."""
+        """Compute the patch similarities of all pairs of images [B, B], all B·B·T·T at once."""
         pairs = torch.einsum("isd,jtd->ijst", F.normalize(tokens1, dim=-1), F.normalize(tokens2, dim=-1))
         weights = torch.softmax(pairs.max(-1)[0].mean(-1) / 0.2, dim=-1)
         diagonal = (torch.eye(len(weights), device=weights.device) * weights).sum(1)
@@ -96,7 +96,7 @@ class PublishedWCH(PublishedStep):
 
 
 class PublishedCIBHash(PublishedStep):
-    """CIBHash: a head on the frozen VGG-16, each view through it in every step."""
+    """CIBHash: a head on the frozen VGG-16, which each view passes in every step."""
 
     def __init__(self, method: CIBHash) -> None:
         super().__init__()
@@ -104,17 +104,17 @@ class PublishedCIBHash(PublishedStep):
         self.head = copy.deepcopy(method.head)
 
     def optimizer(self) -> Optimizer:
-        """Adam at 1e-3 on the head."""
+        """Create Adam with a learning rate of 1e-3 for the head."""
         return torch.optim.Adam(self.head.parameters(), lr=1e-3)
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
-        """The loss of two views."""
+        """Compute the loss of two views."""
         prob1 = torch.sigmoid(self.head(_fc7(self.vgg, view1)))
         codes1 = _Sign.apply(prob1 - 0.5)
         prob2 = torch.sigmoid(self.head(_fc7(self.vgg, view2)))
         codes2 = _Sign.apply(prob2 - 0.5)
         divergence = (_divergence(prob1, prob2) + _divergence(prob2, prob1)) / 2
-        # The mask is made anew in every step, on the CPU and entry by entry.
+        # The program builds the mask in every step, on the CPU and entry by entry.
         batch = len(codes1)
         others = torch.ones(2 * batch, 2 * batch, dtype=torch.bool).fill_diagonal_(False)
         for row in range(batch):
@@ -125,7 +125,7 @@ class PublishedCIBHash(PublishedStep):
 
 
 class PublishedSPQ(PublishedStep):
-    """SPQ: a ResNet-18 and codebooks, all of it trained, each view through the network by itself."""
+    """SPQ: a ResNet-18 and codebooks, all trained, with a separate forward pass per view."""
 
     def __init__(self, method: SPQ) -> None:
         super().__init__()
@@ -137,14 +137,14 @@ class PublishedSPQ(PublishedStep):
         self.others = torch.empty(0, dtype=torch.bool)
 
     def optimizer(self) -> Optimizer:
-        """Adam at 3e-4 with weight decay."""
+        """Create Adam with a learning rate of 3e-4 and weight decay."""
         return torch.optim.Adam(self.parameters(), lr=3e-4, weight_decay=1e-5)
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
-        """The loss of two views."""
+        """Compute the loss of two views."""
         features1, quantized1 = self._quantize(view1)
         features2, quantized2 = self._quantize(view2)
-        if len(self.others) != 2 * len(view1):  # made once, for a size of batch
+        if len(self.others) != 2 * len(view1):  # computed once per batch size
             ones = torch.eye(2 * len(view1), dtype=torch.bool, device=view1.device)
             self.others = ~(ones | ones.roll(len(view1), 0))
         first = _contrastive_loss(_pairwise_cosines(features1, quantized2) / 0.5, self.others)
@@ -152,7 +152,7 @@ class PublishedSPQ(PublishedStep):
         return first + second
 
     def _quantize(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and soft-quantized features [B, K·D], book by book."""
+        """Compute features and soft-quantized features [B, K·D], book by book."""
         features = self.head(F.relu(self.projection(self.network(view))))
         quantized = []
         books = torch.split(self.codebooks, self.dim, 1)
@@ -164,7 +164,7 @@ class PublishedSPQ(PublishedStep):
 
 
 class PublishedBiHalf(PublishedStep):
-    """BiHalf: a linear head on the frozen VGG-16, every image through it in every epoch."""
+    """BiHalf: a linear head on the frozen VGG-16, which every image passes in every epoch."""
 
     reads_loss: ClassVar[bool] = False
 
@@ -174,11 +174,11 @@ class PublishedBiHalf(PublishedStep):
         self.fc = copy.deepcopy(method.fc)
 
     def optimizer(self) -> Optimizer:
-        """SGD with momentum on the head."""
+        """Create SGD with momentum for the head."""
         return torch.optim.SGD(self.fc.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
 
     def forward(self, view: Tensor) -> Tensor:
-        """The loss of the images as they are."""
+        """Compute the loss of the images without augmentation."""
         features = _fc7(self.vgg, view)
         codes = _BiHalf.apply(self.fc(features))
         half = len(view) // 2
@@ -188,7 +188,7 @@ class PublishedBiHalf(PublishedStep):
 
 
 class _Sign(torch.autograd.Function):
-    """The sign going forward, the identity going backward."""
+    """Sign in the forward pass, identity in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ class _Sign(torch.autograd.Function):
 
 
 class _BiHalf(torch.autograd.Function):
-    """+1 for the larger half of each column, made on the CPU and moved to the device in every step."""
+    """+1 for the larger half of each column, computed on the CPU and moved to the device in every step."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -220,7 +220,7 @@ class _BiHalf(torch.autograd.Function):
 
 
 def _frozen_vgg16(backbone: Backbone) -> Any:
-    """VGG-16 of torchvision up to fc7, with the weights of timm's, whose two last layers are convolutions."""
+    """Build torchvision's VGG-16 up to fc7 from timm's weights, whose last two layers are convolutions."""
     vgg = torchvision.models.vgg16(weights=None)
     vgg.classifier = vgg.classifier[:6]
     layers = backbone.network.pre_logits
@@ -233,13 +233,13 @@ def _frozen_vgg16(backbone: Backbone) -> Any:
 
 
 def _fc7(vgg: Any, images: Tensor) -> Tensor:
-    """Features [B, 4096] of images of 224 pixels, which need no pooling before fc6."""
+    """Compute features [B, 4096] of images of 224 pixels, which need no pooling before fc6."""
     features: Tensor = vgg.classifier(vgg.features(images).flatten(1))
     return features
 
 
 def _divergence(prob: Tensor, other: Tensor) -> Tensor:
-    """From the bits of one view to those of the other, which does not move."""
+    """Compute the divergence of the bits of one view from those of the other, which gets no gradient."""
     other = other.detach()
     ones = prob * (torch.log(prob + 1e-8) - torch.log(other + 1e-8))
     zeros = (1 - prob) * (torch.log(1 - prob + 1e-8) - torch.log(1 - other + 1e-8))
@@ -247,13 +247,13 @@ def _divergence(prob: Tensor, other: Tensor) -> Tensor:
 
 
 def _pairwise_cosines(rows1: Tensor, rows2: Tensor) -> Tensor:
-    """Of all 2B rows with each other, by way of [2B, 2B, D]."""
+    """Compute the cosine similarities of all pairs of 2B rows, via a tensor [2B, 2B, D]."""
     rows = torch.cat([rows1, rows2])
     return F.cosine_similarity(rows.unsqueeze(1), rows.unsqueeze(0), dim=-1)
 
 
 def _contrastive_loss(similarity: Tensor, others: Tensor) -> Tensor:
-    """Cross-entropy of each row's partner, put first, against all `others`: bool [2B, 2B]."""
+    """Compute the cross-entropy of each row's partner, placed first, against all `others`, bool [2B, 2B]."""
     batch = len(similarity) // 2
     partners = torch.cat([similarity.diag(batch), similarity.diag(-batch)]).unsqueeze(1)
     logits = torch.cat([partners, similarity[others].view(2 * batch, -1)], 1)

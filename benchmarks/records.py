@@ -1,6 +1,6 @@
-"""Time the commands that read records, with 1,000 of them.
+"""Time the commands that read records, with 1,000 records.
 
-Makes them from a real one, by other methods, code lengths and seeds, in a temporary folder:
+The records are made from a real one, with other methods, code lengths and seeds, in a temporary folder:
 
     python benchmarks/records.py
 """
@@ -28,7 +28,7 @@ COMMANDS = (("results", "list"), ("results", "list", "--method", "m3", "--seed",
 
 
 def write(results: Path, count: int) -> None:
-    """Write records, and the AP of queries that a table compares, as the real one has them."""
+    """Write records and the AP of their queries, copied from a real record."""
     (path,) = REAL.glob(f"*/*/*/*/{RECORD}")
     record, queries = json.loads(path.read_text(encoding="utf-8")), path.with_name(QUERIES).read_bytes()
     for number in range(count):
@@ -44,7 +44,7 @@ def write(results: Path, count: int) -> None:
 
 
 def seconds_here(command: list[str]) -> float:
-    """Time of a command in this process, which has imported everything."""
+    """Time a command in this process, which has imported everything."""
     start = time.perf_counter()
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         app(command, standalone_mode=False)
@@ -52,26 +52,26 @@ def seconds_here(command: list[str]) -> float:
 
 
 def seconds_whole(command: list[str]) -> float:
-    """Time of a process that does nothing else, imports included."""
+    """Time a process that only runs the command, including imports."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "hashbench", *command], capture_output=True, check=True)
     return time.perf_counter() - start
 
 
 def main() -> None:
-    """Time each command, and print a table."""
+    """Time each command and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--records", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=3, help="calls of each; the best one counts")
+    parser.add_argument("--repeats", type=int, default=3, help="calls of each command; the best is reported")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), chosen.records)
         table = []
         for command in COMMANDS:
             arguments = [*command, "--results", folder]
-            seconds_here(arguments)  # imports
+            seconds_here(arguments)  # import everything
             here = min(seconds_here(arguments) for _ in range(chosen.repeats))
             whole = min(seconds_whole(arguments) for _ in range(chosen.repeats))
             table.append([" ".join(command), here, whole])

@@ -1,11 +1,11 @@
 """Time `hashbench evaluate --database` on shards that are read from disk, and measure its memory.
 
 The shards are written into a temporary folder and dropped from the page cache. Then the command evaluates a
-tenth of them and all of them, each in a process of its own:
+tenth of them and all of them, in separate processes:
 
     python benchmarks/streaming.py
 
-The time is set against the pairs that would be counted in it at the rate of a database in memory.
+The time is compared with that of counting the same number of pairs in memory.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from hashbench.evaluation import Labels, count_pairs
 
 BITS = 64
 CLASSES = 100
-IN_MEMORY = 2_000_000  # items
+IN_MEMORY = 2_000_000  # number of items
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """What the command took."""
+    """Time and memory of the command."""
 
     items: int
     seconds: float
@@ -41,13 +41,13 @@ class Streamed:
 
 
 def draw(rng: np.random.Generator, n: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Packed codes [n, bits / 8] and class ids [n], at random."""
+    """Draw random packed codes [n, bits / 8] and class ids [n]."""
     codes = rng.integers(0, 256, (n, BITS // 8), np.uint8)
     return codes, rng.integers(0, CLASSES, n, np.uint8)
 
 
 def save(path: Path, array: NDArray[np.uint8]) -> None:
-    """Write a file, and drop it from the page cache where the system can be asked to."""
+    """Write a file, and drop it from the page cache if the system supports this."""
     with path.open("wb") as file:
         np.save(file, array)
         file.flush()
@@ -75,13 +75,13 @@ def stream(folder: Path, items: int, device: str) -> Streamed:
         [*command, "--database", str(folder), "--device", device], check=True, stdout=subprocess.DEVNULL
     )
     seconds = time.perf_counter() - start
-    # The largest child so far, in KiB on Linux; what the command took grows from one call to the next, if at
-    # all, and this process is smaller as long as it has counted nothing.
+    # The peak of the largest child so far, in KiB on Linux. The memory of the command does not shrink between
+    # calls, and this process is smaller because it has not counted anything yet.
     return Streamed(items, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 
 
 def pairs_per_second(queries: int, items: int, device: str, repeats: int) -> float:
-    """The rate of counting in memory, the best of `repeats`."""
+    """Return the rate of counting in memory, the best of several runs."""
     rng = np.random.default_rng(1)
     (query, query_ids), (database, ids) = draw(rng, queries), draw(rng, items)
     codes = [BinaryCodes(part.view(np.uint64), BITS) for part in (query, database)]
@@ -96,7 +96,7 @@ def pairs_per_second(queries: int, items: int, device: str, repeats: int) -> flo
 
 
 def main() -> None:
-    """Write, run, and print what it took."""
+    """Write the shards, run the command, and print time and memory."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -104,8 +104,10 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000_000)
     parser.add_argument("--shards", type=int, default=10)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=5, help="runs in memory; the best one counts")
-    parser.add_argument("--folder", type=Path, help="where there is room (default: the system's)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs in memory; the best is reported")
+    parser.add_argument(
+        "--folder", type=Path, help="temporary folder with enough space (default: that of the system)"
+    )
     sizes = parser.parse_args()
 
     results = []
@@ -116,8 +118,8 @@ def main() -> None:
     rate = pairs_per_second(sizes.queries, min(IN_MEMORY, sizes.items), sizes.device, sizes.repeats)
 
     print(f"{sizes.queries:,} queries, {BITS} bits, {CLASSES} classes, {sizes.device}")
-    print(f"in memory, {min(IN_MEMORY, sizes.items):,} items: {rate / 1e9:.2f} billion pairs a second")
-    print("      items   seconds   billion pairs/s   times in memory   largest memory, MB")
+    print(f"in memory, {min(IN_MEMORY, sizes.items):,} items: {rate / 1e9:.2f} billion pairs per second")
+    print("      items   seconds   billion pairs/s   times in memory   peak memory, MB")
     for result in results:
         pairs = sizes.queries * result.items
         print(

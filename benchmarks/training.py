@@ -1,14 +1,14 @@
-"""Time a training step against the published one of each method.
+"""Compare the speed of a training step with the published one, for each method.
 
-Both sides start from the same weights, see the same images, which lie in memory as tensors, and take turns
-in one process; before that, their losses and gradients are compared:
+Both sides start from the same weights, see the same images, which are in memory as tensors, and alternate in
+one process. Before that, their losses and gradients are compared:
 
     python benchmarks/training.py
     python benchmarks/training.py --device cuda
     python benchmarks/training.py --device cuda --method wch --batch 32,128
 
-The published sides are in `published_steps.py`. For BiHalf there is also an epoch on features that are kept,
-which `--set feature_dropout=false` allows, against an epoch of the published program.
+The published sides are in `published_steps.py`. For BiHalf, an epoch on stored features, which
+`--set feature_dropout=false` allows, is also compared with an epoch of the published program.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from hashbench.training.optim import create_optimizer
 BITS = 64
 WARM_UP, BLOCKS = 1, 5
 LOSS_TOLERANCE, NORM_TOLERANCE = 1e-4, 1e-3  # absolute; relative
-EPOCH = 2048  # images of an epoch of BiHalf
+EPOCH = 2048  # number of images in an epoch of BiHalf
 
 Views = tuple[Tensor, ...]
 Losses = Callable[..., dict[str, Tensor]]
@@ -49,13 +49,13 @@ Losses = Callable[..., dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Size:
-    """What fits a device: images a step, and another network than the recipe's."""
+    """Problem size suitable for a device: images per step, and a network to replace that of the recipe."""
 
     batch: int
     backbone: str | None = None
 
 
-# For a GPU what was published; for a CPU less of it.
+# Published sizes for a GPU, smaller ones for a CPU.
 SIZES = {
     "cpu": {"wch": Size(32, "vit_tiny_patch16_224"), "cibhash": Size(8), "spq": Size(64), "bihalf": Size(8)},
     "cuda": {"wch": Size(32), "cibhash": Size(64), "spq": Size(256), "bihalf": Size(32)},
@@ -63,7 +63,7 @@ SIZES = {
 
 
 def configuration(method: str, device: str, batch: int, backbone: str | None) -> RunConfig:
-    """The recipe of a method for CIFAR-10, without pretrained weights."""
+    """Load the recipe of a method for CIFAR-10, without pretrained weights."""
     entry = registry.find("method", method)
     path = entry.recipe()
     assert path is not None
@@ -77,10 +77,10 @@ def configuration(method: str, device: str, batch: int, backbone: str | None) ->
 
 
 def draw_views(count: int, batch: int, size: int, device: str) -> Views:
-    """Views float32 [B, 3, size, size] of images that differ, each view with noise of its own."""
+    """Draw views float32 [B, 3, size, size] of different images, each view with independent noise."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(batch, 3, 7, 7, generator=generator)
-    # Without a tint of each image, an untrained network would hardly tell them apart.
+    # Without a tint per image, an untrained network would hardly distinguish them.
     tint = 3 * torch.randn(batch, 3, 1, 1, generator=generator)
     images = F.interpolate(coarse + tint, size=(size, size), mode="bilinear")
     noise = [torch.randn(images.shape, generator=generator) for _ in range(count)]
@@ -88,13 +88,13 @@ def draw_views(count: int, batch: int, size: int, device: str) -> Views:
 
 
 def our_step(losses: Losses, optimizer: Optimizer, inputs: Views, half: bool) -> None:
-    """One step as hashbench's training takes it, on inputs that lie on the device.
+    """Run one step as hashbench's training does, on inputs that are on the device.
 
     Args:
-        losses: The method's `training_losses`, of views, or its `feature_losses`.
-        optimizer: From `create_optimizer`.
+        losses: The method's `training_losses` for views, or its `feature_losses` for features.
+        optimizer: An optimizer from `create_optimizer`.
         inputs: Views [B, 3, H, W], or features [B, F].
-        half: Whether to compute in bfloat16 what bears it.
+        half: Use autocast with bfloat16.
     """
     with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=half):
         parts = losses(*inputs)
@@ -105,7 +105,7 @@ def our_step(losses: Losses, optimizer: Optimizer, inputs: Views, half: bool) ->
 
 
 def seconds(function: Callable[[], None], calls: int, device: str) -> float:
-    """Mean time of some calls, until the device has finished."""
+    """Return the mean time of several calls, including the time until the device has finished."""
     start = time.perf_counter()
     for _ in range(calls):
         function()
@@ -117,7 +117,7 @@ def seconds(function: Callable[[], None], calls: int, device: str) -> float:
 def compare(method: HashMethod, model: PublishedStep, views: Views) -> None:
     """Stop the program unless both sides have the same loss and gradient, without dropout.
 
-    In single precision, but not in TensorFloat-32, whose rounding turns bits over.
+    The comparison uses float32 but not TensorFloat-32, whose rounding changes bits of codes.
     """
     for module in (*method.modules(), *model.modules()):
         if isinstance(module, nn.modules.dropout._DropoutNd):
@@ -139,13 +139,13 @@ def compare(method: HashMethod, model: PublishedStep, views: Views) -> None:
         f"norm of the gradient {norms[0]:.6f}, published {norms[1]:.6f}"
     )
     if not same:
-        sys.exit("the two sides do not compute the same, so their times do not compare")
+        sys.exit("the two sides compute different values, so their times are not comparable")
 
 
 def steps_per_second(
     config: RunConfig, method: HashMethod, model: PublishedStep, views: Views, steps: int
 ) -> tuple[float, float]:
-    """Medians over blocks of steps, ours and the published; the sides take turns."""
+    """Return the median speeds over blocks of steps, ours and the published one; the sides alternate."""
     device, half = config.device, config.training.precision == "bfloat16"
     our_optimizer = create_optimizer(method, config.optimizer, device)
     their_optimizer = model.optimizer()
@@ -164,7 +164,7 @@ def steps_per_second(
 
 
 def epoch_on_features(config: RunConfig, method: FeatureMethod) -> float:
-    """Seconds of an epoch of EPOCH images on features that are computed already; the median of BLOCKS."""
+    """Return the median seconds of an epoch of EPOCH images on features that were computed before."""
     generator = torch.Generator().manual_seed(0)
     features = torch.rand(EPOCH, method.backbone.feature_dim, generator=generator).to(config.device)
     batches = FeatureBatches(features, EpochBatches(EPOCH, config), method.views)
@@ -176,7 +176,7 @@ def epoch_on_features(config: RunConfig, method: FeatureMethod) -> float:
         for batch in batches.epoch(next(numbers), 0):
             our_step(method.feature_losses, optimizer, batch, half=False)
 
-    epoch()  # warms up
+    epoch()  # warm up
     return statistics.median(seconds(epoch, 1, config.device) for _ in range(BLOCKS))
 
 
@@ -185,35 +185,40 @@ def _channels_last(views: Views) -> Views:
 
 
 def batch_sizes(text: str) -> list[int]:
-    """The argument of --batch; the pairs of BiHalf need halves."""
+    """Parse the argument of --batch. BiHalf needs even sizes."""
     sizes = [int(part) for part in text.split(",")]
     if any(size < 4 or size % 2 for size in sizes):
-        raise argparse.ArgumentTypeError("batch sizes must be even, and 4 at least")
+        raise argparse.ArgumentTypeError("expected even batch sizes of at least 4")
     return sizes
 
 
 def method_names(text: str) -> list[str]:
-    """The argument of --method."""
+    """Parse the argument of --method."""
     names = text.split(",")
     for name in names:
         if name not in PUBLISHED:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(PUBLISHED)}")
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(PUBLISHED)}, got {name!r}")
     return names
 
 
 def main() -> None:
-    """Read the arguments, and turn the user's mistakes into one line."""
+    """Parse the arguments, and report errors in one line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument(
-        "--method", type=method_names, default=list(PUBLISHED), help="one, or several with commas; all"
+        "--method",
+        type=method_names,
+        default=list(PUBLISHED),
+        help="methods, separated by commas (default: all)",
     )
-    parser.add_argument("--batch", type=batch_sizes, help="images a step; by default what fits the device")
-    parser.add_argument("--backbone", help="vision transformer of WCH; by default what fits the device")
     parser.add_argument(
-        "--steps", type=int, help=f"steps of each of {BLOCKS} blocks; by default 1, or 20 on a GPU"
+        "--batch", type=batch_sizes, help="images per step (default: suitable for the device)"
+    )
+    parser.add_argument("--backbone", help="vision transformer of WCH (default: suitable for the device)")
+    parser.add_argument(
+        "--steps", type=int, help=f"steps in each of {BLOCKS} blocks (default: 1, on a GPU 20)"
     )
     chosen = parser.parse_args()
     try:
@@ -223,7 +228,7 @@ def main() -> None:
 
 
 def run(device: str, chosen: argparse.Namespace) -> None:
-    """Compare, time and print a table."""
+    """Compare and time both sides, and print a table."""
     steps = chosen.steps or (20 if device == "cuda" else 1)
     name = (
         torch.cuda.get_device_name() if device == "cuda" else f"CPU, torch threads: {torch.get_num_threads()}"

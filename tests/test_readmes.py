@@ -1,4 +1,4 @@
-"""What the READMEs tell people to type works."""
+"""Commands, code and links in the READMEs and guides."""
 
 import re
 import sys
@@ -55,9 +55,19 @@ def test_the_evaluator_from_python() -> None:
     assert lowest <= result.mean_average_precision(10) <= highest
 
 
+def anchors(file: Path) -> set[str]:
+    """Return the anchors of the headings of a file, as GitHub and GitLab name them."""
+    headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_lead_somewhere() -> None:
-    for file in ROOT.glob("**/README.md"):
+    for file in ROOT.glob("**/*.md"):
         if any(part.startswith(".") for part in file.relative_to(ROOT).parts):
             continue
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", file.read_text(encoding="utf-8")):
-            assert (file.parent / target).exists(), f"{file}: {target}"
+        for target, anchor in re.findall(
+            r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", file.read_text(encoding="utf-8")
+        ):
+            linked = file.parent / target if target else file
+            assert linked.exists(), f"{file}: {target}"
+            assert not anchor or anchor in anchors(linked), f"{file}: {target}#{anchor}"

@@ -1,4 +1,4 @@
-"""Compiling where nothing can be kept on disk."""
+"""Compilation without a writable cache."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ from hashbench.codes import BinaryCodes
 from hashbench.errors import UsageError
 from hashbench.evaluation import Counts, Labels, count_pairs, evaluate
 
-QUERIES, ITEMS = 70, 5_003  # more than one chunk of either, and not a whole number of them
+QUERIES, ITEMS = 70, 5_003  # more than one chunk of each, and not a multiple of the chunk size
 
 
 def random_codes(rng: np.random.Generator, n: int, bits: int) -> NDArray[np.int8]:
@@ -20,7 +20,7 @@ def random_codes(rng: np.random.Generator, n: int, bits: int) -> NDArray[np.int8
 def plain_counts(
     query: NDArray[np.int8], database: NDArray[np.int8], relevant: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """By a whole matrix of distances."""
+    """Count pairs with a full matrix of distances."""
     bits = query.shape[1]
     distance = (bits - query.astype(int) @ database.T.astype(int)) // 2
     items = np.stack([np.bincount(row, minlength=bits + 1) for row in distance])
@@ -70,7 +70,7 @@ def test_class_ids_and_their_multi_hot_form_agree() -> None:
     np.testing.assert_array_equal(by_id.relevant, multi_hot.relevant)
 
 
-@pytest.mark.parametrize("bits", [16, 128])  # columns of one byte, and of two
+@pytest.mark.parametrize("bits", [16, 128])  # columns of one byte and of two bytes
 @pytest.mark.parametrize("items", [1, 2, 4_096, 4_097, 61_440, 61_441, 122_881])  # chunks and blocks
 def test_whole_and_broken_blocks(bits: int, items: int) -> None:
     rng = np.random.default_rng(items)
@@ -98,8 +98,10 @@ def test_class_ids_of_every_size() -> None:
     ids = np.array([[0, 1, 255, 256, 65_535, 65_536, 2**32, 2**56 + 1, 2**63, 2**64 - 1]], np.uint64).T
     codes = BinaryCodes(np.arange(len(ids), dtype=np.uint64)[:, None], 4)
     counts = count_pairs(codes, codes, Labels(ids, None), Labels(ids, None))
-    np.testing.assert_array_equal(counts.relevant, [[1, 0, 0, 0, 0]] * len(ids))  # each finds itself alone
-    small = Labels(ids % np.uint64(256), None)  # a query's class may be larger than any of the database's
+    np.testing.assert_array_equal(
+        counts.relevant, [[1, 0, 0, 0, 0]] * len(ids)
+    )  # each item finds only itself
+    small = Labels(ids % np.uint64(256), None)  # the class of a query may be larger than any in the database
     counts = count_pairs(codes, codes, Labels(ids, None), small)
     np.testing.assert_array_equal(counts.relevant.sum(axis=1), (ids == small.packed.T).sum(axis=1))
 

@@ -1,4 +1,4 @@
-"""Exactness: against enumeration of every order for small counts, against exact integers for large ones."""
+"""Exactness of metrics, against all orders for small counts and exact integers for large ones."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hashbench.evaluation.inputs import Denominator
 
 @st.composite
 def buckets(draw: st.DrawFn) -> list[tuple[int, int]]:
-    """(items, relevant) per distance, few enough for every order to be walked."""
+    """Draw (items, relevant) per distance, few enough to enumerate all orders."""
     sizes = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4).filter(any))
     return [(n, draw(st.integers(0, n))) for n in sizes]
 
 
 def rankings(counted: list[tuple[int, int]]) -> list[list[bool]]:
-    """The relevance of each rank, for every placement of the relevant items; all are equally likely."""
+    """Enumerate the relevance of each rank over all placements of relevant items; all are equally likely."""
     blocks = [
         [[place in chosen for place in range(n)] for chosen in combinations(range(n), r)] for n, r in counted
     ]

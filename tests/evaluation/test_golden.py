@@ -1,4 +1,4 @@
-"""Published scripts and enumerated cases: numbers that come from outside this project."""
+"""Golden values from published scripts and enumerated cases."""
 
 from __future__ import annotations
 

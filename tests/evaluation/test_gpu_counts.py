@@ -1,4 +1,4 @@
-"""Counting by torch, as on a GPU; here on the CPU."""
+"""Counting with torch, as on a GPU, run on the CPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def assert_counts_as_the_cpu(
     np.testing.assert_array_equal(relevant, expected.relevant)
 
 
-@pytest.mark.parametrize("budget", [1, 2**20, 2**30])  # one item a tile, some, all
+@pytest.mark.parametrize("budget", [1, 2**20, 2**30])  # one item per tile, several, all
 @pytest.mark.parametrize(("bits", "columns"), [(12, 2), (64, 81), (128, 300)])
 def test_multi_hot_labels(bits: int, columns: int, budget: int) -> None:
     rng = np.random.default_rng(bits)
@@ -71,7 +71,7 @@ def small_problem() -> tuple[BinaryCodes, BinaryCodes, Labels, Labels]:
 
 
 def allow_items(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
-    """Let torch run out of memory where a tile has more items; give the tiles that were tried."""
+    """Let torch run out of memory for tiles with more items; return the tiles that were tried."""
     tried = []
     relevant = gpu._relevant
 

@@ -1,4 +1,4 @@
-"""Graded counts and metrics: against whole matrices of pairs, and against every order of small rankings."""
+"""Graded counts and metrics, against full matrices of pairs and all orders of small rankings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sklearn.metrics import ndcg_score
 from hashbench import ProductCodes, UsageError
 from hashbench.evaluation import Counts, Evaluation, GradedCounts, evaluate
 
-QUERIES, ITEMS = 70, 5_003  # more than one block of either, and not a whole number of them
+QUERIES, ITEMS = 70, 5_003  # more than one block of each, and not a multiple of the block size
 
 
 @st.composite
 def buckets(draw: st.DrawFn) -> list[list[int]]:
-    """The numbers of shared labels of the items at each distance, few enough for every order to be walked."""
+    """Draw the numbers of shared labels of the items at each distance, few enough to enumerate all orders."""
     grades = st.lists(st.integers(0, 3), max_size=4)
     return draw(st.lists(grades, min_size=1, max_size=3).filter(any))
 
@@ -30,7 +30,7 @@ def graded(rows: list[list[list[int]]]) -> GradedCounts:
 
 
 def orders(row: list[list[int]]) -> list[list[int]]:
-    """Every order of the items, equal distances in any order."""
+    """Enumerate all orders of the items that sort them by distance."""
     return [list(chain.from_iterable(parts)) for parts in product(*(set(permutations(b)) for b in row))]
 
 
@@ -49,7 +49,7 @@ def test_every_metric_equals_its_enumeration(row: list[list[int]], data: st.Data
     k = data.draw(st.integers(1, len(items)))
     found = evaluation(graded([row]), k).to_dict()["metrics"]
     ideal = gain(sorted(items, reverse=True), k)
-    # The orders of a bucket are equally likely; so are its distinct ones, each of as many permutations.
+    # The orders of a bucket are equally likely, and each distinct one has the same number of permutations.
     for name, values in {
         f"ACG@{k}": [sum(ranking[:k]) / k for ranking in orders(row)],
         f"NDCG@{k}": [gain(ranking, k) / ideal if ideal else 0 for ranking in orders(row)],
@@ -126,7 +126,7 @@ def test_gains_do_not_overflow() -> None:
     labels = np.ones((3, 1500))
     labels[1:, 1:] = 0
     ev = evaluate(np.ones((1, 4)), np.ones((3, 4)), labels[:1], labels, graded=True)
-    # One item shares all labels; a third of the orders have it at each rank. The other gains are nothing.
+    # One item shares all labels and is at each rank in a third of the orders. The other gains are negligible.
     assert ev.ndcg("all") == pytest.approx((1 + 1 / math.log2(3) + 1 / 2) / 3)
     assert ev.to_dict()["metrics"]["NDCG@all"]["lowest"] == pytest.approx(1 / 2)
 

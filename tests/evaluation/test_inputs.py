@@ -191,7 +191,7 @@ def test_counts_and_codes_of_lists() -> None:
 
 
 def test_large_class_ids_are_compared_exactly() -> None:
-    """In float64 both ids would be the same; with the same code, the order of the two items is open."""
+    """Compare ids that are equal in float64, with equal codes, so that the two items are tied."""
     ids = np.array([2**63 + 1, 2**63 + 3], np.uint64)
     labels: dict[str, Any] = {"query_labels": ids[:1], "database_labels": ids}
     result = evaluate(SIGNS[:1], SIGNS[:2], **labels, k=("all",))

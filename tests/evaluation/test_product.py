@@ -1,4 +1,4 @@
-"""Product codes: distances, ties and metrics against plain statements and golden values."""
+"""Product codes: distances, ties and metrics, against plain implementations and golden values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "spq.npz"
 
 
 def distances(query: np.ndarray, codes: ProductCodes) -> np.ndarray:
-    """Asymmetric distances [queries, items], one pair at a time."""
+    """Compute asymmetric distances [queries, items], one pair at a time."""
     books, _, dim = codes.codebooks.shape
     found = np.zeros((len(query), len(codes)))
     for q, vector in enumerate(query.astype(float)):
@@ -66,7 +66,7 @@ def test_the_published_evaluation() -> None:
 
 
 def counted(found: np.ndarray, relevant: np.ndarray) -> Counts:
-    """Counts per distinct distance of each query, from distances [queries, items] and their relevance."""
+    """Count items per distinct distance of each query, from distances [queries, items] and relevance."""
     items, hits = np.zeros((2, *found.shape), np.int64)
     for q, row in enumerate(found):
         distinct, places = np.unique(row, return_inverse=True)
@@ -93,10 +93,10 @@ def assert_same(ev: Evaluation, expected: Evaluation) -> None:
 @pytest.mark.parametrize(("books", "words"), [(1, 2), (2, 2), (2, 4), (3, 8), (9, 16)])
 @pytest.mark.parametrize("denominator", ["hits", "relevant"])
 def test_counts_of_all_pairs_give_the_same(books: int, words: int, denominator: Any) -> None:
-    """From two distances with all items in ties to codes that are all different."""
+    """Cover the range from two distances with many ties to codes that all differ."""
     data = draw(queries=6, items=90, books=books, words=words, seed=books)
-    data["query_labels"][0] = 9  # on no item
-    # Rounded, because this sum is another one than the evaluator's, in the last digit.
+    data["query_labels"][0] = 9  # a class without items
+    # Rounded, because this sum differs from the evaluator's in the last digit.
     counts = counted(
         distances(data["query_codes"], data["database_codes"]).round(9),
         data["query_labels"][:, None] == data["database_labels"],
@@ -108,11 +108,11 @@ def test_counts_of_all_pairs_give_the_same(books: int, words: int, denominator: 
 
 @pytest.mark.parametrize("shape", ["spread", "outlier", "clusters", "equal", "zeros"])
 def test_distances_of_any_shape_are_sorted(shape: str) -> None:
-    """One book of one dimension and a query at 0: the distance is the size of the codeword, exactly."""
+    """Use one book of one dimension and a query at 0, so that distances are exactly the codewords."""
     random = np.random.default_rng(2)
     sizes = random.exponential(size=4096).astype(np.float32)
     if shape == "outlier":
-        sizes[0] = 9e18  # the largest there may be
+        sizes[0] = 9e18  # the largest possible value
     elif shape == "clusters":
         sizes = np.nextafter(np.float32(1), random.choice([0, 2], 4096).astype(np.float32)) + sizes.round()
     elif shape == "equal":
@@ -120,7 +120,7 @@ def test_distances_of_any_shape_are_sorted(shape: str) -> None:
     elif shape == "zeros":
         sizes[::2] = 0
     codes = ProductCodes(random.integers(0, 4096, (3000, 1)).astype(np.uint16), sizes[None, :, None])
-    codes.indices[0] = 0  # the outlier is there
+    codes.indices[0] = 0  # the outlier is used
     labels = random.integers(0, 3, 3001)
     ev = evaluate(np.zeros((1, 1)), codes, labels[:1], labels[1:])
     found = sizes[codes.indices[:, 0]][None].astype(float)
@@ -130,7 +130,7 @@ def test_distances_of_any_shape_are_sorted(shape: str) -> None:
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), bits=st.sampled_from([1, 5, 9]), multi_hot=st.booleans())
 def test_books_of_two_words_are_binary_codes(seed: int, bits: int, multi_hot: bool) -> None:
-    """With codewords −1 and +1, a bit that differs is a distance of 2."""
+    """Use codewords −1 and +1, for which a differing bit is a distance of 2."""
     random = np.random.default_rng(seed)
     query, database = random.integers(0, 2, (5, bits)), random.integers(0, 2, (40, bits))
     labels = random.integers(0, 4, 5), random.integers(0, 4, 40)

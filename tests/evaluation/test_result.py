@@ -122,7 +122,7 @@ def test_precision_within_radius_counts_an_empty_ball_as_zero() -> None:
 def test_average_precision_within_radius_is_of_the_ball_alone() -> None:
     items = np.array([[0, 2, 1, 9], [0, 0, 0, 12], [3, 0, 0, 9]])
     relevant = np.array([[0, 1, 1, 9], [0, 0, 0, 12], [0, 0, 0, 1]])
-    # Of the first query, [+ − +] or [− + +]; the balls of the others are empty, or hold nothing relevant.
+    # The first query has [+ − +] or [− + +]; the others have nothing, or nothing relevant, within the radius.
     first, second = (1 + 2 / 3) / 2, (1 / 2 + 2 / 3) / 2
     ev = Evaluation(Counts(items, relevant), denominator="relevant")
     assert ev.mean_average_precision_within_radius == pytest.approx((first + second) / 2 / 3)

@@ -94,7 +94,7 @@ def test_settings_are_those_of_evaluate(tmp_path: Path, monkeypatch: pytest.Monk
     query, _ = draw(4, 16, seed=1)
     database, ids = draw(50, 16)
     write(tmp_path, "all", database, ids)
-    query_ids = np.array([0, 1, 2, 9])  # nothing is relevant to the last one
+    query_ids = np.array([0, 1, 2, 9])  # the last query has no relevant item
     chosen: dict[str, Any] = {"k": (5,), "radius": 4, "denominator": "relevant", "no_relevant": "skip"}
     found = evaluate_shards(query, tmp_path, query_ids, **chosen)
     assert found.to_dict() == evaluate(query, database, query_ids, ids, **chosen).to_dict()
@@ -102,7 +102,7 @@ def test_settings_are_those_of_evaluate(tmp_path: Path, monkeypatch: pytest.Monk
     wrong: dict[str, Any]
     for wrong in ({"device": "tpu"}, {"k": 0}, {"radius": -1}, {"denominator": "all"}, {"graded": "no"}):
         with monkeypatch.context() as patched, pytest.raises(UsageError, match=next(iter(wrong))):
-            patched.setattr(shards, "_sum", None)  # it is said before hours of counting
+            patched.setattr(shards, "_sum", None)  # arguments are checked before counting
             evaluate_shards(query, tmp_path, query_ids, **wrong)
     for path in (None, 5, b"folder", "a\0b", "a" * 5000):
         with pytest.raises(UsageError, match="database: expected a"):

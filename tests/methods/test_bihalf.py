@@ -81,7 +81,7 @@ def test_of_equal_values_the_earlier_is_the_larger() -> None:
 
 
 def test_the_layer_takes_no_part_in_encoding() -> None:
-    """With it, an image alone would be −1 in every bit, and codes would change with the batch."""
+    """With the layer, a single image would be −1 in every bit, and codes would depend on the batch."""
     backbone = Backbone(nn.Sequential(nn.Flatten(), nn.Linear(48, 20)), image_size=4)
     method = create_method("bihalf", backbone, 16)
     assert isinstance(method, BiHalf)
@@ -104,7 +104,7 @@ def test_gamma_pulls_values_to_their_codes(gamma: float) -> None:
 
 
 def test_gamma_reaches_the_loss() -> None:
-    """The codes do not depend on gamma, so that gradients are linear in it."""
+    """The codes do not depend on gamma, so gradients are linear in it."""
     images = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     backbone = Backbone(nn.Sequential(nn.Flatten(), nn.Linear(48, 20)), image_size=4)
     fc = nn.Linear(20, 8)

@@ -21,7 +21,7 @@ def values(golden: Callable[[str], dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def cibhash(features: int = 40, bits: int = 24, **settings: float) -> CIBHash:
-    """A method on a network that gives the first values of an image as they are."""
+    """Build a method on a network that returns the first values of an image."""
     network = nn.Sequential(nn.Flatten(), Slice(features))
     method = create_method("cibhash", Backbone(network, image_size=16), bits, **settings)
     assert isinstance(method, CIBHash)

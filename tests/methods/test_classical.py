@@ -1,4 +1,4 @@
-"""LSH, PCAH, ITQ and SH against what their papers say."""
+"""LSH, PCAH, ITQ and SH, against the statements of their papers."""
 
 import math
 
@@ -62,13 +62,15 @@ def test_what_all_have_in_common(name: str, bits: int) -> None:
     assert codes.shape == (300, bits)
     assert (codes == signs(fitted(name, features, bits), features)).all()
     one_by_one = np.concatenate([signs(built, row[None]) for row in features[:20]])
-    assert (one_by_one == codes[:20]).mean() > 0.999  # but for rounding at 0
+    assert (one_by_one == codes[:20]).mean() > 0.999  # except for rounding at 0
     again = method(name, bits=bits)
     again.load_state_dict(built.state_dict())
     assert (signs(again, features) == codes).all()
     assert not any(p.requires_grad for p in built.parameters())
     assert built.state_dict()["backbone.network.weight"] == 1
-    assert np.abs(codes.mean(axis=0)).max() < 0.9  # no bit is nearly constant, although features lie off 0
+    assert (
+        np.abs(codes.mean(axis=0)).max() < 0.9
+    )  # no bit is nearly constant, although features are not centered at 0
 
 
 def test_lsh_distances_are_angles() -> None:
@@ -137,7 +139,7 @@ def test_spectral_hashing_takes_the_smoothest_waves() -> None:
 
 @pytest.mark.parametrize(("width", "bits"), [(5, 12), (24, 16), (24, 48)])
 def test_spectral_hashing_as_its_authors_release_states_it(width: int, bits: int) -> None:
-    """Eigenfunctions are products over all sides; a side has modes in proportion to its length."""
+    """Compare with the released code, where the number of modes per side is proportional to its length."""
     features = draw(80, width)
     values = features.double().numpy()
     values = values - values.mean(0)
@@ -152,12 +154,12 @@ def test_spectral_hashing_as_its_authors_release_states_it(width: int, bits: int
     frequencies = sorted((mode * math.pi / ranges for mode in modes), key=lambda f: float((f**2).sum()))
     waves = np.stack([np.sin(math.pi / 2 + values * f).prod(1) for f in frequencies[:bits]], 1)
     found = fitted("sh", features, bits).encode_features(features).numpy()
-    turned = np.sign((found * waves).sum(0))  # a component may point either way, which turns its odd waves
+    turned = np.sign((found * waves).sum(0))  # the sign of a component is arbitrary, and flips its odd waves
     np.testing.assert_allclose(found, turned * waves, atol=1e-4)
 
 
 def test_a_wave_is_positive_and_negative_in_turn() -> None:
-    """Along an evenly filled box, bit k of a side changes k times, at equal steps."""
+    """Bit k of a side changes k times, at equal steps, for features uniform in a box."""
     features = torch.stack(
         torch.meshgrid(torch.linspace(0, 4, 41), torch.linspace(0, 1, 11), indexing="ij"), -1
     )
@@ -167,13 +169,17 @@ def test_a_wave_is_positive_and_negative_in_turn() -> None:
     assert [int((np.diff(along[:, bit]) != 0).sum()) for bit in range(3)] == [1, 2, 3]
     assert (across[:, :3] == across[0, :3]).all()
     changes = np.flatnonzero(np.diff(along[:, 1])) / 10
-    np.testing.assert_allclose(changes, [1, 3], atol=0.11)  # a quarter and three quarters of the way
+    np.testing.assert_allclose(changes, [1, 3], atol=0.11)  # at a quarter and three quarters
 
 
 @pytest.mark.parametrize("name", ["pcah", "itq"])
 def test_more_bits_than_components(name: str) -> None:
-    with pytest.raises(UsageError, match="at least 32 principal components, but 300 images with 20 features have 20;"):
+    with pytest.raises(
+        UsageError, match="at least 32 principal components, but 300 images with 20 features have 20;"
+    ):
         fitted(name, draw(300, 20))
-    with pytest.raises(UsageError, match="at least 16 principal components, but 10 images with 192 features have 9;"):
+    with pytest.raises(
+        UsageError, match="at least 16 principal components, but 10 images with 192 features have 9;"
+    ):
         fitted(name, draw(10), bits=16)
-    assert signs(fitted("sh", draw(300, 20)), draw(300, 20)).shape == (300, 32)  # several waves along each
+    assert signs(fitted("sh", draw(300, 20)), draw(300, 20)).shape == (300, 32)  # several waves per component

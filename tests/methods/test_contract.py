@@ -1,4 +1,4 @@
-"""Every method that comes with hashbench keeps the contract."""
+"""The contract of methods, checked for every built-in method."""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ from hashbench.testing import CHECKS, MethodUnderTest
 
 METHODS = [entry.name for entry in registry.entries("method").values() if entry.origin == registry.BUILT_IN]
 
-subject = cache(MethodUnderTest)  # what one method's checks share is made once
+subject = cache(MethodUnderTest)  # shared by the checks of a method
 
 
 @pytest.mark.parametrize("check", CHECKS)

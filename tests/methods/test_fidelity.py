@@ -1,8 +1,8 @@
-"""Each deep method's training against its published recipe, written out plainly and with nothing shared.
+"""Training of each deep method, against its published recipe written out without shared code.
 
-The method is trained by the harness under its shipped recipe, on a tiny network; the batches it gets are
-recorded. The same twenty steps are then done by hand from the same weights. Rates are raised where the
-published one would hardly move anything in so few steps.
+The harness trains the method with its built-in recipe on a tiny network, and the batches are recorded. The
+same twenty steps are then computed by hand from the same weights. Learning rates are raised if the published
+one would change almost nothing in so few steps.
 """
 
 import copy
@@ -33,7 +33,7 @@ IMAGES = ArrayImages(PIXELS.astype(np.uint8), [f"i{n}" for n in range(len(PIXELS
 
 
 class Trained(NamedTuple):
-    """What the harness did: the method before and after, what it was given, the losses."""
+    """Result of the harness: the method before and after training, its inputs and the losses."""
 
     before: HashMethod
     after: HashMethod
@@ -46,9 +46,9 @@ def trained(name: str, inputs: str, folder: Path, *settings: str) -> Trained:
 
     Args:
         name: The method.
-        inputs: The function of the method whose arguments are recorded.
-        folder: Where the log goes.
-        *settings: Laid over the recipe.
+        inputs: Name of the function of the method whose arguments are recorded.
+        folder: Folder of the log.
+        *settings: Settings that override the recipe.
     """
     entry = registry.find("method", name)
     recipe = entry.recipe()
@@ -81,7 +81,7 @@ def trained(name: str, inputs: str, folder: Path, *settings: str) -> Trained:
 def descend(
     run: Trained, loss: Callable[..., Tensor], optimizer: torch.optim.Optimizer, rate: Callable[[int], float]
 ) -> list[float]:
-    """The losses of plain gradient descent on the recorded batches; `rate` goes by epoch."""
+    """Compute the losses of plain gradient descent on the recorded batches; `rate` depends on the epoch."""
     losses = []
     for step, batch in enumerate(run.batches):
         for group in optimizer.param_groups:
@@ -95,10 +95,10 @@ def descend(
 
 
 def assert_same(run: Trained, losses: list[float], weights: dict[str, Tensor]) -> None:
-    assert max(losses) - min(losses) > 1e-2 * abs(losses[0])  # there is a curve to compare
+    assert max(losses) - min(losses) > 1e-2 * abs(losses[0])  # the loss changes
     assert run.losses == pytest.approx(losses, rel=1e-3)
     before, after = run.before.state_dict(), run.after.state_dict()
-    for name, weight in weights.items():  # Adam takes a whole step where a gradient is all but rounding
+    for name, weight in weights.items():  # Adam takes a full step even if a gradient is only rounding error
         assert (after[name] - weight).norm() <= 5e-2 * (weight - before[name]).norm(), name
 
 
@@ -107,7 +107,7 @@ def cosine(first: Tensor, second: Tensor) -> Tensor:
 
 
 def signs(values: Tensor) -> Tensor:
-    """±1, with the gradient of the values."""
+    """Return ±1, with a straight-through gradient."""
     ones = torch.ones_like(values)
     return values + (torch.where(values < 0, -ones, ones) - values).detach()
 
@@ -118,7 +118,7 @@ def test_wch(tmp_path: Path) -> None:
     norm, fc1, fc2 = (copy.deepcopy(getattr(run.before.head, name)) for name in ("norm", "fc1", "fc2"))
 
     def attend(tokens: Tensor, other: Tensor) -> Tensor:
-        """Tokens of one image, as seen by those of its other view."""
+        """Let the tokens of one view attend to those of the other."""
         rows = []
         for asking in other:
             scores = torch.stack([cosine(token, asking) for token in tokens])
@@ -238,7 +238,7 @@ def test_spq(tmp_path: Path) -> None:
     optimizer = torch.optim.Adam(parts, weight_decay=1e-5)
 
     def rate(epoch: int) -> float:
-        """From the second epoch on, down to 0 in as many epochs as an epoch has batches."""
+        """Fall to 0 from the second epoch on, in as many epochs as an epoch has batches."""
         return 3e-3 * (1 + math.cos(math.pi * max(0, epoch - 1) / BATCHES)) / 2
 
     losses = descend(run, loss, optimizer, rate)

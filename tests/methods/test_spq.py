@@ -17,12 +17,12 @@ BACKWARD = {"rtol": 1e-3, "atol": 1e-5}
 
 @pytest.fixture
 def values(golden: Callable[[str], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The published values; there the books lie side by side in one matrix."""
+    """Load the published values, in which all books are one matrix."""
     return golden("spq")
 
 
 def books(matrix: Tensor) -> Tensor:
-    """[words, books · dim] -> [books, words, dim]."""
+    """Reshape [words, books · dim] to [books, words, dim]."""
     return torch.stack(matrix.split(8, dim=1))
 
 
@@ -71,7 +71,7 @@ def test_codes_in_parts_are_the_same(values: dict[str, Tensor], monkeypatch: pyt
 def test_the_nearest_codeword_of_each_book() -> None:
     generator = torch.Generator().manual_seed(0)
     features, codebooks = torch.randn(30, 6, generator=generator), torch.randn(3, 4, 2, generator=generator)
-    codebooks[1, 2] = codebooks[1, 0]  # of equal ones the first counts
+    codebooks[1, 2] = codebooks[1, 0]  # the first of equal codewords is chosen
     codes = assign_codewords(features, codebooks)
     for row, numbers in zip(features, codes, strict=True):
         for book in range(3):
@@ -151,7 +151,7 @@ def test_the_released_network() -> None:
     assert method.head.weight.shape == (128, 512)
     assert method.head.bias.shape == (128,)
     assert method.head.bias.abs().max().item() == pytest.approx(512**-0.5, rel=0.05)  # torch's default
-    # Xavier uniform at gain 1, of the codebooks by the matrix in which all books lie side by side.
+    # Xavier uniform at gain 1; for the codebooks, of the matrix of all books.
     for weights, fans in ((method.head.weight, 512 + 128), (method.codebooks, 16 + 128)):
         assert weights.abs().max().item() == pytest.approx((6 / fans) ** 0.5, rel=0.01)
         assert weights.std().item() == pytest.approx((2 / fans) ** 0.5, rel=0.05)

@@ -69,7 +69,7 @@ def test_temperature_of_the_attention(module: dict[str, Tensor]) -> None:
 
 
 def test_temperature_of_the_patch_weights(module: dict[str, Tensor]) -> None:
-    """From the golden weights at 0.2: a row's softmax at another temperature is a power of them."""
+    """Derive the weights at another temperature from the golden ones at 0.2, as powers of them."""
     other = wch.patch_weights(module["attended1"], module["attended2"], temperature=0.5)
     at_02 = module["weights"]  # exp(s / 0.2) up to a factor for each column, hence for the cross ratios
     expected = (at_02 / at_02.diagonal()[:, None]).log() * 0.2 / 0.5
