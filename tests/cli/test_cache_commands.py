@@ -1,4 +1,4 @@
-"""The commands on features that are kept on disk: what they list, and what they remove."""
+"""Tests of the commands that list and remove cached features."""
 
 import json
 import os
@@ -22,14 +22,14 @@ ROWS = np.random.RandomState(1).randn(5, 3).astype(np.float32)
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache's folder, which is made when it is needed."""
+    """Return the folder of the cache, which is created when it is needed."""
     monkeypatch.setenv("HASHBENCH_CACHE", str(tmp_path / "features"))
     return tmp_path / "features"
 
 
 @pytest.fixture
 def two(folder: Path) -> Path:
-    """The folder with features used just now, and others of 40 days ago."""
+    """Return the folder with features used just now and features used 40 days ago."""
     store(folder, KEY, FACTS, iter([ROWS]))
     store(folder, OTHER, FACTS.model_copy(update={"backbone": "old"}), iter([ROWS]))
     long_ago = time.time() - 40 * 86_400
@@ -45,7 +45,7 @@ def keys(folder: Path) -> set[str]:
     return {name.split(".")[0].split("-")[0] for name in names(folder)}
 
 
-def test_the_list_has_a_line_for_each(two: Path, cli: Callable[..., Result]) -> None:
+def test_list_has_a_row_per_cache_entry(two: Path, cli: Callable[..., Result]) -> None:
     for command in (("cache",), ("cache", "list")):
         lines = cli(*command).out.splitlines()
         rows = [line for line in lines if KEY[:10] in line or OTHER[:10] in line]
@@ -53,7 +53,7 @@ def test_the_list_has_a_line_for_each(two: Path, cli: Callable[..., Result]) -> 
         assert lines[-1].endswith(str(two))
 
 
-def test_the_list_as_json(two: Path, cli: Callable[..., Result]) -> None:
+def test_list_as_json(two: Path, cli: Callable[..., Result]) -> None:
     (two / f"{OTHER}.json").write_text("{")
     listed = json.loads(cli("cache", "list", "--json").out)
     assert listed["folder"] == str(two)
@@ -63,7 +63,7 @@ def test_the_list_as_json(two: Path, cli: Callable[..., Result]) -> None:
     assert rows[KEY]["bytes"] == sum(path.stat().st_size for path in two.glob(f"{KEY}*"))
 
 
-def test_an_empty_cache_and_one_that_is_off(
+def test_list_of_an_empty_cache_and_of_a_disabled_one(
     cli: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cli("cache").out == f"{folder} contains no features\n"
@@ -86,7 +86,7 @@ def test_an_empty_cache_and_one_that_is_off(
         ((KEY[:4], "--older-than", "30"), {KEY, OTHER}),
     ],
 )
-def test_clear_removes_what_it_is_asked_to(
+def test_clear_removes_the_selected_entries(
     arguments: tuple[str, ...], left: set[str], two: Path, cli: Callable[..., Result]
 ) -> None:
     result = cli("cache", "clear", *arguments)
@@ -98,7 +98,7 @@ def test_clear_removes_what_it_is_asked_to(
     assert last.startswith(f"removed {removed} of 2 sets of features")
 
 
-def test_clear_touches_nothing_but_the_caches_own_files(two: Path, cli: Callable[..., Result]) -> None:
+def test_clear_keeps_files_that_are_not_of_the_cache(two: Path, cli: Callable[..., Result]) -> None:
     others = ["notes.txt", "features.npy", f"{KEY}.npy", f"{KEY}-0123.npy", f"x{KEY}.json", f"{KEY}.json.bak"]
     for name in others:
         (two / name).write_text("mine")
@@ -110,7 +110,7 @@ def test_clear_touches_nothing_but_the_caches_own_files(two: Path, cli: Callable
     assert "removed 0000000000: left over, 1.0 MB" in result.out
 
 
-def test_wrong_use_of_clear_is_said_in_a_line(two: Path, cli: Callable[..., Result]) -> None:
+def test_usage_errors_of_clear_are_one_line(two: Path, cli: Callable[..., Result]) -> None:
     store(two, KEY[:-1] + "0", FACTS, iter([ROWS]))
     for arguments, message in (
         ((), "pass keys"),

@@ -1,4 +1,4 @@
-"""The commands, as a user calls them."""
+"""Tests of the commands, called as a user calls them."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from hashbench.config import RunConfig
 from hashbench.encoding import encode as encoding
 from hashbench.evaluation.presets import published
 
-# A run of seconds: a tiny network, few pixels, one epoch.
+# Settings of a run that takes seconds: a tiny network, few pixels, one epoch.
 FAST = [
     f"--set={setting}"
     for setting in ("backbone=test_resnet", "pretrained=false", "images.size=16", "epochs=1")
@@ -27,7 +27,7 @@ FAST = [
 
 
 def records(folder: Path) -> list[Path]:
-    """The records that a user would find: hidden folders are not finished."""
+    """Find the records, without those in the hidden folders of unfinished runs."""
     return sorted(path for path in folder.rglob("record.json") if not path.parent.name.startswith("."))
 
 
@@ -36,7 +36,7 @@ def arrays(record: Path) -> dict[str, Any]:
         return dict(file)
 
 
-def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_run_writes_a_complete_record_and_is_not_repeated(cli: Callable[..., Any], tmp_path: Path) -> None:
     command = ["run", "--method", "wch", "--dataset", "digits", "--bits", "16", *FAST]
     first = cli(*command)
     assert first.code == 0, first.err
@@ -73,7 +73,7 @@ def test_a_run_leaves_a_whole_record_and_is_not_repeated(cli: Callable[..., Any]
         np.testing.assert_array_equal(arrays(path)[name], array, err_msg=name)
 
 
-def test_what_a_run_stores_gives_its_numbers_again(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_stored_codes_reproduce_the_metrics(cli: Callable[..., Any], tmp_path: Path) -> None:
     done = cli("run", "--method", "wch", "--dataset", "digits", "--bits", "12", "--json", *FAST)
     (shown,) = json.loads(done.out)
     folder = Path(shown["folder"])
@@ -89,7 +89,7 @@ def test_what_a_run_stores_gives_its_numbers_again(cli: Callable[..., Any], tmp_
         assert stored["query_ids"][0] == data.query.images.ids[0]
 
 
-def test_a_frozen_backbone_is_not_stored_but_had_again(cli: Callable[..., Any]) -> None:
+def test_a_frozen_backbone_is_not_stored_but_restored(cli: Callable[..., Any]) -> None:
     small = ["--bits", "16", "--set", "images.size=32", "--set", "epochs=1", "--json"]
     done = cli("run", "--method", "bihalf,itq", "--dataset", "digits", *small)
     assert done.code == 0, done.err
@@ -105,7 +105,7 @@ def test_a_frozen_backbone_is_not_stored_but_had_again(cli: Callable[..., Any]) 
         np.testing.assert_array_equal(codes.packed, arrays(folder / "record.json")["query_codes"])
 
 
-def test_product_codes_leave_a_record_too(cli: Callable[..., Any]) -> None:
+def test_product_codes_have_a_record(cli: Callable[..., Any]) -> None:
     done = cli("run", "--method", "spq", "--dataset", "digits", "--bits", "16", "--json", *FAST)
     assert done.code == 0, done.err
     (shown,) = json.loads(done.out)
@@ -132,7 +132,7 @@ def test_commas_make_a_grid(cli: Callable[..., Any], tmp_path: Path) -> None:
     assert len({run["run_id"] for run in shown}) == len(records(tmp_path)) == 4
 
 
-def test_each_setting_has_a_record_of_its_own(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_each_setting_has_a_separate_record(cli: Callable[..., Any], tmp_path: Path) -> None:
     command = ["run", "--method", "wch", "--dataset", "digits", "--bits", "12", *FAST]
     cli(*command)
     cli(*command, "--set", "patch_weighting=false")
@@ -147,7 +147,7 @@ def test_each_setting_has_a_record_of_its_own(cli: Callable[..., Any], tmp_path:
     }
 
 
-def test_nuswide_in_its_real_layout(
+def test_nuswide_in_its_original_layout(
     cli: Callable[..., Any], tmp_path: Path, nuswide_tree: Callable[..., Path]
 ) -> None:
     root = nuswide_tree()
@@ -201,7 +201,7 @@ def damage_split(root: Path) -> None:
             damage_list,
             r"nuswide has lists for query and database, but none for train; to draw .*--data train=N",
         ),
-        (damage_row, r"test\.txt, line 3: expected 21 labels, found 19 labels"),
+        (damage_row, r"test\.txt, line 3: expected 21 labels, got 19 labels"),
         (damage_image, r"1 of 147 listed images are not below .*0003_1544502943\.jpg.*test\.txt, line 4"),
         (damage_content, r"0030_1544502970\.jpg is a web page, not an image; download it again"),
         (damage_split, r"21 of 21 queries are also in the database, such as .*--allow-overlap"),
@@ -226,7 +226,7 @@ def test_damaged_data_gives_one_line_and_no_record(
     assert records(tmp_path) == []
 
 
-def test_a_damaged_image_is_named_by_worker_processes_too(
+def test_worker_processes_name_a_damaged_image(
     cli: Callable[..., Any], nuswide_tree: Callable[..., Path]
 ) -> None:
     root = nuswide_tree()
@@ -284,7 +284,7 @@ def test_an_overlap_can_be_allowed_and_is_recorded(
         (["--method", "wch"], "Missing option '--dataset'"),
     ],
 )
-def test_wrong_use_is_exit_code_2(cli: Callable[..., Any], arguments: list[str], message: str) -> None:
+def test_usage_errors_have_exit_code_2(cli: Callable[..., Any], arguments: list[str], message: str) -> None:
     done = cli("run", *arguments)
     assert done.code == 2
     assert message in done.err
@@ -292,7 +292,7 @@ def test_wrong_use_is_exit_code_2(cli: Callable[..., Any], arguments: list[str],
 
 
 def write_plugin(path: Path, loss: str, encode: str = "self.backbone.pooled(images)[:, : self.bits]") -> None:
-    """A plugin file with one method, of the file's name."""
+    """Write a plugin file with one method, whose name is that of the file."""
     path.write_text(
         "from hashbench import HashMethod\n"
         "class Mine(HashMethod):\n"
@@ -311,7 +311,7 @@ def test_a_plugin_file_runs(cli: Callable[..., Any], tmp_path: Path) -> None:
     assert [run["method"] for run in json.loads(done.out)] == ["mean", "wch"]
 
 
-def test_a_collapsed_run_says_so_loudly(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_collapsed_codes_are_reported(cli: Callable[..., Any], tmp_path: Path) -> None:
     write_plugin(
         tmp_path / "flat.py",
         loss="self.encode(views[0]).mean()",
@@ -327,8 +327,8 @@ def test_a_collapsed_run_says_so_loudly(cli: Callable[..., Any], tmp_path: Path)
     assert record.metrics["mAP@all"].expected == pytest.approx(record.health.chance_map["mAP@all"])
 
 
-def test_a_run_that_diverges_is_no_finished_run(cli: Callable[..., Any], tmp_path: Path) -> None:
-    """What was finished before it is shown."""
+def test_a_diverged_run_has_no_record(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """The runs before it are shown."""
     write_plugin(tmp_path / "diverges.py", loss="self.encode(views[0]).mean() / 0")
     done = cli("run", "--plugin", "diverges.py", "--method", "wch,diverges", "--dataset", "digits", *FAST)
     assert done.code == 1
@@ -343,7 +343,7 @@ def test_listings(cli: Callable[..., Any]) -> None:
     assert {"digits", "fashionmnist", "nuswide"} <= listed
 
 
-def test_evaluate_codes_of_another_program(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_evaluate_codes_of_other_programs(cli: Callable[..., Any], tmp_path: Path) -> None:
     random = np.random.RandomState(0)
     arrays: dict[str, Any] = {
         "query_codes": random.choice([-1, 1], (5, 20)),
@@ -358,9 +358,9 @@ def test_evaluate_codes_of_another_program(cli: Callable[..., Any], tmp_path: Pa
     assert f"{expected.mean_average_precision(10):.4f}" in cli("evaluate", "codes.npz", "--k", "10").out
 
     script = cli("evaluate", "codes.npz", "--k", "10", "--preset", "paper:wch")
-    said = published(*arrays.values(), "paper:wch", k=10)
+    figure = published(*arrays.values(), "paper:wch", k=10)
     assert script.out.endswith(
-        f"paper:wch: the script of the paper reports mAP@10 {said:.4f} (database in the given order)\n"
+        f"paper:wch: the script of the paper reports mAP@10 {figure:.4f} (database in the given order)\n"
     )
     shown = json.loads(
         cli("evaluate", "codes.npz", "--preset", "paper:bihalf", "--dataset", "coco", "--json").out
@@ -437,10 +437,10 @@ def test_a_killed_run_leaves_no_record(tmp_path: Path) -> None:
         OSError("Could not find/load shared object file 'libllvmlite.so' from resource location: 'llvmlite'"),
     ],
 )
-def test_memory_that_runs_out_is_one_line(
+def test_running_out_of_memory_is_a_one_line_error(
     error: Exception, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under `ulimit -v`, libraries that cannot be mapped raise these when they are imported."""
+    """Libraries that cannot be mapped under `ulimit -v` raise these errors when they are imported."""
 
     def fail(*_: Any) -> None:
         raise error

@@ -1,4 +1,4 @@
-"""`hashbench data …` and the options of datasets, as a user calls them."""
+"""Tests of `hashbench data …` and of the options of datasets."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ RUN = ("run", "--method", "wch", "--bits", "16", *FAST)
 
 @pytest.fixture
 def coco(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data root with a small MS-COCO."""
+    """Return a data root with a small MS-COCO."""
     TREES["coco"](tmp_path / "data", monkeypatch)
     return tmp_path / "data"
 
 
 @pytest.fixture
 def lists(tmp_path: Path) -> Path:
-    """A folder of your own images with lists; `1.png` has no label."""
+    """Create a folder of images with lists; `1.png` has no label."""
     names = [f"{number}.png" for number in range(12)]
     for number, name in enumerate(names):
         photo(tmp_path / "own" / name, number % 2, number)
@@ -51,7 +51,7 @@ def lists(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_info_says_what_a_dataset_is(cli: Callable[..., Any], name: str) -> None:
+def test_info_describes_a_dataset(cli: Callable[..., Any], name: str) -> None:
     shown = cli("data", "info", name)
     assert shown.code == 0, shown.err
     told = json.loads(cli("data", "info", name, "--json").out)
@@ -71,7 +71,7 @@ def test_info_names_the_orders_of_columns(cli: Callable[..., Any]) -> None:
     assert "columns=bihalf of 24: people, plant_life, car" in shown
 
 
-def test_info_says_where_it_looks_and_what_is_there(cli: Callable[..., Any], coco: Path) -> None:
+def test_info_shows_the_root_and_existing_downloads(cli: Callable[..., Any], coco: Path) -> None:
     told = json.loads(cli("data", "info", "coco", "--data-root", coco, "--json").out)
     assert told["root"] == str(coco)
     assert [archive["there"] for archive in told["downloads"]] == [True, True, True]
@@ -79,7 +79,7 @@ def test_info_says_where_it_looks_and_what_is_there(cli: Callable[..., Any], coc
     assert "annotations_trainval2014.zip (253 MB)" in cli("data", "info", "coco").out
 
 
-def test_info_of_what_does_not_exist(cli: Callable[..., Any]) -> None:
+def test_info_of_an_unknown_dataset(cli: Callable[..., Any]) -> None:
     done = cli("data", "info", "coca")
     assert (done.code, done.err.strip()) == (
         2,
@@ -90,7 +90,7 @@ def test_info_of_what_does_not_exist(cli: Callable[..., Any]) -> None:
 # verify
 
 
-def test_verify_shows_what_it_found(cli: Callable[..., Any], coco: Path) -> None:
+def test_verify_shows_its_findings(cli: Callable[..., Any], coco: Path) -> None:
     done = cli("data", "verify", "coco", "--data-root", coco, "--decode")
     assert done.code == 0, done.err
     for text in ("coco@117k", "classes       80", "decoded       all", "fingerprint   ", "problems      0"):
@@ -98,7 +98,7 @@ def test_verify_shows_what_it_found(cli: Callable[..., Any], coco: Path) -> None
     assert load_dataset("coco", None, coco).fingerprint in done.out
 
 
-def test_verify_finds_what_is_wrong(cli: Callable[..., Any], coco: Path) -> None:
+def test_verify_finds_problems(cli: Callable[..., Any], coco: Path) -> None:
     images = sorted((coco / "coco/train2014").iterdir())
     images[0].write_bytes(b"")
     done = cli("data", "verify", "coco", "--data-root", coco, "--decode")
@@ -117,7 +117,7 @@ def test_verify_finds_what_is_wrong(cli: Callable[..., Any], coco: Path) -> None
     assert images[1].name in json.loads(done.out)["problems"][0]
 
     done = cli(*command, "--missing", "skip", "--json")
-    assert done.code == 1  # the counts are no longer those of the protocol
+    assert done.code == 1  # the counts differ from the protocol
     empty, gone = json.loads(done.out)["problems"][::-1]
     assert (f"{images[0]} is empty" in empty, gone) == (True, "database has 49 images, not 50")
 
@@ -141,7 +141,7 @@ def test_verify_of_lists(cli: Callable[..., Any], lists: Path) -> None:
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 def test_every_damaged_image_is_named_by_every_command(cli: Callable[..., Any], lists: Path) -> None:
     names = ["no_image_item.avif", "not_implemented.avif"]
-    for row, name in enumerate(names):  # queries, under the suffix of the others
+    for row, name in enumerate(names):  # queries, with the suffix of the other files
         shutil.copy(Path(__file__).parents[1] / "damaged" / name, lists / f"{row}.png")
     Image.new("1", (20_000, 1)).save(lists / "4.png")
     options = ("folder", "--data-root", lists, "--lists", lists)
@@ -178,7 +178,7 @@ def test_prepare_writes_lists(cli: Callable[..., Any], coco: Path, monkeypatch: 
     assert back.fingerprint in done.out
 
 
-def test_prepare_says_what_only_the_user_can_get(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_prepare_describes_manual_steps(cli: Callable[..., Any], tmp_path: Path) -> None:
     for name, words in (("nuswide", "agreement form"), ("imagenet100", "you agree to its terms")):
         done = cli("data", "prepare", name, "--data-root", tmp_path)
         assert done.code == 1
@@ -187,7 +187,9 @@ def test_prepare_says_what_only_the_user_can_get(cli: Callable[..., Any], tmp_pa
         assert "Traceback" not in done.err
 
 
-def test_a_run_on_a_packed_copy_is_another_run(cli: Callable[..., Any], coco: Path, tmp_path: Path) -> None:
+def test_a_run_on_a_packed_copy_is_a_separate_run(
+    cli: Callable[..., Any], coco: Path, tmp_path: Path
+) -> None:
     command = (*RUN, "--dataset", "coco", "--data-root", coco)
     assert cli("data", "prepare", "coco", "--data-root", coco, "--pack", "30").code == 0
     done = cli(*command)
@@ -210,7 +212,7 @@ def test_a_packed_copy_is_checked_once_for_all_runs_of_a_command(
     digests = packing._piece_digests
 
     def digests_noted(path: Path) -> list[str]:
-        with checks.open("a") as file:  # which worker processes would write, too
+        with checks.open("a") as file:  # which worker processes would also write to
             file.write(f"{path.suffix}\n")
         return digests(path)
 
@@ -249,7 +251,7 @@ def test_options_reach_the_dataset_and_the_record(
     assert record.queries_without_relevant == 0
 
 
-def test_both_means_are_shown_where_queries_have_no_answer(
+def test_both_means_are_shown_if_queries_have_no_relevant_items(
     cli: Callable[..., Any], lists: Path, tmp_path: Path
 ) -> None:
     done = cli(*RUN, "--dataset", "folder", "--data-root", lists, "--lists", lists)
@@ -277,7 +279,7 @@ def test_both_means_are_shown_where_queries_have_no_answer(
         (("--set", "data.seed=1"), "--set data.seed: use the flag --data"),
     ],
 )
-def test_wrong_options_are_wrong_use(
+def test_invalid_options_are_usage_errors(
     cli: Callable[..., Any], arguments: tuple[str, ...], message: str
 ) -> None:
     done = cli(*RUN, "--dataset", "digits", *arguments)
@@ -286,17 +288,17 @@ def test_wrong_options_are_wrong_use(
     assert "Traceback" not in done.err
 
 
-def test_list_files_mean_the_protocol_lists(cli: Callable[..., Any], lists: Path) -> None:
+def test_list_files_select_the_protocol_lists(cli: Callable[..., Any], lists: Path) -> None:
     for arguments in (("--lists", lists), ("--data", f"lists={lists}")):
         done = cli("data", "verify", "folder", "--data-root", lists, *arguments, "--json")
         assert json.loads(done.out)["protocol"] == "lists"
     done = cli("data", "verify", "folder", "--data-root", lists, "--lists", lists, "--protocol", "split")
-    assert (done.code, "list files go with the protocol lists, not with split" in done.err) == (2, True)
+    assert (done.code, "list files need the protocol lists, got split" in done.err) == (2, True)
     done = cli("data", "verify", "folder", "--data-root", lists, "--lists", lists / "none")
     assert (done.code, "there is no such folder" in done.err) == (2, True)
 
 
-def test_options_that_change_no_split_and_no_pixel_are_no_other_run(
+def test_options_that_change_neither_split_nor_pixels_make_no_new_run(
     cli: Callable[..., Any], lists: Path
 ) -> None:
     command = (*RUN, "--dataset", "folder", "--data-root", lists, "--lists", lists)
@@ -305,7 +307,7 @@ def test_options_that_change_no_split_and_no_pixel_are_no_other_run(
     assert "a record exists" not in cli(*command, "--data", "exif=true").err
 
 
-def test_other_files_under_the_same_names_are_another_run(cli: Callable[..., Any], lists: Path) -> None:
+def test_different_files_of_the_same_names_make_a_new_run(cli: Callable[..., Any], lists: Path) -> None:
     command = (*RUN, "--dataset", "folder", "--data-root", lists, "--lists", lists)
     assert cli(*command).code == 0
     photo(lists / "3.png", 1, 3, (80, 64))
@@ -314,7 +316,7 @@ def test_other_files_under_the_same_names_are_another_run(cli: Callable[..., Any
     assert "a record exists" not in done.err
 
 
-def test_verify_warns_of_queries_that_are_in_the_database_by_another_name(
+def test_verify_warns_of_queries_in_the_database_under_other_names(
     cli: Callable[..., Any], lists: Path
 ) -> None:
     (lists / "2.png").write_bytes((lists / "5.png").read_bytes())  # a query of another class
@@ -324,7 +326,7 @@ def test_verify_warns_of_queries_that_are_in_the_database_by_another_name(
     assert "unanswerable  1 queries" in done.out
 
 
-def test_lists_that_are_there_are_not_replaced(cli: Callable[..., Any], lists: Path, tmp_path: Path) -> None:
+def test_existing_lists_are_not_replaced(cli: Callable[..., Any], lists: Path, tmp_path: Path) -> None:
     before = (lists / "test.txt").read_text()
     command = ("data", "export-lists", "digits", "--output", lists)
     done = cli(*command)
@@ -350,7 +352,7 @@ def test_names_with_blanks_can_be_packed_if_not_listed(cli: Callable[..., Any], 
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json",)])
-def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]) -> None:
+def test_unwritable_output_is_a_one_line_error(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "hashbench", "data", "info", "digits", *arguments],
@@ -378,9 +380,7 @@ def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]) -
         ),
     ],
 )
-def test_a_plugin_that_is_not_finished(
-    cli: Callable[..., Any], tmp_path: Path, plugin: str, message: str
-) -> None:
+def test_an_incomplete_plugin(cli: Callable[..., Any], tmp_path: Path, plugin: str, message: str) -> None:
     file = tmp_path / "plugin_a.py"
     file.write_text(f"from hashbench import DatasetPlugin, Protocol\n\n{plugin}\n\nDATASETS = {{'a': A}}\n")
     done = cli("data", "verify", "a", "--plugin", file)
@@ -388,7 +388,7 @@ def test_a_plugin_that_is_not_finished(
     assert message in done.err
 
 
-def test_an_option_of_a_plugin_makes_another_run(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_an_option_of_a_plugin_makes_a_new_run(cli: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "invert.py").write_text(
         "from hashbench import DataOptions\n"
         "from hashbench_datasets.digits import Digits\n\n"

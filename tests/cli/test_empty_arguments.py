@@ -1,4 +1,4 @@
-"""Empty arguments, as of unset shell variables: wrong use in all commands, never the current folder."""
+"""Tests of empty arguments, as unset shell variables leave them: a usage error of every command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RUN = ("run", "--method", "itq", "--dataset", "digits")
 
 
 def options(command: Any, *names: str) -> Iterator[tuple[str, ...]]:
-    """The commands and options that take a value, as a user types them."""
+    """Yield each option that takes a value, with the command before it."""
     for name, inner in getattr(command, "commands", {}).items():
         yield from options(inner, *names, name)
     for parameter in () if hasattr(command, "commands") else command.params:
@@ -22,7 +22,7 @@ def options(command: Any, *names: str) -> Iterator[tuple[str, ...]]:
             yield (*names, parameter.opts[0])
 
 
-def test_every_option_of_every_command(cli: Callable[..., Any]) -> None:
+def test_empty_values_of_every_option_of_every_command(cli: Callable[..., Any]) -> None:
     every = [*options(get_command(app))]
     for known in (("run", "--data-root"), ("data", "verify", "--lists"), ("plot", "pr", "--output")):
         assert known in every
@@ -47,7 +47,7 @@ def test_every_option_of_every_command(cli: Callable[..., Any]) -> None:
         ("new-method", ""),
     ],
 )
-def test_arguments_without_an_option(cli: Callable[..., Any], command: tuple[str, ...]) -> None:
+def test_empty_positional_arguments(cli: Callable[..., Any], command: tuple[str, ...]) -> None:
     done = cli(*command)
     before = command[command.index("") - 1]
     line = f"hashbench: error: the argument after {before} is empty; is a shell variable unset?\n"
@@ -55,7 +55,7 @@ def test_arguments_without_an_option(cli: Callable[..., Any], command: tuple[str
 
 
 @pytest.mark.parametrize("setting", ["lists=", "seed= "])
-def test_a_setting_of_a_dataset(cli: Callable[..., Any], setting: str) -> None:
+def test_empty_options_of_a_dataset(cli: Callable[..., Any], setting: str) -> None:
     for command in (RUN, ("data", "verify", "folder"), ("data", "export-lists", "digits", "--output", "o")):
         done = cli(*command, "--data", setting)
         key = setting.partition("=")[0]
@@ -63,6 +63,6 @@ def test_a_setting_of_a_dataset(cli: Callable[..., Any], setting: str) -> None:
         assert (done.code, done.err) == (2, line)
 
 
-def test_what_is_not_empty(cli: Callable[..., Any]) -> None:
+def test_values_that_are_not_empty(cli: Callable[..., Any]) -> None:
     assert cli("data", "info", "digits", "--data-root", ".").code == 0
     assert cli("data", "info", "digits", "--data-root=a=").code == 0

@@ -1,4 +1,4 @@
-"""`hashbench results …`: listing, looking, checking, sharing; records of older versions."""
+"""Tests of `hashbench results …` and of records of older versions."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def results(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Four runs, in the folder where commands look for them."""
+    """Create four runs in the default folder of the commands."""
     monkeypatch.setenv("COLUMNS", "200")
     return Path(shutil.copytree(made, tmp_path / "results" / "runs"))
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change what a record says, and its checksum accordingly."""
+    """Change a record, and its checksum accordingly."""
     path = folder / "record.json"
     record = json.loads(path.read_text())
     change(record)
@@ -56,7 +56,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def forge(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the arrays of a file, and its hash in the record."""
+    """Change the arrays in a file, and the hash of the file in the record."""
     with np.load(folder / name) as file:
         arrays = dict(file)
     change(arrays)
@@ -66,7 +66,7 @@ def forge(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file of a run, and its hash into the record."""
+    """Write a file of a run, and the hash of the file into the record."""
     path.write_bytes(content)
     edit(path.parent, lambda record: record["files"].update({path.name: sha256_of(path)}))
 
@@ -79,7 +79,7 @@ def flip(path: Path) -> None:
 
 
 def error(ended: Any) -> str:
-    """The one line of an error, without the lines of progress that may come before it."""
+    """Return the line of an error, without the lines of progress before it."""
     *others, line = ended.err.splitlines()
     for other in others:
         assert re.fullmatch(r"(check|copy|pack|verify): \d+/\d+, \d+ s, \d+ s left", other), ended.err
@@ -96,7 +96,7 @@ NOT_REGISTERED += "digits, fashionmnist, flickr25k, folder, imagenet100, mnist, 
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """All that is below a folder."""
+    """Return the contents of all files below a folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
@@ -166,11 +166,11 @@ def test_list_shows_every_run(cli: Cli, results: Path) -> None:
         (["--dataset", "digits"], 0),
     ],
 )
-def test_list_takes_those_that_are_asked_for(cli: Cli, results: Path, options: list[str], count: int) -> None:
+def test_list_filters_runs(cli: Cli, results: Path, options: list[str], count: int) -> None:
     assert len(json.loads(cli("results", *options, "--json").out)["runs"]) == count
 
 
-def test_nothing_to_list_is_said_in_one_line(cli: Cli, results: Path, tmp_path: Path) -> None:
+def test_an_empty_list_is_one_line(cli: Cli, results: Path, tmp_path: Path) -> None:
     none = cli("results", "--dataset", "digits")
     assert (none.code, none.out) == (0, "results/runs has no such run\n")
     (tmp_path / "empty").mkdir()
@@ -180,14 +180,14 @@ def test_nothing_to_list_is_said_in_one_line(cli: Cli, results: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["verify"], ["export", "out"]])
-def test_a_folder_that_is_not_there_is_named(cli: Cli, tmp_path: Path, command: list[str]) -> None:
+def test_a_missing_folder_is_named(cli: Cli, tmp_path: Path, command: list[str]) -> None:
     gone = cli("results", *command, "--results", "gone")
     assert (gone.code, gone.out) == (2, "")
     assert error(gone) == "gone is no folder; `hashbench run` makes it, or choose --results DIR"
     assert [*tmp_path.iterdir()] == []
 
 
-def test_list_names_a_record_that_cannot_be_read(cli: Cli, results: Path) -> None:
+def test_list_names_unreadable_records(cli: Cli, results: Path) -> None:
     record = next(results.glob("shapes@default/spq/*/*/record.json"))
     record.write_text("{")
     shown = cli("results")
@@ -222,7 +222,7 @@ BAD: list[Callable[[dict[str, Any]], object]] = [
 ]
 
 
-def test_bad_records_are_left_out_by_every_command(cli: Cli, results: Path) -> None:
+def test_every_command_leaves_out_bad_records(cli: Cli, results: Path) -> None:
     (sound,) = results.glob("shapes@default/spq/*/*")
     for number, change in enumerate(BAD):
         bad = sound.with_name(f"bad{number}")
@@ -235,9 +235,9 @@ def test_bad_records_are_left_out_by_every_command(cli: Cli, results: Path) -> N
     ):  # fmt: skip
         done = cli(*command)
         assert done.code == code, done.err
-        said = [line for line in (done.out + done.err).splitlines() if "is not a record" in line]
-        assert len(said) == len(BAD) * (command[0] != "compare"), said
-        assert all(line.isprintable() and len(line) < 600 for line in said)
+        message = [line for line in (done.out + done.err).splitlines() if "is not a record" in line]
+        assert len(message) == len(BAD) * (command[0] != "compare"), message
+        assert all(line.isprintable() and len(line) < 600 for line in message)
         assert printable_lines(done.out + done.err) == done.out + done.err
     refused = cli("results", "import", results, "--results", "new")
     assert (refused.code, f"({len(BAD)} problems in all)" in error(refused)) == (1, True)
@@ -246,7 +246,7 @@ def test_bad_records_are_left_out_by_every_command(cli: Cli, results: Path) -> N
 # show
 
 
-def test_show_tells_all_of_a_run(cli: Cli, results: Path) -> None:
+def test_show_prints_the_whole_record(cli: Cli, results: Path) -> None:
     run = make_run(results, "itq", collapsed=True, components={"a part": {"hyperparameters.x": False}})
     (run.folder / "codes.npz").unlink()
     shown = cli("results", "show", "itq")
@@ -272,7 +272,7 @@ def test_show_tells_all_of_a_run(cli: Cli, results: Path) -> None:
     assert '  evaluation.k                    [1000, "all"]' in shown.out.splitlines()
 
 
-def test_show_takes_any_name_of_a_run_and_prints_its_record(cli: Cli, results: Path) -> None:
+def test_show_accepts_any_name_of_a_run(cli: Cli, results: Path) -> None:
     folder = next(results.glob("shapes@default/spq/*/*"))
     stored = json.loads((folder / "record.json").read_text())
     for name in (folder.name, "spq", folder, folder.relative_to(results.parents[1])):
@@ -281,14 +281,14 @@ def test_show_takes_any_name_of_a_run_and_prints_its_record(cli: Cli, results: P
     assert (several.code, "give more of it" in several.err) == (2, True)
     for place in ("results/runs", "gone"):
         nothing = cli("results", "show", "nothing", "--results", place)
-        said = f"{place} has no run 'nothing'; `hashbench results --results {place}` lists all"
-        assert (nothing.code, error(nothing)) == (2, said)
+        message = f"{place} has no run 'nothing'; `hashbench results --results {place}` lists all"
+        assert (nothing.code, error(nothing)) == (2, message)
 
 
 # verify
 
 
-def test_sound_runs_pass(cli: Cli, results: Path) -> None:
+def test_intact_runs_pass(cli: Cli, results: Path) -> None:
     make_run(results, "itq", collapsed=True)
     make_run(results, "skip", evaluation={"k": [3, "all"], "no_relevant": "skip", "denominator": "relevant"})
     done = cli("results", "verify")
@@ -346,7 +346,7 @@ def test_a_changed_record_is_found(
     assert any(found.startswith(problem) for found in problems), problems
 
 
-def test_rounding_is_no_change(results: Path) -> None:
+def test_rounding_differences_pass(results: Path) -> None:
     folder = make_run(results, seed=7).folder
     for difference, sources in ((1e-13, []), (1e-9, ["queries.npz gives", "the codes give"])):
 
@@ -359,9 +359,9 @@ def test_rounding_is_no_change(results: Path) -> None:
         assert all(problem.startswith("metrics.mAP@all.expected is recorded as ") for problem in problems)
 
 
-def test_figures_are_compared_even_if_the_hashes_were_changed_with_the_files(results: Path) -> None:
+def test_metrics_are_compared_even_if_files_and_hashes_change_together(results: Path) -> None:
     folder = make_run(results, seed=7).folder
-    forge(folder, QUERIES, lambda arrays: arrays.update({"AP@all": arrays["AP@all"][::-1]}))  # the mean stays
+    forge(folder, QUERIES, lambda arrays: arrays.update({"AP@all": arrays["AP@all"][::-1]}))  # keeps the mean
     assert check(folder).problems == ["queries.npz has another AP@all than the codes give"]
     forge(folder, QUERIES, lambda arrays: arrays.update({"AP@all": np.full(20, 0.25)}))
     mean, values = check(folder).problems
@@ -404,7 +404,7 @@ def test_without_codes_map_is_checked_by_ap_of_the_queries(results: Path) -> Non
         (QUERIES, ["queries.npz is not in the record"], []),
     ],
 )
-def test_a_record_names_the_files_that_no_export_leaves_out(
+def test_a_record_lists_the_files_that_every_export_keeps(
     results: Path, name: str, problems: list[str], notes: list[str]
 ) -> None:
     folder = make_run(results, seed=7).folder
@@ -414,7 +414,7 @@ def test_a_record_names_the_files_that_no_export_leaves_out(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda r: r["config"]["evaluation"].pop("radius"), "(config: Value error, evaluation lacks radius)"),
         (
@@ -427,21 +427,21 @@ def test_a_record_names_the_files_that_no_export_leaves_out(
         ),
     ],
 )
-def test_a_record_that_says_too_little_is_none(
-    cli: Cli, results: Path, change: Callable[[dict[str, Any]], object], said: str
+def test_an_incomplete_record_is_rejected(
+    cli: Cli, results: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     folder = next(results.glob("shapes@default/spq/*/*"))
     edit(folder, change)
-    said = f"record.json is not a record {said}"
+    message = f"record.json is not a record {message}"
     done = cli("results", "verify", "--json")
     assert done.code == 1
     (row,) = [row for row in json.loads(done.out) if not row["passed"]]
     assert (row["run_id"], row["folder"], row["notes"]) == (None, None, [])
     (problem,) = row["problems"]
-    assert problem.startswith(f"{folder.relative_to(results.parents[1])}/{said}")
+    assert problem.startswith(f"{folder.relative_to(results.parents[1])}/{message}")
     for command in (["verify", folder.name], ["show", folder.name], ["export", "out"]):
         refused = cli("results", *command)
-        assert (refused.code, said in error(refused)) == (1, True)
+        assert (refused.code, message in error(refused)) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -462,7 +462,7 @@ def test_a_record_that_says_too_little_is_none(
         (CODES, "bits", np.array("x"), "codes.npz: bits: expected a whole number, 1 or more, got x"),
     ],
 )
-def test_arrays_of_another_kind_are_found(
+def test_arrays_of_a_wrong_kind_are_found(
     results: Path, name: str, array: str, value: Any, problem: str
 ) -> None:
     folder = make_run(results, seed=7).folder
@@ -480,7 +480,7 @@ def test_a_moved_folder_is_found(cli: Cli, results: Path) -> None:
     assert f"it is in {belongs.with_name('spq-mine')}; by its record it belongs in {belongs}" in done.out
 
 
-def test_another_evaluator_may_differ(results: Path) -> None:
+def test_an_older_evaluator_may_differ(results: Path) -> None:
     folder = make_run(results, seed=7).folder
     edit(folder, lambda r: r.update(evaluator=0))
     edit(folder, lambda r: r["metrics"]["mAP@all"].update(lowest=0.5))
@@ -490,7 +490,7 @@ def test_another_evaluator_may_differ(results: Path) -> None:
     assert checked.notes[1].startswith("metrics.mAP@all.lowest is recorded as 0.5; the codes give ")
 
 
-def test_what_is_missing_is_named(cli: Cli, results: Path) -> None:
+def test_missing_files_are_named(cli: Cli, results: Path) -> None:
     folder = next(results.glob("shapes@default/spq/*/*"))
     for name in ("codes.npz", "log.jsonl"):
         (folder / name).unlink()
@@ -504,7 +504,7 @@ def test_what_is_missing_is_named(cli: Cli, results: Path) -> None:
     assert "record.json cannot be read" in row["problems"][0]
 
 
-def test_verify_is_asked_for_what_is_there(cli: Cli, results: Path) -> None:
+def test_verify_requires_existing_runs(cli: Cli, results: Path) -> None:
     none = cli("results", "verify", "--dataset", "digits")
     assert (none.code, none.err.count("\n")) == (2, 1)
     both = cli("results", "verify", "spq", "--method", "spq")
@@ -514,7 +514,7 @@ def test_verify_is_asked_for_what_is_there(cli: Cli, results: Path) -> None:
 # export and import
 
 
-def test_an_archive_brings_equal_bytes_to_another_place(cli: Cli, results: Path, tmp_path: Path) -> None:
+def test_an_archive_reproduces_all_bytes(cli: Cli, results: Path, tmp_path: Path) -> None:
     made = cli("results", "export", "out/a.tar.gz")
     assert (made.code, made.out) == (0, "out/a.tar.gz: 4 new, 0 already there\n"), made.err
     assert cli("results", "export", "out/b.tar.gz").code == 0
@@ -556,7 +556,7 @@ def test_parts_are_left_out(cli: Cli, results: Path, tmp_path: Path) -> None:
     assert (wrong.code, "did you mean 'codes'?" in wrong.err) == (2, True)
 
 
-def test_parts_that_were_left_out_come_later(cli: Cli, results: Path, tmp_path: Path) -> None:
+def test_omitted_parts_can_be_imported_later(cli: Cli, results: Path, tmp_path: Path) -> None:
     whole = tree(results)
     small = {path: content for path, content in whole.items() if not path.endswith((CODES, LOG))}
     assert cli("results", "export", "small.tar.gz", "--without", "codes,log").code == 0
@@ -564,7 +564,7 @@ def test_parts_that_were_left_out_come_later(cli: Cli, results: Path, tmp_path: 
     for place, source in (("a", results), ("b", "whole.tar.gz")):
         assert cli("results", "import", "small.tar.gz", "--results", place).code == 0
         assert tree(tmp_path / place) == small
-        for again in (source, "small.tar.gz"):  # which has less, and takes nothing away
+        for again in (source, "small.tar.gz"):  # has fewer files, and removes none
             done = cli("results", "import", again, "--results", place)
             assert (done.code, done.out) == (0, f"{place}: 0 new, 4 already there\n"), done.err
             assert tree(tmp_path / place) == whole
@@ -573,7 +573,7 @@ def test_parts_that_were_left_out_come_later(cli: Cli, results: Path, tmp_path: 
     assert tree(tmp_path / "c") == small | {p: content for p, content in whole.items() if p.endswith(CODES)}
 
 
-def test_what_is_there_is_never_replaced(cli: Cli, results: Path, tmp_path: Path) -> None:
+def test_existing_runs_are_never_replaced(cli: Cli, results: Path, tmp_path: Path) -> None:
     assert cli("results", "export", "out.tar.gz").code == 0
     assert cli("results", "export", "out").code == 0
     again = cli("results", "export", "out.tar.gz")
@@ -591,7 +591,7 @@ def test_what_is_there_is_never_replaced(cli: Cli, results: Path, tmp_path: Path
             f"{folder.relative_to(tmp_path)} is another run of the same id; "
             "move it away, or choose another folder"
         )
-        assert tree(tmp_path / "out") == before  # not even the run and the codes that are missing there
+        assert tree(tmp_path / "out") == before  # also without the missing run and codes
     flip(folder / CURVES)
     shutil.copy(results / folder.relative_to(tmp_path / "out") / "record.json", folder)
     damaged = (folder / CURVES).read_bytes()
@@ -599,7 +599,7 @@ def test_what_is_there_is_never_replaced(cli: Cli, results: Path, tmp_path: Path
     assert (folder / CURVES).read_bytes() == damaged
 
 
-def test_other_kinds_of_archives_are_refused(cli: Cli, results: Path, tmp_path: Path) -> None:
+def test_unknown_kinds_of_archives_are_rejected(cli: Cli, results: Path, tmp_path: Path) -> None:
     for name in ("out.zip", "out.tgz"):
         refused = cli("results", "export", name)
         assert (refused.code, "ends in .tar.gz" in error(refused)) == (2, True)
@@ -613,7 +613,7 @@ def test_other_kinds_of_archives_are_refused(cli: Cli, results: Path, tmp_path: 
     assert not (tmp_path / "other").exists()
 
 
-def test_a_run_that_is_not_sound_is_not_exported(cli: Cli, results: Path, tmp_path: Path) -> None:
+def test_a_damaged_run_is_not_exported(cli: Cli, results: Path, tmp_path: Path) -> None:
     flip(next(results.glob("shapes@default/spq/*/*/curves.csv")))
     for name in ("out", "out.tar.gz"):
         refused = cli("results", "export", name)
@@ -621,23 +621,23 @@ def test_a_run_that_is_not_sound_is_not_exported(cli: Cli, results: Path, tmp_pa
         assert not (tmp_path / name).exists()
 
 
-def test_an_archive_that_ends_early_is_refused(cli: Cli, results: Path, tmp_path: Path) -> None:
+def test_a_truncated_archive_is_rejected(cli: Cli, results: Path, tmp_path: Path) -> None:
     archive = tmp_path / "a.tar.gz"
     assert cli("results", "export", archive).code == 0
     packed = archive.read_bytes()
     content = gzip.decompress(packed)
     cut = [(packed[: int(keep * len(packed))], "cannot be unpacked") for keep in (0.3, 0.6, 0.9, 0.999)]
-    for length, said in (
+    for length, message in (
         (len(content) // 2, "if it is damaged, get it again"),
         (len(content) // 2 // 512 * 512, "if it is damaged, get it again"),
         (100, "cannot be unpacked (truncated header); if it is damaged, get it again"),
         (0, "cannot be unpacked (empty header); if it is damaged, get it again"),
     ):
-        cut.append((gzip.compress(content[:length]), said))  # so that gzip notices nothing
-    for part, said in cut:
+        cut.append((gzip.compress(content[:length]), message))  # so that gzip notices nothing
+    for part, message in cut:
         archive.write_bytes(part)
         refused = cli("results", "import", archive, "--results", "new")
-        assert (refused.code, said in error(refused)) == (1, True), refused.err
+        assert (refused.code, message in error(refused)) == (1, True), refused.err
         assert error(refused).startswith(str(archive))
         assert [*(tmp_path / "new").iterdir()] == []
 
@@ -668,7 +668,7 @@ RUN = "a@b/wch/16bit/x"
         (f"{RUN}/log.jsonl", link(f"{RUN}/log.jsonl", "", tarfile.FIFOTYPE)),
     ],
 )
-def test_an_archive_that_holds_anything_else_is_refused(
+def test_an_archive_with_unknown_members_is_rejected(
     cli: Cli, results: Path, tmp_path: Path, name: str, member: bytes | tarfile.TarInfo
 ) -> None:
     archive = write_archive(tmp_path / "a.tar.gz", {**tree(results), name: member})
@@ -680,14 +680,14 @@ def test_an_archive_that_holds_anything_else_is_refused(
 
 
 def long_names(count: int) -> bytes:
-    """Headers that each hold the name of the next."""
+    """Return headers that each contain the name of the next."""
     header = link("././@LongLink", "", tarfile.GNUTYPE_LONGNAME)
     header.size = 1
     return (header.tobuf(tarfile.GNU_FORMAT) + b"x".ljust(512, b"\0")) * count
 
 
 def sparse(size: int) -> bytes:
-    """A member of 512 bytes that stands for a file of `size` bytes."""
+    """Return a member of 512 bytes that represents a file of `size` bytes."""
     member = tarfile.TarInfo(f"{RUN}/codes.npz")
     member.type, member.size = tarfile.GNUTYPE_SPARSE, 512
     header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
@@ -721,7 +721,7 @@ def pax(headers: dict[str, str], content: bytes = b"") -> bytes:
         (pax({})[:300] + b"?" + pax({})[301:], "bad checksum"),
     ],
 )  # fmt: skip
-def test_an_archive_that_takes_memory_or_disk_is_refused(
+def test_an_archive_that_exhausts_memory_or_disk_is_rejected(
     cli: Cli, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
     monkeypatch.setattr(array_files, "MAX_UNPACKED", 1_000_000)
@@ -759,7 +759,7 @@ def claim_more_without_codes(folder: Path) -> None:
         (lambda folder: edit(folder, lambda r: r.update(run_id="../../../x")), "by its record it belongs in"),
     ],
 )  # fmt: skip
-def test_nothing_is_imported_if_one_run_is_not_sound(
+def test_nothing_is_imported_if_one_run_is_damaged(
     cli: Cli, results: Path, tmp_path: Path, change: Callable[[Path], object], message: str
 ) -> None:
     change(next(results.glob("shapes@default/wch/*/*seed1*")))
@@ -772,14 +772,14 @@ def test_nothing_is_imported_if_one_run_is_not_sound(
         assert [*(tmp_path / "new").iterdir()] == []
 
 
-def test_nothing_to_import_is_said(cli: Cli, tmp_path: Path) -> None:
+def test_an_import_without_runs_is_an_error(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source in ("empty", write_archive(tmp_path / "a.tar.gz", {})):
         refused = cli("results", "import", source, "--results", "new")
         assert (refused.code, error(refused).startswith(f"{source} holds no runs; ")) == (1, True)
 
 
-def test_a_full_disk_leaves_whole_runs_only(
+def test_a_full_disk_leaves_only_complete_runs(
     cli: Cli, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied: list[Path] = []
@@ -863,10 +863,10 @@ def test_codes_of_the_first_version_are_checked_by_the_metrics(cli: Cli, tmp_pat
         arrays = dict(file)
     arrays["query_labels"][0] += 1
     np.savez_compressed(path, **arrays)
-    said = "metrics.mAP@1000.expected is recorded as 0.7690421749686902; the codes give "
-    assert check(path.parent).problems[0].startswith(said)
+    message = "metrics.mAP@1000.expected is recorded as 0.7690421749686902; the codes give "
+    assert check(path.parent).problems[0].startswith(message)
     refused = cli("results", "import", "v1", "--results", "new")
-    assert (refused.code, said in error(refused)) == (1, True)
+    assert (refused.code, message in error(refused)) == (1, True)
     path.unlink()
     notes = [
         "records of version 1 have no checksum: what neither files nor run id cover may have been changed",

@@ -1,4 +1,4 @@
-"""Ablations: from a recipe's components to a table of gains, by runs that are not repeated."""
+"""Tests of ablations: components of recipes, the runs of the command, and the tables of gains."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ VALUES = np.linspace(0.2, 0.8, 40)
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Any]:
-    """The whole has 0.5; part a gives 0.1 to every query, part b nothing on average."""
+    """Create runs: the whole has 0.5, part a adds 0.1 to every query, part b adds 0 on average."""
     gain_b = np.where(np.arange(40) % 2, 0.1, -0.1)
     made = []
     for seed in (0, 1):
@@ -67,7 +67,7 @@ def test_gains_are_the_whole_minus_the_row(runs: list[Any]) -> None:
     assert [variant.cell.mean for variant in ablation.variants] == pytest.approx([0.5, 0.4, 0.5, 0.4])
 
 
-def test_the_table_has_a_check_mark_for_what_is_there(runs: list[Any]) -> None:
+def test_the_table_has_check_marks_for_present_components(runs: list[Any]) -> None:
     grid = ablation_table(ablations(runs, "mAP@all")[0])
     rows = [line for line in markdown(grid).splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
@@ -104,7 +104,7 @@ def test_a_gain_that_cannot_be_tested_and_seeds_of_several_versions_are_marked(t
     )
 
 
-def test_gains_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
+def test_gains_are_over_the_common_seeds(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, "mine", VALUES + seed, seed=seed, components=COMPONENTS) for seed in (0, 1)]
     runs.append(given_run(tmp_path, "mine", VALUES - 0.1, changes=A, components=COMPONENTS))
     (ablation,) = ablations(runs, "mAP@all")
@@ -112,7 +112,7 @@ def test_gains_are_of_the_seeds_that_both_have(tmp_path: Path) -> None:
     assert "without part a: seed 0; gain over seed 0." in ablation_table(ablation).notes
 
 
-def test_variants_of_other_seeds_are_compared_over_all_of_theirs(tmp_path: Path) -> None:
+def test_variants_without_common_seeds_are_compared_over_all_seeds(tmp_path: Path) -> None:
     runs = [
         given_run(tmp_path, "mine", VALUES, seed=1, components=COMPONENTS),
         given_run(tmp_path, "mine", VALUES - 0.1, changes=A, components=COMPONENTS),
@@ -126,13 +126,13 @@ def test_a_recipe_may_get_components_after_its_first_run(tmp_path: Path) -> None
     runs = [
         given_run(tmp_path, "mine", VALUES),
         given_run(tmp_path, "mine", VALUES - 0.1, changes=B | A, components=COMPONENTS),
-        given_run(tmp_path, "other", VALUES, metrics=["mAP@5"]),  # no part of it, so it may lack the metric
+        given_run(tmp_path, "other", VALUES, metrics=["mAP@5"]),  # may lack the metric
     ]
     (ablation,) = ablations(runs, "mAP@all")
     assert ablation.components == ("part a", "part b")
 
 
-def test_a_component_of_several_settings_is_away_if_all_of_them_are(tmp_path: Path) -> None:
+def test_a_component_is_removed_only_if_all_of_its_settings_are(tmp_path: Path) -> None:
     both = {"both": A | B}
     runs = [
         given_run(tmp_path, "mine", VALUES, changes=changes, components=both) for changes in ({}, A, A | B)
@@ -147,7 +147,7 @@ def test_a_gain_needs_values_of_queries(runs: list[Any]) -> None:
     assert [variant.gain is None for variant in ablation.variants] == [True, True, False, False]
 
 
-def test_other_changes_make_ablations_of_their_own(tmp_path: Path) -> None:
+def test_other_changes_make_separate_ablations(tmp_path: Path) -> None:
     fast = {"training.lr": 0.1}
     runs = [
         given_run(tmp_path, "mine", VALUES, changes=changes, components=COMPONENTS)
@@ -170,7 +170,7 @@ def test_a_collapsed_variant_is_marked(tmp_path: Path) -> None:
     assert "‡ without part a: codes collapsed (seed 0)." in text
 
 
-def test_one_command_runs_the_grid_and_goes_on_where_it_was_stopped(
+def test_one_command_runs_the_grid_and_continues_it(
     cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["ablate", "--method", "wch", "--dataset", "digits", "--bits", "12", *FAST]
@@ -205,7 +205,7 @@ def test_one_command_runs_the_grid_and_goes_on_where_it_was_stopped(
     records = [read_record(path.parent) for path in tmp_path.rglob("record.json")]
     means = {record.metrics["mAP@all"].expected for record in records}
     assert {float(line["mean"]) for line in lines} == means
-    assert {line["method"] for line in lines} == {"wch"}  # what all have in common is no part of the label
+    assert {line["method"] for line in lines} == {"wch"}  # the label omits settings that all share
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_one_command_runs_the_grid_and_goes_on_where_it_was_stopped(
         (["--set", "balance=false"], "two variants of wch on digits would be the same run, since --set"),
     ],
 )
-def test_what_would_spoil_the_table_is_said_before_training(
+def test_errors_of_the_table_are_raised_before_training(
     cli: Callable[..., Any], tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     done = cli("ablate", "--method", "wch", "--dataset", "digits", *FAST, *arguments)
@@ -227,7 +227,7 @@ def test_what_would_spoil_the_table_is_said_before_training(
     assert not list(tmp_path.rglob("log.jsonl"))
 
 
-def test_an_interrupted_grid_says_how_to_go_on(
+def test_an_interrupted_grid_tells_how_to_continue(
     cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*arguments: Any, **options: Any) -> None:
@@ -242,7 +242,7 @@ def test_an_interrupted_grid_says_how_to_go_on(
     assert changes["backbone.name"] == "test_resnet"
 
 
-def test_what_cannot_be_ablated_is_said(cli: Callable[..., Any]) -> None:
+def test_a_method_without_components_is_an_error(cli: Callable[..., Any]) -> None:
     done = cli("ablate", "--method", "itq", "--dataset", "digits")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "the recipe of itq declares no components; add `components:" in done.err
@@ -283,7 +283,7 @@ def test_wrong_components_are_named(tmp_path: Path, components: Any, message: st
         load_components(path, WCH.Hyperparameters)
 
 
-def test_changes_are_what_differs_from_the_recipe() -> None:
+def test_changes_are_the_differences_from_the_recipe() -> None:
     from hashbench import load_dataset
 
     data = load_dataset("digits")
@@ -295,7 +295,7 @@ def test_changes_are_what_differs_from_the_recipe() -> None:
     assert changed() == {}
     assert changed("balance=true", "epochs=10") == {}  # as the recipe has it
     assert changed("epochs=5", "optimizer.lr=1") == {"training.epochs": 5, "optimizer.lr": 1.0}
-    assert changed("backbone=resnet18") == {"backbone.name": "resnet18"}  # another one, another section
+    assert changed("backbone=resnet18") == {"backbone.name": "resnet18"}  # not a backbone.option
     assert changed("backbone=resnet18", "freeze_batch_norm=true") == {
         "backbone.name": "resnet18", "backbone.freeze_batch_norm": True,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Two runs against each other."""
+"""Tests of the comparison of two runs."""
 
 import json
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def test_a_loss_counts_as_a_change_like_a_gain(cli: Callable[..., Any], results:
     assert shown["difference"]["mean"] == pytest.approx(-0.01 - 0.15 / 30)
 
 
-def test_queries_that_do_not_count_are_not_compared(cli: Callable[..., Any], results: Path) -> None:
+def test_queries_that_are_left_out_are_not_compared(cli: Callable[..., Any], results: Path) -> None:
     skipped = VALUES.copy()
     skipped[0] = np.nan
     given_run(results, "sh", skipped, suffix="x", no_relevant="skip")
@@ -64,7 +64,7 @@ def test_queries_that_do_not_count_are_not_compared(cli: Callable[..., Any], res
     assert shown["difference"]["mean"] == pytest.approx(0.1)
 
 
-def test_collapsed_codes_are_said(cli: Callable[..., Any], results: Path) -> None:
+def test_collapsed_codes_are_shown(cli: Callable[..., Any], results: Path) -> None:
     given_run(results, "dead", VALUES, collapsed=True)
     assert (
         "dead-digits-16bit-seed0- COLLAPSED: half of the bits are dead" in cli("compare", "dead", "itq").out
@@ -121,11 +121,11 @@ def test_the_permutation_test(cli: Callable[..., Any], results: Path) -> None:
     assert "p is not below 0.05: on other queries of this kind, either run could be ahead." in text
 
 
-def test_runs_that_count_other_queries_are_refused(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_runs_that_count_different_queries_are_rejected(cli: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "results" / "runs"
     given_run(folder, "a", [np.nan, *VALUES], no_relevant="skip")
     given_run(folder, "b", [*VALUES, np.nan], no_relevant="skip")
-    given_run(folder, "c", [np.nan, *VALUES])  # counts them all, and yet has no value of one
+    given_run(folder, "c", [np.nan, *VALUES])  # counts all queries, but lacks the value of one
     for first, second, wrong in (("a", "b", "b"), ("c", "c", "c")):
         done = cli("compare", first, second)
         assert (done.code, done.err.count("\n")) == (1, 1), done.err
@@ -141,7 +141,7 @@ def test_runs_that_count_other_queries_are_refused(cli: Callable[..., Any], tmp_
         ({"metrics": ["mAP@10"]}, "has no mAP@all of each query; choose --metric from mAP@10"),
     ],
 )
-def test_what_cannot_be_compared(
+def test_incomparable_runs_are_rejected(
     cli: Callable[..., Any], results: Path, other: dict[str, Any], message: str
 ) -> None:
     given_run(results, "sh", VALUES, **other)

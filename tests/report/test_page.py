@@ -1,4 +1,4 @@
-"""The HTML page: whole in itself, true to the records, safe, and sortable in a real browser."""
+"""Tests of the HTML page: self-contained, equal to the records, escaped, and sortable in a real browser."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium")
 
 
 class Page(HTMLParser):
-    """Reads a page: complains of tags that do not match, keeps texts of cells and all references."""
+    """A parser that checks that tags match, and keeps the texts of cells and all references."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ def page(cli: Callable[..., Any], results: Path) -> Callable[..., str]:
     return make
 
 
-def test_a_page_is_whole_in_itself_and_true_to_the_records(
+def test_a_page_is_self_contained_and_agrees_with_the_records(
     page: Callable[..., str], cli: Callable[..., Any]
 ) -> None:
     text = page()
@@ -89,16 +89,16 @@ def test_a_page_is_whole_in_itself_and_true_to_the_records(
 
     rows = [line.split("|")[1:-1] for line in cli("table").out.splitlines() if line.startswith("|")]
     for label, figure in ((row[0].strip(), row[1].strip(" *_").split("*")[0]) for row in rows[2:]):
-        if "lr=" not in label:  # that one stands in the ablation
+        if "lr=" not in label:  # the variant is in the ablation
             assert label in read.cells
             assert any(cell.startswith(figure) for cell in read.cells), figure
     assert "without balance term" in read.cells
     assert "✓" in read.cells
     assert read.text.count("shapes cannot be shown") == 0
-    assert "unknown dataset 'shapes'" in read.text  # no images of made-up runs, and the page says why
+    assert "unknown dataset 'shapes'" in read.text  # synthetic runs have no images; the page tells why
 
 
-def test_what_is_wrong_stands_first(page: Callable[..., str], results: Path) -> None:
+def test_warnings_come_first(page: Callable[..., str], results: Path) -> None:
     make_run(results, "dead", collapsed=True)
     (results / "shapes@default" / "itq" / "16bit" / ".itq-shapes-16bit-seed2-x.01234567").mkdir()
     (results / "shapes@default" / "itq" / "16bit" / "broken").mkdir()
@@ -113,7 +113,7 @@ def test_what_is_wrong_stands_first(page: Callable[..., str], results: Path) -> 
     assert "COLLAPSED" in read.cells
 
 
-def test_text_of_records_is_text(page: Callable[..., str], results: Path) -> None:
+def test_text_of_records_is_escaped(page: Callable[..., str], results: Path) -> None:
     nasty = '<img src=x onerror=alert(1)> & "quoted"'
     make_run(results, "sh", changes={"backbone.name": nasty})
     text = page()
@@ -121,7 +121,9 @@ def test_text_of_records_is_text(page: Callable[..., str], results: Path) -> Non
     assert nasty in Page(text).text
 
 
-def test_a_mixed_page_is_refused_and_nothing_is_written(cli: Callable[..., Any], results: Path) -> None:
+def test_incomparable_runs_are_rejected_and_nothing_is_written(
+    cli: Callable[..., Any], results: Path
+) -> None:
     make_run(results, "sh", make_dataset(seed=1))
     done = cli("report")
     assert (done.code, done.err.count("\n")) == (2, 1)
@@ -136,7 +138,7 @@ def test_a_run_that_lacks_the_metric_is_left_out(page: Callable[..., str], resul
     assert "spq" not in read.cells
 
 
-def test_other_evaluators_and_sources_are_said(page: Callable[..., str], results: Path) -> None:
+def test_other_evaluators_and_sources_are_reported(page: Callable[..., str], results: Path) -> None:
     for method, key, old, new in (
         ("*", "evaluator", f'"evaluator": {VERSION}', '"evaluator": 99'),
         ("itq", "source", '"source": "0"', '"source": "1"'),
@@ -160,7 +162,7 @@ def test_cost_and_chance_are_those_of_the_record(page: Callable[..., str], resul
     assert cells[at + 12 : at + 16] == ["116.0", "1.5", "0.2", "2"]  # seconds, then bytes
 
 
-def test_a_plot_that_cannot_be_drawn_is_a_sentence(page: Callable[..., str], results: Path) -> None:
+def test_a_plot_that_cannot_be_drawn_becomes_a_sentence(page: Callable[..., str], results: Path) -> None:
     for path in results.rglob("curves.csv"):
         path.unlink()
     assert "there is nothing to draw; left out, since they have no curves.csv: itq, wch" in Page(page()).text
@@ -196,7 +198,7 @@ def test_the_same_records_give_the_same_page(
     assert without_date(page()) == without_date(page())
 
 
-def test_a_place_that_cannot_be_written(cli: Callable[..., Any], results: Path) -> None:
+def test_an_output_that_cannot_be_written(cli: Callable[..., Any], results: Path) -> None:
     done = cli("report", "--output", "none/report.html")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "none/report.html cannot be written, since there is no folder none" in done.err
@@ -204,7 +206,7 @@ def test_a_place_that_cannot_be_written(cli: Callable[..., Any], results: Path) 
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
 def test_sorting_in_a_browser(tmp_path: Path) -> None:
-    """Press heads and read the rows back; a figure that is not there is last in either order."""
+    """Click column headers and read the rows back; missing figures are last in either order."""
     rows = [("b", "0.5"), ("a", "0.45 ± 0.1"), ("d", "–"), ("c", "−0.7"), ("e", "1,000")]
     grid = Table(
         "caption",

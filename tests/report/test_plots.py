@@ -1,4 +1,4 @@
-"""Plots: the numbers in them, what they say, that all text is legible, and what users get wrong."""
+"""Tests of plots: their numbers and texts, that all text is legible, and usage errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FEATURES = "features that a command computes once count in the seconds of its fi
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of four methods, one with product codes, one fitted, one collapsed; a variant; two datasets."""
+    """Create runs on two datasets of four methods and a variant; one has product codes, one is collapsed."""
     results = tmp_path_factory.mktemp("runs")
     shapes, photos = make_dataset(), make_dataset("photographs", "lists", seed=1)
     for bits, seed in itertools.product((16, 32), (0, 1, 2)):
@@ -54,7 +54,7 @@ def runs_of(results: Path, **wanted: Any) -> list[StoredRun]:
 
 @pytest.fixture(scope="module")
 def plots(results: Path) -> dict[str, Plot]:
-    """One of each kind."""
+    """Draw a plot of each kind."""
     runs, short = runs_of(results), runs_of(results, bits=[16])
     wch, spq, bad = (
         runs_of(results, methods=[name], datasets=["shapes"])[0] for name in ("wch", "spq", "bad")
@@ -74,11 +74,11 @@ def plots(results: Path) -> dict[str, Plot]:
     }
 
 
-# What a plot says
+# Texts
 
 
 def labels_of(figure: Figure) -> list[str]:
-    """What the legend says, in one line each."""
+    """Return the labels of the legend, each in one line."""
     return [" ".join(text.get_text().split()) for legend in figure.legends for text in legend.get_texts()]
 
 
@@ -87,8 +87,8 @@ def titles_of(figure: Figure) -> list[str]:
 
 
 def require_legible(figure: Figure) -> None:
-    """All is inside the figure, and no panel, title or legend covers another."""
-    with style():  # as a file is drawn: an axis may make further ticks
+    """Check that all text is inside the figure, and that no panel, title or legend covers another."""
+    with style():  # as when a file is written, since an axis may then have further ticks
         inside = figure.get_tightbbox()
         boxes = [axis.get_tightbbox().padded(-1) for axis in figure.axes]
     width, height = figure.get_size_inches()
@@ -164,7 +164,7 @@ def test_collapsed_codes_are_hollow_and_named(results: Path, plots: dict[str, Pl
         assert "COLLAPSED" not in plots[f"{kind} of wch"].figure.get_suptitle()
 
 
-def test_a_label_looks_the_same_in_all_plots(plots: dict[str, Plot]) -> None:
+def test_a_label_has_the_same_style_in_all_plots(plots: dict[str, Plot]) -> None:
     seen: dict[str, set[Any]] = {}
     for kind in ("rank", "radius", "topn", "bits", "speed", "training"):
         figure = plots[kind].figure
@@ -256,7 +256,7 @@ def test_metric_by_code_length(results: Path) -> None:
 
 
 def places_of(axis: Axes) -> list[float]:
-    """Where the markers of means stand on the horizontal axis."""
+    """Return the horizontal positions of the markers of means."""
     return [x for line in axis.get_lines() if line.get_marker() in ("o", "s") for x in line.get_xdata()]
 
 
@@ -277,7 +277,7 @@ def test_cost(results: Path) -> None:
     time, size = plot.figure.axes
     assert time.get_xscale() == "log"
     assert [tick.get_text() for tick in size.get_xticklabels()] == ["2", "4"]
-    assert places_of(size) == [2, 4, 2, 4]  # where they are, since the axis is a measure
+    assert places_of(size) == [2, 4, 2, 4]  # not shifted, since the axis is a quantity
     assert plot.notes == [FEATURES]
     other = runs[0].record.model_copy(update={"environment": {"gpu": "H100"}})
     features, note = speed_plot([StoredRun(other, runs[0].folder), *runs[1:]], "mAP@all").notes
@@ -339,7 +339,7 @@ def test_a_loss_that_is_not_finite_leaves_a_gap(tmp_path: Path) -> None:
     assert data[data["value"].isna()][["part", "epoch"]].to_numpy().tolist() == [["balance", 2]]
 
 
-def test_the_map_that_chose_the_epoch_is_a_panel(tmp_path: Path) -> None:
+def test_the_map_that_selects_the_epoch_is_a_panel(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     with (run.folder / "log.jsonl").open("a") as log:
         for epoch, value in ((1, 0.25), (3, 0.75)):
@@ -458,7 +458,7 @@ def test_relevance_of_several_labels(tmp_path: Path) -> None:
         arrays = dict(file)
     for name in ("query_labels", "database_labels"):
         arrays[name] = np.eye(4, dtype=np.uint8)[arrays[name]]
-        arrays[name][:, 3] = 1  # a label that all have
+        arrays[name][:, 3] = 1  # a label that all images have
     np.savez(run.folder / "codes.npz", **arrays)
     assert retrieval_plot(run, dataset, "mAP@all", 2, 3).data["relevant"].all()
 
@@ -471,22 +471,20 @@ def test_images_are_small(tmp_path: Path) -> None:
     assert plot.figure.axes[-1].images[0].get_array().shape == (96, 64, 3)
 
 
-def test_queries_are_spread_over_those_that_count() -> None:
+def test_queries_are_evenly_spaced_among_those_that_count() -> None:
     values = np.array([0.5, np.nan, 0.9, 0.1, 0.5, 0.0])
     assert _evenly_spaced(values, 3) == [2, 4, 5]
     assert _evenly_spaced(values, 1) == [2]
-    assert _evenly_spaced(values, 9) == [2, 0, 4, 3, 5]  # all there are, equal ones in their order
+    assert _evenly_spaced(values, 9) == [2, 0, 4, 3, 5]  # all queries, equal ones in their order
 
 
-def test_another_split_is_refused(tmp_path: Path) -> None:
+def test_a_different_split_is_rejected(tmp_path: Path) -> None:
     run = make_run(tmp_path, dataset=make_dataset(seed=1))
-    with pytest.raises(
-        HashbenchError, match=f"not the data of {run.record.run_id}: expected"
-    ):
+    with pytest.raises(HashbenchError, match=f"not the data of {run.record.run_id}: expected"):
         retrieval_plot(run, make_dataset(), "mAP@all")
 
 
-def test_queries_that_cannot_be_ordered_are_refused(tmp_path: Path) -> None:
+def test_queries_that_cannot_be_ordered_are_rejected(tmp_path: Path) -> None:
     dataset = make_dataset()
     run = make_run(tmp_path, dataset=dataset)
     (run.folder / "queries.npz").unlink()
@@ -505,7 +503,7 @@ def test_queries_that_cannot_be_ordered_are_refused(tmp_path: Path) -> None:
 def test_the_same_records_give_the_same_bytes(cli: Callable[..., Any], results: Path, suffix: str) -> None:
     files = Path(f"first.{suffix}"), Path(f"second.{suffix}")
     command = ("plot", "bits", "--results", results, "--method", "lsh", "--output")
-    matplotlib.rcParams["font.size"] = 20  # the user's own style has no part in it
+    matplotlib.rcParams["font.size"] = 20  # must have no effect
     try:
         done = cli(*command, files[0])
     finally:
@@ -521,7 +519,7 @@ def test_the_same_records_give_the_same_bytes(cli: Callable[..., Any], results: 
         assert (b"%PDF" if suffix == "pdf" else b"<svg") in files[0].read_bytes()[:600]
 
 
-def test_a_plot_renders_alike_again(results: Path) -> None:
+def test_rendering_a_plot_again_gives_the_same_bytes(results: Path) -> None:
     plot = pr_plot(runs_of(results, methods=["lsh"]))
     before = plot.render("svg")
     plot.render("pdf")
@@ -559,7 +557,7 @@ def test_retrieval_command_takes_the_options_of_the_run(cli: Callable[..., Any],
     assert Path("r.svg").stat().st_size > 10_000
 
 
-def test_the_command_says_what_the_plot_leaves_out(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_command_reports_what_the_plot_leaves_out(cli: Callable[..., Any], tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs", changes=LONG)
     make_run(tmp_path / "runs", "spq", changes=LONG, product=True)
     (run.folder.parent / ".wch-shapes-16bit-seed7-0a1b2c.0123abcd").mkdir()
@@ -574,7 +572,7 @@ def test_the_command_says_what_the_plot_leaves_out(cli: Callable[..., Any], tmp_
     assert pd.read_csv("p.csv")["label"].tolist() == ["wch"]
 
 
-# What users get wrong
+# Usage errors
 
 
 @pytest.mark.parametrize(
@@ -604,7 +602,7 @@ def test_the_command_says_what_the_plot_leaves_out(cli: Callable[..., Any], tmp_
         (("codes", "wch-shapes", "--output", "p.pdf"), "wch-shapes may be"),
     ],
 )
-def test_wrong_use_is_one_line(
+def test_usage_errors_are_one_line(
     cli: Callable[..., Any], results: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     done = cli("plot", *arguments, "--results", results)
@@ -619,7 +617,7 @@ def test_output_is_required(cli: Callable[..., Any]) -> None:
     assert "--output" in done.err
 
 
-def test_files_of_a_run_that_are_not_there(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_missing_files_of_a_run(cli: Callable[..., Any], tmp_path: Path) -> None:
     dataset = load_dataset("digits")
     run, other = (make_run(tmp_path / "runs", name, dataset) for name in ("wch", "cibhash"))
     make_run(tmp_path / "runs", "wch", dataset, seed=1)  # no mean without the other seed
@@ -633,7 +631,7 @@ def test_files_of_a_run_that_are_not_there(cli: Callable[..., Any], tmp_path: Pa
         assert str(Path(run.folder.name, name)) in done.err
         assert "came without codes" in done.err
     for name, kind in (("curves.csv", "pr"), ("log.jsonl", "training")):
-        (run.folder / name).unlink()  # as an export may have left it out
+        (run.folder / name).unlink()  # an export may leave it out
         done = cli("plot", kind, "--results", "runs", "--output", "p.svg", "--data", "p.csv")
         assert (done.code, done.err) == (0, f"hashbench: left out, since they have no {name}: wch\n")
         assert set(pd.read_csv("p.csv")["label"]) == {"cibhash"}
@@ -664,14 +662,14 @@ def test_damaged_files_of_a_run_are_named(tmp_path: Path, name: str, content: st
         make([run])
 
 
-def test_runs_that_do_not_compare_are_refused(tmp_path: Path) -> None:
+def test_incomparable_runs_are_rejected(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, "wch", make_dataset(seed=seed), seed=seed) for seed in (0, 1)]
     for make in (pr_plot, training_plot, lambda runs: bits_plot(runs, "mAP@all")):
         with pytest.raises(UsageError, match="split.sha256"):
             make(runs)
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_file_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     write_output(tmp_path / "a", b"old")
     write_output(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"

@@ -1,4 +1,4 @@
-"""Tables: the figures of the records, to the last digit, in every format."""
+"""Tests of tables: the figures of the records, in every format."""
 
 import csv
 import io
@@ -32,13 +32,13 @@ def shifted(by: float) -> list[float]:
 
 
 def wobbling(by: float) -> list[float]:
-    """As `shifted`, on average; differences from what is shifted vary over the queries."""
+    """Return values with the mean of `shifted`, whose differences from it vary over the queries."""
     return [value + by + (-0.01 if index % 2 else 0.01) for index, value in enumerate(LATIN)]
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """wch is best; spq, whose gains are now here and now there, is level with it at 16 bits; itq is below."""
+    """Create runs in which wch is best, spq is level with it at 16 bits, and itq is below."""
     folder = tmp_path / "results" / "runs"
     for seed, gain in enumerate((0.0, 0.02, 0.04)):
         given_run(folder, "wch", shifted(gain), seed=seed)
@@ -94,7 +94,7 @@ def test_marks(results: Path) -> None:
     assert marks["itq"].from_best.mean == pytest.approx(0.1)
 
 
-def test_equal_figures_share_a_place(tmp_path: Path) -> None:
+def test_equal_means_share_a_rank(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, name, LATIN) for name in ("a", "b")]
     runs.append(given_run(tmp_path, "c", shifted(-0.1)))
     runs.append(given_run(tmp_path, "d", [value - 1e-15 for value in LATIN]))  # as another NumPy may add
@@ -103,10 +103,10 @@ def test_equal_figures_share_a_place(tmp_path: Path) -> None:
     assert not marks["d"].level_with_best
     assert marks["d"].from_best.untested == "the difference is the same for every query"
     (marks,) = rank_cells(cells(runs[:1], "mAP@all")).values()
-    assert marks["a"].rank == 0  # alone, it is best of nothing
+    assert marks["a"].rank == 0  # not ranked if it is the only one
 
 
-def test_figures_are_tested_over_the_seeds_that_both_have(tmp_path: Path) -> None:
+def test_means_are_tested_over_the_common_seeds(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, "a", shifted(gain), seed=seed) for seed, gain in enumerate((0.0, 0.1, 0.2))]
     runs.append(given_run(tmp_path, "b", wobbling(0.2), seed=2))
     (marks,) = rank_cells(cells(runs, "mAP@all")).values()
@@ -115,7 +115,7 @@ def test_figures_are_tested_over_the_seeds_that_both_have(tmp_path: Path) -> Non
     assert marks["a"].level_with_best
 
 
-def test_a_figure_that_is_ahead_where_both_have_seeds_is_not_below(tmp_path: Path) -> None:
+def test_a_cell_that_is_ahead_on_the_common_seeds_is_level(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, "a", shifted(0.3))]
     runs += [
         given_run(tmp_path, "b", wobbling(gain), seed=seed) for seed, gain in enumerate((0.35, 0.0, 0.0))
@@ -137,7 +137,7 @@ def test_unfinished_runs_of_a_new_length_are_one_column(cli: Callable[..., Any],
     assert "b (x=1)" not in cli("table", "--unchanged").out
 
 
-def test_what_was_done_by_another_version_of_the_code_is_not_unfinished(
+def test_runs_of_another_version_of_the_code_are_not_unfinished(
     cli: Callable[..., Any], results: Path
 ) -> None:
     folder = results / "digits@default" / "wch" / "16bit" / ".wch-digits-16bit-seed1-old.01234567"
@@ -159,7 +159,7 @@ def test_a_figure_without_values_of_queries_is_not_tested(tmp_path: Path) -> Non
     assert (marks["b"].from_best is None, marks["c"].from_best is None) == (False, True)
 
 
-def test_what_cannot_be_tested_is_marked_and_neither_level_nor_below(
+def test_untestable_cells_are_marked_and_neither_level_nor_below(
     cli: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "results" / "runs"
@@ -188,7 +188,7 @@ def test_what_cannot_be_tested_is_marked_and_neither_level_nor_below(
     assert line["untested"] == "1 queries, fewer than 20"
 
 
-def test_what_is_level_is_what_the_chosen_test_says(cli: Callable[..., Any], results: Path) -> None:
+def test_the_chosen_test_decides_what_is_level(cli: Callable[..., Any], results: Path) -> None:
     out = cli("table", "--test", "permutation").out
     assert "_0.515_ ± 0.020 ≈" in out
     assert out.count("≈") == 2
@@ -220,7 +220,7 @@ def test_seeds_of_several_versions_of_the_code_are_marked(cli: Callable[..., Any
     assert f"‖ {note}" in page
 
 
-def test_runs_that_count_other_queries_are_refused(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_runs_that_count_different_queries_are_rejected(cli: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "results" / "runs"
     given_run(folder, "a", [float("nan"), *LATIN], no_relevant="skip")
     other = given_run(folder, "b", [*LATIN, float("nan")], no_relevant="skip")
@@ -252,7 +252,7 @@ def test_unfinished_runs_are_marked(cli: Callable[..., Any], results: Path) -> N
         (folder / "started.json").write_text(json.dumps(changes))
     out = cli("table").out
     assert "**0.571** ± 0.020 §" in out
-    assert "**0.520** ± 0.020 |" in out  # the other settings of wch are a row of their own
+    assert "**0.520** ± 0.020 |" in out  # the other settings of wch have a separate row
     assert re.search(r"\| wch \(x=1\) *\| *– § \|", out)
     assert (
         "§ wch, seed 3: not finished: failed, stopped, or still running; if it is not wanted, delete " in out
@@ -265,7 +265,7 @@ def test_unfinished_runs_are_marked(cli: Callable[..., Any], results: Path) -> N
     assert "wch (settings not recorded)" in cli("table").out
 
 
-def test_a_mixed_table_is_refused(cli: Callable[..., Any], results: Path) -> None:
+def test_incomparable_runs_are_rejected(cli: Callable[..., Any], results: Path) -> None:
     given_run(results, "sh", LATIN, sha256="bb")
     done = cli("table")
     assert done.code == 2
@@ -299,7 +299,7 @@ def test_columns_go_from_short_codes_to_long_ones(cli: Callable[..., Any], tmp_p
     assert re.findall(r"(\w+)@default", head) == ["digits"] * 3 + ["coco"] * 3
 
 
-def test_what_all_rows_share_stands_in_the_caption(cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_settings_that_all_rows_share_are_in_the_caption(cli: Callable[..., Any], tmp_path: Path) -> None:
     folder, fast = tmp_path / "results" / "runs", {"training.epochs": 1, "images.size": 32}
     given_run(folder, "a", LATIN, changes=fast)
     given_run(folder, "b", LATIN, changes=fast | {"hyperparameters.x": 2})
@@ -344,7 +344,7 @@ def test_another_metric_has_no_tests_of_queries(cli: Callable[..., Any], tmp_pat
 
 
 @pytest.mark.parametrize("form", ["markdown", "latex"])
-def test_text_of_others_breaks_no_format(form: str) -> None:
+def test_special_characters_break_no_format(form: str) -> None:
     nasty = r"a|b & 50% of $x_1 \ {y} #~^ <z>"
     grid = Table(nasty, nasty, [ColumnHeader(nasty, nasty)], [(nasty, [TableCell(nasty, nasty, 1)])], [nasty])
     if form == "markdown":
@@ -374,7 +374,7 @@ def test_latex_compiles(cli: Callable[..., Any], results: Path, tmp_path: Path) 
 
 
 def test_latex_is_balanced(cli: Callable[..., Any], results: Path) -> None:
-    """What can be known of it without LaTeX."""
+    """Checks that need no LaTeX."""
     tex = cli("table", "--format", "latex").out
     for environment in ("document", "table", "tabular"):
         assert tex.count(f"\\begin{{{environment}}}") == tex.count(f"\\end{{{environment}}}") == 1
@@ -385,7 +385,7 @@ def test_latex_is_balanced(cli: Callable[..., Any], results: Path) -> None:
     assert {row.count("&") for row in rows} == {2}
 
 
-def test_published_figures_stand_apart(cli: Callable[..., Any], results: Path) -> None:
+def test_published_figures_are_separate(cli: Callable[..., Any], results: Path) -> None:
     given_run(results, "wch", LATIN, dataset="cifar10", sha256="bb")
     done = cli("table", "--dataset", "cifar10", "--published")
     assert done.code == 0, done.err
@@ -393,7 +393,7 @@ def test_published_figures_stand_apart(cli: Callable[..., Any], results: Path) -
     assert "cifar10, printed [a] 16 bits" in rows["method"]
     assert [cell.strip() for cell in rows["wch"].split("|")] == ["", "wch", "0.500", "0.897", ""]
     assert "0.768" in rows["SPQ (ICCV 2021)"]
-    assert "**" not in done.out  # printed figures take no part in the ranking
+    assert "**" not in done.out  # printed figures are not ranked
     assert "[a] as printed in Table 1 of Weighted Contrastive Hashing (ACCV 2022)" in done.out
     assert "BiHalf: printed as MBE in that table." in done.out
     assert "printed" not in cli("table", "--dataset", "cifar10").out
@@ -422,7 +422,7 @@ def test_a_spreadsheet_takes_no_text_for_a_formula(cli: Callable[..., Any], resu
     ]
 
 
-def test_the_published_figures_that_come_along_are_sound() -> None:
+def test_the_included_published_figures_are_valid() -> None:
     figures = published.read_published(Path("none"), RunFilter())
     assert len(figures) == 147
     assert {figure.dataset for figure in figures} == {"cifar10", "nuswide", "coco"}
@@ -430,7 +430,7 @@ def test_the_published_figures_that_come_along_are_sound() -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_figures_of_the_user_are_read_too(cli: Callable[..., Any], results: Path) -> None:
+def test_published_figures_of_the_user_are_read(cli: Callable[..., Any], results: Path) -> None:
     folder = results.parent / "published"
     folder.mkdir()
     file = folder / "mine.csv"

@@ -1,4 +1,4 @@
-"""Paired tests: nominal coverage, pairing, agreement with SciPy, and no test where none can be made."""
+"""Tests of the paired tests: coverage, pairing, agreement with SciPy, and differences without a test."""
 
 import math
 from dataclasses import asdict
@@ -10,8 +10,8 @@ from scipy import stats
 from hashbench.report.significance import PairedTest, paired_test
 
 
-def test_the_interval_covers_the_true_difference_as_often_as_it_says() -> None:
-    """1,000 simulated pairs of runs on 150 queries; AP is skewed, and strongly correlated within a query."""
+def test_the_interval_has_its_nominal_coverage() -> None:
+    """Simulate 1,000 pairs of runs on 150 queries, with skewed AP that is strongly correlated per query."""
     random = np.random.default_rng(1)
     truth, covered = 0.03, 0
     for _ in range(1000):
@@ -34,7 +34,7 @@ def test_p_values_are_uniform_where_there_is_no_difference() -> None:
 
 
 def test_interval_and_coverage_are_those_of_scipy() -> None:
-    """200 pairs of runs on 60 queries; SciPy draws other resamples of the same kind."""
+    """Compare 200 pairs of runs on 60 queries; SciPy draws different resamples of the same kind."""
     random = np.random.default_rng(5)
     truth = 0.2
     differences = 0.3 * random.beta(2, 1, (200, 60)) + 0.2 * random.uniform(-1, 1, (200, 60))
@@ -54,7 +54,7 @@ def test_interval_and_coverage_are_those_of_scipy() -> None:
 
 
 def test_the_permutation_test_counts_swaps_of_the_two_values_of_a_query() -> None:
-    """Of 2 ** 20 swaps, 10 ones and 10 minus ones: how often is the sum as far from 0?"""
+    """Of the 2 ** 20 swaps of 10 ones and 10 minus ones, count those whose sum is as far from 0."""
     first = np.concatenate([np.ones(15), np.zeros(5)])
     (found,) = paired_test([(first, 1 - first)], "permutation", resamples=20_000)
     exact = 2 * sum(math.comb(20, ones) for ones in range(15, 21)) / 2**20
@@ -84,7 +84,7 @@ def test_few_queries_are_not_tested(queries: int, test: PairedTest) -> None:
 
 @pytest.mark.parametrize("gain", [0, 0.001])
 def test_a_difference_without_spread_is_not_tested(gain: float) -> None:
-    """A resample of it cannot vary: the interval would have no width."""
+    """Its resamples do not vary, so the interval would have no width."""
     values = np.random.default_rng(0).random((3, 50))
     varying, same = paired_test([(values[0], values[1]), (values[2] + gain, values[2])])
     assert varying.untested is None
@@ -99,7 +99,7 @@ def test_the_same_gain_on_most_queries_is_certain_since_they_are_paired() -> Non
     (found,) = paired_test([(values + 0.001 + 0.0001 * np.eye(50)[0], values)], resamples=999)
     assert found.mean == pytest.approx(0.001, abs=1e-5)
     assert (found.lowest, found.highest) == pytest.approx((0.001, 0.001), abs=1e-5)
-    assert found.p == pytest.approx(2 / 1000)  # the least that 999 resamples can say
+    assert found.p == pytest.approx(2 / 1000)  # the smallest value for 999 resamples
     assert found.distinguishable
 
 
@@ -113,7 +113,7 @@ def test_the_interval_is_that_of_a_plain_loop() -> None:
     assert found.mean == pytest.approx(first.mean() - second.mean())
 
 
-def test_the_same_values_give_the_same_result_in_whatever_company() -> None:
+def test_a_result_does_not_depend_on_the_other_pairs() -> None:
     first, second, third = np.random.default_rng(4).random((3, 3000))
     alone = paired_test([(first, third)])
     together = paired_test([(first, second), (first, third)])

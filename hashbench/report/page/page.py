@@ -216,9 +216,9 @@ def _overview(runs: Sequence[StoredRun], metric: str) -> dict[str, Any]:
             )
         )
     caption = (
-        "Chance: of a random ranking. Of the codes in the database: distinct codes as a share of the items; "
-        "dead bits; mean |mean sign| of a bit; mean |correlation| of two bits; largest share of the database "
-        "at one distance from a query."
+        "Chance is the metric of a random ranking. Columns on the codes of the database: distinct codes as a "
+        "share of the items, dead bits, mean |mean sign| of a bit, mean |correlation| of two bits, largest "
+        "share of the database at one distance from a query."
     )
     return {"head": head, "rows": rows, "caption": caption}
 
