@@ -9,9 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.evaluation.result import Evaluation
 
-# Codes are considered collapsed from these fractions on.
-_COLLAPSED_TIES = 0.5
-_COLLAPSED_BITS = 0.5
+_COLLAPSED = 0.5  # fractions of tied items and of dead bits from which codes are considered collapsed
 
 # Sums of products of ±1 over this many codes are exact in float32.
 _BLOCK = 16384
@@ -60,11 +58,11 @@ def code_health(database_codes: Codes, evaluation: Evaluation) -> CodeHealth:
     dead = np.abs(means) == 1
     tie_blocks = evaluation.largest_ties
     reasons = []
-    if tie_blocks.mean() >= _COLLAPSED_TIES:
+    if tie_blocks.mean() >= _COLLAPSED:
         reasons.append(
             f"on average {tie_blocks.mean():.0%} of the database lies at one distance from a query"
         )
-    if dead.mean() >= _COLLAPSED_BITS:
+    if dead.mean() >= _COLLAPSED:
         reasons.append(f"{dead.sum()} of {binary.bits} bits have the same value in every code")
     return CodeHealth(
         unique_code_ratio=len(np.unique(binary.packed, axis=0)) / len(binary),

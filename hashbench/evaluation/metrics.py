@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashbench.evaluation.counts.kernels import compiled
+from hashbench.evaluation.inputs import Denominator
 
 EXPECTED, LOWEST, HIGHEST = 0, 1, 2
 
@@ -26,25 +27,25 @@ _NEGLIGIBLE = 1e-20
 
 
 def average_precisions(
-    items: NDArray[np.int64], relevant: NDArray[np.int64], k: int, over_relevant: bool
+    items: NDArray[np.int64], relevant: NDArray[np.int64], k: int, denominator: Denominator
 ) -> NDArray[np.float64]:
     """Return the average precision of the top k: expected, lowest and highest over all orders of ties.
 
-    AP@k = (1 / divisor) · Σ over the relevant items in the top k of the precision at their rank. The divisor
-    is the number of relevant items in the top k or, with `over_relevant`, min(k, number of relevant items).
-    If the divisor is 0, so is AP@k.
+    AP@k = (1 / divisor) · Σ over the relevant items in the top k of the precision at their rank. If the
+    divisor is 0, so is AP@k.
 
     Args:
         items: Number of items in each bucket, int64 [queries, buckets], by increasing distance.
         relevant: Number of relevant items in each bucket, int64 [queries, buckets].
         k: Number of items retrieved, 1 <= k <= size of the database.
-        over_relevant: Divide by min(k, number of relevant items).
+        denominator: Divisor: "hits", the number of relevant items in the top k, or "relevant",
+            min(k, number of relevant items).
 
     Returns:
         float64 [3, queries] with the rows EXPECTED, LOWEST, HIGHEST.
     """
     result = np.empty((3, len(items)))
-    _average_precisions(items, relevant, k, over_relevant, result)
+    _average_precisions(items, relevant, k, denominator == "relevant", result)
     return result
 
 

@@ -208,14 +208,13 @@ class Evaluation:
             lambda items, relevant: hits_at(items, relevant, retrieved.tolist())[:, EXPECTED]
         )  # [ranks, queries]
         precision, recall = hits / retrieved[:, None], _share(hits, self._relevant)
-        curve: pd.DataFrame = pd.DataFrame(
+        return pd.DataFrame(
             {
                 "rank": ranks,
                 "precision": precision[:, self.counted].mean(axis=1)[index],
                 "recall": recall[:, self.counted].mean(axis=1)[index],
             }
         )
-        return curve
 
     def curve_by_radius(self, average: Average = "macro") -> pd.DataFrame:
         """Return the precision and recall of the items within each Hamming radius.
@@ -235,17 +234,14 @@ class Evaluation:
         precision = _share(relevant, items).mean(axis=0)
         recall = _share(relevant, relevant[:, -1:]).mean(axis=0)
         radius = np.arange(len(precision))
-        curve: pd.DataFrame = pd.DataFrame({"radius": radius, "precision": precision, "recall": recall})
-        return curve
+        return pd.DataFrame({"radius": radius, "precision": precision, "recall": recall})
 
     def to_dict(self) -> dict[str, Any]:
         """Return settings and metrics, ready for JSON; each metric as {"expected", "lowest", "highest"}."""
-        metrics = {f"mAP@{k}": self._means(self._average_precisions(k)) for k in self.k}
-        metrics |= {f"P@{k}": self._means(self._precisions(k)) for k in self.k}
-        metrics |= {f"R@{k}": self._means(self._recalls(k)) for k in self.k}
+        functions = {"mAP": self._average_precisions, "P": self._precisions, "R": self._recalls}
         if self.graded is not None:
-            metrics |= {f"NDCG@{k}": self._means(self._ndcgs(k)) for k in self.k}
-            metrics |= {f"ACG@{k}": self._means(self._acgs(k)) for k in self.k}
+            functions |= {"NDCG": self._ndcgs, "ACG": self._acgs}
+        metrics = {f"{name}@{k}": self._means(rows(k)) for name, rows in functions.items() for k in self.k}
         if isinstance(self.rankings, Counts):
             metrics[f"P@H<={self.radius}"] = dict.fromkeys(_BOUNDS, self.precision_within_radius)
             metrics[f"mAP@H<={self.radius}"] = self._means(self._average_precisions_within_radius)
@@ -267,7 +263,7 @@ class Evaluation:
         cutoffs = sorted({self._items(k) for k in self.k})
 
         def measure(items: NDArray[np.int64], relevant: NDArray[np.int64]) -> NDArray[np.float64]:
-            parts = [average_precisions(items, relevant, k, self._over_relevant) for k in cutoffs]
+            parts = [average_precisions(items, relevant, k, self.denominator) for k in cutoffs]
             parts += list(hits_at(items, relevant, cutoffs))
             return np.vstack([relevant.sum(axis=1), items.max(axis=1), *parts])
 
@@ -276,10 +272,6 @@ class Evaluation:
         return _Reported(
             rows[0], rows[1], dict(zip(cutoffs, averages, strict=True)), dict(zip(cutoffs, hits, strict=True))
         )
-
-    @property
-    def _over_relevant(self) -> bool:
-        return self.denominator == "relevant"
 
     @property
     def _relevant(self) -> NDArray[np.float64]:
@@ -296,7 +288,7 @@ class Evaluation:
         if retrieved in self._reported.average_precisions:
             return self._reported.average_precisions[retrieved]
         return self.rankings.each(
-            lambda items, relevant: average_precisions(items, relevant, retrieved, self._over_relevant)
+            lambda items, relevant: average_precisions(items, relevant, retrieved, self.denominator)
         )
 
     def _hits_at(self, k: Cutoff) -> NDArray[np.float64]:

@@ -80,21 +80,21 @@ MULTI_HOT = {"query_labels": [[1, 0], [0, 1]], "database_labels": [[1, 0], [0, 1
         ),
         ({"query_labels": ["cat", "dog"]}, "query_labels: expected numbers"),
         ({"k": ()}, "k: expected at least one cut-off, got none"),
-        ({"k": [0]}, "k: expected a number of items, 1 or more, or 'all', found 0"),
-        ({"k": [-1]}, "found -1"),
-        ({"k": [True]}, "found True"),
-        ({"k": [2.5]}, "found 2.5"),
-        ({"k": ["every"]}, "found 'every'"),
-        ({"k": "every"}, "found 'every'"),
-        ({"k": 1.0}, "found 1.0"),
-        ({"k": np.array([1.0, 5.0])}, "found 1.0"),
-        ({"k": None}, "found None"),
-        ({"k": True}, "found True"),
-        ({"k": [[1, 2]]}, r"found \[1, 2\]"),
-        ({"k": 10**5000}, "found a value of the type int"),
+        ({"k": [0]}, "k: expected a number of items, 1 or more, or 'all', got 0"),
+        ({"k": [-1]}, "got -1"),
+        ({"k": [True]}, "got True"),
+        ({"k": [2.5]}, "got 2.5"),
+        ({"k": ["every"]}, "got 'every'"),
+        ({"k": "every"}, "got 'every'"),
+        ({"k": 1.0}, "got 1.0"),
+        ({"k": np.array([1.0, 5.0])}, "got 1.0"),
+        ({"k": None}, "got None"),
+        ({"k": True}, "got True"),
+        ({"k": [[1, 2]]}, r"got \[1, 2\]"),
+        ({"k": 10**5000}, "got a value of the type int"),
         ({"radius": 10**5000}, "radius: expected a number of bits"),
-        ({"radius": 2.0}, "radius: expected a number of bits, 0 or more, found 2.0"),
-        ({"denominator": np.array(["hits"])}, "denominator: expected 'hits' or 'relevant', found array"),
+        ({"radius": 2.0}, "radius: expected a number of bits, 0 or more, got 2.0"),
+        ({"denominator": np.array(["hits"])}, "denominator: expected 'hits' or 'relevant', got array"),
         ({"graded": "no"}, "graded: expected bool"),
         (
             {"query_labels": [[0], [1, 2]]},
@@ -112,12 +112,12 @@ MULTI_HOT = {"query_labels": [[1, 0], [0, 1]], "database_labels": [[1, 0], [0, 1
         ({"query_labels": None}, "query_labels: expected numbers, got object"),
         ({"query_codes": "codes.npy"}, r"query_codes: expected an array \[n, bits\]"),
         ({"query_codes": torch.empty(2, 4, device="meta")}, "query_codes: expected an array"),
-        ({"radius": -1}, "radius: expected a number of bits, 0 or more, found -1"),
-        ({"radius": True}, "found True"),
-        ({"denominator": "all"}, "denominator: expected 'hits' or 'relevant', found 'all'"),
-        ({"no_relevant": "drop"}, "no_relevant: expected 'zero' or 'skip', found 'drop'"),
+        ({"radius": -1}, "radius: expected a number of bits, 0 or more, got -1"),
+        ({"radius": True}, "got True"),
+        ({"denominator": "all"}, "denominator: expected 'hits' or 'relevant', got 'all'"),
+        ({"no_relevant": "drop"}, "no_relevant: expected 'zero' or 'skip', got 'drop'"),
         ({"query_labels": [5, 5], "no_relevant": "skip"}, "leaves no query"),
-        ({"device": "tpu"}, "device: expected 'cpu', 'cuda' or 'auto', found 'tpu'"),
+        ({"device": "tpu"}, "device: expected 'cpu', 'cuda' or 'auto', got 'tpu'"),
     ],
 )
 def test_wrong_input_is_an_error_of_one_line(changes: dict[str, Any], message: str) -> None:
@@ -184,9 +184,9 @@ def test_counts_and_codes_of_lists() -> None:
     for values in (packed, "text", None):
         with pytest.raises(UsageError, match="packed codes: expected uint64"):
             BinaryCodes(values, 4)
-    with pytest.raises(UsageError, match="bits: expected a number of bits, 1 or more, found 4.0"):
+    with pytest.raises(UsageError, match="bits: expected a number of bits, 1 or more, got 4.0"):
         BinaryCodes(np.uint64(packed), 4.0)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="rankings: expected Counts or ProductRankings, found 'counts'"):
+    with pytest.raises(UsageError, match="rankings: expected Counts or ProductRankings, got 'counts'"):
         Evaluation("counts")  # type: ignore[arg-type]
 
 

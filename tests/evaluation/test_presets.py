@@ -188,9 +188,9 @@ def test_packed_codes(with_ties: dict[str, Any]) -> None:
     ("changed", "message"),
     [
         ({"preset": "paper:wch2"}, "unknown preset 'paper:wch2'; did you mean 'paper:wch'?"),
-        ({"preset": "paper:spq"}, "paper:spq: the script ranks product codes only"),
+        ({"preset": "paper:spq"}, "paper:spq: the script ranks only product codes"),
         ({"k": 0}, "k: expected a number of items"),
-        ({"order": cast(Order, "sorted")}, "order: expected 'database' or 'shuffled', found 'sorted'"),
+        ({"order": cast(Order, "sorted")}, "order: expected 'database' or 'shuffled', got 'sorted'"),
         ({"query_labels": np.zeros(15, int)}, "query_labels are class ids"),
         ({"database_labels": np.zeros((3, 6))}, "database_labels: expected 200 rows"),
     ],
@@ -201,5 +201,5 @@ def test_wrong_use(with_ties: dict[str, Any], changed: dict[str, Any], message: 
 
 
 def test_scripts_of_hamming_distances_rank_no_product_codes() -> None:
-    with pytest.raises(UsageError, match="paper:wch: the script ranks binary codes only"):
+    with pytest.raises(UsageError, match="paper:wch: the script ranks only binary codes"):
         published(**product_codes(), preset="paper:wch")

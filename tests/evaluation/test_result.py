@@ -135,7 +135,7 @@ def test_average_precision_within_radius_is_of_the_ball_alone() -> None:
 def test_device(inputs: dict[str, Any]) -> None:
     assert evaluate(**inputs, device="auto").to_dict() == evaluate(**inputs).to_dict()
     for graded in (False, True):
-        with pytest.raises(UsageError, match="device: expected 'cpu', 'cuda' or 'auto', found 'tpu'"):
+        with pytest.raises(UsageError, match="device: expected 'cpu', 'cuda' or 'auto', got 'tpu'"):
             evaluate(**inputs, graded=graded, device="tpu")
 
 
@@ -156,7 +156,7 @@ def test_curve_by_rank(inputs: dict[str, Any]) -> None:
         assert found["precision"].tolist() == pytest.approx([ev.precision(k)])
     with pytest.raises(UsageError, match="ranks: expected at least one"):
         ev.curve_by_rank([])
-    with pytest.raises(UsageError, match="ranks: expected a number of items, 1 or more, or 'all', found 0"):
+    with pytest.raises(UsageError, match="ranks: expected a number of items, 1 or more, or 'all', got 0"):
         ev.curve_by_rank(0)
 
 
@@ -168,7 +168,7 @@ def test_curve_by_radius(inputs: dict[str, Any]) -> None:
     assert macro["precision"][2] == pytest.approx(ev.precision_within_radius)
     assert micro["precision"][16] == pytest.approx(ev.counts.relevant.sum() / ev.counts.items.sum())
     assert (macro["recall"][16], micro["recall"][16]) == pytest.approx((19 / 20, 1))
-    with pytest.raises(UsageError, match="average: expected 'macro' or 'micro', found 'mean'"):
+    with pytest.raises(UsageError, match="average: expected 'macro' or 'micro', got 'mean'"):
         ev.curve_by_radius(cast(Average, "mean"))
 
 

@@ -145,7 +145,7 @@ SIGNS, IDS = draw(6, 16)
         (SIGNS, np.array(["x"] * 6), UsageError, "b.labels.npy: database_labels: expected numbers"),
         (SIGNS, IDS - 9, UsageError, "rows 0 to 5: database_labels: class ids must be 0 or more"),
         (SIGNS, np.array(3), UsageError, "b.labels.npy: expected an array of n rows, got a single number"),
-        (SIGNS, np.array([{}] * 6), UsageError, "b.labels.npy holds Python objects"),
+        (SIGNS, np.array([{}] * 6), UsageError, "b.labels.npy contains Python objects"),
     ],
 )
 def test_a_wrong_shard_is_named(

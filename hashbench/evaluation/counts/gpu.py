@@ -7,6 +7,7 @@ compared with 0.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -76,12 +77,8 @@ def count(
             return _Side(signs, torch.tensor(labels.packed[rows, 0].view(np.int64), device=device))
         return _Side(signs, _bits(labels.packed[rows], labels.columns, device).to(dtype))
 
-    def load_queries(rows: slice) -> _Side:
-        return load(query_codes, query_labels, rows)
-
-    def load_items(rows: slice) -> _Side:
-        return load(database_codes, database_labels, rows)
-
+    load_queries = functools.partial(load, query_codes, query_labels)
+    load_items = functools.partial(load, database_codes, database_labels)
     width = bits + (query_labels.columns or 0)
     while True:
         tile = max(1, budget // (_QUERIES * _BYTES_PER_PAIR + width * _BYTES_PER_BIT))
