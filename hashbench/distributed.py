@@ -1,10 +1,10 @@
-"""Several processes that train one run together, as torchrun or `accelerate launch` starts them.
+"""Training of one run in several processes, as started by torchrun or `accelerate launch`.
 
-Each takes its share of every batch. What a loss compares across images it must see whole: `gather` brings the
-shares together, with gradients. Every process then computes the same loss, and gradients are averaged over
-processes, which gives exactly those of one process with the whole batch.
+Each process takes its shard of every batch. A loss that compares images needs the whole batch: `gather`
+concatenates the shards, with gradients. Every process then computes the same loss, and gradients are averaged
+over processes, which gives the gradients of one process with the whole batch.
 
-In a single process everything here does nothing.
+In a single process, all functions are no-ops.
 """
 
 from __future__ import annotations
@@ -24,22 +24,20 @@ from hashbench.errors import UsageError
 
 Value = TypeVar("Value")
 
-_objects: list[Any] = []  # the group over which they are sent, once there is one
-
 
 def started() -> int:
-    """How many processes a launcher started for this command."""
+    """Return the number of processes that a launcher started for this command."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def init_process_group(device: str) -> None:
-    """Connect with the other processes of this command, once, if there are any.
+    """Connect with the other processes of this command, if there are any.
 
     Args:
-        device: "cpu" or "cuda"; each process then has a GPU of its own, as torch's current device.
+        device: "cpu" or "cuda"; torch's current device is then a different GPU in each process.
 
     Raises:
-        UsageError: There are fewer GPUs, or accelerate is set up to split the network.
+        UsageError: There are fewer GPUs than processes, or accelerate is set up to split the network.
     """
     for engine in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):
         if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
@@ -53,80 +51,79 @@ def init_process_group(device: str) -> None:
     if device == "cuda" and here > torch.cuda.device_count():
         raise UsageError(f"{here} processes need as many GPUs; torch sees {torch.cuda.device_count()}")
     PartialState(cpu=device == "cpu")
-    # Some work is one process's alone, such as writing files, and the others wait for as long as it takes.
-    _objects.append(dist.new_group(backend="gloo", timeout=timedelta(days=7)))
+    _object_group()  # creating it needs all processes
 
 
 def world_size() -> int:
-    """Number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if _connected() else 1
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if _connected() else 0
 
 
 def shard(total: int, unit: int = 1) -> slice:
-    """This process's part of `total` things, as even as whole units of `unit` allow."""
+    """Return this process's part of `total` items, split evenly into whole units of `unit` items."""
     units = -(-total // unit)
-    start, stop = (units * place // world_size() * unit for place in (rank(), rank() + 1))
+    start, stop = (units * number // world_size() * unit for number in (rank(), rank() + 1))
     return slice(start, min(stop, total))
 
 
 def gather(rows: Tensor) -> Tensor:
-    """The rows of all processes, one process after the other; gradients flow back to where a row is from.
+    """Concatenate the rows of all processes in order of rank; gradients flow back to the process of each row.
 
-    Call it in `training_losses` on whatever the loss compares across images; a method on features need not,
-    since its features are gathered already.
+    Call it in `training_losses` on everything that the loss compares across images. A method on features does
+    not need it, since its features are gathered already.
 
     Args:
-        rows: [B of this process, …]; the numbers may differ.
+        rows: [B of this process, …]; B may differ between processes.
 
     Returns:
-        [B of all processes, …]; in a single process `rows` itself.
+        [B of all processes, …]; `rows` itself in a single process.
     """
     gathered: Tensor = _Gather.apply(rows) if world_size() > 1 else rows
     return gathered
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum over processes; gradients are summed, too."""
+    """Sum values over processes; gradients are summed, too."""
     summed: Tensor = _Sum.apply(values) if world_size() > 1 else values
     return summed
 
 
-def any_rank(fact: bool) -> bool:
-    """Whether it is so in any process."""
+def any_rank(flag: bool) -> bool:
+    """Return True if the flag is set in any process."""
     if world_size() == 1:
-        return fact
-    return bool(all_reduce_sum(torch.tensor([float(fact)], device=_device())).item())
+        return flag
+    return bool(all_reduce_sum(torch.tensor([float(flag)], device=_device())).item())
 
 
 def all_gather_object(value: Value) -> list[Value]:
-    """The values of all processes, in their order."""
+    """Return the values of all processes, in order of rank."""
     values: list[Any] = [value] * world_size()
     if world_size() > 1:
-        dist.all_gather_object(values, value, group=_objects[-1])
+        dist.all_gather_object(values, value, group=_object_group())
     return values
 
 
 def broadcast_object(value: Value) -> Value:
-    """The value that the first process has."""
+    """Return the value of the main process."""
     return all_gather_object(value)[0]
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait for all processes."""
     all_gather_object(None)
 
 
 def synchronize_batch_norm(module: nn.Module, device: str) -> nn.Module:
-    """Let batch norm layers that train take their statistics from the batch of all processes.
+    """Let batch normalization in training use the statistics of the batch of all processes.
 
     Args:
-        module: Its layers are replaced; their weights and names stay.
-        device: Torch's own layer is for GPUs only.
+        module: The module, whose layers are replaced; their weights and names stay.
+        device: "cpu" or "cuda"; torch's synchronized layer supports GPUs only.
     """
     if world_size() == 1:
         return module
@@ -146,7 +143,7 @@ class _Gather(torch.autograd.Function):
         dist.all_gather(lengths, torch.full_like(lengths[0], len(rows)))
         sizes: list[int] = torch.cat(lengths).tolist()
         ctx.own = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
-        padded = rows.new_zeros(max(sizes), *rows.shape[1:])  # backends want equal shapes
+        padded = rows.new_zeros(max(sizes), *rows.shape[1:])  # backends need equal shapes
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(parts, padded)
@@ -170,7 +167,7 @@ class _Sum(torch.autograd.Function):
 
 
 def _normalize(layer: nn.modules.batchnorm._BatchNorm, values: Tensor) -> Tensor:
-    """What a batch norm layer's forward does, over the batch of all processes when it trains."""
+    """Compute the forward pass of batch normalization; in training, over the batch of all processes."""
     if not layer.training:
         normalized: Tensor = type(layer).forward(layer, values)
         return normalized
@@ -192,9 +189,18 @@ def _normalize(layer: nn.modules.batchnorm._BatchNorm, values: Tensor) -> Tensor
             layer.running_mean.lerp_(mean, step)
             layer.running_var.lerp_(variance * n / (n - 1), step)
     normalized = normalized.to(kind)
-    for after in ("drop", "act"):  # timm's layers end with these
+    for after in ("drop", "act"):  # the last steps of timm's layers
         normalized = getattr(layer, after, nn.Identity())(normalized)
     return normalized
+
+
+@functools.cache
+def _object_group() -> Any:
+    """Return the group over which objects are sent.
+
+    Its timeout is long, since the main process may work alone, such as writing files, while the others wait.
+    """
+    return dist.new_group(backend="gloo", timeout=timedelta(days=7))
 
 
 def _connected() -> bool:

@@ -15,10 +15,10 @@ from hashbench.codes import Codes, ProductCodes
 from hashbench.config import RunConfig
 from hashbench.encoding.features import (
     BATCH_SIZE,
+    FeatureExtractor,
     TransformedImages,
     batches,
     inference_mode,
-    pooled_features,
 )
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.images.image_sets import Images
@@ -104,7 +104,7 @@ def _values(method: HashMethod, images: Images, config: RunConfig, workers: int,
     def values() -> Iterator[Tensor]:
         own = distributed.shard(len(images), BATCH_SIZE)
         if isinstance(method, FeatureMethod) and method.backbone.frozen:
-            features = pooled_features(method.backbone, images, config, workers=workers, task=task)
+            features = FeatureExtractor(method.backbone, config, workers)(images, task)
             for batch in torch.split(features[own], BATCH_SIZE):
                 # A copy, since what is kept is not the method's to change.
                 yield method.encode_features(batch.to(config.device, copy=True))

@@ -1,10 +1,10 @@
-"""Images through a network in evaluation mode: batches of them, and pooled features that are kept."""
+"""Batches of transformed images, and pooled features of a backbone, which are cached."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -27,9 +27,6 @@ from hashbench.runtime.progress import progress
 
 BATCH_SIZE = 128
 
-# The features of a set of images, with what they depend on: a grid of runs computes them once.
-_kept: WeakKeyDictionary[Images, tuple[str, Tensor]] = WeakKeyDictionary()
-
 
 class TransformedImages(Dataset[Tensor]):
     """Images under the test transform, float32 [3, size, size]."""
@@ -46,13 +43,13 @@ class TransformedImages(Dataset[Tensor]):
 
 
 def batches(images: Images, config: RunConfig, *, workers: int, task: str) -> Iterator[Tensor]:
-    """Images in order, under the test transform, on the run's device: [B, 3, size, size].
+    """Yield batches of transformed images in order, [B, 3, size, size] on the device of the run.
 
     Args:
         images: The images.
         config: The run.
-        workers: Processes that load images.
-        task: What the progress bar says.
+        workers: Number of processes that load images.
+        task: Label of the progress bar.
     """
     loader = BatchLoader(TransformedImages(images, config), config, workers, persistent=False)
     starts = range(0, len(images), BATCH_SIZE)
@@ -66,99 +63,95 @@ def batches(images: Images, config: RunConfig, *, workers: int, task: str) -> It
 
 @contextmanager
 def inference_mode(module: nn.Module, config: RunConfig) -> Iterator[None]:
-    """Evaluation mode, full precision and no gradients, on the run's device."""
+    """Set a module to evaluation mode on the device of the run, in full precision and without gradients."""
     module.to(config.device).to(memory_format=torch.channels_last).eval()
     # TensorFloat-32, a GPU's default for convolutions, rounds by batch size.
     exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-    # Not inference_mode: what a network caches in it could not be trained with.
+    # torch.inference_mode is no option: tensors that a network caches in it could not be trained with.
     with torch.no_grad(), exact:
         yield
 
 
-def pooled_features(
-    backbone: Backbone, images: Images, config: RunConfig, *, workers: int, task: str
-) -> Tensor:
-    """The pooled features of images under a backbone as it is, without augmentation.
+class FeatureExtractor:
+    """Computes pooled features with the current weights of a backbone, without augmentation.
 
-    They are kept for as long as the images are, and computed again only for other weights or settings; on
-    disk for later commands, too, where all that they depend on is known. Wherever they come from, they are
-    the same. Several processes compute a share each, in whole batches.
-
-    Args:
-        backbone: The network.
-        images: The images.
-        config: The run.
-        workers: Processes that load images.
-        task: What the progress bar says.
-
-    Returns:
-        float32 [N, F] on the CPU, in the order of the images.
+    Features are kept in memory as long as their images, so that a grid of runs computes them once, and on
+    disk for later commands, if everything that they depend on is known. All sources give the same values.
     """
-    key = network_key(backbone, config)
-    if images not in _kept or _kept[images][0] != key:
-        _kept.pop(images, None)  # frees the memory first
-        own = distributed.shard(len(images), BATCH_SIZE)
-        part = images if distributed.world_size() == 1 else images.subset(np.arange(own.start, own.stop))
-        parts = distributed.all_gather_object(_local_shard(key, backbone, part, config, workers, task))
-        _kept[images] = key, parts[0] if len(parts) == 1 else torch.cat(parts)
-    return _kept[images][1]
+
+    _in_memory: ClassVar[WeakKeyDictionary[Images, tuple[str, Tensor]]] = WeakKeyDictionary()
+
+    def __init__(self, backbone: Backbone, config: RunConfig, workers: int) -> None:
+        """Compute nothing yet.
+
+        Args:
+            backbone: The network.
+            config: The run.
+            workers: Number of processes that load images.
+        """
+        self._backbone, self._config, self._workers = backbone, config, workers
+        self._network = network_key(backbone, config)
+
+    def __call__(self, images: Images, task: str) -> Tensor:
+        """Return the features of images.
+
+        Each process computes its shard, in whole batches.
+
+        Args:
+            images: The images.
+            task: Label of the progress bar.
+
+        Returns:
+            float32 [N, F] on the CPU, in the order of the images.
+        """
+        kept = self._in_memory
+        if images not in kept or kept[images][0] != self._network:
+            kept.pop(images, None)  # frees the memory first
+            own = distributed.shard(len(images), BATCH_SIZE)
+            part = images if distributed.world_size() == 1 else images.subset(np.arange(own.start, own.stop))
+            parts = distributed.all_gather_object(self._load_or_compute(part, task))
+            kept[images] = self._network, parts[0] if len(parts) == 1 else torch.cat(parts)
+        return kept[images][1]
+
+    def _load_or_compute(self, images: Images, task: str) -> Tensor:
+        """Return the features of this process's shard, from the cache on disk if possible."""
+        if not len(images):
+            return torch.empty(0, self._backbone.feature_dim)
+        folder = cache_folder()
+        content = content_key(images) if folder is not None and has_versions(self._backbone) else None
+        if folder is None or content is None:
+            return torch.cat([*self._batches(images, task)])
+        key = disk_key(self._network, content, self._config)
+        found = load(folder, key)
+        if found is None:
+            try:
+                with closing(self._batches(images, task)) as computed:
+                    found = store(folder, key, self._metadata(images), _unchanged(computed, images, content))
+            except OSError as error:
+                warn(f"features cannot be cached in {folder} ({error.strerror or error}); the run continues")
+                return torch.cat([*self._batches(images, task)])
+        return torch.from_numpy(found)
+
+    def _batches(self, images: Images, task: str) -> Generator[Tensor, None, None]:
+        """Compute features batch by batch, float32 [B, F] on the CPU."""
+        with inference_mode(self._backbone, self._config):
+            for batch in batches(images, self._config, workers=self._workers, task=task):
+                yield self._backbone.pooled(batch).float().cpu()
+
+    def _metadata(self, images: Images) -> FeatureMetadata:
+        return FeatureMetadata(
+            backbone=self._config.backbone.name,
+            image_size=self._config.images.size,
+            images=len(images),
+            dimensions=self._backbone.feature_dim,
+            device=self._config.device,
+            versions=environment.library_versions(),
+        )
 
 
-def _local_shard(
-    network: str, backbone: Backbone, images: Images, config: RunConfig, workers: int, task: str
-) -> Tensor:
-    """The pooled features of this process's share of the images."""
-    if not len(images):
-        return torch.empty(0, backbone.feature_dim)
-    compute = partial(_pooled, backbone, images, config, workers, task)
-    found = _load_or_compute(network, backbone, images, config, compute)
-    return torch.cat([*compute()]) if found is None else torch.from_numpy(found)
-
-
-def _pooled(
-    backbone: Backbone, images: Images, config: RunConfig, workers: int, task: str
-) -> Generator[Tensor, None, None]:
-    """Pooled features batch by batch, float32 [B, F] on the CPU."""
-    with inference_mode(backbone, config):
-        for batch in batches(images, config, workers=workers, task=task):
-            yield backbone.pooled(batch).float().cpu()
-
-
-def _load_or_compute(
-    network: str,
-    backbone: Backbone,
-    images: Images,
-    config: RunConfig,
-    compute: Callable[[], Generator[Tensor, None, None]],
-) -> NDArray[np.float32] | None:
-    """Features from the disk, computed and written first if need be; None, if they cannot be kept there."""
-    folder = cache_folder()
-    content = content_key(images) if folder is not None and has_versions(backbone) else None
-    if folder is None or content is None:
-        return None
-    key = disk_key(network, content, config)
-    found = load(folder, key)
-    if found is not None:
-        return found
-    facts = FeatureMetadata(
-        backbone=config.backbone.name,
-        image_size=config.images.size,
-        images=len(images),
-        dimensions=backbone.feature_dim,
-        device=config.device,
-        versions=environment.library_versions(),
-    )
-
-    def rows(pooled: Iterator[Tensor]) -> Iterator[NDArray[np.float32]]:
-        for batch in pooled:
-            yield batch.numpy()
-        if content_key(images) != content:
-            raise OSError("images changed meanwhile")
-
-    try:
-        with closing(compute()) as pooled:
-            return store(folder, key, facts, rows(pooled))
-    except OSError as error:
-        reason = error.strerror or error
-        warn(f"features cannot be kept in {folder} ({reason}); the run goes on without")
-        return None
+def _unchanged(computed: Iterator[Tensor], images: Images, content: str) -> Iterator[NDArray[np.float32]]:
+    """Yield features as arrays; raise OSError at the end if the image files have changed meanwhile."""
+    for batch in computed:
+        yield batch.numpy()
+    if content_key(images) != content:
+        raise OSError("images changed meanwhile")

@@ -1,6 +1,6 @@
-"""SIGTERM and SIGHUP, which end a run from outside: it saves its state, and goes on another time.
+"""Stopping a run by SIGTERM or SIGHUP: it saves a checkpoint and can be resumed.
 
-By SIGTERM clusters take a machine back; SIGHUP comes when an SSH session ends.
+Clusters send SIGTERM when they need a machine back; SIGHUP is sent when an SSH session ends.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -17,7 +18,7 @@ from hashbench.errors import HashbenchError
 
 
 class PreemptionError(HashbenchError):
-    """The run was asked to stop, and can be resumed (exit code 75, "try again later" in sysexits.h)."""
+    """The run was stopped by a signal and can be resumed (exit code 75, EX_TEMPFAIL in sysexits.h)."""
 
     exit_code = 75
 
@@ -25,81 +26,94 @@ class PreemptionError(HashbenchError):
 SIGNALS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
-class _Stop:
-    by: signal.Signals | None = None
-    waits = False  # for whoever asks `requested`
+@dataclass
+class _StopRequest:
+    """The stop that was requested of this process.
+
+    Attributes:
+        received: The signal that was received.
+        deferred: Signals are not raised as errors, but wait until `requested` is called.
+    """
+
+    received: signal.Signals | None = None
+    deferred: bool = False
+
+
+_stop = _StopRequest()
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """While the block runs, a signal raises `PreemptionError`, or is kept for `requested` within `at_a_step`.
+    """Raise `PreemptionError` when a signal arrives during the block; defer it within `at_a_step`.
 
-    Signals that are ignored, as SIGHUP is under nohup, stay so.
+    Signals that are ignored, such as SIGHUP under nohup, stay ignored.
 
     Raises:
-        PreemptionError: A signal came.
+        PreemptionError: A signal was received.
     """
     replaced: list[Any] = []
     process = os.getpid()
 
     def stop(number: int, _frame: FrameType | None) -> None:
         if number != signal.SIGTERM and os.getpid() != process:
-            return  # the end of a session reaches processes that load images, too; they end with this one
-        _Stop.by = signal.Signals(number)
+            return  # SIGHUP also reaches the processes that load images, which end with this one
+        _stop.received = signal.Signals(number)
         if hasattr(signal, "SIGCHLD") and not replaced:
-            # A cluster's signal goes to all processes. That those that load images end by it, torch says by
-            # an error wherever Python happens to be, be it within a step or while the state is saved.
+            # A cluster sends the signal to all processes. When those that load images end, torch would raise
+            # an error at any point of this process, such as within a step or while a checkpoint is saved.
             replaced.append(signal.signal(signal.SIGCHLD, lambda *_: None))
         check()
 
-    if threading.current_thread() is not threading.main_thread():  # where Python lets no one set handlers
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # Python allows handlers in the main thread only
         yield
         return
-    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before: list[Any] = [signal.signal(number, stop) for number in heard]
+    handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before: list[Any] = [signal.signal(number, stop) for number in handled]
     try:
         yield
     finally:
-        for number, handler in zip(heard, before, strict=True):
+        for number, handler in zip(handled, before, strict=True):
             signal.signal(number, handler)
         for handler in replaced:
             signal.signal(signal.SIGCHLD, handler)
-        _Stop.by = None
+        _stop.received = None
 
 
 @contextmanager
 def at_a_step() -> Iterator[None]:
-    """While the block runs, signals wait until `requested` is asked."""
-    _Stop.waits = True
+    """Defer signals during the block; code in it asks `requested`."""
+    _stop.deferred = True
     try:
         yield
     finally:
-        _Stop.waits = False
+        _stop.deferred = False
     check()
 
 
 def check() -> None:
-    """Raise what a signal could not: it waited, or Python was where no error is heard, as in `__del__`.
+    """Raise the error of a signal that was deferred, or arrived where errors are swallowed, as in `__del__`.
 
     Raises:
-        PreemptionError: A signal came.
+        PreemptionError: A signal was received.
     """
-    if _Stop.by and not _Stop.waits:
+    if _stop.received and not _stop.deferred:
         raise stopped()
 
 
 def requested() -> bool:
-    """Return True if a signal came."""
-    return _Stop.by is not None
+    """Return True if a signal was received."""
+    return _stop.received is not None
 
 
 def stopped(after_step: int | None = None) -> PreemptionError:
-    """Return the error that says which signal came.
+    """Return the error that names the signal.
 
     Args:
-        after_step: The step whose state is saved; None: there may be no state.
+        after_step: The step of the saved checkpoint; None: there may be none.
     """
-    name = (_Stop.by or signal.SIGTERM).name
+    name = (_stop.received or signal.SIGTERM).name
     when, unless = ("", ", if there is one") if after_step is None else (f" after step {after_step}", "")
     return PreemptionError(
         f"stopped by {name}{when}; the same command with --resume goes on from the last state{unless}"

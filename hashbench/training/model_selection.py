@@ -48,15 +48,15 @@ class BestCheckpoint:
         part = "query" if config.selection.name == "best-on-query" else "validation"
         self.metric = f"{part} mAP@{config.evaluation.k[0]}"
         self._best = -math.inf
-        self._epoch = self._looks = self._since = 0
+        self._epoch = self._num_validations = self._since = 0
         self._weights: dict[str, Tensor] = {}
 
-    def look(self, method: HashMethod, epoch: int) -> float | None:
-        """The mAP after an epoch, from 1, if it is time for it."""
+    def validate(self, method: HashMethod, epoch: int) -> float | None:
+        """Return the mAP after an epoch, counted from 1, or None if no validation is due."""
         if self._score is None or (epoch % self._config.every and epoch != self._epochs):
             return None
         value = self._score(method)
-        self._looks += 1
+        self._num_validations += 1
         self._since += 1
         if value > self._best:
             self._best, self._epoch, self._since = value, epoch, 0
@@ -70,18 +70,20 @@ class BestCheckpoint:
 
     def finish(self, method: HashMethod) -> SelectedEpoch | None:
         """Give a method its best weights, if there was a look."""
-        if not self._looks:
+        if not self._num_validations:
             return None
         load_trained_weights(method, self._weights)
         name = self._config.name
         return SelectedEpoch(
-            name=name, metric=self.metric, value=self._best, epoch=self._epoch, looks=self._looks
+            name=name, metric=self.metric, value=self._best, epoch=self._epoch, looks=self._num_validations
         )
 
-    def state(self) -> dict[str, Any]:
-        """What a stop must not lose."""
-        return {name: vars(self)[name] for name in ("_best", "_epoch", "_looks", "_since", "_weights")}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to store in a checkpoint."""
+        return {
+            name: vars(self)[name] for name in ("_best", "_epoch", "_num_validations", "_since", "_weights")
+        }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Put back what `state` gave."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state from `state_dict`."""
         vars(self).update(state)

@@ -21,7 +21,7 @@ from hashbench.data.packing import PackedImages
 from hashbench.encoding import feature_cache, feature_keys
 from hashbench.encoding.feature_cache import FeatureMetadata, cache_folder, load, store, stored
 from hashbench.encoding.feature_keys import content_key, has_versions
-from hashbench.encoding.features import pooled_features
+from hashbench.encoding.features import FeatureExtractor
 from hashbench.images.image_sets import FileImages
 from hashbench.runtime import environment
 from hashbench.runtime.files import SILENT_S
@@ -65,7 +65,7 @@ def image_files(folder: Path) -> FileImages:
 
 
 def compute(network: Backbone, data: Images, config: RunConfig = CONFIG) -> Tensor:
-    return pooled_features(network, data, config, workers=0, task="t")
+    return FeatureExtractor(network, config, 0)(data, "t")
 
 
 def pieces() -> Iterator[NDArray[np.float32]]:
@@ -389,7 +389,7 @@ def test_a_disk_that_takes_nothing_costs_a_line(
         assert compute(network, data) is compute(network, data)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hashbench:")]
     assert len(said) == 1
-    assert said[0].startswith(f"hashbench: warning: features cannot be kept in {folder} (")
+    assert said[0].startswith(f"hashbench: warning: features cannot be cached in {folder} (")
     assert said[0].endswith("the run goes on without")
     assert folder.is_file() or not names(folder)
 

@@ -12,7 +12,7 @@ from hashbench import ArrayImages, Backbone, BinaryCodes, ShallowMethod, create_
 from hashbench.config import RunConfig
 from hashbench.encoding import features
 from hashbench.encoding.encode import encode
-from hashbench.encoding.features import pooled_features
+from hashbench.encoding.features import FeatureExtractor
 from hashbench.training.trainer import train
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (7, 32, 32, 3), dtype=np.uint8)
@@ -32,7 +32,7 @@ def backbone() -> Backbone:
 
 
 def compute(backbone: Backbone, data: ArrayImages, config: RunConfig = CONFIG) -> Tensor:
-    return pooled_features(backbone, data, config, workers=0, task="t")
+    return FeatureExtractor(backbone, config, 0)(data, "t")
 
 
 def test_features_are_those_of_each_image_and_computed_once(
@@ -64,13 +64,13 @@ def test_other_weights_settings_or_images_are_other_features(backbone: Backbone,
 
 def test_features_go_when_their_images_go(backbone: Backbone) -> None:
     gc.collect()
-    before = len(features._kept)
+    before = len(FeatureExtractor._in_memory)
     data = images()
     compute(backbone, data)
-    assert len(features._kept) == before + 1
+    assert len(FeatureExtractor._in_memory) == before + 1
     del data
     gc.collect()
-    assert len(features._kept) == before
+    assert len(FeatureExtractor._in_memory) == before
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
