@@ -1,43 +1,43 @@
-"""The errors that a user sees as one line, and their exit codes."""
+"""Errors that a user sees as one line, with their exit codes."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-SHOWN = 12  # of the names that exist, when none is near
-LONGEST = 150  # characters of a value that is quoted
+SHOWN = 12  # existing names in a message, if none is similar
+LONGEST = 150  # characters of a value in a message
 
 
 class HashbenchError(Exception):
-    """Something failed; the message is one line that names what and says what to do (exit code 1)."""
+    """Error with a message of one line that says what failed and what to do (exit code 1)."""
 
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        # A loader's worker process hands on its error with the whole traceback as the message.
+        # The error of a worker process has its whole traceback as the message.
         if message.startswith("Caught "):
             message = message.strip().partition(f"{type(self).__module__}.{type(self).__name__}: ")[2]
-        super().__init__(printable(" ".join(message.split())))  # other libraries' messages have several lines
+        super().__init__(printable(" ".join(message.split())))  # messages of libraries may have several lines
 
 
 class MissingDataError(HashbenchError):
-    """The data of a dataset is not there, or none of its images is."""
+    """Error for a dataset whose files, or all of whose images, are missing."""
 
 
 class UsageError(HashbenchError, ValueError):
-    """Something was asked for that cannot be: a wrong name, key or value (exit code 2)."""
+    """Error for an invalid name, key or value from the user (exit code 2)."""
 
     exit_code = 2
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that does not exist, with the nearest one that does.
+    """Return the error for a name that does not exist, which suggests the most similar one.
 
     Args:
-        kind: What the name stands for, as in "method" or "key".
-        name: What was asked for.
-        known: The names that exist.
+        kind: Kind of the name, such as "method" or "key".
+        name: The unknown name.
+        known: The existing names.
     """
     known = sorted(known)
     nearest = difflib.get_close_matches(name if isinstance(name, str) else "", known, n=1, cutoff=0.5)
@@ -47,19 +47,19 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would obey, or cannot show, as in names of files and records."""
+    """Escape characters that control a terminal or cannot be shown, as names of files may contain them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def quoted(value: object) -> str:
-    """Return the `repr` of what a user gave, without its end if it is long."""
+    """Return the `repr` of a value, shortened if it is long."""
     try:
         text = repr(value)
-    except Exception:  # of an integer of more digits than Python writes, or of a class of the user's own
+    except Exception:  # from an integer that is too long for Python, or a class of the user
         text = f"a value of the type {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def reason(error: Exception) -> str:
-    """Return what an error of a library says, without its end if it is long: it may quote a whole file."""
+    """Return the message of an error of a library, shortened because it may quote a whole file."""
     return str(error)[:LONGEST] or type(error).__name__

@@ -197,9 +197,7 @@ def _measure(
     return _Measured(training, query, database, evaluation, metrics, timing)
 
 
-def _save(
-    folder: Path, method: HashMethod, dataset: Dataset, config: RunConfig, measured: _Measured
-) -> None:
+def _save(folder: Path, method: HashMethod, dataset: Dataset, config: RunConfig, measured: _Measured) -> None:
     """Write the files of a finished run, except for its record."""
     save_weights(folder / MODEL, method, config)
     save_codes(folder / CODES, measured.query, measured.database, dataset)

@@ -1,4 +1,4 @@
-"""Runs on their way to another place: copied into a folder, packed into an archive, taken in from either."""
+"""Export of runs to folders and archives, and import from either."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hashbench.results.folders import new_run_folder, temporary_folder
 from hashbench.results.query import RunFilter, find
 from hashbench.results.record import FILES, RECORD
 from hashbench.results.stored_run import StoredRun
-from hashbench.results.verify import OPTIONAL, Checked, check_files, place
+from hashbench.results.verify import OPTIONAL, Checked, check_files, relative_folder
 from hashbench.runtime.array_files import unpacked_limit
 from hashbench.runtime.files import atomic_write
 from hashbench.runtime.progress import progress
@@ -31,36 +31,38 @@ ARCHIVE = ".tar.gz"
 
 _OTHER_ARCHIVES = (".zip", ".tgz", ".tar", ".gz", ".xz", ".bz2")
 _CHUNK = 2**20
-_LONG_HEADERS = (  # hold what does not fit the header behind them, such as a long name
+_LONG_HEADERS = (  # for values that do not fit the next header, such as a long name
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
 _LONGEST_HEADER = 1 << 16  # bytes
-_NAME = r"[^./\\:][^/\\:]*"  # of a folder: not hidden, and leads nowhere else
+_NAME = r"[^./\\:][^/\\:]*"  # of a folder: neither hidden nor a path to another folder
 _MEMBER = re.compile(
     rf"(?=[^/]+@){_NAME}/{_NAME}/[0-9]+bit/{_NAME}/({'|'.join(map(re.escape, (RECORD, *FILES)))})"
 )
 
 
 class Transferred(NamedTuple):
-    """The runs that came to a place, how many were there already, and how many could not be verified."""
+    """The runs that were copied, and the numbers of those that already existed or are not verified."""
 
     new: list[StoredRun]
-    there: int
+    existing: int
     unverified: int = 0
 
 
 def export_runs(runs: Sequence[StoredRun], destination: Path, without: Collection[str] = ()) -> Transferred:
-    """Copy runs to a folder, or pack them into a new archive; the same runs give the same bytes.
+    """Copy runs to a folder, or pack them into a new archive.
+
+    Archives of the same runs have the same bytes.
 
     Args:
         runs: The runs, from `find`.
-        destination: A folder, as one of all records; or a file `NAME.tar.gz`.
-        without: Of "codes", "log" and "weights", what to leave out.
+        destination: A results folder, or a file `NAME.tar.gz`.
+        without: Parts to leave out: "codes", "log" or "weights".
 
     Raises:
-        UsageError: There is no such part, or the archive is there already or of another kind.
-        HashbenchError: A run is not sound, another one of its id is there, or something cannot be written.
+        UsageError: A part is unknown, or the archive already exists or has another format.
+        HashbenchError: A run has a problem, another run with its id exists, or a file cannot be written.
     """
     for name in without:
         if name not in OPTIONAL:
@@ -71,35 +73,36 @@ def export_runs(runs: Sequence[StoredRun], destination: Path, without: Collectio
         raise HashbenchError(f"nothing is exported: {problems[0]}; `hashbench results verify` shows all")
     if not destination.name.endswith(ARCHIVE):
         if destination.suffix in _OTHER_ARCHIVES:
-            raise UsageError(f"{destination}: name a folder, or an archive that ends in {ARCHIVE}")
+            raise UsageError(f"{destination}: expected a folder, or an archive whose name ends in {ARCHIVE}")
         return _move(runs, destination, shutil.copyfile, left_out)
     if destination.exists():
-        raise UsageError(f"{destination} is there already; choose another name")
+        raise UsageError(f"{destination} already exists; choose another name")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(destination) as part:
             _pack(runs, part, left_out)
     except OSError as error:
         raise HashbenchError(
-            f"{destination} cannot be written ({error}); make room, or choose another place"
+            f"{destination} cannot be written ({error}); free some space, or choose another path"
         ) from error
     return Transferred(list(runs), 0)
 
 
 def import_runs(source: Path, results: Path, verify: Verify) -> Transferred:
-    """Take in all runs of a folder or an archive, once every one of them is found to be sound.
+    """Import the runs of a folder or an archive, after verifying all of them.
 
     Args:
-        source: A folder of records; or an archive from `export_runs`.
-        results: Folder of all records.
+        source: A results folder, or an archive from `export_runs`.
+        results: The results folder.
         verify: `hashbench.experiment.verify.verify_all`.
 
     Raises:
-        HashbenchError: The source is damaged or holds anything else than runs; or a run is not sound, or
-            another one of its id is there.
+        UsageError: The source does not exist.
+        HashbenchError: The source is damaged or contains other files than those of runs, a run has a problem,
+            or another run with its id exists.
     """
     if not source.exists():
-        raise UsageError(f"{source} is not there")
+        raise UsageError(f"{source} does not exist")
     try:
         results.mkdir(parents=True, exist_ok=True)
         with temporary_folder(results, ".import.") as folder:
@@ -116,15 +119,25 @@ def import_runs(source: Path, results: Path, verify: Verify) -> Transferred:
 
 
 def _sound_runs(folder: Path, source: Path, verify: Verify) -> tuple[list[StoredRun], int]:
-    """All runs of a folder, which came from `source`; refuses all of them if one is not sound.
+    """Verify all runs of a folder.
+
+    Args:
+        folder: The folder.
+        source: The file or folder that the runs were copied from, for error messages.
+        verify: See `import_runs`.
 
     Returns:
-        The runs, and how many of them could not be verified.
+        The runs, and the number of those that are not verified.
+
+    Raises:
+        HashbenchError: A run has a problem.
     """
     runs, _, notes = find(folder, RunFilter())
     _refuse(source, [note.replace(f"{folder}/", "") for note in notes])
     if not runs:
-        raise HashbenchError(f"{source} holds no runs; `hashbench results export` makes what can be imported")
+        raise HashbenchError(
+            f"{source} contains no runs; `hashbench results export` writes archives that can be imported"
+        )
     problems, unverified = [], 0
     with progress("check", len(runs)) as advance:
         for checked in verify(runs):
@@ -148,41 +161,50 @@ def _move(
     put: Callable[[Path, Path], object],
     left_out: Collection[str] = (),
 ) -> Transferred:
-    """Bring runs to a folder by `put(file, new file)`, each as a whole or not at all."""
-    new, there, lacking = [], 0, []
+    """Copy or move runs to a folder, each as a whole.
+
+    Args:
+        runs: The runs.
+        destination: The results folder.
+        put: Function that copies or moves a file to a new path.
+        left_out: Names of files to leave out.
+    """
+    new, existing, missing = [], 0, []
     for run in runs:
-        final = destination / place(run)
+        final = destination / relative_folder(run)
         if not final.exists():
             new.append(run)
         elif _same(final / RECORD, run.folder / RECORD):
-            there += 1
-            # as codes that were left out before
-            lacking += [(path, final) for path in _paths(run, left_out) if not (final / path.name).exists()]
+            existing += 1
+            # such as codes that were left out before
+            missing += [(path, final) for path in _paths(run, left_out) if not (final / path.name).exists()]
         else:
             raise HashbenchError(
-                f"{final} is another run of the same id; move it away, or choose another folder"
+                f"{final} is another run with the same id; move it away, or choose another folder"
             )
     with progress("copy", len(new)) as advance:
         for run in new:
-            with new_run_folder(destination / place(run)) as partial:
+            with new_run_folder(destination / relative_folder(run)) as partial:
                 try:
                     for path in _paths(run, left_out):
                         put(path, partial / path.name)
                 except BaseException:
-                    shutil.rmtree(partial)  # it would pass for a run that has not ended
+                    shutil.rmtree(partial)  # it would look like an unfinished run
                     raise
             advance(1)
-    for path, final in lacking:
+    for path, final in missing:
         try:
             with atomic_write(final / path.name) as partial:
                 put(path, partial)
         except OSError as error:
-            raise HashbenchError(f"{final} cannot be written ({error}); make room, and try again") from error
-    return Transferred(new, there)
+            raise HashbenchError(
+                f"{final} cannot be written ({error}); free some space, and try again"
+            ) from error
+    return Transferred(new, existing)
 
 
 def _paths(run: StoredRun, left_out: Collection[str]) -> list[Path]:
-    """The files of a run, in a fixed order."""
+    """Return the files of a run, in a fixed order."""
     paths = [run.folder / name for name in (RECORD, *FILES) if name not in left_out]
     return [path for path in paths if path.is_file()]
 
@@ -198,9 +220,9 @@ def _pack(runs: Sequence[StoredRun], archive: Path, left_out: Collection[str]) -
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
         progress("pack", len(runs)) as advance,
     ):
-        for run in sorted(runs, key=place):
+        for run in sorted(runs, key=relative_folder):
             for path in _paths(run, left_out):
-                member = tarfile.TarInfo((place(run) / path.name).as_posix())
+                member = tarfile.TarInfo((relative_folder(run) / path.name).as_posix())
                 member.size = path.stat().st_size
                 member.mtime = int(run.record.created.timestamp())
                 with path.open("rb") as content:
@@ -209,11 +231,11 @@ def _pack(runs: Sequence[StoredRun], archive: Path, left_out: Collection[str]) -
 
 
 class _Member(tarfile.TarInfo):
-    """A header of an archive, refused where tarfile would go on, or take memory or disk without bound."""
+    """A header of an archive; refused if tarfile would ignore damage, or use unlimited memory or disk."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Return the header in a block; damage must not pass for the archive's end."""
+        """Return the header in a block; a damaged header must not look like the end of the archive."""
         try:
             member = super().frombuf(buf, encoding, errors)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
@@ -225,42 +247,42 @@ class _Member(tarfile.TarInfo):
         return member
 
     def _refuse_sparse(self, *_: object) -> NoReturn:
-        raise ValueError("a member is sparse: a few bytes stand for a file of any size")
+        raise ValueError("a member is sparse: its size is not limited by that of the archive")
 
     _proc_sparse = _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that ends in an error where it is longer than a limit."""
+    """A stream that raises an error if it is longer than a limit."""
 
     def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
         super().__init__()
         self._stream, self._limit, self._left = stream, limit, limit
 
     def read(self, size: int = -1) -> bytes:
-        """Read at most so many bytes."""
+        """Read at most `size` bytes."""
         content = self._stream.read(size)
         self._left -= len(content)
         if self._left < 0:
-            raise ValueError(f"it holds more than {self._limit:,} bytes")
+            raise ValueError(f"it contains more than {self._limit:,} bytes")
         return content
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack files of runs, by their content alone, and refuse an archive that holds anything else."""
+    """Unpack the files of runs without their attributes; refuse an archive with any other files."""
     try:
         with gzip.open(archive) as packed:
             stream = _Bounded(packed, unpacked_limit(archive))
             with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
                 for member in tar:
                     _unpack_member(tar, member, folder, archive)
-            while stream.read(_CHUNK):  # gzip has its checksum behind all that tarfile reads
+            while stream.read(_CHUNK):  # the checksum of gzip follows what tarfile reads
                 pass
     except RecursionError:
         raise HashbenchError(f"{archive} cannot be unpacked: it has too many headers for one file") from None
     except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         raise HashbenchError(
-            f"{archive} cannot be unpacked ({reason(error)}); if it is damaged, get it again"
+            f"{archive} cannot be unpacked ({reason(error)}); if it is damaged, download it again"
         ) from error
 
 
@@ -269,10 +291,10 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, 
         return
     if not (member.isreg() and _MEMBER.fullmatch(member.name)):
         raise HashbenchError(
-            f"{archive} holds {quoted(member.name)}, which is no file of a run; nothing is imported"
+            f"{archive} contains {quoted(member.name)}, which is not a file of a run; nothing is imported"
         )
     if member.size > shutil.disk_usage(folder).free:
-        raise HashbenchError(f"{member.name} of {archive} has {member.size:,} bytes; make room")
+        raise HashbenchError(f"{member.name} of {archive} has {member.size:,} bytes; free some space")
     path = folder / member.name
     path.parent.mkdir(parents=True, exist_ok=True)
     content = tar.extractfile(member)

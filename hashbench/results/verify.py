@@ -1,4 +1,4 @@
-"""Whether a run is what its record says: its place, its files, and all that can be computed again."""
+"""Verification of runs against their records: paths, files and all figures that can be recomputed."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from hashbench.runtime.environment import recorded_versions
 from hashbench.runtime.files import sha256_of
 from hashbench.runtime.json_files import read_json
 
-LATER = "metrics.mAP@H<="  # not measured by the first versions
+LATER = "metrics.mAP@H<="  # older versions did not measure it
 OPTIONAL = {"codes": CODES, "log": LOG, "weights": MODEL}
-"""Those of them that an export may leave out, by the name that a user gives."""
+"""Files that an export may leave out, by the name that a user gives."""
 
-TOLERANCE = 1e-12  # another version of NumPy or Numba may add in another order
+TOLERANCE = 1e-12  # other versions of NumPy or Numba may sum in another order
 
 
 @dataclass
 class Checked:
-    """What was found out about a run.
+    """The result of verifying a run.
 
     Attributes:
         run: The run.
-        problems: What is wrong; empty if nothing was found.
-        unverified: What could not be checked, though figures or the record's content rest on it.
-        remarks: What else a reader should know.
+        problems: Everything that is wrong.
+        unverified: What could not be checked, but matters for the figures or the content of the record.
+        remarks: Other remarks.
     """
 
     run: StoredRun
@@ -56,28 +56,28 @@ class Checked:
 
     @property
     def notes(self) -> list[str]:
-        """All that is said beside problems."""
+        """Everything except the problems."""
         return [*self.unverified, *self.remarks]
 
     @property
     def status(self) -> Literal["passed", "not verified", "failed"]:
-        """The result in a word or two."""
+        """The result in one or two words."""
         if self.problems:
             return "failed"
         return "not verified" if self.unverified else "passed"
 
 
-def place(run: StoredRun) -> Path:
-    """Where a run is below the folder of all records."""
+def relative_folder(run: StoredRun) -> Path:
+    """Return the folder of a run relative to the results folder."""
     folder = Path(os.path.abspath(run.folder))  # noqa: PTH100 - resolve() would follow links
     return Path(*folder.parts[-4:])
 
 
 def check_files(run: StoredRun) -> Checked:
-    """Check place, record and files of a run.
+    """Check the path, the record and the files of a run.
 
-    The record must have its checksum and the run id that its content gives, and must not contradict itself;
-    the files must have the hashes that it names.
+    The record must be consistent and have the right checksum and run id. The files must have the recorded
+    hashes.
     """
     return _check_files(run, _wrong_files(run))
 
@@ -89,36 +89,35 @@ def _check_files(run: StoredRun, wrong: dict[str, str]) -> Checked:
     if run.record.files is None:
         checked.unverified.append("the hashes of its files are not recorded")
     elif absent := [name for name in FILES if name in run.record.files and not (run.folder / name).is_file()]:
-        checked.remarks.append(f"not there: {', '.join(absent)}")
+        checked.remarks.append(f"left out: {', '.join(absent)}")
     return checked
 
 
 def check_figures(run: StoredRun) -> Checked:
-    """Check what `check_files` does, and compute again what the files give.
+    """Check what `check_files` does, and recompute everything that the files determine.
 
-    Figures are computed by evaluating the codes, and by AP of the queries; the split by ids and labels.
-    Figures of an older version of the evaluator may differ, and are not verified; a newer version is a
-    problem. Curves, log and weights are checked by their hashes alone.
+    Figures are recomputed from the codes and from the AP of the queries, and the split from ids and labels.
+    Figures of an older version of the evaluator may differ and are not verified; a newer version is a
+    problem. Only the hashes of curves, log and weights are checked.
     """
     wrong = _wrong_files(run)
     checked = _check_files(run, wrong)
     differences = checked.problems
+    versions = f"measured by evaluator {run.record.evaluator}; evaluator {VERSION} is installed"
     if run.record.evaluator > VERSION:
-        checked.problems.append(
-            f"measured by evaluator {run.record.evaluator}, but the newest is {VERSION}; update hashbench"
-        )
+        checked.problems.append(f"{versions}; update hashbench")
     elif run.record.evaluator < VERSION:
         differences = checked.unverified
-        differences.append(f"measured by evaluator {run.record.evaluator}; installed is evaluator {VERSION}")
+        differences.append(versions)
     queries = (run.folder / QUERIES).is_file() and QUERIES not in wrong
     try:
         if queries:
             differences += _mean_differences(run)
         if not (run.folder / CODES).is_file():
-            what = "only mAP is checked, by AP of the queries" if queries else "no figure is checked"
-            checked.unverified.append(f"its codes are not there, so that {what}")
+            what = "only mAP is checked, with the AP of the queries" if queries else "no figure is checked"
+            checked.unverified.append(f"its codes are missing, so {what}")
         elif CODES in wrong:
-            checked.unverified.append("its figures are not checked, since its codes have changed")
+            checked.unverified.append("its figures are not checked, because its codes have changed")
         else:
             evaluation = run.evaluate()
             differences += _differences(run, evaluation)
@@ -132,13 +131,17 @@ def check_figures(run: StoredRun) -> Checked:
 
 
 def _misplaced(run: StoredRun) -> list[str]:
-    record, lies = run.record, place(run)
-    belongs = run_folder(Path(), record.dataset, record.protocol, record.method, record.bits, record.run_id)
-    return [] if lies == belongs else [f"it is in {lies}; by its record it belongs in {belongs}"]
+    record, actual = run.record, relative_folder(run)
+    expected = run_folder(Path(), record.dataset, record.protocol, record.method, record.bits, record.run_id)
+    return (
+        []
+        if actual == expected
+        else [f"it is in {actual}; according to its record, it belongs in {expected}"]
+    )
 
 
 def _inconsistencies(record: Record) -> list[str]:
-    """Return what in a record contradicts itself."""
+    """Describe the contradictions in a record."""
     config = flatten(record.config)
     found = [
         f"{key} is {quoted(getattr(record, key))} in the record and {quoted(config.get(key))} in its config"
@@ -151,23 +154,23 @@ def _inconsistencies(record: Record) -> list[str]:
         if config.get(path) != value
     ]
     return found + [
-        f"metrics.{name}.expected is {metric.expected}, not within {metric.lowest} and {metric.highest}"
+        f"metrics.{name}.expected is {metric.expected}, not between {metric.lowest} and {metric.highest}"
         for name, metric in record.metrics.items()
         if not metric.lowest - TOLERANCE <= metric.expected <= metric.highest + TOLERANCE
     ]
 
 
 def _check_content(checked: Checked) -> None:
-    """Compute the record's checksum and the run id from the content of `record.json`, as it lies there."""
+    """Recompute the checksum and the run id from the content of `record.json`."""
     record, path = checked.run.record, checked.run.folder / RECORD
     content = read_json(path)
     if record.sha256 is None:
         checked.unverified.append(
-            f"records of version {content['schema_version']} have no checksum: what neither files nor run id "
-            "cover may have been changed"
+            f"records of version {content['schema_version']} have no checksum, so changes that affect "
+            "neither the files nor the run id cannot be detected"
         )
     elif record.sha256 != checksum(content):
-        checked.problems.append(f"{RECORD} has changed since it was written: its content has another SHA-256")
+        checked.problems.append(f"{RECORD} has changed since it was written: its SHA-256 differs")
     split, environment = content["split"], content["environment"]
     try:
         found = run_id_of(
@@ -186,8 +189,8 @@ def _check_content(checked: Checked) -> None:
         return
     if record.sha256 is None and flatten(record.config).get("selection.name") == "best-val":
         checked.unverified.append(
-            f"its run id is not verified: records of version {content['schema_version']} do not hold the "
-            "fingerprint of validation images"
+            f"its run id is not verified: records of version {content['schema_version']} do not contain "
+            "the fingerprint of the validation images"
         )
     else:
         found = found[:LONGEST]
@@ -197,11 +200,11 @@ def _check_content(checked: Checked) -> None:
 
 
 def _wrong_files(run: StoredRun) -> dict[str, str]:
-    """Return what is wrong with files, by name."""
+    """Return the problems with files, by name of the file."""
     recorded = run.record.files
     if recorded is None:
         return {}
-    wrong = {name: f"{name!r} is no file of a run" for name in recorded if name not in FILES}
+    wrong = {name: f"{name!r} is not a file of a run" for name in recorded if name not in FILES}
     for name in FILES:
         path = run.folder / name
         if name not in recorded:
@@ -217,23 +220,19 @@ def _wrong_files(run: StoredRun) -> dict[str, str]:
 
 def _changed(path: Path, sha256: str) -> str | None:
     try:
-        return (
-            None
-            if sha256_of(path) == sha256
-            else f"{path.name} has changed since it was recorded"
-        )
+        return None if sha256_of(path) == sha256 else f"{path.name} has changed since it was recorded"
     except OSError as error:
         return f"{path.name} cannot be read: {error.strerror}"
 
 
 def _differences(run: StoredRun, evaluation: Evaluation) -> list[str]:
-    """Figures of the record that its codes do not give."""
+    """Describe the figures of a record that differ from those of its codes."""
     _, database, *_ = run.codes()
     record = run.record.model_dump(include={"metrics", "queries_without_relevant", "health", "bits"})
     recorded = flatten({**record, "query": run.record.split.query, "database": run.record.split.database})
     evaluated = evaluation.to_dict()
     settings = evaluated["settings"]
-    anew = flatten(
+    recomputed = flatten(
         {
             "metrics": evaluated["metrics"],
             "queries_without_relevant": settings["queries_without_relevant"],
@@ -244,22 +243,23 @@ def _differences(run: StoredRun, evaluation: Evaluation) -> list[str]:
         }
     )
     return [
-        f"{path} is recorded as {recorded.get(path)}; the codes give {anew.get(path)}"
-        for path in {**recorded, **anew}
+        f"{path} is recorded as {recorded.get(path)}; the codes give {recomputed.get(path)}"
+        for path in {**recorded, **recomputed}
         if not (
-            _equal(recorded.get(path), anew.get(path)) or (path.startswith(LATER) and path not in recorded)
+            _equal(recorded.get(path), recomputed.get(path))
+            or (path.startswith(LATER) and path not in recorded)
         )
     ]
 
 
-def _equal(recorded: Any, anew: Any) -> bool:
-    if isinstance(recorded, float) and isinstance(anew, float):
-        return abs(recorded - anew) <= TOLERANCE
-    return bool(recorded == anew)
+def _equal(recorded: Any, recomputed: Any) -> bool:
+    if isinstance(recorded, float) and isinstance(recomputed, float):
+        return abs(recorded - recomputed) <= TOLERANCE
+    return bool(recorded == recomputed)
 
 
 def _mean_differences(run: StoredRun) -> list[str]:
-    """Recorded mAP that is not the mean of the stored AP."""
+    """Describe the recorded mAPs that differ from the mean of the stored AP."""
     found = []
     for name, metric in run.record.metrics.items():
         values = run.average_precisions(name)
@@ -269,7 +269,7 @@ def _mean_differences(run: StoredRun) -> list[str]:
 
 
 def _split_differences(run: StoredRun) -> list[str]:
-    """Return what the record says of the split otherwise than ids and labels give it."""
+    """Describe how the recorded split differs from that of the stored ids and labels."""
     parts = {name: run.part(name) for name in ("train", "query", "database")}
     split, config = run.record.split, flatten(run.record.config)
     held_out = 0
@@ -278,30 +278,30 @@ def _split_differences(run: StoredRun) -> list[str]:
     shared = overlaps(*(ids for ids, _ in parts.values()))
     recorded = {"sha256": split.sha256, "train": split.train, "overlaps": asdict(split.overlaps)}
     try:
-        anew = {
+        recomputed = {
             "sha256": fingerprint(**parts),
             "train": len(parts["train"][0]) - held_out,
             "overlaps": asdict(shared),
         }
     except (TypeError, ValueError) as error:
-        return [f"ids and labels in {CODES} are not those of a split ({error})"]
+        return [f"the ids and labels in {CODES} are not valid ({error})"]
     return [
-        f"split.{key} is recorded as {recorded[key]}; {CODES} gives {anew[key]}"
+        f"split.{key} is recorded as {recorded[key]}; {CODES} gives {recomputed[key]}"
         for key in recorded
-        if recorded[key] != anew[key]
+        if recorded[key] != recomputed[key]
     ]
 
 
 def _query_differences(run: StoredRun, evaluation: Evaluation) -> list[str]:
-    """AP of queries that are stored otherwise than the codes give them."""
+    """Describe how the stored AP of the queries differs from that of the codes."""
     found = []
     for k in evaluation.k:
         stored = run.average_precisions(f"mAP@{k}")
-        anew = np.where(evaluation.counted, evaluation.average_precision(k), np.nan)
-        if stored is None or stored.shape != anew.shape:
-            found.append(f"{QUERIES} has AP@{k} of other queries than {CODES}")
-        elif not np.allclose(stored, anew, rtol=0, atol=TOLERANCE, equal_nan=True):
-            found.append(f"{QUERIES} has another AP@{k} than the codes give")
+        recomputed = np.where(evaluation.counted, evaluation.average_precision(k), np.nan)
+        if stored is None or stored.shape != recomputed.shape:
+            found.append(f"AP@{k} in {QUERIES} is missing, or that of other queries than those in {CODES}")
+        elif not np.allclose(stored, recomputed, rtol=0, atol=TOLERANCE, equal_nan=True):
+            found.append(f"AP@{k} in {QUERIES} differs from that of the codes")
     if run.query_ids() != run.part("query")[0]:
-        found.append(f"{QUERIES} has other ids of queries than {CODES}")
+        found.append(f"the ids of the queries in {QUERIES} differ from those in {CODES}")
     return found

@@ -1,4 +1,4 @@
-"""Arrays in files from outside, .npz and .npy: what a header declares is checked before an array is read."""
+"""Safe reading of .npz and .npy files from other people: headers are checked before arrays are read."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from numpy.typing import NDArray
 from hashbench.errors import HashbenchError, UsageError, quoted, reason
 
 MAX_UNPACKED = 1 << 30
-"""Bytes that may come out of a compressed file of any size."""
+"""Size in bytes that any compressed file may unpack to."""
 MAX_RATIO = 100
-"""Bytes that may come out of a larger compressed file, for each of its own."""
+"""Ratio of the unpacked size to the compressed size that larger files may have."""
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # as numpy.savez and savez_compressed write
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those of numpy.savez and numpy.savez_compressed
 
 
 def unpacked_limit(path: Path) -> int:
-    """Return how many bytes may come out of a compressed file; one that holds more is taken for a bomb."""
+    """Return the size in bytes to which a compressed file may unpack; a larger file may be a zip bomb."""
     return max(MAX_UNPACKED, MAX_RATIO * path.stat().st_size)
 
 
 def read_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-    """Read arrays of an .npz file by name; members of other names are not looked at.
+    """Read arrays of an .npz file by name; other arrays are ignored.
 
     Args:
         path: The file.
         names: Names of the arrays.
-        optional: Names of arrays that may be missing.
+        optional: Names of arrays that may be absent.
 
     Raises:
-        HashbenchError: The file cannot be read, is damaged, or is larger than `unpacked_limit` when unpacked.
-        UsageError: An array is missing, or is not of plain numbers or texts.
+        HashbenchError: The file cannot be read, is damaged, or unpacks to more than `unpacked_limit`.
+        UsageError: An array is absent, or does not contain plain numbers or texts.
     """
     try:
         with path.open("rb") as stream:
@@ -53,19 +53,19 @@ def read_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> 
                 limit = unpacked_limit(path)
                 if (total := sum(members[f"{name}.npy"].file_size for name in present)) > limit:
                     raise ValueError(
-                        f"its arrays take {total:,} bytes, more than {MAX_UNPACKED:,} and more than "
-                        f"{MAX_RATIO} times the file's size"
+                        f"its arrays take {total:,} bytes, which is more than {MAX_UNPACKED:,} and more than "
+                        f"{MAX_RATIO} times the size of the file"
                     )
                 return {name: _read_member(file, members[f"{name}.npy"]) for name in present}
     except HashbenchError:
         raise
-    except Exception as error:  # zipfile and numpy raise a dozen types for damaged files
+    except Exception as error:  # zipfile and numpy raise many types for damaged files
         raise HashbenchError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def _read_member(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    if member.compress_type not in _COMPRESSIONS:  # the others have no bound on what comes out at once
-        raise ValueError(f"{member.filename} is compressed otherwise than numpy.savez_compressed does")
+    if member.compress_type not in _COMPRESSIONS:  # others have no bound on the memory they need
+        raise ValueError(f"{member.filename} has a compression that numpy.savez_compressed does not use")
     with file.open(member) as stream:
         check_header(stream, member.file_size, f"{file.filename}: {member.filename}")
         stream.seek(0)
@@ -73,34 +73,32 @@ def _read_member(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]
     if array.dtype.kind == "U":
         points = np.frombuffer(array.tobytes(), array.dtype.str[0] + "u4")
         if ((points > sys.maxunicode) | (points >> 11 == 0xD800 >> 11)).any():
-            raise ValueError(f"{member.filename} holds a number that is no character")
+            raise ValueError(f"{member.filename} contains a number that is not a character")
     return array
 
 
 def check_header(stream: IO[bytes], size: int, name: str) -> None:
-    """Check that the header of an .npy file declares an array that fills the file.
+    """Check that the header of an .npy file declares an array of the size of the file.
 
     Args:
-        stream: The file, at its start.
+        stream: The file, at its beginning.
         size: Its size in bytes.
-        name: What errors call it.
+        name: Its name in error messages.
 
     Raises:
-        UsageError: The array is not of plain numbers or texts.
-        Exception: The header is damaged, or declares another size; of any type, as numpy raises them.
+        UsageError: The array does not contain plain numbers or texts.
+        Exception: The header is damaged or declares another size; numpy raises many types.
     """
     version = npy.read_magic(stream)
     if version not in _HEADERS:
-        raise ValueError(f"version {version} of the format is not for plain numbers")
+        raise ValueError(f"expected version 1.0 or 2.0 of the .npy format, got {version}")
     shape, _, dtype = _HEADERS[version](stream)
     items = math.prod(map(int, shape))
     if dtype.hasobject or dtype.names:
         raise UsageError(
-            f"{name} holds Python objects or records; save plain arrays of numbers with numpy.savez"
+            f"{name} contains Python objects or records; save plain arrays of numbers with numpy.savez"
         )
     if min(shape, default=0) < 0 or stream.tell() + items * dtype.itemsize != size:
-        raise ValueError(
-            f"its header declares {dtype} {quoted([*shape])}, which is not what {size:,} bytes hold"
-        )
+        raise ValueError(f"its header declares {dtype} {quoted([*shape])}, which does not fit {size:,} bytes")
     if dtype.itemsize == 0 and items:
-        raise ValueError("its values have no size")
+        raise ValueError("its values have a size of 0 bytes")

@@ -1,4 +1,4 @@
-"""One line for the user, beside the results."""
+"""Messages to the user, on standard error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hashbench.errors import printable
 
 
 def is_main_process() -> bool:
-    """Return True in the process that writes messages and files: of several that torchrun started, the first."""
+    """Return True in the first process of torchrun or in a single process; it writes messages and files."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
@@ -27,14 +27,14 @@ def warn(line: str) -> None:
 
 
 def write_line(line: str) -> None:
-    """Write a line to standard error; if that is absent, closed or full, drop it: it must not end a run."""
+    """Write a line to standard error; drop it if the stream is closed or full, which must not end a run."""
     with suppress(AttributeError, OSError, ValueError):
         sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()
 
 
 class _DroppingStream(TextIOWrapper):
-    """A stream of messages: what cannot be written is dropped."""
+    """A text stream that drops what it cannot write."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):
@@ -47,16 +47,17 @@ class _DroppingStream(TextIOWrapper):
 
 
 def protect_streams() -> None:
-    """Give a program standard streams that it can write to, whatever the caller closed or lets fill up.
+    """Make the standard streams writable, even if the caller closed them or their disk is full.
 
-    Standard error drops what cannot be written. A closed stream is replaced by the null device, and so is its
-    file descriptor, since the next file to be opened would get its number, and what libraries write into it.
+    Standard error drops what it cannot write. A closed stream is replaced by the null device, and so is its
+    file descriptor: otherwise the next file that is opened would get its number, and messages of libraries
+    would be written into that file.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
     if sys.stderr is None:
@@ -66,9 +67,9 @@ def protect_streams() -> None:
             sys.stderr.buffer, encoding=sys.stderr.encoding, errors="replace", line_buffering=True
         )
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal may not know every character
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not support every character
 
 
 def printable_lines(text: str) -> str:
-    """Escape what `printable` does in a text of several lines."""
+    """Apply `printable` to each line of a text."""
     return "\n".join(map(printable, text.split("\n")))

@@ -1,4 +1,4 @@
-"""What of the machine a run uses: a GPU, its precision, processes that load images."""
+"""The device, the precision and the number of worker processes of a run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hashbench.errors import UsageError
 
 
 def resolve_device(device: str) -> str:
-    """`auto` -> `cuda` where there is a GPU, else `cpu`.
+    """Return `cuda` for `auto` if there is a GPU, else `cpu`; return any other device unchanged.
 
     Raises:
-        UsageError: A GPU was asked for and there is none.
+        UsageError: The device is `cuda` and there is no GPU.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -25,27 +25,31 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """`auto` -> `bfloat16` on a GPU that computes in it, else `float32`.
+    """Return `bfloat16` for `auto` on a GPU that supports it, else `float32`; return others unchanged.
 
     Raises:
-        UsageError: The device has no such precision.
+        UsageError: The device does not support the precision.
     """
     if precision == "auto":
-        on_gpu = device == "cuda" and torch.cuda.is_available()  # a record of a GPU is read anywhere
-        computes = on_gpu and torch.cuda.get_device_capability() >= (8, 0)  # from Ampere on
-        return "bfloat16" if computes else "float32"
+        on_gpu = device == "cuda" and torch.cuda.is_available()  # records of a GPU are also read on a CPU
+        supported = on_gpu and torch.cuda.get_device_capability() >= (8, 0)  # Ampere or newer
+        return "bfloat16" if supported else "float32"
     if precision == "float16" and device == "cpu":
         raise UsageError("precision=float16 needs a GPU; on a CPU choose float32 or bfloat16")
     return precision
 
 
 def resolve_workers(workers: int | None, device: str) -> int:
-    """Processes that load images beside each one that trains; by default up to 8 for a GPU.
+    """Return the number of worker processes that load images for each training process.
 
-    On a CPU training itself uses all cores, and more processes only take turns.
+    The default is up to 8 on a GPU. On a CPU it is 0, because training itself uses all cores.
+
+    Args:
+        workers: The number that the user chose; None for the default.
+        device: "cpu" or "cuda".
     """
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    abreast = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # what torchrun started on this machine
-    return max(0, min(8, cores // abreast - 1)) if device == "cuda" else 0
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(0, min(8, cores // local_world_size - 1)) if device == "cuda" else 0

@@ -1,4 +1,4 @@
-"""What a run ran on: versions and hardware, for the record."""
+"""The environment of a run, for its record: versions of libraries, and hardware."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# Libraries whose version can change a number: the run id covers them.
+# Libraries whose version can change a number; their versions are part of the run id.
 LIBRARIES = (
     "torch", "torchvision", "timm", "accelerate", "numpy", "scipy", "scikit-learn", "numba", "pillow",
 )  # fmt: skip
 
-# What `describe` and a record say beside versions of libraries; the run id covers none of it but the source.
+# Other keys of a record's environment; of these, only the source is part of the run id.
 _MACHINE = {
     "python",
     "platform",
@@ -28,18 +28,18 @@ _MACHINE = {
 
 
 def library_versions(*more: str) -> dict[str, str]:
-    """Versions of hashbench and of the libraries whose version can change a number, and of `more`."""
+    """Return the versions of hashbench, of the libraries that can change a number, and of `more`."""
     return {name: version(name) for name in ("hashbench", *LIBRARIES, *more)}
 
 
 def recorded_versions(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the versions of libraries that a record's `environment` names."""
+    """Return the versions of libraries from the environment of a record."""
     return {name: version for name, version in environment.items() if name not in _MACHINE}
 
 
 def describe(device: str, *more: str) -> dict[str, Any]:
-    """Versions, those of `more` libraries among them, processor and, if the run is on one, GPU."""
-    import torch  # takes seconds, and readers of records do without it
+    """Return the versions, including those of `more` libraries, the processor, and the GPU if one is used."""
+    import torch  # takes seconds, and reading records does not need it
 
     facts: dict[str, Any] = {
         **library_versions(*more),

@@ -1,4 +1,4 @@
-"""JSON that comes from outside, in records, lists and annotations: the one place where it is parsed."""
+"""Safe parsing of JSON from other people, in records, lists and annotations."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 MAX_BYTES = 64 << 20
-"""Size of a file, where the reader states no other."""
+"""Default limit on the size of a file."""
 MAX_DIGITS = 20  # of a whole number, about 64 bits
-_MAX_DEPTH = 40  # of lists and objects within each other
+_MAX_DEPTH = 40  # of nested lists and objects
 
 _TOO_DEEP = f"expected at most {_MAX_DEPTH} levels of lists and objects, got more"
 
@@ -27,11 +27,11 @@ def read_json(
     Args:
         path: The file.
         object_hook: See `parse_json`.
-        max_bytes: Size that the file may have.
+        max_bytes: Limit on the size of the file.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: See `parse_json`; or the file is larger.
+        ValueError: The file is larger, or not valid JSON as described in `parse_json`.
     """
     with path.open("rb") as file:
         content = file.read(max_bytes + 1)
@@ -45,10 +45,10 @@ def parse_json(content: str | bytes, object_hook: Callable[[dict[str, Any]], Any
 
     Args:
         content: The JSON; bytes are UTF-8.
-        object_hook: Applied to each object, from the innermost; its result takes the object's place.
+        object_hook: Function that receives each object, the innermost first, and returns its replacement.
 
     Raises:
-        ValueError: It is not that; the message is one line.
+        ValueError: The content is invalid; the message is one line.
     """
     text = content if isinstance(content, str) else content.decode("utf-8-sig")
     try:
@@ -64,7 +64,7 @@ def parse_json(content: str | bytes, object_hook: Callable[[dict[str, Any]], Any
             break
     else:
         raise ValueError(_TOO_DEEP)
-    if "\\u" in text:  # an escape may stand for half a character, which cannot be written
+    if "\\u" in text:  # an escape may be half a surrogate pair, which cannot be written
         json.dumps(value, ensure_ascii=False).encode()
     return value
 

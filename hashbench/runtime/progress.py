@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with the time left on a terminal, a plain line now and then elsewhere."""
+"""Progress of long tasks: a bar with the remaining time on a terminal, else a plain line now and then."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from rich.progress import (
 
 from hashbench.runtime.console import is_main_process, write_line
 
-EVERY_S = 15.0  # between the lines, where there is no terminal
-CHUNK = 256  # results of threads that wait in memory to be taken
+EVERY_S = 15.0  # between lines, if there is no terminal
+CHUNK = 256  # results of threads that are held in memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Advance(Protocol):
-    """Reports steps of a task."""
+    """Function that reports steps of a task."""
 
     def __call__(self, steps: int, note: str = "") -> None:
-        """Report `steps` more as done; `note` says how it stands."""
+        """Report `steps` more steps as done, with a `note` to show beside the progress."""
 
 
 @contextmanager
 def progress(task: str, total: int, unit: Literal["", "MB"] = "", done: int = 0) -> Iterator[Advance]:
-    """Show a task of `total` steps on standard error while the block runs.
+    """Show the progress of a task on standard error while the block runs.
 
     Args:
-        task: What is done, in a word.
-        total: The number of steps; 0: unknown.
-        unit: What a step is; "MB": a byte, and bytes are shown in millions.
-        done: Steps that were done another time.
+        task: Name of the task, one word.
+        total: Number of steps; 0 if it is unknown.
+        unit: "MB" if a step is a byte, which is shown in megabytes.
+        done: Number of steps that were done earlier.
 
     Yields:
-        The function that reports steps.
+        A function that reports steps.
     """
     if not is_main_process():
         yield lambda steps, note="": None
@@ -71,15 +71,15 @@ def progress(task: str, total: int, unit: Literal["", "MB"] = "", done: int = 0)
 
 
 def in_threads(task: str, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Apply a function to items in as many threads as there are cores, and show progress.
+    """Apply a function to many items in a thread pool, and show the progress.
 
     Args:
-        task: What the progress bar says.
-        function: Applied to each; it should spend its time where Python lets other threads run.
+        task: Name of the task.
+        function: Function of one item; it should release the GIL most of the time.
         items: The items.
 
     Yields:
-        The results, in order.
+        The results, in the order of the items.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress(task, len(items)) as advance:
         for start in range(0, len(items), CHUNK):

@@ -1,4 +1,4 @@
-"""Walking a folder."""
+"""Walking through folders."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hashbench.errors import HashbenchError
 
-# Folders that operating systems and network drives make beside the user's files: thumbnails, recycle bins,
-# snapshots, what a file system check found, what macOS adds to archives.
+# Folders that operating systems and network drives create: thumbnails, recycle bins, snapshots, recovered
+# files, and metadata that macOS adds to archives.
 _SYSTEM_FOLDERS = frozenset(
     (
         *("@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin"),
@@ -20,14 +20,15 @@ _SYSTEM_FOLDERS = frozenset(
 
 
 def walk(root: Path | str, skipped: list[str] | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Yield the root and each folder below it with the names of its files; the root first, then in no order.
+    """Yield the root and each folder below it with the names of its files.
 
-    Links to folders are followed, but none that leads back to where it has been or up to the root. Hidden
-    files and folders are left out, and so are those of the operating system.
+    Links to folders are followed, except to folders that were already visited or contain the root. Hidden
+    files and folders and those of the operating system are skipped.
 
     Args:
-        root: The folder; one that does not exist holds nothing.
-        skipped: Gets the paths of the files and folders of the operating system; see `skipped_warning`.
+        root: The folder; nothing is yielded below it if it does not exist.
+        skipped: List that receives the paths of files and folders of the operating system; see
+            `skipped_warning`.
     """
     seen = set()
     above = os.path.join(os.path.realpath(root), "")  # noqa: PTH118
@@ -45,25 +46,25 @@ def walk(root: Path | str, skipped: list[str] | None = None) -> Iterator[tuple[s
                 name for name in subfolders if not (name[0] == "." or is_system_folder(name))
             )
             yield folder, [name for name in names if name[0] != "."]
-    except RecursionError:  # of os.walk before Python 3.12
-        raise HashbenchError(f"{root} has too many folders within each other; move them away") from None
+    except RecursionError:  # raised by os.walk before Python 3.12
+        raise HashbenchError(f"{root} contains too many nested folders; move them away") from None
 
 
 def is_system_folder(name: str) -> bool:
-    """Return True for the name of a folder that an operating system made, such as a recycle bin."""
+    """Return True for the name of a folder of an operating system, such as a recycle bin."""
     return name.lower() in _SYSTEM_FOLDERS or name.startswith(".Trash-")
 
 
 def is_system_file(name: str) -> bool:
-    """Return True for the name of a file in which macOS keeps the attributes of another file."""
+    """Return True for the name of a file in which macOS stores attributes of another file."""
     return name.startswith("._")
 
 
 def skipped_warning(skipped: Sequence[str]) -> list[str]:
-    """Return a warning that counts skipped files and folders of the operating system, if there are any.
+    """Return a list with a warning about skipped files and folders; it is empty if there are none.
 
     Args:
-        skipped: Their paths, from `walk`.
+        skipped: Paths from `walk`.
     """
     if not skipped:
         return []
@@ -74,13 +75,13 @@ def skipped_warning(skipped: Sequence[str]) -> list[str]:
 
 
 def _refuse(error: OSError) -> None:
-    """Name a folder that cannot be read, and would be left out; one that is not there holds nothing."""
+    """Raise an error for a folder that cannot be read; a folder that does not exist is skipped."""
     if not isinstance(error, FileNotFoundError):
         raise HashbenchError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _leads_up(folder: str, above: str, root: str) -> bool:
-    """Whether a folder is a link to one that the root is in; its other images are not the root's."""
+    """Return True for a link to a folder that contains the root."""
     if folder == root or not os.path.islink(folder):  # noqa: PTH114
         return False
     return above.startswith(os.path.join(os.path.realpath(folder), ""))  # noqa: PTH118

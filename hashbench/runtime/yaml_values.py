@@ -1,4 +1,4 @@
-"""YAML that users write, in recipes and after `KEY=`: the one place where it is parsed."""
+"""Parsing of the YAML that users write, in recipes and after `KEY=`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import yaml
 
 MAX_LENGTH = 100_000
-"""Number of characters that a document may have."""
-_MAX_DEPTH = 40  # of lists and mappings within each other
-_MAX_NODES = 100_000  # an alias counts as all that it stands for
-_MAX_DIGITS = {"int": 20, "float": 100}  # 20 are about 64 bits
+"""Limit on the number of characters in a document."""
+_MAX_DEPTH = 40  # of nested lists and mappings
+_MAX_NODES = 100_000  # an alias counts as the nodes that it refers to
+_MAX_DIGITS = {"int": 20, "float": 100}  # 20 digits are about 64 bits
 
 _TOO_DEEP = f"expected at most {_MAX_DEPTH} levels of lists and mappings, got more"
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads what JSON can hold: dates are texts, numbers are finite, and other types are refused."""
+    """Loader of values that JSON can express: dates are texts, and other types are refused."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":value"))]
@@ -30,13 +30,13 @@ class _Loader(yaml.SafeLoader):
     }
 
     def fetch_flow_collection_start(self, token: Any) -> None:
-        """Refuse deep nesting early: the scanner's time grows with its square."""
+        """Refuse deep nesting early, because the time of the scanner grows with its square."""
         if self.flow_level >= _MAX_DEPTH:
             raise ValueError(_TOO_DEEP)
         super().fetch_flow_collection_start(token)
 
     def construct_scalar(self, node: Any) -> Any:
-        """Refuse integers that Python would not write again, and what makes a message long."""
+        """Refuse integers that are too long to be written again, and texts that would make a message long."""
         limit = _MAX_DIGITS.get(node.tag.rpartition(":")[2], MAX_LENGTH)
         if len(node.value) > limit:
             raise ValueError(f"expected a number of at most {limit} digits, got {len(node.value):,}")
@@ -60,8 +60,8 @@ def parse_yaml(text: str) -> Any:
         text: The document.
 
     Raises:
-        ValueError: The text is not such a document, or it is too long, too deep or contains itself. The
-            message is one line.
+        ValueError: The text is invalid, too long or nested too deeply, or contains itself. The message is one
+            line.
     """
     if len(text) > MAX_LENGTH:
         raise ValueError(f"expected at most {MAX_LENGTH:,} characters, got more")
@@ -75,15 +75,15 @@ def parse_yaml(text: str) -> Any:
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ValueError(f"{(error.problem or '')[:100]}{where}") from None
     except yaml.YAMLError:
-        raise ValueError("it holds a control character or one that is not valid Unicode") from None
+        raise ValueError("it contains a control character or invalid Unicode") from None
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    except (LookupError, ArithmeticError):  # of `!!bool x`, of a number with many colons
+    except (LookupError, ArithmeticError):  # from `!!bool x`, or a number with many colons
         raise ValueError("a value does not fit its tag") from None
 
 
 def _check_size(root: yaml.Node | None) -> None:
-    """Raise ValueError if nodes are nested too deeply, within themselves, or are too many."""
+    """Raise a ValueError if there are too many nodes, or nodes are nested too deeply or within themselves."""
     pending, seen = [(root, 0)], 0
     while pending:
         node, depth = pending.pop()

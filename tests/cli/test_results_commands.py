@@ -332,7 +332,7 @@ def test_a_changed_byte_is_found(cli: Cli, results: Path, name: str) -> None:
         (lambda r: r.update(seed=5), "seed is 5 in the record and 7 in its config"),
         (lambda r: r.update(method="itq"), "it is in shapes@default/wch/16bit/"),
         (lambda r: r["config"]["evaluation"].update(k=["7"]), "metrics.mAP@7.expected is recorded as None"),
-        (lambda r: r["files"].update({"../x": "0"}), "'../x' is no file of a run"),
+        (lambda r: r["files"].update({"../x": "0"}), "'../x' is not a file of a run"),
         (lambda r: r["files"].pop("log.jsonl"), "log.jsonl is not in the record"),
         (lambda r: r["files"].clear(), "codes.npz is not in the record"),
     ],
@@ -362,12 +362,12 @@ def test_rounding_differences_pass(results: Path) -> None:
 def test_metrics_are_compared_even_if_files_and_hashes_change_together(results: Path) -> None:
     folder = make_run(results, seed=7).folder
     forge(folder, QUERIES, lambda arrays: arrays.update({"AP@all": arrays["AP@all"][::-1]}))  # keeps the mean
-    assert check(folder).problems == ["queries.npz has another AP@all than the codes give"]
+    assert check(folder).problems == ["AP@all in queries.npz differs from that of the codes"]
     forge(folder, QUERIES, lambda arrays: arrays.update({"AP@all": np.full(20, 0.25)}))
     mean, values = check(folder).problems
     assert mean.startswith("metrics.mAP@all.expected is recorded as 0.")
     assert mean.endswith("; queries.npz gives 0.25")
-    assert values == "queries.npz has another AP@all than the codes give"
+    assert values == "AP@all in queries.npz differs from that of the codes"
     forge(folder, CODES, lambda a: a.update(database_codes=a["database_codes"] ^ np.uint64(1)))
     changed = re.compile(r"metrics\.mAP@all\.expected is recorded as [\d.]+; the codes give [\d.]+")
     assert any(changed.fullmatch(problem) for problem in check(folder).problems)
@@ -376,8 +376,8 @@ def test_metrics_are_compared_even_if_files_and_hashes_change_together(results: 
 def test_without_codes_map_is_checked_by_ap_of_the_queries(results: Path) -> None:
     folder = make_run(results, seed=7).folder
     (folder / CODES).unlink()
-    less = "its codes are not there, so that only mAP is checked, by AP of the queries"
-    notes = [less, "not there: codes.npz", NOT_REGISTERED]
+    less = "its codes are missing, so only mAP is checked, with the AP of the queries"
+    notes = [less, "left out: codes.npz", NOT_REGISTERED]
     assert (check(folder).problems, check(folder).notes) == ([], notes)
     assert check(folder).status == "not verified"
     values = np.repeat([0.5, 0.75, np.nan], [4, 4, 12])  # NaN: a query that the mean leaves out
@@ -386,7 +386,7 @@ def test_without_codes_map_is_checked_by_ap_of_the_queries(results: Path) -> Non
     problem = "metrics.mAP@all.expected is recorded as 0.75; queries.npz gives 0.625"
     assert (check(folder).problems, check(folder).notes) == ([problem], notes)
     edit(folder, lambda r: r.update(evaluator=0))
-    other = "measured by evaluator 0; installed is evaluator 1"
+    other = "measured by evaluator 0; evaluator 1 is installed"
     assert (check(folder).problems, check(folder).notes) == ([], [other, problem, *notes])
     edit(folder, lambda r: (r.update(evaluator=1), r["metrics"]["mAP@all"].update(expected=0.625)))
     assert check(folder).problems == []
@@ -398,7 +398,7 @@ def test_without_codes_map_is_checked_by_ap_of_the_queries(results: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "problems", "notes"),
     [
-        (CODES, [], ["its codes are not there, so that only mAP is checked, by AP of the queries"]),
+        (CODES, [], ["its codes are missing, so only mAP is checked, with the AP of the queries"]),
         (LOG, [], []),
         (CURVES, ["curves.csv is not in the record"], []),
         (QUERIES, ["queries.npz is not in the record"], []),
@@ -477,7 +477,10 @@ def test_a_moved_folder_is_found(cli: Cli, results: Path) -> None:
     done = cli("results", "verify", "spq-mine")
     assert done.code == 1
     belongs = folder.relative_to(results)
-    assert f"it is in {belongs.with_name('spq-mine')}; by its record it belongs in {belongs}" in done.out
+    assert (
+        f"it is in {belongs.with_name('spq-mine')}; according to its record, it belongs in {belongs}"
+        in done.out
+    )
 
 
 def test_an_older_evaluator_may_differ(results: Path) -> None:
@@ -486,7 +489,7 @@ def test_an_older_evaluator_may_differ(results: Path) -> None:
     edit(folder, lambda r: r["metrics"]["mAP@all"].update(lowest=0.5))
     checked = check(folder)
     assert checked.problems == []
-    assert checked.notes[0] == "measured by evaluator 0; installed is evaluator 1"
+    assert checked.notes[0] == "measured by evaluator 0; evaluator 1 is installed"
     assert checked.notes[1].startswith("metrics.mAP@all.lowest is recorded as 0.5; the codes give ")
 
 
@@ -494,7 +497,7 @@ def test_missing_files_are_named(cli: Cli, results: Path) -> None:
     folder = next(results.glob("shapes@default/spq/*/*"))
     for name in ("codes.npz", "log.jsonl"):
         (folder / name).unlink()
-    assert (check(folder).problems, check(folder).notes[1]) == ([], "not there: codes.npz, log.jsonl")
+    assert (check(folder).problems, check(folder).notes[1]) == ([], "left out: codes.npz, log.jsonl")
     (folder / "curves.csv").unlink()
     assert check(folder).problems == ["curves.csv is missing"]
     (folder / "record.json").unlink()
@@ -550,8 +553,8 @@ def test_parts_are_left_out(cli: Cli, results: Path, tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "new").rglob("*.*") if path.is_file()}
     assert names == {"record.json", "curves.csv", "queries.npz"}
     done = cli("results", "verify", "--results", "new")
-    assert (done.code, done.out.count("not there: codes.npz, log.jsonl")) == (0, 4)
-    assert done.out.count("only mAP is checked, by AP of the queries") == 4
+    assert (done.code, done.out.count("left out: codes.npz, log.jsonl")) == (0, 4)
+    assert done.out.count("only mAP is checked, with the AP of the queries") == 4
     wrong = cli("results", "export", "other", "--without", "code")
     assert (wrong.code, "did you mean 'codes'?" in wrong.err) == (2, True)
 
@@ -577,7 +580,7 @@ def test_existing_runs_are_never_replaced(cli: Cli, results: Path, tmp_path: Pat
     assert cli("results", "export", "out.tar.gz").code == 0
     assert cli("results", "export", "out").code == 0
     again = cli("results", "export", "out.tar.gz")
-    assert (again.code, "out.tar.gz is there already" in again.err) == (2, True)
+    assert (again.code, "out.tar.gz already exists" in again.err) == (2, True)
     folder = next((tmp_path / "out").glob("shapes@default/wch/*/*seed1*"))
     edit(folder, lambda record: record["timing"].update(train=1))
     shutil.rmtree(tmp_path / "out/shapes@default/spq")
@@ -588,7 +591,7 @@ def test_existing_runs_are_never_replaced(cli: Cli, results: Path, tmp_path: Pat
         refused = cli("results", *command)
         assert refused.code == 1
         assert error(refused) == (
-            f"{folder.relative_to(tmp_path)} is another run of the same id; "
+            f"{folder.relative_to(tmp_path)} is another run with the same id; "
             "move it away, or choose another folder"
         )
         assert tree(tmp_path / "out") == before  # also without the missing run and codes
@@ -609,7 +612,7 @@ def test_unknown_kinds_of_archives_are_rejected(cli: Cli, results: Path, tmp_pat
     assert cli("results", "export", "notes.txt").code == 1
     for name in ("gone.tar.gz", "gone"):
         refused = cli("results", "import", name, "--results", "other")
-        assert (refused.code, error(refused)) == (2, f"{name} is not there")
+        assert (refused.code, error(refused)) == (2, f"{name} does not exist")
     assert not (tmp_path / "other").exists()
 
 
@@ -628,10 +631,10 @@ def test_a_truncated_archive_is_rejected(cli: Cli, results: Path, tmp_path: Path
     content = gzip.decompress(packed)
     cut = [(packed[: int(keep * len(packed))], "cannot be unpacked") for keep in (0.3, 0.6, 0.9, 0.999)]
     for length, message in (
-        (len(content) // 2, "if it is damaged, get it again"),
-        (len(content) // 2 // 512 * 512, "if it is damaged, get it again"),
-        (100, "cannot be unpacked (truncated header); if it is damaged, get it again"),
-        (0, "cannot be unpacked (empty header); if it is damaged, get it again"),
+        (len(content) // 2, "if it is damaged, download it again"),
+        (len(content) // 2 // 512 * 512, "if it is damaged, download it again"),
+        (100, "cannot be unpacked (truncated header); if it is damaged, download it again"),
+        (0, "cannot be unpacked (empty header); if it is damaged, download it again"),
     ):
         cut.append((gzip.compress(content[:length]), message))  # so that gzip notices nothing
     for part, message in cut:
@@ -675,7 +678,7 @@ def test_an_archive_with_unknown_members_is_rejected(
     before = tree(tmp_path)
     refused = cli("results", "import", archive, "--results", "new")
     assert refused.code == 1
-    assert error(refused) == f"{archive} holds {name!r}, which is no file of a run; nothing is imported"
+    assert error(refused) == f"{archive} contains {name!r}, which is not a file of a run; nothing is imported"
     assert tree(tmp_path) == before
 
 
@@ -716,8 +719,8 @@ def pax(headers: dict[str, str], content: bytes = b"") -> bytes:
         (pax({"comment": "x" * 70_000}), "it has a header of 70,"),
         (pax({"size": "-512"}), "cannot be unpacked"),
         (pax({"size": "9" * 5000}), "nothing is imported"),
-        (pax({}, bytes(3_000_000)), "it holds more than 2,0"),
-        (bytes(3_000_000), "it holds more than 2,0"),
+        (pax({}, bytes(3_000_000)), "it contains more than 2,0"),
+        (bytes(3_000_000), "it contains more than 2,0"),
         (pax({})[:300] + b"?" + pax({})[301:], "bad checksum"),
     ],
 )  # fmt: skip
@@ -750,13 +753,13 @@ def claim_more_without_codes(folder: Path) -> None:
         (lambda folder: forge(folder, CODES, lambda a: a["query_labels"].sort()), "; the codes give 0."),
         (lambda folder: edit(folder, lambda r: r["metrics"]["P@all"].update(highest=1)),
          "metrics.P@all.highest is recorded as 1.0; the codes give 0."),
-        (claim_more_without_codes, "metrics.mAP@all.expected is 0.99, not within 0."),
+        (claim_more_without_codes, "metrics.mAP@all.expected is 0.99, not between 0."),
         (lambda folder: edit(folder, lambda r: r["config"].pop("evaluation")),
          "record.json is not a record (config: Value error, config lacks evaluation); run it again with"),
         (lambda folder: (folder / "record.json").write_text("{"), "record.json is not a record"),
         (lambda folder: (folder / "record.json").unlink(), "record.json cannot be read"),
         (lambda folder: (folder / "queries.npz").unlink(), "queries.npz is missing"),
-        (lambda folder: edit(folder, lambda r: r.update(run_id="../../../x")), "by its record it belongs in"),
+        (lambda folder: edit(folder, lambda r: r.update(run_id="../../../x")), "record, it belongs in"),
     ],
 )  # fmt: skip
 def test_nothing_is_imported_if_one_run_is_damaged(
@@ -776,7 +779,7 @@ def test_an_import_without_runs_is_an_error(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source in ("empty", write_archive(tmp_path / "a.tar.gz", {})):
         refused = cli("results", "import", source, "--results", "new")
-        assert (refused.code, error(refused).startswith(f"{source} holds no runs; ")) == (1, True)
+        assert (refused.code, error(refused).startswith(f"{source} contains no runs; ")) == (1, True)
 
 
 def test_a_full_disk_leaves_only_complete_runs(
@@ -843,14 +846,15 @@ def test_records_of_every_version_are_read(
     (row,) = json.loads(done.out)
     notes = {
         "v1": "the hashes of its files are not recorded",
-        "v2": "not there: log.jsonl, model.safetensors",
-        "v3": "not there: log.jsonl, model.safetensors",
+        "v2": "left out: log.jsonl, model.safetensors",
+        "v3": "left out: log.jsonl, model.safetensors",
     }
     no_checksum = (
-        f"records of version {version[1]} have no checksum: what neither files nor run id cover may "
+        f"records of version {version[1]} have no checksum, so changes that affect neither the files nor the "
+        "run id cannot be detected"
     )
     assert (row["status"], row["passed"]) == ("not verified", False)
-    assert row["notes"] == [f"{no_checksum}have been changed", notes[version]]
+    assert row["notes"] == [no_checksum, notes[version]]
     taken = cli("results", "import", OLD / version, "--results", "new")
     assert (taken.code, taken.out) == (0, "new: 1 new, 0 already there\n")
     assert tree(tmp_path / "new") == tree(OLD / version)
@@ -869,8 +873,9 @@ def test_codes_of_the_first_version_are_checked_by_the_metrics(cli: Cli, tmp_pat
     assert (refused.code, message in error(refused)) == (1, True)
     path.unlink()
     notes = [
-        "records of version 1 have no checksum: what neither files nor run id cover may have been changed",
+        "records of version 1 have no checksum, so changes that affect neither the files nor the run id "
+        "cannot be detected",
         "the hashes of its files are not recorded",
-        "its codes are not there, so that no figure is checked",
+        "its codes are missing, so no figure is checked",
     ]
     assert (check(path.parent).problems, check(path.parent).notes) == ([], notes)

@@ -44,7 +44,7 @@ def write_runs(folder: Path, rounds: int, number: int, together: Barrier) -> Non
                 time.sleep(draw.uniform(0, 0.004))
                 (partial / RECORD).write_text("{}", encoding="utf-8")
         except HashbenchError as error:
-            if "is written by another process" not in str(error):  # which one that is resumed may be
+            if "is in use by another process" not in str(error):  # as a resumed run may be
                 with (folder / "wrong.txt").open("a", encoding="utf-8") as file:
                     file.write(f"round {round_}: {error}\n")
 

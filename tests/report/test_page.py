@@ -149,7 +149,7 @@ def test_other_evaluators_and_sources_are_reported(page: Callable[..., str], res
             assert old in text
             path.write_text(text.replace(old, new), encoding="utf-8")
     read = Page(page())
-    assert f"shapes@default: measured by evaluator 99; installed is evaluator {VERSION}." in read.text
+    assert f"shapes@default: measured by evaluator 99; evaluator {VERSION} is installed." in read.text
     assert "the seeds of itq, shapes@default, 16 bits were run by 2 versions of the source code" in read.text
 
 
@@ -201,7 +201,7 @@ def test_the_same_records_give_the_same_page(
 def test_an_output_that_cannot_be_written(cli: Callable[..., Any], results: Path) -> None:
     done = cli("report", "--output", "none/report.html")
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert "none/report.html cannot be written, since there is no folder none" in done.err
+    assert "none/report.html cannot be written: the folder none does not exist" in done.err
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")

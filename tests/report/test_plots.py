@@ -675,8 +675,8 @@ def test_a_file_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"new"
     (tmp_path / "folder").mkdir()
     for name, error, message in (
-        ("folder", HashbenchError, r" \(.*\); choose another place$"),
-        ("none/a", UsageError, f", since there is no folder {tmp_path / 'none'}$"),
+        ("folder", HashbenchError, r" \(.*\); choose another path$"),
+        ("none/a", UsageError, f": the folder {tmp_path / 'none'} does not exist$"),
     ):
         with pytest.raises(HashbenchError, match=f"{name} cannot be written{message}") as raised:
             write_output(tmp_path / name, b"new")

@@ -201,7 +201,7 @@ def set_epochs(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (claim, "measured by evaluator 99, but the newest is 1; update hashbench"),
+        (claim, "measured by evaluator 99; evaluator 1 is installed; update hashbench"),
         (claim, "metrics.mAP@all.expected is recorded as 0.99; the codes give "),
         (hide_a_setting, "changes is recorded as {'optimizer.lr': 0.01, 'selection.name': 'best-val'}; the "),
         (set_epochs, "changes is recorded as {}; the recipe gives {'optimizer.lr': 0.01, 'training.ep"),
@@ -236,7 +236,9 @@ def test_the_recipe_is_asked_only_if_it_is_that_of_the_run(
         found = check(run)
     finally:
         path.write_text(original)
-    note = "changes and components are not recomputed: the recipe or the source code has changed since the run"
+    note = (
+        "changes and components are not recomputed: the recipe or the source code has changed since the run"
+    )
     assert (found.status, found.notes) == ("passed", [note])
 
 
@@ -264,7 +266,7 @@ def test_status_words_and_exit_codes(
     done = cli("results", "verify", *results)
     assert (done.code, done.out.splitlines()[-1]) == (1, "0 passed, 1 failed")
     refused = cli("results", "import", tmp_path, "--results", "other")
-    said = f"{run.name}: record.json has changed since it was written: its content has another SHA-256"
+    said = f"{run.name}: record.json has changed since it was written: its SHA-256 differs"
     assert (refused.code, said in refused.err) == (1, True)
     assert cli("results", "export", "out", *results).code == 1
 
@@ -288,6 +290,8 @@ def test_a_run_id_without_validation_images_is_not_verified_in_version_3(run: Pa
     found = check(run)
     assert (found.status, found.problems) == ("not verified", [])
     assert found.notes == [
-        "records of version 3 have no checksum: what neither files nor run id cover may have been changed",
-        "its run id is not verified: records of version 3 do not hold the fingerprint of validation images",
+        "records of version 3 have no checksum, so changes that affect neither the files nor the run id "
+        "cannot be detected",
+        "its run id is not verified: records of version 3 do not contain the fingerprint of the "
+        "validation images",
     ]

@@ -85,7 +85,7 @@ def test_folders_too_deep_within_each_other(tmp_path: Path) -> None:
         found = str(error)
     finally:
         sys.setrecursionlimit(limit)
-    assert found in ("301", f"{tmp_path} has too many folders within each other; move them away")
+    assert found in ("301", f"{tmp_path} contains too many nested folders; move them away")
 
 
 @pytest.mark.parametrize("protocol", ["split", "folders"])

@@ -354,8 +354,8 @@ class Killing(ArrayImages):
 def test_a_worker_that_dies_is_one_line_with_a_remedy(tmp_path: Path) -> None:
     killing = Killing(PIXELS[:8], [f"i{n}" for n in range(8)])
     message = (
-        r"^training with 4 images a step: a process that loads images died \(DataLoader worker \(pid.*\) "
-        r"exited unexpectedly.*\); it may lack memory or room in /dev/shm; "
+        r"^training with 4 images a step: a worker process died \(DataLoader worker \(pid.*\) "
+        r"exited unexpectedly.*\), perhaps for lack of memory or of space in /dev/shm; "
         r"try fewer --workers, or --workers 0$"
     )
     with pytest.raises(HashbenchError, match=message):
@@ -388,7 +388,7 @@ def test_a_loss_that_is_not_finite_says_where_all_is(
             tmp_path,
             execution,
         )
-    kept = f", the state of step 5 in {tmp_path / STATES}" if states else ""
+    kept = f", the checkpoint of step 5 in {tmp_path / STATES}" if states else ""
     assert str(raised.value) == (
         f"the loss is not finite at step 5 (epoch 1): loss {named}; try a lower --set lr=…, "
         "--set gradient_clip=1 or --set precision=float32; "
