@@ -5,9 +5,9 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
@@ -28,6 +28,14 @@ class Meter:
     images: int = 0
     seconds: float = 0.0
     waited: float = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to store in a checkpoint."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state from `state_dict`."""
+        vars(self).update(state)
 
     def steps(self, batches: Iterable[Value]) -> Iterator[Value]:
         """The batches: the time until one comes is waiting, the time until the next is asked for its step."""
