@@ -67,7 +67,7 @@ def test_folders_and_modules_are_small() -> None:
 
 
 def test_reports_read_records_only() -> None:
-    """Reports read records and what they are given: of datasets they know the class only."""
+    """Reports read records and their arguments; of the data folder, they import only the class Dataset."""
     known = ("codes", "config", "data.dataset", "errors", "evaluation", "report", "results", "runtime")
     allowed = tuple(f"hashbench.{name}." for name in known)
     for file in (PACKAGE / "report").rglob("*.py"):

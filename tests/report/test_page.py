@@ -186,7 +186,7 @@ def test_the_best_run_shows_what_it_retrieves(page: Callable[..., str], results:
     assert text.count("data:image/webp") == 1
     assert "Queries and their nearest images, wch, digits@default" in text
     (best.folder / "codes.npz").unlink()
-    assert "came without codes" in Page(page("--dataset", "digits")).text
+    assert "was imported without codes" in Page(page("--dataset", "digits")).text
 
 
 def test_the_same_records_give_the_same_page(

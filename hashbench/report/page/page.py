@@ -119,7 +119,7 @@ def _warnings(selected: FoundRuns) -> list[str]:
             found.append(f"{name}: {shared:,} queries are also in the database.")
         evaluator = runs[0].record.evaluator  # of all, since they are compared
         if evaluator != VERSION:
-            found.append(f"{name}: measured by evaluator {evaluator}; installed is evaluator {VERSION}.")
+            found.append(f"{name}: measured by evaluator {evaluator}; evaluator {VERSION} is installed.")
     return found
 
 
