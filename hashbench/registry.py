@@ -127,11 +127,7 @@ class Entry:
 
 @dataclass
 class PluginFiles:
-    """The plugin files that were registered in this process.
-
-    Attributes:
-        paths: The files, in the order of their registration.
-    """
+    """The plugin files that were registered in this process, in the order of their registration."""
 
     paths: list[Path] = field(default_factory=list)
 
@@ -152,12 +148,6 @@ class PluginFiles:
             )
         if path not in self.paths:
             self.paths.append(path)
-
-    def entries(self, kind: Kind) -> Iterator[Entry]:
-        """Read the entries of all files from their tables."""
-        for path in self.paths:
-            for name, attribute in read_table(path, _TABLES[kind][1]).items():
-                yield Entry(kind, name, f"{path}:{attribute}", "file")
 
 
 PLUGIN_FILES = PluginFiles()
@@ -258,7 +248,9 @@ def _all_entries(kind: Kind) -> Iterator[Entry]:
     for point in entry_points(group=f"hashbench.{kind}s"):
         origin = f"package {point.dist.name} {point.dist.version}" if point.dist else "package"
         yield Entry(kind, point.name, point.value, origin)
-    yield from PLUGIN_FILES.entries(kind)
+    for path in PLUGIN_FILES.paths:
+        for name, attribute in read_table(path, table).items():
+            yield Entry(kind, name, f"{path}:{attribute}", "file")
 
 
 def _report_broken() -> None:

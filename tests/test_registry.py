@@ -1,4 +1,4 @@
-"""Names and what they stand for: built in, from packages, from files."""
+"""The registry: built-in plugins, plugins of packages, and plugin files."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def no_plugin_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that works like site-packages: it holds packages, and their metadata."""
+    """Return a folder that works like site-packages, for packages and their metadata."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path
@@ -227,7 +227,7 @@ def test_a_dataset_that_calls_itself_otherwise(tmp_path: Path) -> None:
         'from hashbench_datasets.digits import Digits\nclass Mine(Digits): ...\nDATASETS = {"mine": Mine}\n'
     )
     registry.add_plugin_file(path)
-    with pytest.raises(HashbenchError, match="calls itself digits@default, not mine@default"):
+    with pytest.raises(HashbenchError, match="expected the dataset mine@default .*, got digits@default"):
         hashbench.load_dataset("mine")
 
 

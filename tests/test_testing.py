@@ -1,4 +1,4 @@
-"""The checks of a method's contract find what they are for, and nothing else.
+"""Tests that each check of a method's contract finds its fault, and no other.
 
 This file is also a plugin file, with one healthy method of each kind and, derived from these, one method for
 each fault.
@@ -71,7 +71,7 @@ class CutOff(Healthy):
 
 
 class Declared(Unused):
-    """No fault: what does not train says so; and a layer that starts at 0 is no dead end."""
+    """A method without fault: it freezes what is not trained, and has a layer that is initialized with 0."""
 
     def __init__(self, backbone: Backbone, bits: int, hyperparameters: Any) -> None:
         super().__init__(backbone, bits, hyperparameters)
@@ -138,7 +138,7 @@ class Unseeded(Healthy):
 
 
 class Supervised(Healthy):
-    """Learns the classes of whatever is at hand, or else as it should."""
+    """A method that learns labels if it can find them, and otherwise learns correctly."""
 
     def __init__(self, backbone: Backbone, bits: int, hyperparameters: Any) -> None:
         super().__init__(backbone, bits, hyperparameters)
@@ -266,7 +266,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def failed(name: str) -> dict[str, str]:
-    """The messages of the failed checks; the backbone is frozen, so that training is fast."""
+    """Return the messages of the failed checks; the backbone is frozen to make training fast."""
     results = check_method(name, ["freeze_backbone=true"])
     return {result.name: result.message for result in results if not result.passed}
 
@@ -281,7 +281,11 @@ def test_methods_without_fault(name: str) -> None:
     [
         ("unused", "gradients", "no gradient for spare.weight, spare.bias; use them"),
         ("cut_off", "gradients", "no gradient for head.weight, head.bias; .*straight_through_sign"),
-        ("of_the_batch", "per_image", "different values alone than in a batch of 64; .*without batch statistics"),
+        (
+            "of_the_batch",
+            "per_image",
+            "different values alone than in a batch of 64; .*without batch statistics",
+        ),
         ("of_the_order", "per_image", "different values alone"),
         ("median", "per_image", r"codes\(\) depends on the other rows"),
         ("short", "bits", "expected codes of 12 bits, got 11; use"),

@@ -1,4 +1,4 @@
-"""The datasets that come with hashbench; each module is one plugin."""
+"""The datasets that ship with hashbench; each module is a plugin."""
 
 DATASETS = {
     "digits": "hashbench_datasets.digits:Digits",

@@ -27,65 +27,66 @@ MD5 = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
-TRAIN_IMAGES = 50_000  # official; they stand before the test images
+TRAIN_IMAGES = 50_000  # the official training images, which precede the test images
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FIXED = ("cibhash", "bihalf-1", "bihalf-2", "spq")
-"""Protocols that know no seed: the authors' own draw, or none."""
+"""Protocols without a seed: the split of the authors, or the official one."""
 
 Rows = NDArray[np.int64]
 
 
 class CIFAR10(DatasetPlugin):
-    """CIFAR-10 as distributed, under the protocols of four papers' code; downloaded where it is absent.
+    """CIFAR-10 under the protocols of four official codes; it is downloaded if necessary.
 
-    The code: RosieYuu/WCH at d93c756, `utils/tools.py`; zexuanqiu/CIBHash at 4c896ee, `utils/data.py`;
+    The codes are RosieYuu/WCH at d93c756, `utils/tools.py`; zexuanqiu/CIBHash at 4c896ee, `utils/data.py`;
     BiHalf, liyunqianggyn/Deep-Unsupervised-Image-Hashing at 1cd671a, `ImageHashing/Cifar10_I.py` and
     `ImageHashing/Cifar(II)_bihalf.py`; youngkyunJang/SPQ at 6908f54, `main_SPQ.py`.
     """
 
     protocols: ClassVar[Mapping[str, Protocol]] = {
         "54k": Protocol(
-            "100 queries and 500 training images a class, by the seed, of all 60,000; the others, "
-            "without the training images, are the database (WCH's default)",
+            "100 queries and 500 training images per class, drawn by the seed from all 60,000; the remaining "
+            "images are the database (WCH's default)",
             1_000,
             5_000,
             54_000,
         ),
         "59k": Protocol(
-            "queries and training images of 54k; all but the queries are the database",
+            "the queries and training images of 54k; all images but the queries are the database",
             1_000,
             5_000,
             59_000,
         ),
         "50k": Protocol(
-            "1,000 queries a class, by the seed, of all 60,000; the others are both training and database",
+            "1,000 queries per class, drawn by the seed from all 60,000; the others are both training images "
+            "and database",
             10_000,
             50_000,
             50_000,
         ),
         "cibhash": Protocol(
-            "the draw of CIBHash's code: half of the test images are queries, all official training images "
-            "the database, 500 of these a class the training images",
+            "the split of CIBHash's code: half of the test images are queries, all official training images "
+            "the database, 500 of these per class the training images",
             5_000,
             5_000,
             50_000,
         ),
         "bihalf-1": Protocol(
-            "the draw of BiHalf's code, setting I: 1,000 queries a class of all 60,000; the others are both "
-            "training and database",
+            "the split of BiHalf's code, setting I: 1,000 queries per class from all 60,000; the others are "
+            "both training images and database",
             10_000,
             50_000,
             50_000,
         ),
         "bihalf-2": Protocol(
-            "the draw of BiHalf's code, setting II: as bihalf-1 with 500 training images a class, from the "
-            "database",
+            "the split of BiHalf's code, setting II: as bihalf-1, with 500 training images per class from "
+            "the database",
             10_000,
             5_000,
             50_000,
         ),
         "spq": Protocol(
-            "the official split: the test images are queries, all others both training and database",
+            "the official split: the test images are queries, all others both training images and database",
             10_000,
             50_000,
             50_000,
@@ -95,13 +96,13 @@ class CIFAR10(DatasetPlugin):
         licence="none stated; cite the technical report (Krizhevsky 2009)",
         source="https://www.cs.toronto.edu/~kriz/cifar.html",
         size="163 MB",
-        layout=(f"{FOLDER}/ (as torchvision has it) or cifar10/{FOLDER}/: data_batch_1 to _5, test_batch",),
+        layout=(f"{FOLDER}/ (as in torchvision) or cifar10/{FOLDER}/: data_batch_1 to _5, test_batch",),
         notes=(
-            "WCH's code calls 54k cifar10, 59k cifar10-1 and 50k cifar10-2; it sets no seed, so the draws of "
-            "its authors cannot be had again.",
-            "In cibhash, the other half of the test images is for validation: its code picks the epoch by "
+            "WCH's code calls 54k cifar10, 59k cifar10-1 and 50k cifar10-2; it sets no seed, so the splits "
+            "of its authors cannot be reproduced.",
+            "In cibhash, the other half of the test images is for validation: its code selects the epoch by "
             "them, as --set selection=best-val does.",
-            "The code of bihalf-2 reports mAP@all, that of all others mAP@1000.",
+            "The code of bihalf-2 reports mAP@all, all other codes report mAP@1000.",
         ),
     )
     downloads: ClassVar[Sequence[Archive]] = (
@@ -120,15 +121,15 @@ class CIFAR10(DatasetPlugin):
         if protocol in FIXED and seed:
             seeded = ", ".join(name for name in self.protocols if name not in FIXED)
             raise UsageError(
-                f"cifar10: {protocol} is one fixed split, which seed={seed} cannot change; leave the seed "
-                f"out, or choose one of the protocols {seeded}"
+                f"cifar10: {protocol} is a fixed split, which seed={seed} cannot change; omit the seed, or "
+                f"choose one of the protocols {seeded}"
             )
-        places = [root / FOLDER, root / "cifar10" / FOLDER]
-        folder = next(filter(Path.is_dir, places), None) or self.downloads[0].ensure(root)
+        folders = [root / FOLDER, root / "cifar10" / FOLDER]
+        folder = next(filter(Path.is_dir, folders), None) or self.downloads[0].ensure(root)
         everything = read_batches(folder)
         query_rows, train_rows, database_rows = draw_split(everything.labels, protocol, seed)
         database = everything.subset(database_rows)
-        others = np.setdiff1d(np.arange(TRAIN_IMAGES, len(everything.labels)), query_rows)
+        unused_rows = np.setdiff1d(np.arange(TRAIN_IMAGES, len(everything.labels)), query_rows)
         return Dataset.from_splits(
             "cifar10",
             protocol,
@@ -136,22 +137,22 @@ class CIFAR10(DatasetPlugin):
             train=database if train_rows is database_rows else everything.subset(train_rows),
             query=everything.subset(query_rows),
             database=database,
-            validation=everything.subset(others) if protocol == "cibhash" else None,
+            validation=everything.subset(unused_rows) if protocol == "cibhash" else None,
             options=self.options,
         )
 
 
 def draw_split(labels: Rows, protocol: str, seed: int) -> tuple[Rows, Rows, Rows]:
-    """Which images the parts of a protocol have, in their order.
+    """Return the images of each part of a protocol, in order.
 
     Args:
-        labels: The class id of each image [60000], those of the official training images first.
+        labels: Class id of each image [60000], beginning with the official training images.
         protocol: A key of `CIFAR10.protocols`.
-        seed: Of the draw; the protocols in `FIXED` do not use it.
+        seed: Random seed; the protocols in `FIXED` do not use it.
 
     Returns:
-        Indices of the queries, the training images and the database; the last two are one object if they are
-        the same images.
+        Indices of the queries, the training images and the database; the last two are the same object if they
+        are the same images.
     """
     everything = np.arange(len(labels))
     if protocol in ("54k", "59k"):
@@ -170,20 +171,20 @@ def draw_split(labels: Rows, protocol: str, seed: int) -> tuple[Rows, Rows, Rows
 
 
 def _draw_cibhash(labels: Rows) -> tuple[Rows, Rows, Rows]:
-    # The authors draw from NumPy's global stream, which their blur module seeds with 0 when it is imported.
+    # The authors use NumPy's global generator, which their blur module seeds with 0 when it is imported.
     random = np.random.RandomState(0)
     database = np.arange(TRAIN_IMAGES)
     train = []
     for class_id in range(len(CLASSES)):
         members = np.flatnonzero(labels[:TRAIN_IMAGES] == class_id)
         train.append(members[random.permutation(len(members))][:500])
-    testing = list(range(TRAIN_IMAGES, len(labels)))
-    random.shuffle(testing)
-    return np.array(testing[len(testing) // 2 :]), np.concatenate(train), database
+    test = list(range(TRAIN_IMAGES, len(labels)))
+    random.shuffle(test)
+    return np.array(test[len(test) // 2 :]), np.concatenate(train), database
 
 
 def _draw_bihalf(labels: Rows, start: int, stop: int) -> Rows:
-    """Some places of each class in the authors' order, who seed with 0 anew for each class."""
+    """Return a range of each class in the authors' order; they set the seed to 0 for each class."""
     drawn = []
     for class_id in range(len(CLASSES)):
         members = np.flatnonzero(labels == class_id)
@@ -192,16 +193,16 @@ def _draw_bihalf(labels: Rows, start: int, stop: int) -> Rows:
 
 
 def read_batches(folder: Path) -> Split:
-    """All images, those of the official training batches first.
+    """Read all images, beginning with the official training batches.
 
     Args:
-        folder: Where the batches are.
+        folder: Folder of the batches.
 
     Returns:
         Images with the ids `train/00000`, … and `test/00000`, …, and class ids.
 
     Raises:
-        HashbenchError: A batch is missing, damaged or something else.
+        HashbenchError: A batch is missing, damaged or another file.
     """
     batches = [_read_batch(folder / name, md5) for name, md5 in MD5.items()]
     planar = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, 3, 32, 32)
@@ -212,15 +213,15 @@ def read_batches(folder: Path) -> Split:
 
 
 def _read_batch(path: Path, md5: str) -> tuple[NDArray[np.uint8], Rows]:
-    """The pixels [n, 3072] of a batch, plane by plane, and its class ids."""
+    """Return the pixels [n, 3072] of a batch, one color plane after the other, and its class ids."""
     try:
         content = path.read_bytes()
         found = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if found != md5:
-            raise ValueError(f"its MD5 is {found}, that of the published file {md5}")
+            raise ValueError(f"expected the MD5 {md5}, got {found}")
         batch = _Unpickler(BytesIO(content), encoding="latin1").load()
         if "labels" not in batch:
-            raise ValueError(f"it has {', '.join(sorted(batch))}, but no labels")
+            raise ValueError(f"expected the key labels, got {', '.join(sorted(batch))}")
         return batch["data"], np.array(batch["labels"], np.int64)
     except (OSError, ValueError, pickle.UnpicklingError) as error:
         raise HashbenchError(
@@ -230,9 +231,9 @@ def _read_batch(path: Path, md5: str) -> tuple[NDArray[np.uint8], Rows]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads arrays of bytes as Python 2 pickled them, and runs nothing else that a pickle may ask for."""
+    """Unpickler that only reads byte arrays as pickled by Python 2, and executes no other code."""
 
-    # Not NumPy's own functions: it has moved one, and some releases warn of the arguments of another.
+    # Some NumPy releases have moved one of the original functions, or warn about the arguments of another.
     _ALLOWED: ClassVar[Mapping[tuple[str, str], Callable[..., Any]]] = {
         ("numpy.core.multiarray", "_reconstruct"): lambda *_: np.empty(0, np.uint8),
         ("numpy", "ndarray"): np.ndarray,
@@ -241,5 +242,5 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which could run any code")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which could execute any code")
         return self._ALLOWED[module, name]

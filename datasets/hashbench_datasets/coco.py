@@ -1,4 +1,4 @@
-"""MS-COCO: 122,218 photographs with objects of 80 classes."""
+"""MS-COCO: 122,218 images with objects of 80 classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hashbench.runtime.json_files import read_json
 FOLDERS = ("coco", "COCO", "mscoco", "")  # below the root, in order of preference
 SITE = "http://images.cocodataset.org"
 
-# In the order of their category ids, which run from 1 to 90 with gaps.
+# In the order of the category ids, which range from 1 to 90 with gaps.
 CATEGORIES = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
     *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
@@ -34,19 +34,19 @@ CATEGORIES = (
     *("keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock"),
     *("vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
 )
-CLASSES = tuple(sorted(CATEGORIES))  # the order of nearly all lists
+CLASSES = tuple(sorted(CATEGORIES))  # the order in nearly all lists
 ORDERS: ColumnOrders = {80: {"alphabetical": CLASSES, "official": CATEGORIES}}
 QUERIES, TRAIN = 5_000, 10_000
-MAX_BYTES = 1 << 30  # of an annotation file; the largest has 449 MB
+MAX_BYTES = 1 << 30  # limit of an annotation file; the largest has 449 MB
 
 
 class COCO(DatasetPlugin):
-    """MS-COCO from the annotations of 2014 or 2017, which are of the same images, or from list files."""
+    """MS-COCO from the annotations of 2014 or 2017, which have the same images, or from list files."""
 
     Options = ListOptions
     protocols: ClassVar[Mapping[str, Protocol]] = {
         "117k": Protocol(
-            "of the images with any object: 5,000 queries and 10,000 training images, drawn by the seed; "
+            "5,000 queries and 10,000 training images, drawn by the seed from the images with any object; "
             "all but the queries are the database (the sizes in CIBHash's paper)",
             5_000,
             10_000,
@@ -68,15 +68,15 @@ class COCO(DatasetPlugin):
             "coco/, COCO/, mscoco/ or the root itself, with",
             "annotations/instances_train2014.json and instances_val2014.json, or those of 2017",
             "train2014/COCO_train2014_000000566612.jpg, val2014/…; or train2017/000000566612.jpg, val2017/…",
-            "for the protocol lists: train.txt, test.txt, database.txt, one image a line: path, then 80 "
-            "labels",
+            "for the protocol lists: train.txt, test.txt and database.txt with one image per line: path, "
+            "then 80 labels",
         ),
         notes=(
-            "HashNet's lists, which BiHalf also has, put all 5,000 queries into the database and no training "
-            "image; say --data leaks=drop to take the queries out.",
+            "HashNet's lists, which BiHalf also uses, have all 5,000 queries and no training images in the "
+            "database; pass --data leaks=drop to remove the queries.",
             "The lists of HashNet and of DeepHash share 194 of 5,000 queries.",
-            "Label columns are in alphabetical order, as in nearly all lists; --data columns=official where "
-            "they go by category id.",
+            "Label columns are in alphabetical order, as in nearly all lists; pass --data columns=official "
+            "if they are ordered by category id.",
         ),
     )
     downloads: ClassVar[Sequence[Archive]] = (
@@ -132,9 +132,9 @@ class COCO(DatasetPlugin):
 
 
 def image_number(path: str) -> str:
-    """The 12 digits that name an image in 2014 and 2017: `val2014/COCO_val2014_000000000042.jpg`.
+    """Return the 12 digits that identify an image in 2014 and 2017: `val2014/COCO_val2014_000000000042.jpg`.
 
-    A path that is not of such an image, as that of a mask or a label file, stays as it is.
+    Any other path, such as a mask or a label file, is returned unchanged.
     """
     found = re.fullmatch(r"(?:.*[/\\])?(?:COCO_(?:train|val)2014_)?(\d{12})\.jpe?g", path, re.IGNORECASE)
     return found[1] if found else path
@@ -151,10 +151,10 @@ def read_annotations(files: Sequence[Path]) -> ImageList:
         files: `instances_*.json`.
 
     Returns:
-        The images with any object, by number; labels in the order of `CLASSES`.
+        The images with any object, sorted by number, with labels in the order of `CLASSES`.
 
     Raises:
-        HashbenchError: A file is damaged, or has other categories.
+        HashbenchError: A file is damaged or has other categories.
     """
     names: dict[int, str] = {}
     classes: dict[int, set[str]] = {}
@@ -190,7 +190,7 @@ def read_annotations(files: Sequence[Path]) -> ImageList:
             raise HashbenchError(
                 f"{annotated_in[number]}: image {number} is annotated but not listed; get the file again"
             )
-    column = {name: place for place, name in enumerate(CLASSES)}
+    column = {name: index for index, name in enumerate(CLASSES)}
     labels = np.zeros((len(labelled), len(CLASSES)), np.uint8)
     for row, number in enumerate(labelled):
         labels[row, [column[name] for name in classes[number]]] = 1
@@ -199,20 +199,16 @@ def read_annotations(files: Sequence[Path]) -> ImageList:
 
 
 def _number(value: Any) -> int:
-    """Return an id as a number; some tools write ids as texts.
-
-    Raises:
-        ValueError: It is something else.
-    """
+    """Return an id as a number; some tools write ids as strings."""
     number = whole_number(value) if isinstance(value, str) else value
     if isinstance(number, int) and not isinstance(number, bool):
         return number
-    raise ValueError(f"the id {quoted(value)} is not a whole number")
+    raise ValueError(f"the id {quoted(value)} is not an integer")
 
 
 def _read_json(file: Path) -> Any:
     def without_outlines(entry: dict[str, Any]) -> dict[str, Any]:
-        entry.pop("segmentation", None)  # most of the file, and gigabytes in memory
+        entry.pop("segmentation", None)  # most of the file; it would take gigabytes of memory
         return entry
 
     try:
@@ -222,7 +218,7 @@ def _read_json(file: Path) -> Any:
 
 
 def _annotations(folders: Sequence[Path]) -> tuple[Path, list[Path]]:
-    """The folder of the dataset, and its two annotation files."""
+    """Return the folder of the dataset and its two annotation files."""
     incomplete = ""
     for folder in folders:
         for year in ("2014", "2017"):
@@ -235,6 +231,6 @@ def _annotations(folders: Sequence[Path]) -> tuple[Path, list[Path]]:
     if incomplete:
         raise HashbenchError(incomplete)
     raise MissingDataError(
-        f"coco: no annotations in {folders[0] / 'annotations'}; `hashbench data prepare coco` downloads all, "
-        "or use --protocol lists with lists of a paper"
+        f"coco: no annotations in {folders[0] / 'annotations'}; run `hashbench data prepare coco` to "
+        "download everything, or use --protocol lists with the lists of a paper"
     )

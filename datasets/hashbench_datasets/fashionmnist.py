@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70,000 grey images of clothes, 28×28 pixels."""
+"""Fashion-MNIST: 70,000 grayscale images of clothes, 28×28 pixels."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hashbench.data.idx import official_split, read_idx_parts
 from hashbench.data.protocol import Protocol, draw_per_class
 
 MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package dataset-fashion-mnist
-RAW = "FashionMNIST/raw"  # where torchvision has them, too
+SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # from Debian's package dataset-fashion-mnist
+RAW = "FashionMNIST/raw"  # as in torchvision
 
-# Of the content of each file; the `.gz` of the same content differ between hosts.
+# MD5 of the content of each file, since the `.gz` files differ between hosts.
 MD5 = {
     "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
@@ -31,19 +31,19 @@ SMALL_QUERIES_PER_CLASS = 100
 
 
 class FashionMNIST(DatasetPlugin):
-    """Fashion-MNIST as distributed; downloaded where it is absent."""
+    """Fashion-MNIST; it is downloaded if necessary."""
 
     protocols: ClassVar[Mapping[str, Protocol]] = {
         "official": Protocol(
-            "the test images are queries, all others the database; 500 of these a class, by the seed, are "
-            "the training images",
+            "the test images are queries, all others the database; 500 of these per class, drawn by the "
+            "seed, are the training images",
             10_000,
             5_000,
             60_000,
         ),
         "small": Protocol(
-            "100 test images a class, by the seed, are queries; the training images of `official` are also "
-            "the database",
+            "100 test images per class, drawn by the seed, are queries; the training images of `official` "
+            "are also the database",
             1_000,
             5_000,
             5_000,
@@ -54,11 +54,10 @@ class FashionMNIST(DatasetPlugin):
         source="https://github.com/zalandoresearch/fashion-mnist",
         size="30 MB",
         layout=(
-            f"{RAW}/ (as torchvision has it), fashionmnist/ or the root itself: the four IDX files, plain "
-            "or .gz",
+            f"{RAW}/ (as in torchvision), fashionmnist/ or the root itself: the four IDX files, plain or .gz",
             f"or {SYSTEM_FOLDER}, from Debian's package dataset-fashion-mnist",
         ),
-        notes=("It has no split that hashing papers agree on; it is for offline runs.",),
+        notes=("There is no common split in hashing papers; use it for offline runs.",),
     )
     downloads: ClassVar[Sequence[Archive]] = tuple(
         Archive(f"{MIRROR}{name}.gz", md5, f"{RAW}/{name}.gz", size=size)

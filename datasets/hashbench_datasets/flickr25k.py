@@ -1,4 +1,4 @@
-"""MIRFLICKR-25k: 25,000 Flickr images with 24 labels, or 38."""
+"""MIRFLICKR-25k: 25,000 Flickr images with 24 or 38 labels."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ POTENTIAL = (
     *("male", "night", "people", "plant_life", "portrait", "river", "sea", "sky", "structures", "sunset"),
     *("transport", "tree", "water"),
 )
-# A stricter annotation of some of them.
+# Stricter annotations of some of these labels.
 RELEVANT = (
     *("baby_r1", "bird_r1", "car_r1", "clouds_r1", "dog_r1", "female_r1", "flower_r1", "male_r1", "night_r1"),
     *("people_r1", "portrait_r1", "river_r1", "sea_r1", "tree_r1"),
 )
 ALL = tuple(sorted(POTENTIAL + RELEVANT))
-# Some published lists have the columns as their author's machine listed the files.
+# Some published lists have the columns in the order in which their author's machine listed the files.
 ORDERS: ColumnOrders = {
     24: {
         "alphabetical": POTENTIAL,
@@ -50,7 +50,7 @@ ORDERS: ColumnOrders = {
     },
     38: {"alphabetical": ALL},
 }
-DRAWN = {"24": (5_000, 2_000), "38": (4_000, 1_000)}  # training images, queries; by number of labels
+DRAWN = {"24": (5_000, 2_000), "38": (4_000, 1_000)}  # number of labels -> training images, queries
 
 
 class Flickr25k(DatasetPlugin):
@@ -66,7 +66,7 @@ class Flickr25k(DatasetPlugin):
             23_000,
         ),
         "24-labelled": Protocol(
-            "as 24, of the 24,581 images with any label",
+            "as 24, from the 24,581 images with any label",
             2_000,
             5_000,
             22_581,
@@ -79,7 +79,7 @@ class Flickr25k(DatasetPlugin):
             20_000,
         ),
         "38-labelled": Protocol(
-            "as 38, of the 24,581 images with any label",
+            "as 38, from the 24,581 images with any label",
             1_000,
             4_000,
             19_581,
@@ -93,14 +93,14 @@ class Flickr25k(DatasetPlugin):
         layout=(
             "flickr25k/, mirflickr25k/, mirflickr/ or the root itself, with",
             f"{ANNOTATIONS}/animals.txt, …, and mirflickr/im1.jpg to im25000.jpg (in any folder)",
-            "for the protocol lists: train.txt, test.txt, database.txt, one image a line: path, then 24 or "
-            "38 labels",
+            "for the protocol lists: train.txt, test.txt and database.txt with one image per line: path, "
+            "then 24 or 38 labels",
         ),
         notes=(
-            "419 images have none of the labels: as queries they score 0, and no method can change that.",
-            "24 labels are the usual ones; 38 has 14 of them a second time, more strictly.",
-            "The columns of lists are in another order in each repository: --data columns=bihalf or "
-            "columns=dpchash, else by name.",
+            "419 images have none of the labels; as queries, they have an AP of 0 with any method.",
+            "24 labels are usual; the 38 labels include stricter annotations of 14 of them.",
+            "The order of the label columns differs between repositories: pass --data columns=bihalf or "
+            "columns=dpchash; the default is alphabetical.",
         ),
     )
     downloads: ClassVar[Sequence[Archive]] = (
@@ -130,8 +130,8 @@ class Flickr25k(DatasetPlugin):
         folder = next((folder for folder in folders if (folder / ANNOTATIONS).is_dir()), None)
         if folder is None:
             raise MissingDataError(
-                f"flickr25k: no folder {folders[0] / ANNOTATIONS}; `hashbench data prepare flickr25k` "
-                "downloads all, or use --protocol lists with lists of a paper"
+                f"flickr25k: no folder {folders[0] / ANNOTATIONS}; run `hashbench data prepare flickr25k` to "
+                "download everything, or use --protocol lists with the lists of a paper"
             )
         labels, _, labelled = protocol.partition("-")
         classes = POTENTIAL if labels == "24" else ALL
@@ -154,17 +154,17 @@ class Flickr25k(DatasetPlugin):
 
 
 def read_annotations(folder: Path, classes: Sequence[str]) -> ImageList:
-    """Read the label files, each with the numbers of its images, from 1 on.
+    """Read the label files, which list the numbers of the images of a class, from 1.
 
     Args:
-        folder: Where `<class>.txt` are.
-        classes: Which to read.
+        folder: Folder of the files `<class>.txt`.
+        classes: Classes to read.
 
     Returns:
-        All images, labelled or not, in the order of their numbers.
+        All images, with and without labels, sorted by number.
 
     Raises:
-        HashbenchError: A file is missing, or has a line that is no number of an image.
+        HashbenchError: A file is missing, or has a line that is not the number of an image.
     """
     labels = np.zeros((IMAGES, len(classes)), np.uint8)
     for column, name in enumerate(classes):
@@ -173,7 +173,7 @@ def read_annotations(folder: Path, classes: Sequence[str]) -> ImageList:
             number = whole_number(text)
             if number is None or not 1 <= number <= IMAGES:
                 raise HashbenchError(
-                    f"{file}, line {line}: expected the number of an image from 1 to {IMAGES}, found "
+                    f"{file}, line {line}: expected the number of an image from 1 to {IMAGES}, got "
                     f"{quoted(text)}; get the annotations again"
                 )
             labels[number - 1, column] = 1

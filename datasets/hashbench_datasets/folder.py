@@ -1,4 +1,4 @@
-"""Your own images: one folder a class, a labels.csv, or list files."""
+"""Your own images: one folder per class, a labels.csv, or list files."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ LABELS = "labels.csv"
 
 
 class Folder(DatasetPlugin):
-    """Images in the data root itself, split at random or as given."""
+    """Images in the data root itself, with a random or a given split."""
 
     class Options(ListOptions):
-        """Options of own images."""
+        """Options for your own images."""
 
         query_ratio: float = Field(default=0.1, gt=0, lt=1)
-        """Share of the images that are queries, of each class if an image has only one."""
+        """Fraction of the images to use as queries, per class if each image has one class."""
         train_ratio: float = Field(default=1.0, gt=0, le=1)
-        """Share of the database that is also training images."""
+        """Fraction of the database to use as training images."""
 
     protocols: ClassVar[Mapping[str, Protocol]] = {
         "split": Protocol(
-            "a share of the images (--data query_ratio=0.1) are queries, the others the database; all or a "
-            "share of these (--data train_ratio=1) are the training images; drawn by the seed"
+            "a fraction of the images (--data query_ratio=0.1) are queries, the others the database; all or "
+            "a fraction of these (--data train_ratio=1) are the training images; drawn by the seed"
         ),
         FOLDERS: FOLDERS_RULE,
         LISTS: PROTOCOL,
@@ -56,15 +56,15 @@ class Folder(DatasetPlugin):
         licence="yours",
         source="you: hashbench run --dataset folder --data-root DIR",
         layout=(
-            "for the protocol split: DIR/<class>/… with any images; or DIR/labels.csv, with a line "
-            "`path,label` and below it an image a line (several labels: `cat|dog`), or `path,cat,dog` and 0 "
-            "or 1 for each",
+            "for the protocol split: DIR/<class>/… with any images; or DIR/labels.csv with the header "
+            "`path,label` and one image per line (several labels: `cat|dog`), or with the header "
+            "`path,cat,dog` and 0 or 1 for each class",
             "for the protocol folders: DIR/train/<class>/…, DIR/query/<class>/…, DIR/database/<class>/…; or "
-            "training; queries, test, testing, val, valid or validation; db or gallery, in any case",
-            "for the protocol lists: train.txt, test.txt, database.txt, one image a line: path, then the "
-            "labels",
+            "training; queries, test, testing, val, valid or validation; db or gallery, in any letter case",
+            "for the protocol lists: train.txt, test.txt and database.txt with one image per line: path, "
+            "then the labels",
         ),
-        notes=("Give each collection a results folder of its own: all are called `folder` in the records.",),
+        notes=("Use a separate results folder for each collection: all are named `folder` in the records.",),
         by_hand="These are your own images; put them into a folder and pass it as --data-root",
     )
     options: Options
@@ -72,23 +72,23 @@ class Folder(DatasetPlugin):
     def load(self, root: Path, protocol: str) -> Dataset:
         """Read the folder; see `DatasetPlugin.load`."""
         if not root.is_dir():
-            raise UsageError(f"folder: there is no folder {root}; name that of your images by --data-root")
+            raise UsageError(f"folder: the folder {root} does not exist; pass your images as --data-root")
 
-        def place(file: str) -> str:
-            """The id of an image: where it is in the folder, or in that of the lists."""
-            below = os.path.relpath(file, root)
-            if below.startswith(os.pardir) and self.options.lists is not None:
-                below = os.path.relpath(file, self.options.lists)
-            return Path(below).as_posix()
+        def relative_path(file: str) -> str:
+            """Return the id of an image: its path relative to the root or, if outside, to the lists."""
+            path = os.path.relpath(file, root)
+            if path.startswith(os.pardir) and self.options.lists is not None:
+                path = os.path.relpath(file, self.options.lists)
+            return Path(path).as_posix()
 
         def image_id(_: str, file: str) -> str:
-            return place(file)
+            return relative_path(file)
 
         if protocol == LISTS:
             return dataset_from_lists("folder", self.options, [root], image_id=image_id)
         classes: Sequence[str]
         if protocol == FOLDERS:
-            parts, classes, warnings = read_split_folders(root, None, self.options, place)
+            parts, classes, warnings = read_split_folders(root, None, self.options, relative_path)
         else:
             others = in_other_case(root, re.escape(LABELS))
             if (root / LABELS).is_file():
@@ -96,11 +96,11 @@ class Folder(DatasetPlugin):
                 everything, warnings = locate_all(listed, [root], self.options, image_id=image_id)
                 warnings += others
             elif others:
-                raise HashbenchError(f"folder: {others[0]}; rename it, or move it away to read class folders")
+                raise HashbenchError(f"folder: {others[0]}; rename it, or remove it to read class folders")
             else:
                 classes = class_names([root])
                 require_classes(root, classes)
-                everything = read_class_folders(root, classes, self.options, place)
+                everything = read_class_folders(root, classes, self.options, relative_path)
                 warnings = ignored_files([root / name for name in classes], [root])
             parts = {part: everything.subset(rows) for part, rows in self._draw(everything.labels).items()}
         return Dataset.from_splits(
@@ -108,7 +108,7 @@ class Folder(DatasetPlugin):
         )
 
     def _draw(self, labels: NDArray[np.integer]) -> dict[str, NDArray[np.int64]]:
-        """Rows of the queries, of the training images and of the database."""
+        """Draw the row indices of the queries, the training images and the database."""
         random = np.random.RandomState(self.options.seed)
         if labels.ndim == 2 and (labels.sum(axis=1) == 1).all():
             labels = labels.argmax(axis=1)
@@ -116,30 +116,30 @@ class Folder(DatasetPlugin):
         query: list[int] = []
         for group in np.unique(groups):
             rows = random.permutation(np.flatnonzero(groups == group))
-            query += rows[: min(_share(rows, self.options.query_ratio), len(rows) - 1)].tolist()
+            query += rows[: min(_count(rows, self.options.query_ratio), len(rows) - 1)].tolist()
         if not query:
-            raise HashbenchError("folder: there are too few images; a class needs two to have a query")
+            raise HashbenchError("folder: too few images; a class needs two images to have a query")
         database = np.setdiff1d(np.arange(len(labels)), query)
-        train = np.sort(random.permutation(database)[: _share(database, self.options.train_ratio)])
+        train = np.sort(random.permutation(database)[: _count(database, self.options.train_ratio)])
         return {"query": np.sort(query), "train": train, "database": database}
 
 
-def _share(rows: NDArray[np.int64], ratio: float) -> int:
-    """How many rows are that share, one at least."""
+def _count(rows: NDArray[np.int64], ratio: float) -> int:
+    """Return the number of rows for a ratio, at least one."""
     return max(1, round(ratio * len(rows)))
 
 
 def read_labels(file: Path) -> tuple[ImageList, tuple[str, ...]]:
-    """Read `labels.csv`: `path,label`, or `path` and the names of the classes.
+    """Read `labels.csv`, with the header `path,label` or `path` and the names of the classes.
 
     Args:
-        file: The file.
+        file: The CSV file.
 
     Returns:
         The list, and the class names in the order of its columns.
 
     Raises:
-        HashbenchError: It cannot be read, or a line is not as its first line says.
+        HashbenchError: The file cannot be read, or a line does not match the header.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:
@@ -153,7 +153,7 @@ def read_labels(file: Path) -> tuple[ImageList, tuple[str, ...]]:
     classes = tuple(header[1:])
     if header[:1] != ["path"] or len({*classes} - {""}) < max(1, len(classes)) or not rows:
         raise HashbenchError(
-            f"{file}, line 1: expected `path,label` or `path,<class>,<class>,…` and then images, found "
+            f"{file}, line 1: expected `path,label` or `path,<class>,<class>,…` and then images, got "
             f"{quoted(','.join(header))} and {len(rows)} lines"
         )
     seen: set[str] = set()
@@ -161,19 +161,19 @@ def read_labels(file: Path) -> tuple[ImageList, tuple[str, ...]]:
         if len(values) != len(classes):
             expected, found = f"{len(header)} values", str(1 + len(values))
         elif not path or path in seen:
-            expected, found = "a path that is on no other line", quoted(path)
+            expected, found = "a path that no other line has", quoted(path)
         elif classes != ("label",) and (wrong := set(values) - {"0", "1"}):
-            expected, found = "0 or 1 a class", quoted(min(wrong))
+            expected, found = "0 or 1 per class", quoted(min(wrong))
         else:
             seen.add(path)
             continue
-        raise HashbenchError(f"{file}, line {line}: expected {expected}, found {found}")
+        raise HashbenchError(f"{file}, line {line}: expected {expected}, got {found}; correct the line")
     if classes == ("label",):
         named = [{name.strip() for name in row[1].split("|")} - {""} for _, row in rows]
         classes = tuple(sorted(set().union(*named)))
         if not classes:
-            raise HashbenchError(f"{file}: no image has a label, so that nothing could be evaluated")
-        column = {name: place for place, name in enumerate(classes)}
+            raise HashbenchError(f"{file}: no image has a label, which the evaluation needs; add labels")
+        column = {name: index for index, name in enumerate(classes)}
         labels = np.zeros((len(rows), len(classes)), np.uint8)
         for row, names in enumerate(named):
             labels[row, [column[name] for name in names]] = 1

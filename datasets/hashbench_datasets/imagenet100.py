@@ -21,7 +21,8 @@ from hashbench.errors import HashbenchError
 
 FOLDERS = ("imagenet100", "imagenet", "")  # below the root, in order of preference
 
-# Those of HashNet's lists, sorted; the class id is the place. Other subsets are also called ImageNet-100.
+# The synsets of HashNet's lists, sorted; the class id is the index. Other subsets are also called
+# ImageNet-100.
 SYNSETS = (
     *("n01514668", "n01537544", "n01560419", "n01629819", "n01632458", "n01664065", "n01685808", "n01687978"),
     *("n01698640", "n01729322", "n01774750", "n01797886", "n01819313", "n01828970", "n01944390", "n01986214"),
@@ -41,20 +42,20 @@ TRAIN_PER_CLASS = {"13k": 130, "10k": 100}
 
 
 class ImageNet100(DatasetPlugin):
-    """ImageNet-100 from folders, one a synset, or from list files."""
+    """ImageNet-100 from one folder per synset, or from list files."""
 
     Options = ListOptions
     protocols: ClassVar[Mapping[str, Protocol]] = {
         "13k": Protocol(
-            "the official validation images of the 100 synsets are queries, their training images the "
-            "database; 130 of these a class, by the seed, are the training images (the sizes of HashNet's "
-            "lists)",
+            "the official validation images of the 100 synsets are queries, the official training images the "
+            "database; 130 of these per class, drawn by the seed, are the training images (the sizes of "
+            "HashNet's lists)",
             5_000,
             13_000,
             128_503,
         ),
         "10k": Protocol(
-            "as 13k with 100 training images a class (the sizes in HashNet's paper)", 5_000, 10_000, 128_503
+            "as 13k with 100 training images per class (the sizes in HashNet's paper)", 5_000, 10_000, 128_503
         ),
         FOLDERS_PROTOCOL: FOLDERS_RULE,
         LISTS: PROTOCOL,
@@ -66,23 +67,23 @@ class ImageNet100(DatasetPlugin):
         layout=(
             "imagenet100/, imagenet/ or the root itself, with",
             "train/n01514668/n01514668_13547.JPEG and val/n01514668/ILSVRC2012_val_00000007.JPEG",
-            "for the protocol folders: train/, query/ and database/, each with a folder a synset; or "
-            "training; queries, test, testing, val, valid or validation; db or gallery, in any case",
-            "for the protocol lists: train.txt, test.txt, database.txt, one image a line: path, then 100 "
-            "labels or a class id",
+            "for the protocol folders: train/, query/ and database/, each with one folder per synset; or "
+            "training; queries, test, testing, val, valid or validation; db or gallery, in any letter case",
+            "for the protocol lists: train.txt, test.txt and database.txt with one image per line: path, "
+            "then 100 labels or a class id",
         ),
         notes=(
-            "Only 100 given synsets are meant; other subsets of this name have others.",
+            "The 100 synsets are those of HashNet's lists; other subsets with this name have other synsets.",
             "HashNet's lists (13,000 training images) differ from its paper (10,000).",
-            "About 20 images are CMYK and one is a PNG; all are decoded.",
+            "About 20 images are CMYK and one is a PNG; all of them are decoded.",
         ),
         by_hand=(
-            "ImageNet may be had from https://image-net.org only, after you agree to its terms: "
+            "ImageNet is only available from https://image-net.org, after you agree to its terms: "
             "ILSVRC2012_img_train.tar (MD5 1d675b47d978889d74fa0da5fadfb00e) and ILSVRC2012_img_val.tar "
-            "(MD5 29b22e2961454d5413ddabcf34fc5622). Unpack them into a folder a synset, train/<synset>/ "
+            "(MD5 29b22e2961454d5413ddabcf34fc5622). Unpack them into one folder per synset, train/<synset>/ "
             "and val/<synset>/, below the folder imagenet100 (or imagenet) of the data root; the validation "
-            "images come unsorted, and valprep.sh of https://github.com/soumith/imagenetloader.torch sorts "
-            "them"
+            "images are not sorted by synset, but valprep.sh of "
+            "https://github.com/soumith/imagenetloader.torch sorts them"
         ),
     )
     column_orders: ClassVar[ColumnOrders] = {100: {"synsets": SYNSETS}}
@@ -124,5 +125,5 @@ class ImageNet100(DatasetPlugin):
 
 
 def _name(path: str) -> str:
-    """The id of an image: its file's name, which is its own in all of ImageNet."""
+    """Return the id of an image: the name of its file, which is unique in ImageNet."""
     return posixpath.basename(path.replace(os.sep, "/"))

@@ -1,4 +1,4 @@
-"""MNIST: 70,000 grey images of handwritten digits, 28×28 pixels."""
+"""MNIST: 70,000 grayscale images of handwritten digits, 28×28 pixels."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hashbench.data.idx import official_split, read_idx_parts
 from hashbench.data.protocol import Protocol, draw_per_class
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-RAW = "MNIST/raw"  # where torchvision has them, too
+RAW = "MNIST/raw"  # as in torchvision
 
-# Of the content of each file.
+# MD5 of the content of each file.
 MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -28,31 +28,31 @@ QUERIES_PER_CLASS = {"69k": 100, "60k": 1_000, "60k-all": 1_000}
 
 
 class MNIST(DatasetPlugin):
-    """MNIST under the protocols of kamwoh/sdc at 9981beb, the only hashing code read that has any for it."""
+    """MNIST under the protocols of kamwoh/sdc at 9981beb, the only hashing code with protocols for it."""
 
     protocols: ClassVar[Mapping[str, Protocol]] = {
         "69k": Protocol(
-            "100 queries and 500 training images a class, by the seed, of all 70,000; all but the queries "
-            "are the database (ep 1 of sdc)",
+            "100 queries and 500 training images per class, drawn by the seed from all 70,000; all but the "
+            "queries are the database (ep 1 of sdc)",
             1_000,
             5_000,
             69_000,
         ),
         "60k": Protocol(
-            "as 69k with 1,000 queries a class (ep 2 of sdc)",
+            "as 69k with 1,000 queries per class (ep 2 of sdc)",
             10_000,
             5_000,
             60_000,
         ),
         "60k-all": Protocol(
-            "as 60k, and the whole database is the training images (ep 3 of sdc)",
+            "as 60k, and all database images are training images (ep 3 of sdc)",
             10_000,
             60_000,
             60_000,
         ),
         "official": Protocol(
-            "the test images are queries, all others the database; 500 of these a class, by the seed, are "
-            "the training images",
+            "the test images are queries, all others the database; 500 of these per class, drawn by the "
+            "seed, are the training images",
             10_000,
             5_000,
             60_000,
@@ -60,13 +60,11 @@ class MNIST(DatasetPlugin):
     }
     about: ClassVar[About] = About(
         licence="none stated; cite LeCun et al. 1998",
-        source="http://yann.lecun.com/exdb/mnist/, which no longer answers; the files are mirrored",
+        source="http://yann.lecun.com/exdb/mnist/, which is offline; the files are mirrored",
         size="12 MB",
-        layout=(
-            f"{RAW}/ (as torchvision has it), mnist/ or the root itself: the four IDX files, plain or .gz",
-        ),
+        layout=(f"{RAW}/ (as in torchvision), mnist/ or the root itself: the four IDX files, plain or .gz",),
         notes=(
-            "The draws have sdc's sizes and not its images, since its random numbers depend on its code.",
+            "The splits have the sizes of sdc's, but other images: its random numbers depend on its code.",
         ),
     )
     downloads: ClassVar[Sequence[Archive]] = tuple(
@@ -81,7 +79,7 @@ class MNIST(DatasetPlugin):
 
     def load(self, root: Path, protocol: str) -> Dataset:
         """Read the dataset; see `DatasetPlugin.load`."""
-        # The files of Fashion-MNIST have the same names, so that a root with both needs two folders.
+        # The files of Fashion-MNIST have the same names, so a root with both datasets needs two folders.
         everything = read_idx_parts(root, [root / RAW, root / "mnist", root], self.downloads, MD5)
         seed = self.options.seed
         if protocol == "official":

@@ -1,4 +1,4 @@
-"""NUS-WIDE: 269,648 Flickr images with 81 concepts, of which papers use the 21 or 10 most frequent."""
+"""NUS-WIDE: 269,648 Flickr images with 81 concepts; most papers use the 21 or 10 most frequent ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGE_LISTS = ("ImageList/Imagelist.txt", "ImageList/ImageList.txt", "Imagelist.
 LABEL_FOLDERS = ("Groundtruth/AllLabels", "AllLabels")
 TRAIN_TEST_LABELS = "Groundtruth/TrainTestLabels"
 
-# By name; ConceptsList/Concepts81.txt has the same order.
+# In alphabetical order, as in ConceptsList/Concepts81.txt.
 CONCEPTS = (
     *("airport", "animal", "beach", "bear", "birds", "boats", "book", "bridge", "buildings", "cars"),
     *("castle", "cat", "cityscape", "clouds", "computer", "coral", "cow", "dancing", "dog", "earthquake"),
@@ -35,7 +35,7 @@ CONCEPTS = (
     *("sunset", "surf", "swimmers", "tattoo", "temple", "tiger", "tower", "town", "toy", "train", "tree"),
     *("valley", "vehicle", "water", "waterfall", "wedding", "whales", "window", "zebra"),
 )
-# The most frequent by frequency, the order that most lists have.
+# The most frequent concepts, sorted by frequency as in most lists.
 FREQUENT = (
     *("sky", "clouds", "person", "water", "animal", "grass", "buildings", "window", "plants", "lake"),
     *("ocean", "road", "flowers", "sunset", "reflection", "rocks", "vehicle", "snow", "tree", "beach"),
@@ -47,7 +47,7 @@ ORDERS: ColumnOrders = {
     81: {"alphabetical": CONCEPTS},
 }
 
-# Labels that published lists agree on; others mean that ImageList and Groundtruth do not belong together.
+# Labels on which published lists agree; other labels mean that ImageList and Groundtruth do not match.
 KNOWN_LABELS = {
     "barge/0021_2229209970.jpg": {"buildings", "grass", "reflection", "sky", "water"},
     "eagle/0088_344128068.jpg": {"animal", "clouds", "sky", "snow", "tree", "water"},
@@ -55,32 +55,32 @@ KNOWN_LABELS = {
     "town/0432_2112465299.jpg": {"clouds", "lake", "reflection", "road", "sky", "water"},
 }
 
-QUOTAS = {"21": (500, 100), "10": (500, 500)}  # a class: training images, queries
+QUOTAS = {"21": (500, 100), "10": (500, 500)}  # per class: training images, queries
 DRAWN_OF_81 = (10_000, 5_000)  # training images, queries
 
 
 class NUSWide(DatasetPlugin):
-    """NUS-WIDE from the official label files, or from list files; the images cannot be downloaded freely."""
+    """NUS-WIDE from the official label files, or from list files; the images have no public download."""
 
     Options = ListOptions
     protocols: ClassVar[Mapping[str, Protocol]] = {
         "21": Protocol(
-            "of the images with any of the 21 most frequent concepts: places for 500 training images and 100 "
-            "queries a class, filled in random order by the seed; all but the queries are the database",
+            "from the images with any of the 21 most frequent concepts: quotas of 500 training images and "
+            "100 queries per class, filled in random order by the seed; all but the queries are the database",
             2_100,
             10_500,
             193_734,
         ),
         "10": Protocol(
-            "of the images with any of the 10 most frequent concepts: places for 500 training images and 500 "
-            "queries a class, filled in random order by the seed; all but the queries are the database",
+            "from the images with any of the 10 most frequent concepts: quotas of 500 training images and "
+            "500 queries per class, filled in random order by the seed; all but the queries are the database",
             5_000,
             5_000,
             181_577,
         ),
         "81": Protocol(
-            "of the images with any of the 81 concepts: 5,000 queries and 10,000 training images, drawn by "
-            "the seed; all but the queries are the database",
+            "5,000 queries and 10,000 training images, drawn by the seed from the images with any of the 81 "
+            "concepts; all but the queries are the database",
             5_000,
             10_000,
             204_347,
@@ -95,24 +95,24 @@ class NUSWide(DatasetPlugin):
             "nuswide/, nuswide_21/, NUS-WIDE/ or the root itself, with",
             "Groundtruth/AllLabels/Labels_<concept>.txt and ImageList/Imagelist.txt, as NUS distributes them",
             "and the images in any folders: Flickr/actor/0001_2124494179.jpg, images/0001_2124494179.jpg, …",
-            "for the protocol lists: train.txt, test.txt, database.txt, one image a line: path, then the "
-            "labels",
+            "for the protocol lists: train.txt, test.txt and database.txt with one image per line: path, "
+            "then the labels",
         ),
         notes=(
-            "Published splits of these very sizes share few queries, since each was drawn anew.",
-            "HashNet's lists of 81 concepts have 1,131 of 5,000 queries without a label; BiHalf's lists of "
-            "21 and of 10 order their columns by name (--data columns=alphabetical).",
-            "Six photographs are there twice; they are never drawn as queries or training images.",
+            "Published splits of the same sizes share few queries, since each was drawn independently.",
+            "In HashNet's lists of 81 concepts, 1,131 of 5,000 queries have no label; the columns of "
+            "BiHalf's lists of 21 and 10 concepts are in alphabetical order (--data columns=alphabetical).",
+            "Six photographs are included twice; they are never drawn as queries or training images.",
             "Numbers at the start of `…_m.jpg` names are rows of NUS-WIDE-urls.txt, not of Imagelist.txt.",
         ),
         by_hand=(
-            "NUS-WIDE needs two things, which only you can get. (1) The images: send the agreement form of "
-            "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html; others "
-            "keep copies of the 21-class images, such as ssaysham/nuswide-for-deephash on Kaggle and "
-            "jiuntian/OrthoHash on Hugging Face. (2) The labels: Groundtruth.zip and ImageList.zip of the "
-            "same page (also Lxyhaha/NUS-WIDE on Hugging Face); or the lists of a paper, such as "
-            "data/nuswide_21 of https://github.com/swuxyj/DeepHash-pytorch, for --protocol lists. Put all "
-            "of it into the folder nuswide below the data root"
+            "NUS-WIDE needs two things that you must get yourself. (1) The images: send the agreement form "
+            "of https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html; there "
+            "are copies of the 21-class images, such as ssaysham/nuswide-for-deephash on Kaggle and "
+            "jiuntian/OrthoHash on Hugging Face. (2) The labels: Groundtruth.zip and ImageList.zip from the "
+            "same page (also Lxyhaha/NUS-WIDE on Hugging Face), or the lists of a paper, such as "
+            "data/nuswide_21 of https://github.com/swuxyj/DeepHash-pytorch, for --protocol lists. Put "
+            "everything into the folder nuswide below the data root"
         ),
     )
     column_orders: ClassVar[ColumnOrders] = ORDERS
@@ -150,29 +150,29 @@ def draw_split(
     """Draw training images and queries.
 
     Args:
-        paths: Those of the labelled images.
-        labels: Their labels, multi-hot [n, C].
+        paths: Paths of the labelled images.
+        labels: Labels of these images, multi-hot [n, C].
         protocol: "21", "10" or "81".
-        seed: Seed of the draw.
+        seed: Random seed.
 
     Returns:
-        Rows of the training images, of the queries, and of the others.
+        Row indices of the training images, the queries and the remaining images.
 
     Raises:
         HashbenchError: There are too few images.
     """
     photographs = [flickr_id(path) for path in paths]
-    times = Counter(photographs)
-    single = np.array([times[photograph] == 1 for photograph in photographs])
+    counts = Counter(photographs)
+    unique = np.array([counts[photograph] == 1 for photograph in photographs])
     if protocol != "81":
-        return draw_by_quota(labels, QUOTAS[protocol], seed, only=single, class_names=FREQUENT)
-    rows = np.flatnonzero(single)
+        return draw_by_quota(labels, QUOTAS[protocol], seed, only=unique, class_names=FREQUENT)
+    rows = np.flatnonzero(unique)
     train, query, _ = (rows[drawn] for drawn in draw(len(rows), DRAWN_OF_81, seed))
-    return [train, query, np.setdiff1d(np.arange(len(single)), np.concatenate([train, query]))]
+    return [train, query, np.setdiff1d(np.arange(len(unique)), np.concatenate([train, query]))]
 
 
 def _conflicts(paths: Sequence[str], labels: NDArray[np.uint8]) -> list[str]:
-    """A warning of photographs that are there twice with different labels."""
+    """Return a warning about photographs that are included twice with different labels."""
     rows: dict[str, int] = {}
     pairs = [
         (paths[first], path)
@@ -182,26 +182,26 @@ def _conflicts(paths: Sequence[str], labels: NDArray[np.uint8]) -> list[str]:
     if not pairs:
         return []
     listed = "; ".join(" and ".join(pair) for pair in pairs)
-    return [f"{len(pairs):,} photographs are there twice with different labels: {listed}"]
+    return [f"{len(pairs):,} photographs are included twice with different labels: {listed}"]
 
 
 def flickr_id(path: str) -> str:
-    """The number of a photograph at Flickr, which is behind the `_` of a file's name."""
+    """Return the id of a photograph at Flickr, which follows the `_` in the file name."""
     return posixpath.basename(path).partition("_")[2].partition(".")[0]
 
 
 def read_official(folder: Path, concepts: Sequence[str]) -> ImageList:
-    r"""Read the official label files; their lines go with those of the list (`actor\0001_2124494179.jpg`).
+    r"""Read the official label files, whose lines match the image list (`actor\0001_2124494179.jpg`).
 
     Args:
-        folder: Where ImageList and Groundtruth are.
-        concepts: Which to read.
+        folder: Folder of ImageList and Groundtruth.
+        concepts: Concepts to read.
 
     Returns:
-        All images, labelled or not, in the order of the list.
+        All images, with and without labels, in the order of the list.
 
     Raises:
-        HashbenchError: A file is missing or damaged, or the list and the labels do not belong together.
+        HashbenchError: A file is missing or damaged, or the list and the labels do not match.
     """
     image_list = _first(folder, IMAGE_LISTS)
     label_folder = _first(folder, LABEL_FOLDERS)
@@ -216,22 +216,22 @@ def read_official(folder: Path, concepts: Sequence[str]) -> ImageList:
         found = {concept for concept, label in zip(concepts, listed.labels[row], strict=True) if label}
         if found & set(FREQUENT) != expected:
             raise HashbenchError(
-                f"{label_folder} does not belong to {image_list}: {path} (line {row + 1}) would be "
-                f"{', '.join(sorted(found)) or 'nothing'} and is {', '.join(sorted(expected))}; get both "
-                "from one distribution"
+                f"{label_folder} does not match {image_list}: expected {path} (line {row + 1}) to be "
+                f"{', '.join(sorted(expected))}, got {', '.join(sorted(found)) or 'nothing'}; get both from "
+                "the same source"
             )
     return listed
 
 
 def read_column(file: Path, images: int) -> NDArray[np.uint8]:
-    """The labels of one concept, 0 or 1 a line.
+    """Read the labels of a concept, with 0 or 1 in each line.
 
     Args:
         file: `Labels_<concept>.txt`.
-        images: How many lines it must have.
+        images: Expected number of lines.
 
     Raises:
-        HashbenchError: The file is missing, has another number of lines, or a line with something else.
+        HashbenchError: The file is missing, or has another number of lines or other values.
     """
     try:
         content = file.read_bytes()
@@ -242,12 +242,13 @@ def read_column(file: Path, images: int) -> NDArray[np.uint8]:
     lines = content.split()
     if len(lines) != images:
         raise HashbenchError(
-            f"{file} has {len(lines):,} lines, and the image list {images:,}; they must have as many"
+            f"{file}: expected {images:,} lines as in the image list, got {len(lines):,}; get both from the "
+            "same source"
         )
     if len(digits) != images or digits.max() > 1:
         line = next(number for number, value in enumerate(lines, start=1) if value not in (b"0", b"1"))
         found = quoted(lines[line - 1].decode(errors="replace"))
-        raise HashbenchError(f"{file}, line {line}: expected 0 or 1, found {found}; get the file again")
+        raise HashbenchError(f"{file}, line {line}: expected 0 or 1, got {found}; get the file again")
     return digits
 
 
@@ -260,22 +261,22 @@ def _has_lists(folder: Path) -> bool:
 
 
 def _official_folder(folders: Sequence[Path], by_hand: str) -> Path:
-    """The folder that has the official label files."""
-    there = [(folder, _first(folder, IMAGE_LISTS), _first(folder, LABEL_FOLDERS)) for folder in folders]
-    for folder, image_list, labels in there:
+    """Return the folder with the official label files."""
+    candidates = [(folder, _first(folder, IMAGE_LISTS), _first(folder, LABEL_FOLDERS)) for folder in folders]
+    for folder, image_list, labels in candidates:
         if image_list and labels:
             return folder
-    for folder, image_list, labels in there:
+    for folder, image_list, labels in candidates:
         if labels:
             raise HashbenchError(f"nuswide: {folder} lacks {IMAGE_LISTS[0]}, which NUS distributes")
         if image_list or (folder / TRAIN_TEST_LABELS).is_dir():
             raise HashbenchError(
                 f"nuswide: {folder} lacks {LABEL_FOLDERS[0]}, which NUS distributes; {TRAIN_TEST_LABELS} "
-                "does not replace it, since line 78,372 of its Labels_lake_Train.txt is broken"
+                "cannot replace it, since line 78,372 of its Labels_lake_Train.txt is broken"
             )
         if _has_lists(folder):
             raise HashbenchError(
-                f"nuswide: {folder} has lists, but not the official labels that this protocol is drawn from; "
-                "say --protocol lists"
+                f"nuswide: {folder} has lists, but not the official labels that this protocol needs; pass "
+                "--protocol lists"
             )
     raise HashbenchError(f"nuswide: neither labels nor lists in {folders[0]}. {by_hand}")

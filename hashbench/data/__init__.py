@@ -1,1 +1,1 @@
-"""Datasets: protocols, lists, downloads, packed copies and checks."""
+"""Datasets: protocols, list files, downloads, packed copies and verification."""

@@ -1,10 +1,10 @@
-"""Images in one folder a class."""
+"""Images that are stored in one folder per class."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +18,15 @@ from hashbench.runtime.walking import is_system_folder, skipped_warning, walk
 
 FOLDERS = "folders"
 PROTOCOL = Protocol(
-    "the folders train/, query/ (or test/, else val/) and database/ (or gallery/) decide, each with a folder "
-    "a class; without database/, the training images are the database"
+    "given by the folders train/, query/ (or test/, else val/) and database/ (or gallery/), each with one "
+    "folder per class; without database/, the training images are the database"
 )
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif"),
     *(".ppm", ".pgm", ".tif", ".tiff"),
 )
 
-_PART_NAMES = {  # in any case
+_PART_NAMES = {  # upper or lower case
     "train": ("train", "training"),
     "query": ("query", "queries", "test", "testing"),
     "database": ("database", "db", "gallery"),
@@ -35,9 +35,9 @@ _PART_NAMES = {  # in any case
 
 
 def class_names(folders: Sequence[Path]) -> tuple[str, ...]:
-    """Return the names of the subfolders of some folders that have an image in them, sorted.
+    """Return the sorted names of the subfolders that contain an image.
 
-    Hidden folders and those of the operating system are no classes.
+    Hidden folders and folders of the operating system are not classes.
     """
     names: set[str] = set()
     for folder in folders:
@@ -50,19 +50,19 @@ def class_names(folders: Sequence[Path]) -> tuple[str, ...]:
 def read_class_folders(
     folder: Path, classes: Sequence[str], options: FileOptions, image_id: Callable[[str], str]
 ) -> Split:
-    """Read the images in the folders of some classes, by class and path.
+    """Read the images in class folders, sorted by class and path.
 
     Args:
-        folder: Where the folders of the classes are; there may be more folders inside them.
-        classes: Their names; the class id is the place among them.
-        options: How to decode.
-        image_id: The id of an image by its file.
+        folder: Folder that contains the class folders, which may have subfolders.
+        classes: Names of the classes; the class id is the index.
+        options: Options for decoding.
+        image_id: Maps a file to the id of its image.
 
     Returns:
         The images, with class ids.
 
     Raises:
-        HashbenchError: There is no image.
+        HashbenchError: There are no images.
     """
     files: list[str] = []
     labels: list[int] = []
@@ -72,23 +72,23 @@ def read_class_folders(
         labels += [label] * len(found)
     if not files:
         example = folder / (classes or ["cat"])[0] / "1.jpg"
-        raise HashbenchError(f"{folder} has no images in a folder for each class, such as {example}")
+        raise HashbenchError(f"{folder} has no images; expected one folder per class, such as {example}")
     images = FileImages(files, [image_id(f) for f in files], exif=options.exif, truncated=options.truncated)
     return Split(images, np.array(labels))
 
 
 def split_folders(base: Path) -> dict[str, Path]:
-    """Find the folders of a split that have class folders in them.
+    """Find the folders of a split, each of which contains class folders.
 
     Args:
-        base: Where they are.
+        base: Folder to search.
 
     Returns:
-        The folders by "train", "query" and "database", those that are there; and by "validation", val/ where
-        another folder has the queries.
+        "train", "query" and "database" -> folder, if it exists; "validation" -> val/, if another folder has
+        the queries.
 
     Raises:
-        UsageError: Several folders could be one part.
+        UsageError: Several folders could be the same part.
     """
     folders = sorted(folder for folder in base.iterdir() if folder.is_dir()) if base.is_dir() else []
     found: dict[str, Path] = {}
@@ -109,13 +109,13 @@ def split_folders(base: Path) -> dict[str, Path]:
 def read_split_folders(
     base: Path, classes: Sequence[str] | None, options: FileOptions, image_id: Callable[[str], str]
 ) -> tuple[dict[str, Split], Sequence[str], list[str]]:
-    """Read a split that folders decide; see `split_folders` and `read_class_folders`.
+    """Read a split that is given by folders; see `split_folders` and `read_class_folders`.
 
     Args:
-        base: Where these folders are.
-        classes: The names of the classes; None: those that there are.
-        options: How to decode.
-        image_id: The id of an image by its file.
+        base: Folder that contains the folders of the split.
+        classes: Names of the classes; None: the names of the class folders.
+        options: Options for decoding.
+        image_id: Maps a file to the id of its image.
 
     Returns:
         The parts by name, the names of the classes, and warnings.
@@ -131,37 +131,35 @@ def read_split_folders(
             raise UsageError(f"{base} has no folders of a split; did you mean --data-root {deeper}?")
         names = [*_PART_NAMES[absent], *(_PART_NAMES["validation"] if absent == "query" else ())]
         raise HashbenchError(
-            f"{base} has no folder {names[0]} (or {', '.join(names[1:])}) with images in a folder for each "
-            f"class, such as {base / names[0] / (classes or ['cat'])[0] / '1.jpg'}"
+            f"{base} has no folder {names[0]} (or {', '.join(names[1:])}) with images in one folder per "
+            f"class; expected files such as {base / names[0] / (classes or ['cat'])[0] / '1.jpg'}"
         )
     classes = classes or class_names([*folders.values()])
     if len(classes) == 1:
         raise HashbenchError(
-            f"the folders of the split in {base} have one class only, {classes[0]!r}, with which any code "
-            f"would have mAP 1; expected a folder for each class, directly in {folders['train'].name}"
+            f"the folders of the split in {base} have only one class, {classes[0]!r}, so any code would have "
+            f"mAP 1; expected one folder per class directly in {folders['train'].name}"
         )
     parts = {part: read_class_folders(folder, classes, options, image_id) for part, folder in folders.items()}
     class_folders = [folder / name for folder in folders.values() for name in classes]
     warnings = ignored_files(class_folders, [base, *folders.values()])
     if unread is not None:
-        warnings.append(
-            f"the folder {unread.name} is not read, since {folders['query'].name} has the queries"
-        )
+        warnings.append(f"the folder {unread.name} is ignored, since {folders['query'].name} has the queries")
     if "database" not in parts:
         parts["database"] = parts["train"]
-        warnings.append("there is no folder of the database; the training images are also the database")
+        warnings.append("there is no database folder, so the training images are also the database")
     return parts, classes, warnings
 
 
 def require_classes(root: Path, classes: Sequence[str]) -> None:
-    """Refuse folders that are no classes, by their names or by what is in them.
+    """Check by their names and contents that folders are classes.
 
     Args:
-        root: Where the folders are.
-        classes: Their names, from `class_names`.
+        root: Folder that contains the class folders.
+        classes: Names of the class folders, from `class_names`.
 
     Raises:
-        UsageError: They are the parts of a split, or the classes lie deeper.
+        UsageError: The folders are the parts of a split, or the class folders are further down.
         HashbenchError: There is only one class.
     """
     if len(classes) == 1:
@@ -170,60 +168,49 @@ def require_classes(root: Path, classes: Sequence[str]) -> None:
         if len(inside) > 1:
             protocol = f" --protocol {FOLDERS}" if len(_split_names(inside)) > 1 else ""
             raise UsageError(
-                f"{root} has one class only, {classes[0]!r}; did you mean --data-root {deeper}{protocol}?"
+                f"{root} has only one class, {classes[0]!r}; did you mean --data-root {deeper}{protocol}?"
             )
         raise HashbenchError(
-            f"{root} has one class only, {classes[0]!r}, with which any code would have mAP 1; expected a "
-            "folder for each class"
+            f"{root} has only one class, {classes[0]!r}, so any code would have mAP 1; expected one folder "
+            "per class"
         )
     parts = _split_names(classes)
-    if len(parts) > 1 or (parts and len(class_names([root / parts[0]])) > 1):  # train alone may be a vehicle
+    if len(parts) > 1 or (parts and len(class_names([root / parts[0]])) > 1):  # one class may be named train
         raise UsageError(
-            f"{root} has the folders of a split, not of classes; say --protocol {FOLDERS}, which reads "
+            f"{root} has the folders of a split instead of classes; pass --protocol {FOLDERS}, which reads "
             f"{', '.join(parts)}; if these are classes, rename them"
         )
     inside = class_names([root / name for name in classes[:1]])
     if len(inside) > 1 and all(class_names([root / name]) == inside for name in classes[1:]):
         raise UsageError(
             f"all {len(classes)} folders of {root} have the same subfolders ({', '.join(inside[:3])}"
-            f"{', …' if len(inside) > 3 else ''}), so that these may be the classes; for one folder, pass "
+            f"{', …' if len(inside) > 3 else ''}), which may be the classes; for one folder, pass "
             f"--data-root {root / classes[0]}; for a split, name the folders train, query and database and "
-            f"say --protocol {FOLDERS}; if the folders are classes, list their images in labels.csv"
+            f"pass --protocol {FOLDERS}; if the folders are classes, list their images in labels.csv"
         )
 
 
-def ignored_files(folders: Sequence[Path], beside: Sequence[Path]) -> list[str]:
-    """Return warnings that count the files that are not read.
+def ignored_files(folders: Sequence[Path], parents: Sequence[Path]) -> list[str]:
+    """Return warnings with the number of files that are not read.
 
     Args:
-        folders: Folders of classes, whose files by their suffix are images or not.
-        beside: Folders that the folders of classes are in; images directly inside belong to no class.
+        folders: Class folders; files without the suffix of an image are ignored.
+        parents: Folders that contain the class folders; images directly in them have no class.
     """
     skipped: list[str] = []
-    others = [
-        os.path.join(inside, name)  # noqa: PTH118
-        for folder in folders
-        for inside, names in walk(folder, skipped)
-        for name in names
-        if not name.lower().endswith(SUFFIXES)
-    ]
-    loose = [
-        os.path.join(inside, name)  # noqa: PTH118
-        for folder in beside
-        for inside, names in itertools.islice(walk(folder, skipped), 1)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    ]
+    inner = itertools.chain.from_iterable(walk(folder, skipped) for folder in folders)
+    outer = itertools.chain.from_iterable(itertools.islice(walk(folder, skipped), 1) for folder in parents)
+    others = [file for file in _join(inner) if not file.lower().endswith(SUFFIXES)]
+    loose = [file for file in _join(outer) if file.lower().endswith(SUFFIXES)]
     warnings = []
     if others:
         warnings.append(
-            f"{len(others):,} files are left out, since their suffix is not that of an image, as of "
+            f"{len(others):,} files are left out, since they do not have the suffix of an image, such as "
             f"{min(others)}"
         )
     if loose:
         warnings.append(
-            f"{len(loose):,} images are left out, since they lie beside the folders of the classes, as "
-            f"{min(loose)}"
+            f"{len(loose):,} images are left out, since they are not in a class folder, such as {min(loose)}"
         )
     return warnings + skipped_warning(skipped)
 
@@ -235,27 +222,27 @@ def _has_classes(folder: Path) -> bool:
 
 def _is_class(entry: os.DirEntry[str]) -> bool:
     hidden = entry.name.startswith(".") or is_system_folder(entry.name)
-    # Not entry.is_dir, which fails at a link to itself.
+    # entry.is_dir would fail for a link to itself.
     return not hidden and os.path.isdir(entry.path) and any(_images(entry.path))  # noqa: PTH112
 
 
 def _split_names(names: Sequence[str]) -> list[str]:
-    """The names that stand for the parts of a split."""
+    """Return the names that are used for parts of a split."""
     known = {name for part in _PART_NAMES.values() for name in part}
     return [name for name in names if name.lower() in known]
 
 
 def _common_folder(folder: Path) -> Path | None:
-    """The folder that all images below a folder have in common; None if there are none."""
+    """Return the deepest folder that contains all images below a folder, or None if there are no images."""
     inside = {os.path.dirname(file) for file in _images(folder)}  # noqa: PTH120
     return Path(os.path.commonpath(inside)) if inside else None
 
 
 def _images(folder: Path | str) -> Iterator[str]:
-    """The images in a folder and below it, in no order."""
-    return (
-        os.path.join(inside, name)  # noqa: PTH118 - 100,000 of them
-        for inside, names in walk(folder)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    )
+    """Find the images below a folder, in arbitrary order."""
+    return (file for file in _join(walk(folder)) if file.lower().endswith(SUFFIXES))
+
+
+def _join(walked: Iterable[tuple[str, list[str]]]) -> Iterator[str]:
+    # pathlib is slow for 100,000 files.
+    return (os.path.join(folder, name) for folder, names in walked for name in names)  # noqa: PTH118

@@ -120,11 +120,7 @@ class Dataset:
             validation = _validate(f"{name}: validation", validation, class_names)
             _require_separate_validation(name, validation, query, database)
         shared = overlaps(train.images.ids, query.images.ids, database.images.ids)
-        found = [
-            *excluded,
-            *_describe_classes(name, query, database, class_names),
-            *_describe_parts(name, query, database, options, shared.query_train),
-        ]
+        found = _describe(name, class_names, query, database, shared, options)
         return cls(
             name=name,
             protocol=protocol,
@@ -140,7 +136,7 @@ class Dataset:
                 **options.model_dump(mode="json", exclude={"lists", "packed"}),
                 **_content_digest(train.images, query.images, database.images),
             },
-            warnings=tuple(map(printable, (*warnings, *found))),  # they may contain names of files
+            warnings=tuple(map(printable, (*warnings, *excluded, *found))),  # may contain names of files
             validation=validation,
         )
 
@@ -290,28 +286,27 @@ def _require_separate_validation(name: str, validation: Split, query: Split, dat
             )
 
 
-def _describe_classes(name: str, query: Split, database: Split, class_names: Sequence[str]) -> list[str]:
-    """Return a warning if all images share a class; fail if there is no other class."""
-    common = common_class(query.labels, database.labels)
-    if common is None:
-        return []
-    text = f"all queries and all database images have the class {class_names[common]!r}"
-    if len(class_names) == 1:
-        raise HashbenchError(
-            f"{name}: {text}, the only one, so any code would have mAP 1; expected at least two classes"
-        )
-    return [f"{text}, so any code has mAP 1"]
-
-
-def _describe_parts(
-    name: str, query: Split, database: Split, options: DataOptions, query_train: int
+def _describe(
+    name: str,
+    class_names: Sequence[str],
+    query: Split,
+    database: Split,
+    shared: Overlaps,
+    options: DataOptions,
 ) -> list[str]:
-    """Return warnings about queries that were trained on and about images without labels."""
+    """Return warnings about common classes, queries that are trained on, and images without labels."""
     warnings = []
-    if query_train:
+    if (common := common_class(query.labels, database.labels)) is not None:
+        text = f"all queries and all database images have the class {class_names[common]!r}"
+        if len(class_names) == 1:
+            raise HashbenchError(
+                f"{name}: {text}, the only one, so any code would have mAP 1; expected at least two classes"
+            )
+        warnings.append(f"{text}, so any code has mAP 1")
+    if shared.query_train:
         warnings.append(
-            f"{query_train:,} of {len(query.images):,} queries are also training images, so the results say "
-            "little about unseen images"
+            f"{shared.query_train:,} of {len(query.images):,} queries are also training images, so the "
+            "results say little about unseen images"
         )
     for part, description, consequence in (
         (query, "queries", "so no database image is relevant to them"),

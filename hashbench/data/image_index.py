@@ -1,4 +1,4 @@
-"""Finding the files of listed images, in whatever folders they are."""
+"""Find the files of listed images below a folder."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from hashbench.errors import HashbenchError, MissingDataError, quoted
 from hashbench.images.image_sets import FileImages
 from hashbench.runtime.walking import skipped_warning, walk
 
-SHOWN = 3  # of the images that are missing, in an error
-LISTED = 100  # of the images that are left out
+SHOWN = 3  # missing images in an error
+LISTED = 100  # missing images in a warning
 
 
 class ImageIndex:
-    """Where the files below a folder are, by name, so that listed paths with another folder are found."""
+    """Index of the files below a folder by name, to find listed paths whose folders differ."""
 
     def __init__(self, root: Path, key: Callable[[str], str] = posixpath.basename) -> None:
-        """Walk the folder once, through links to folders too.
+        """Walk the folder, following links.
 
         Args:
-            root: The folder; one that does not exist holds nothing.
-            key: What of a path names an image.
+            root: The folder; it need not exist.
+            key: Maps a path to the key that identifies its image; by default the file name.
         """
         self.root = root
         self.skipped: list[str] = []
@@ -45,19 +45,19 @@ class ImageIndex:
         return self._key(path) in self._found
 
     def find(self, path: str) -> str | None:
-        """The file that a listed path means.
+        """Find the file of a listed path.
 
-        That is the file at this very path below the root; else the only one that shares its last folder and
-        its name; else the only one of its name.
+        It is the file at this path below the root; otherwise, the only one with the same last folder and
+        name; otherwise, the only one with the same name.
 
         Args:
-            path: A listed path, with `/` between its parts.
+            path: A listed path, separated by `/`.
 
         Returns:
-            The path of the file, or None where there is none.
+            The path of the file, or None if there is no such file.
 
         Raises:
-            HashbenchError: Several files fit equally well.
+            HashbenchError: Several files match equally well.
         """
         files = self._found.get(self._key(path), [])
         if len(files) > 1:
@@ -70,13 +70,13 @@ class ImageIndex:
             )
         if len(files) > 1:
             raise HashbenchError(
-                f"{quoted(path)} may be any of {len(files)} files: {', '.join(sorted(files)[:4])}"
-                f"{', …' if len(files) > 4 else ''}; keep one, or give the path in the list in full"
+                f"{quoted(path)} matches {len(files)} files: {', '.join(sorted(files)[:4])}"
+                f"{', …' if len(files) > 4 else ''}; keep one of them, or write the full path into the list"
             )
         return files[0] if files else None
 
     def find_similar(self, path: str) -> str | None:
-        """Return a file whose name differs from a listed one in letter case or Unicode normal form only.
+        """Return a file whose name differs from a listed one only in letter case or Unicode normal form.
 
         Args:
             path: A listed path that `find` does not find.
@@ -93,28 +93,28 @@ def locate(
     missing: Literal["error", "skip"] = "error",
     key: Callable[[str], str] = posixpath.basename,
 ) -> tuple[list[tuple[ImageList, list[str]]], list[str]]:
-    """Find the files of all images of some lists.
+    """Find the files of all images in lists.
 
     Args:
         lists: The lists of one dataset.
-        roots: Folders below which the images may be, in whatever folders; see `ImageIndex.find`. The first
-            that has any of them must have them all.
-        missing: What to do if it has not.
-        key: What of a path names an image.
+        roots: Folders to search, including their subfolders; see `ImageIndex.find`. The first one that has
+            any of the images must have them all.
+        missing: What to do about missing images.
+        key: Maps a path to the key that identifies its image; by default the file name.
 
     Returns:
-        Each list, without the rows of images that are skipped, with the path of each file; and warnings if
-        any is skipped, or if there are files of the operating system.
+        Each list, without the rows of skipped images, and the files of its images; and warnings about skipped
+        images and files of the operating system.
 
     Raises:
-        HashbenchError: Images are missing, a path fits several files, or two paths mean one file.
+        HashbenchError: Images are missing, a path matches several files, or two paths match the same file.
     """
     for root in roots:
         index = ImageIndex(root, key)
         if any(path in index for entry in lists for path in entry.paths):
             break
     listed_as: dict[str, str] = {}
-    absent: dict[str, str] = {}  # path by path and line
+    absent: dict[str, str] = {}  # path and line -> path
     located = []
     for entry in lists:
         files, rows = [], []
@@ -122,35 +122,35 @@ def locate(
         for row, path in enumerate(entry.paths):
             if (earlier := listed_in.setdefault(path, row)) != row:
                 raise HashbenchError(
-                    f"{entry.where(row)}: {quoted(path)} is there already ({entry.where(earlier)})"
+                    f"{entry.where(row)}: {quoted(path)} is already listed ({entry.where(earlier)})"
                 )
             file = index.find(path)
             if file is None:
                 absent[f"{quoted(path)} ({entry.where(row)})"] = path
                 continue
-            if listed_as.setdefault(file, path) != path:  # would hide an image that is in two parts
+            if listed_as.setdefault(file, path) != path:  # it would hide an image that is in two parts
                 raise HashbenchError(
                     f"{entry.where(row)}: {quoted(path)} is {file}, which is also listed as "
-                    f"{quoted(listed_as[file])}; list it under one path"
+                    f"{quoted(listed_as[file])}; use the same path in all lists"
                 )
             files.append(file)
             rows.append(row)
-        whole = len(rows) == len(entry.paths)
-        located.append((entry if whole else entry.rows(np.array(rows, np.int64)), files))
+        complete = len(rows) == len(entry.paths)
+        located.append((entry if complete else entry.rows(np.array(rows, np.int64)), files))
     skipped = skipped_warning(index.skipped)
     if not absent:
         return located, skipped
     total = sum(len(entry.paths) for entry in lists)
-    those = f"{len(absent):,} of {total:,} listed images are not below {index.root}"
+    text = f"{len(absent):,} of {total:,} listed images are not below {index.root}"
     similar = _similar_names(index, [*absent.values()])
     if len(absent) == total:
-        raise MissingDataError(f"{those}: {_some([*absent], SHOWN)}{similar}; add them there in any folder")
+        raise MissingDataError(f"{text}: {_some([*absent], SHOWN)}{similar}; add them there in any folder")
     if missing == "error":
         raise HashbenchError(
-            f"{those}: {_some([*absent], SHOWN)}{similar}; add them there in any folder, or leave them out "
-            "by --missing skip, which makes another split"
+            f"{text}: {_some([*absent], SHOWN)}{similar}; add them there in any folder, or leave them out "
+            "with --missing skip, which results in a different split"
         )
-    left_out = f"{those} and are left out, so that this is another split: {_some([*absent], LISTED)}{similar}"
+    left_out = f"{text} and are left out, which is a different split: {_some([*absent], LISTED)}{similar}"
     return located, [left_out, *skipped]
 
 
@@ -162,20 +162,20 @@ def locate_all(
     key: Callable[[str], str] = posixpath.basename,
     image_id: Callable[[str, str], str] = lambda path, _: path,
 ) -> tuple[Split, list[str]]:
-    """Find the files of all images of one list; see `locate`.
+    """Find the files of all images in one list; see `locate`.
 
     Args:
         listed: The list.
-        roots: Folders below which the images may be.
-        options: What to do with missing images, and how to decode.
-        key: What of a path names an image.
-        image_id: The id of an image by its listed path and its file.
+        roots: Folders to search.
+        options: Options for missing images and for decoding.
+        key: Maps a path to the key that identifies its image; by default the file name.
+        image_id: Maps a listed path and its file to the id of the image.
 
     Returns:
         The images with their labels, and the warnings of `locate`.
 
     Raises:
-        HashbenchError: Images are missing, a path fits several files, or two paths mean one file.
+        HashbenchError: Images are missing, a path matches several files, or two paths match the same file.
     """
     ((found, files),), warnings = locate([listed], roots, missing=options.missing, key=key)
     ids = [image_id(path, file) for path, file in zip(found.paths, files, strict=True)]
@@ -184,7 +184,7 @@ def locate_all(
 
 
 def _similar_names(index: ImageIndex, absent: Sequence[str]) -> str:
-    """Say which missing images are there under a name that only looks the same."""
+    """Describe the missing images for which there is a file with a similar name."""
     found = {path: file for path in absent if (file := index.find_similar(path)) is not None}
     names = [(posixpath.basename(path), os.path.basename(file)) for path, file in found.items()]  # noqa: PTH119
     in_other_form = [pair for pair in names if _composed(pair[0]) == _composed(pair[1])]
@@ -194,7 +194,7 @@ def _similar_names(index: ImageIndex, absent: Sequence[str]) -> str:
         listed, name = in_other_case[0]
         text += (
             f"; {len(in_other_case):,} of them differ in letter case: found {name!r} for {listed!r}; names "
-            "are case-sensitive, rename the files or change the list"
+            "are case-sensitive, so rename the files or change the list"
         )
     if in_other_form:
         listed, name = in_other_form[0]

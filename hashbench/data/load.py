@@ -1,4 +1,4 @@
-"""Load a dataset by its name."""
+"""Load datasets by name."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hashbench.runtime.arguments import as_path
 
 
 def create_dataset(name: str, **options: Any) -> DatasetPlugin:
-    """Make the plugin of a dataset; nothing is read yet.
+    """Create the plugin of a dataset without reading any data.
 
     Args:
-        name: A registered dataset.
-        **options: What the dataset lets one choose; `hashbench data info NAME` lists it.
+        name: Name of a registered dataset.
+        **options: Options of the dataset; `hashbench data info NAME` lists them.
 
     Raises:
-        UsageError: No such dataset, or an option that it does not have or that does not fit.
+        UsageError: The dataset or an option is unknown, or a value is invalid.
         HashbenchError: The plugin has no protocols.
     """
     entry = registry.find("dataset", name)
@@ -35,14 +35,14 @@ def create_dataset(name: str, **options: Any) -> DatasetPlugin:
 
 
 def choose_protocol(name: str, plugin: DatasetPlugin, protocol: str | None) -> str:
-    """The protocol of that name, or the default; a folder of list files means `lists`.
+    """Return the protocol to use: the given one, `lists` if a folder of list files is given, or the default.
 
     Raises:
-        UsageError: There is none of that name, or list files do not go with it.
+        UsageError: The protocol is unknown, or cannot be combined with list files.
     """
     if getattr(plugin.options, "lists", None) is not None:
         if protocol not in (None, LISTS):
-            raise UsageError(f"list files go with the protocol {LISTS}, not with {protocol}")
+            raise UsageError(f"list files need the protocol {LISTS}, got {protocol}; omit one of them")
         protocol = LISTS
     if protocol is None:
         return next(iter(plugin.protocols))
@@ -52,13 +52,13 @@ def choose_protocol(name: str, plugin: DatasetPlugin, protocol: str | None) -> s
 
 
 def choose_root(plugin: DatasetPlugin, root: Path | str | None) -> Path:
-    """Return the folder of the data: the one that the user named, else the default one.
+    """Return the data root: the given folder, or the default one.
 
     Raises:
-        UsageError: Neither is there, and the dataset needs one.
+        UsageError: The given folder is empty text, or there is no default one and the dataset needs it.
     """
     if isinstance(root, str) and not root.strip():
-        raise UsageError("root is empty; give the folder of the data, or None for the default one")
+        raise UsageError("root is empty; pass the data root, or None for the default one")
     try:
         return default_root() if root is None else as_path(root, "root")
     except UsageError:
@@ -70,17 +70,17 @@ def choose_root(plugin: DatasetPlugin, root: Path | str | None) -> Path:
 def load_dataset(
     name: str, protocol: str | None = None, root: Path | str | None = None, **options: Any
 ) -> Dataset:
-    """Load a dataset by name; the packed copy of its images is used, if there is one.
+    """Load a dataset by name, using the packed copy of its images if there is one.
 
     Args:
-        name: A registered dataset.
-        protocol: How it is split; None: the dataset's default.
-        root: Folder of the data; None: `$HASHBENCH_DATA`, else `~/.cache/hashbench/data`.
-        **options: What the dataset lets one choose; `hashbench data info NAME` lists it.
+        name: Name of a registered dataset.
+        protocol: Name of the protocol; None: the dataset's default.
+        root: The data root; None: `$HASHBENCH_DATA`, else `~/.cache/hashbench/data`.
+        **options: Options of the dataset; `hashbench data info NAME` lists them.
 
     Raises:
-        UsageError: No such dataset, protocol or option.
-        HashbenchError: The data is not there, or not sound.
+        UsageError: The dataset, the protocol or an option is unknown.
+        HashbenchError: The data is missing or damaged.
     """
     plugin = create_dataset(name, **options)
     root = choose_root(plugin, root)
@@ -89,27 +89,27 @@ def load_dataset(
 
 
 def read_dataset(name: str, plugin: DatasetPlugin, protocol: str, root: Path) -> Dataset:
-    """Load a dataset by its plugin, from its own files, and compare it with what the protocol says.
+    """Load a dataset with its plugin from its own files, and compare the sizes with the protocol.
 
     Args:
-        name: The name that the plugin is registered by.
+        name: Registered name of the plugin.
         plugin: The plugin.
-        protocol: One of its protocols.
-        root: Folder of the data.
+        protocol: One of the plugin's protocols.
+        root: The data root.
 
     Raises:
-        HashbenchError: The data is not there, or not sound; or the plugin gives something else.
+        HashbenchError: The data is missing or damaged, or the plugin returns something else.
     """
     dataset = plugin.load(root, protocol)
     if not isinstance(dataset, Dataset):
         raise HashbenchError(
-            f"{registry.find('dataset', name)}: load gives {type(dataset).__name__}, not a Dataset"
+            f"{registry.find('dataset', name)}: expected a Dataset from load(), got {type(dataset).__name__}"
         )
     if (dataset.name, dataset.protocol) != (name, protocol):
         raise HashbenchError(
-            f"{registry.find('dataset', name)} gives a dataset that calls itself "
-            f"{dataset.name}@{dataset.protocol}, not {name}@{protocol}"
+            f"{registry.find('dataset', name)}: expected the dataset {name}@{protocol} from load(), got "
+            f"{dataset.name}@{dataset.protocol}"
         )
     counts = {part: len(split.images) for part, split in dataset.parts().items()}
-    unusual = plugin.protocols[protocol].differences(**counts)
-    return replace(dataset, warnings=(*dataset.warnings, *unusual))
+    differences = plugin.protocols[protocol].differences(**counts)
+    return replace(dataset, warnings=(*dataset.warnings, *differences))

@@ -1,4 +1,4 @@
-"""What a user may choose about a dataset, beside its protocol; all of it is in the record of a run."""
+"""Options of datasets; the record of a run contains them."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class DataOptions(Section):
     """Options of every dataset."""
 
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of the draw, where the protocol draws."""
+    """Random seed for protocols that draw a split."""
     unlabelled: Literal["keep", "drop", "error"] = "keep"
-    """Queries and database images without any label."""
+    """What to do with queries and database images that have no label."""
     leaks: Literal["keep", "drop"] = "keep"
-    """Queries that are also in the database; `drop` takes them out of the database."""
+    """What to do with queries that are also in the database; `drop` removes them from the database."""
     packed: bool = True
-    """Use the packed copy of the images, if `hashbench data prepare --pack` made one."""
+    """Use the packed copy of the images, if `hashbench data prepare --pack` created one."""
 
 
 class FileOptions(DataOptions):
     """Options of datasets whose images are files."""
 
     missing: Literal["error", "skip"] = "error"
-    """Listed images that are not there."""
+    """What to do with listed images that do not exist."""
     exif: bool = False
-    """Turn images as their EXIF orientation says; no published number does."""
+    """Rotate images by their EXIF orientation, which no published result does."""
     truncated: bool = False
-    """Accept files that end too early; what is missing of the image is grey or black."""
+    """Accept truncated files; the missing part of the image is grey or black."""
 
 
 class ListOptions(FileOptions):
@@ -48,18 +48,18 @@ class ListOptions(FileOptions):
     lists: Annotated[Path | None, BeforeValidator(_not_empty)] = None
     """Folder of the lists for the protocol `lists`; None: the dataset's own folder."""
     label_format: LabelFormat = "auto"
-    """Of the lists: `multihot` (0 or 1 a class), `counts` (above 0 means yes), `id` (one class id), `ids`
-    (any number of class ids); `auto`: `id` where lines have one value, `ids` in a file `…_label.txt` whose
-    lines differ in length, else `multihot`."""
+    """Format of the labels in lists: `multihot` (0 or 1 per class), `counts` (positive means yes), `id` (one
+    class id) or `ids` (any number of class ids); `auto`: `id` if lines have one value, `ids` in a file
+    `…_label.txt` whose lines differ in length, else `multihot`."""
     classes: int | None = Field(default=None, gt=0, le=1_000_000)
-    """Number of classes of the lists, where neither a line nor a file `classes.txt` tells it."""
+    """Number of classes in the lists, if neither the lines nor a file `classes.txt` determine it."""
     columns: str | None = None
-    """Order of the label columns of the lists, by its name; see the end of `hashbench data info`."""
+    """Name of the order of the label columns in the lists; see the end of `hashbench data info`."""
     train: int | None = Field(default=None, gt=0)
-    """Training images to draw from the database, where the lists have none."""
+    """Number of training images to draw from the database, if the lists have none."""
     query: int | None = Field(default=None, gt=0)
-    """Queries to draw, where there is only one list of all images; the others are the database."""
+    """Number of queries to draw, if there is only a list of all images; the others are the database."""
 
 
 SPLIT_OPTIONS = frozenset(ListOptions.model_fields) - {"exif", "truncated", "packed"}
-"""Options that a split's fingerprint covers, so that a run that was done with others of them is the same."""
+"""Options that only affect a run through its split, so that runs with equal fingerprints are the same."""

@@ -1,4 +1,4 @@
-"""Splits into training, query and database images: drawing them, naming them, checking them for leaks."""
+"""Protocols, and functions to draw and compare splits into training, query and database images."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Protocol:
     """A named way to split a dataset.
 
     Attributes:
-        definition: What is drawn, and how, in one line.
-        query: Number of queries; None: the data decides.
-        train: Number of training images; None: the data decides.
-        database: Number of database images; None: the data decides.
+        definition: How the parts are drawn, in one line.
+        query: Number of queries; None: it depends on the data.
+        train: Number of training images; None: it depends on the data.
+        database: Number of database images; None: it depends on the data.
     """
 
     definition: str
@@ -32,11 +32,11 @@ class Protocol:
 
     @property
     def counts(self) -> dict[str, int | None]:
-        """The numbers by part."""
+        """Number of images by part."""
         return {"query": self.query, "train": self.train, "database": self.database}
 
     def differences(self, query: int, train: int, database: int) -> list[str]:
-        """How a split with these numbers of images differs, one text for each part that does."""
+        """Return a text for each part of a split whose number of images is not the one of the protocol."""
         found = {"query": query, "train": train, "database": database}
         return [
             f"{part} has {found[part]:,} images, not {count:,}"
@@ -47,12 +47,12 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Overlaps:
-    """How many images two parts of a split share, by id.
+    """Numbers of images that the parts of a split share, by id.
 
     Attributes:
-        query_database: Queries that are also in the database; such a query finds itself.
+        query_database: Queries that are also in the database; such a query retrieves itself.
         query_train: Queries that are also training images.
-        train_database: Training images that are also in the database; many protocols mean it so.
+        train_database: Training images that are also in the database, as in many protocols.
     """
 
     query_database: int
@@ -64,15 +64,15 @@ def overlaps(train: Sequence[str], query: Sequence[str], database: Sequence[str]
     """Count the ids that the parts of a split share.
 
     Args:
-        train: The ids of the training images.
-        query: The ids of the queries.
-        database: The ids of the database images.
+        train: Ids of the training images.
+        query: Ids of the queries.
+        database: Ids of the database images.
     """
-    trained, asked, stored = set(train), set(query), set(database)
+    train_ids, query_ids, database_ids = set(train), set(query), set(database)
     return Overlaps(
-        query_database=len(asked & stored),
-        query_train=len(asked & trained),
-        train_database=len(trained & stored),
+        query_database=len(query_ids & database_ids),
+        query_train=len(query_ids & train_ids),
+        train_database=len(train_ids & database_ids),
     )
 
 
@@ -81,16 +81,16 @@ def fingerprint(
     query: tuple[Sequence[str], NDArray[Any]],
     database: tuple[Sequence[str], NDArray[Any]],
 ) -> str:
-    r"""The digest that tells two splits apart.
+    r"""Return a digest that identifies a split.
 
-    It is the SHA-256 of three lines of ASCII, one for each of `train`, `query` and `database` in this order.
-    A line is `[part,[[id,[class,...]],...]]` as JSON without blanks, non-ASCII characters as `\uXXXX`,
-    ended by one newline. The images stand in the order of the part, the classes of an image are its
-    0-based columns in ascending order. So class ids and multi-hot rows of the same classes give the same
-    digest, and another order of the images, which trains other weights, gives another.
+    It is the SHA-256 of three ASCII lines, one for each of `train`, `query` and `database` in this order.
+    A line is `[part,[[id,[class,...]],...]]` as JSON without spaces, with non-ASCII characters as `\uXXXX`,
+    and ends with a newline. The images are in the order of the part; the classes of an image are its label
+    columns, from 0, in ascending order. Therefore class ids and multi-hot rows of the same classes give the
+    same digest, and a different order of the images, which trains different weights, gives another.
 
     Args:
-        train: Ids and labels of the training images; the labels are multi-hot [n, C] or class ids [n].
+        train: Ids and labels of the training images; labels are multi-hot [n, C] or class ids [n].
         query: Ids and labels of the queries.
         database: Ids and labels of the database images.
 
@@ -105,7 +105,7 @@ def fingerprint(
 
 
 def _classes(labels: NDArray[Any]) -> list[list[int]]:
-    """The classes of each image, ascending."""
+    """Return the classes of each image in ascending order."""
     if labels.ndim == 1:
         return [[label] for label in labels.tolist()]
     rows, columns = np.nonzero(labels)
@@ -115,18 +115,18 @@ def _classes(labels: NDArray[Any]) -> list[list[int]]:
 
 
 def draw_per_class(class_ids: NDArray[Any], counts: Sequence[int], seed: int) -> list[NDArray[np.int64]]:
-    """Draw disjoint groups of images, each with the same number of images of every class.
+    """Draw disjoint groups of images, each with the same number of images per class.
 
-    The draw uses `numpy.random.RandomState`, whose streams NumPy has frozen for ever; those of
-    `numpy.random.Generator` may change with a release, and a protocol must not.
+    The random numbers are from `numpy.random.RandomState`, whose streams NumPy has frozen. The streams of
+    `numpy.random.Generator` may change with a release, which would change the protocols.
 
     Args:
         class_ids: The class of each image [n], integers.
-        counts: How many images a class give to each group.
-        seed: Seed of the draw.
+        counts: Number of images per class for each group.
+        seed: Random seed.
 
     Returns:
-        One array of ascending indices a group, and last that of the images that are in no group.
+        An array of ascending indices for each group, and one for the remaining images.
 
     Raises:
         HashbenchError: A class has too few images.
@@ -137,7 +137,7 @@ def draw_per_class(class_ids: NDArray[Any], counts: Sequence[int], seed: int) ->
         members = np.flatnonzero(class_ids == class_id)
         if len(members) < sum(counts):
             raise HashbenchError(
-                f"class {class_id} has {len(members):,} images, the protocol draws {sum(counts):,} of each"
+                f"class {class_id} has {len(members):,} images, but the protocol draws {sum(counts):,}"
             )
         drawn = random.permutation(members)[: sum(counts)]
         group[drawn] = np.repeat(np.arange(len(counts)), counts)
@@ -145,21 +145,21 @@ def draw_per_class(class_ids: NDArray[Any], counts: Sequence[int], seed: int) ->
 
 
 def draw(total: int, counts: Sequence[int], seed: int) -> list[NDArray[np.int64]]:
-    """Draw disjoint groups of images by one permutation, whatever their classes; see `draw_per_class`.
+    """Draw disjoint groups of images by one permutation, independent of their classes; see `draw_per_class`.
 
     Args:
-        total: How many images there are.
-        counts: How many images to give to each group.
-        seed: Seed of the draw.
+        total: Number of images.
+        counts: Number of images for each group.
+        seed: Random seed.
 
     Returns:
-        One array of ascending indices a group, and last that of the images that are in no group.
+        An array of ascending indices for each group, and one for the remaining images.
 
     Raises:
         HashbenchError: There are too few images.
     """
     if total < sum(counts):
-        raise HashbenchError(f"there are {total:,} images, the protocol draws {sum(counts):,}")
+        raise HashbenchError(f"there are {total:,} images, but the protocol draws {sum(counts):,}")
     order = np.random.RandomState(seed).permutation(total)
     return [np.sort(group) for group in np.split(order, np.cumsum(counts))]
 
@@ -172,27 +172,26 @@ def draw_by_quota(
     only: NDArray[np.bool_] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> list[NDArray[np.int64]]:
-    """Fill, with images of several labels each, a quota a class of each group.
+    """Draw disjoint groups of images with several labels, by a quota per class for each group.
 
-    In random order, an image goes to the first of its classes that has a place left, in the first group that
-    has it there, and takes that place. So a group has exactly its quota of places for each class, and more
-    images than that with the label. This is the rule of swuxyj/DeepHash-pytorch at ab14068,
-    `data/nuswide_21/code.py`.
+    In random order, each image counts for the first of its classes whose quota is not yet filled, in the
+    first group where it is not. Each quota is filled exactly, but a group has more images with a label than
+    its quota. This is the rule of swuxyj/DeepHash-pytorch at ab14068, `data/nuswide_21/code.py`.
 
     Args:
         labels: Multi-hot [n, C].
-        quotas: Places a class in each group.
-        seed: Seed of the draw.
-        only: True [n] for the images that may be drawn; None: all.
-        class_names: What to call the classes in errors; None: by number.
+        quotas: Quota per class for each group.
+        seed: Random seed.
+        only: Mask [n] of the images that may be drawn; None: all.
+        class_names: Names of the classes for errors; None: their numbers.
 
     Returns:
-        One array of ascending indices a group, and last that of the images that are in no group.
+        An array of ascending indices for each group, and one for the remaining images.
 
     Raises:
-        HashbenchError: A class has too few images to fill its places.
+        HashbenchError: A class has too few images to fill its quotas.
     """
-    places = [[quota] * labels.shape[1] for quota in quotas]
+    unfilled = [[quota] * labels.shape[1] for quota in quotas]
     group = np.full(len(labels), len(quotas))
     rows, columns = np.nonzero(labels)
     ends = np.searchsorted(rows, np.arange(len(labels) + 1)).tolist()
@@ -201,16 +200,16 @@ def draw_by_quota(
         if only is not None and not only[image]:
             continue
         for label in flat[ends[image] : ends[image + 1]]:
-            chosen = next((index for index, left in enumerate(places) if left[label]), None)
+            chosen = next((index for index, left in enumerate(unfilled) if left[label]), None)
             if chosen is not None:
-                places[chosen][label] -= 1
+                unfilled[chosen][label] -= 1
                 group[image] = chosen
                 break
-    if unfilled := [label for label in range(labels.shape[1]) if any(left[label] for left in places)]:
-        label = unfilled[0]
-        name = class_names[label] if class_names else f"class {label}"
-        raise HashbenchError(
-            f"{name} has too few images for the protocol, which draws {sum(quotas):,} for each class; "
-            f"{int(labels[:, label].sum()):,} have the label, some of them drawn for others"
-        )
+    for label in range(labels.shape[1]):
+        if any(left[label] for left in unfilled):
+            name = class_names[label] if class_names else f"class {label}"
+            raise HashbenchError(
+                f"{name} has too few images for the protocol, which draws {sum(quotas):,} per class; "
+                f"{int(labels[:, label].sum()):,} have the label, some of which are drawn for other classes"
+            )
     return [np.flatnonzero(group == index) for index in range(len(quotas) + 1)]

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from hashbench.errors import HashbenchError, quoted
 
 
-def checked_labels(part: str, ids: Sequence[str], labels: Any, num_classes: int) -> NDArray[Any]:
+def checked_labels(
+    part: str, ids: Sequence[str], labels: NDArray[Any], num_classes: int
+) -> NDArray[np.int64] | NDArray[np.uint8]:
     """Check the ids and labels of a part, and return the labels as uint8 [n, C] or int64 [n].
 
     Args:

@@ -1,16 +1,17 @@
-"""Is a dataset what its protocol says, and are its images sound?"""
+"""Verify that a dataset matches its protocol and that its images are undamaged."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.data.dataset import Dataset
+from hashbench.data.dataset import Dataset, Split
 from hashbench.data.protocol import Overlaps, Protocol
 from hashbench.data.split_checks import unlabelled
 from hashbench.errors import HashbenchError
@@ -24,10 +25,10 @@ class Duplicates:
     """Images with the same content under several ids.
 
     Attributes:
-        groups: How many different images are there more than once.
-        query_database: How many queries have the content of a database image of another id.
-        conflicting: Groups whose images have other labels; the first ids of each.
-        examples: The ids of the first groups.
+        groups: Number of different images that occur more than once.
+        query_database: Number of queries with the content of a database image that has another id.
+        conflicting: Ids of the groups whose images have different labels.
+        examples: Ids of the first groups.
     """
 
     groups: int
@@ -38,7 +39,7 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found.
+    """Result of the verification.
 
     Attributes:
         dataset: Name of the dataset.
@@ -46,15 +47,15 @@ class Verification:
         fingerprint: See `hashbench.data.protocol.fingerprint`.
         classes: Number of classes.
         counts: Number of images by part.
-        expected: What the protocol says, by part; None: nothing.
-        unlabelled: Images without any label, by part.
-        unanswerable: Queries to which nothing in the database is relevant.
-        overlaps: Ids that parts share.
-        duplicates: Images that parts share by content.
-        truncated: Files that end too early, and were accepted as asked; only if they were decoded.
-        decoded: Whether all images were decoded.
-        problems: What is wrong, one sentence each.
-        warnings: What is odd, one sentence each.
+        expected: Number of images by part in the protocol; None: it depends on the data.
+        unlabelled: Number of images without a label, by part.
+        unanswerable: Number of queries without a relevant database image.
+        overlaps: Number of ids that parts share.
+        duplicates: Images with the same content.
+        truncated: Truncated files that were accepted by the options; known only of decoded images.
+        decoded: True if all images were decoded.
+        problems: Errors, one sentence each.
+        warnings: Warnings, one sentence each.
     """
 
     dataset: str
@@ -73,63 +74,37 @@ class Verification:
     warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON."""
+        """Return all attributes as plain values, for JSON."""
         return asdict(self)
 
 
 def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) -> Verification:
-    """Read every image of a dataset once, and check what loading cannot.
+    """Read every image of a dataset, and check what loading does not check.
 
     Args:
-        dataset: From `load_dataset`, not packed.
-        protocol: What it should be.
-        decode_all: Decode every image, too.
+        dataset: From `load_dataset` with packed=False.
+        protocol: The protocol to compare with.
+        decode_all: Also decode every image.
     """
-    parts = {name: part.images for name, part in dataset.parts().items()}
-    labels = {name: part.labels for name, part in dataset.parts().items()}
-    counts = {part: len(images) for part, images in parts.items()}
+    parts = dataset.parts()
+    counts = {name: len(part.images) for name, part in parts.items()}
     differences = protocol.differences(**counts)
     problems = list(differences)
     if dataset.overlaps.query_database:
         problems.append(f"{dataset.overlaps.query_database:,} queries are also in the database")
-
-    unique = {
-        (name, images.paths[row] if isinstance(images, FileImages) else ""): (images, row)
-        for images in parts.values()
-        for row, name in enumerate(images.ids)
-    }
-
-    def inspect(item: tuple[Images, int]) -> _Inspected:
-        return _inspect(*item, decode_all)
-
-    content_of: dict[str, bytes] = {}
-    by_content: dict[bytes, list[str]] = defaultdict(list)
-    truncated: list[str] = []
-    for (name, _), found in zip(unique, in_threads("verify", inspect, [*unique.values()]), strict=True):
-        if found.error is not None:
-            problems.append(found.error)
-        elif name not in content_of:
-            content_of[name] = found.digest
-            by_content[found.digest].append(name)
-        elif content_of[name] != found.digest:
-            problems.append(f"{name} is another image in another part")
-        if found.truncated:
-            truncated.append(name)
-    groups = [group for group in by_content.values() if len(group) > 1]
-    label_of: dict[str, bytes] = {}
-    other_labels = [
+    groups, truncated = _read_images(parts, decode_all, problems)
+    labels_by_id: dict[str, bytes] = {}
+    differing = [
         name
-        for part, images in parts.items()
-        for name, row in zip(images.ids, labels[part], strict=True)
-        if label_of.setdefault(name, row.tobytes()) != row.tobytes()
+        for part in parts.values()
+        for name, row in zip(part.images.ids, part.labels, strict=True)
+        if labels_by_id.setdefault(name, row.tobytes()) != row.tobytes()
     ]
-    if other_labels:
+    if differing:
         problems.append(
-            f"{len(other_labels):,} images have other labels in another part, such as {other_labels[0]}"
+            f"{len(differing):,} images have different labels in another part, such as {differing[0]}"
         )
-    stored = set(parts["database"].ids)
-    asked = set(parts["query"].ids)
-    conflicting = [group for group in groups if any(label_of[n] != label_of[group[0]] for n in group)]
+    query_ids, database_ids = set(parts["query"].images.ids), set(parts["database"].images.ids)
     return Verification(
         dataset=dataset.name,
         protocol=dataset.protocol,
@@ -137,17 +112,17 @@ def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) ->
         classes=len(dataset.class_names),
         counts=counts,
         expected=protocol.counts,
-        unlabelled={part: int(unlabelled(rows).sum()) for part, rows in labels.items()},
-        unanswerable=_unanswerable(labels["query"], labels["database"]),
+        unlabelled={name: int(unlabelled(part.labels).sum()) for name, part in parts.items()},
+        unanswerable=_unanswerable(parts["query"].labels, parts["database"].labels),
         overlaps=dataset.overlaps,
         duplicates=Duplicates(
             groups=len(groups),
             query_database=sum(
-                name in asked and any(other in stored for other in group if other != name)
+                name in query_ids and any(other in database_ids for other in group if other != name)
                 for group in groups
                 for name in group
             ),
-            conflicting=conflicting,
+            conflicting=[group for group in groups if len({labels_by_id[name] for name in group}) > 1],
             examples=groups[:5],
         ),
         truncated=truncated,
@@ -157,27 +132,60 @@ def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) ->
     )
 
 
+def _read_images(
+    parts: Mapping[str, Split], decode_all: bool, problems: list[str]
+) -> tuple[list[list[str]], list[str]]:
+    """Read every file once and append errors to `problems`.
+
+    Returns:
+        The groups of ids with the same content, and the ids of truncated images.
+    """
+    unique = {
+        (name, part.images.paths[row] if isinstance(part.images, FileImages) else ""): (part.images, row)
+        for part in parts.values()
+        for row, name in enumerate(part.images.ids)
+    }
+
+    def inspect(item: tuple[Images, int]) -> _Inspection:
+        return _inspect(*item, decode_all)
+
+    digests: dict[str, bytes] = {}
+    groups: dict[bytes, list[str]] = defaultdict(list)
+    truncated: list[str] = []
+    for (name, _), found in zip(unique, in_threads("verify", inspect, [*unique.values()]), strict=True):
+        if found.error is not None:
+            problems.append(found.error)
+        elif name not in digests:
+            digests[name] = found.digest
+            groups[found.digest].append(name)
+        elif digests[name] != found.digest:
+            problems.append(f"{name} is a different image in another part")
+        if found.truncated:
+            truncated.append(name)
+    return [group for group in groups.values() if len(group) > 1], truncated
+
+
 def _unanswerable(query: NDArray[Any], database: NDArray[Any]) -> int:
-    """How many queries have none of the classes that the database has."""
+    """Return the number of queries with none of the classes that the database has."""
     if query.ndim == 1:
         return int((~np.isin(query, database)).sum())
     return int((~query[:, database.any(axis=0)].any(axis=1)).sum())
 
 
 @dataclass(frozen=True)
-class _Inspected:
+class _Inspection:
     digest: bytes = b""
     error: str | None = None
     truncated: bool = False
 
 
-def _inspect(images: Images, row: int, decode_all: bool) -> _Inspected:
+def _inspect(images: Images, row: int, decode_all: bool) -> _Inspection:
     try:
         content = images.content(row)
         digest = hashlib.blake2b(content, digest_size=16).digest()
         if not isinstance(images, FileImages) or (looks_like_image(content[:12]) and not decode_all):
-            return _Inspected(digest)
+            return _Inspection(digest)
         image = decode(content, name=images.paths[row], truncated=images.truncated)
-        return _Inspected(digest, truncated="truncated" in image.info)
+        return _Inspection(digest, truncated="truncated" in image.info)
     except HashbenchError as error:
-        return _Inspected(error=str(error))
+        return _Inspection(error=str(error))

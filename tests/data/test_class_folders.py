@@ -1,4 +1,4 @@
-"""Images in one folder a class."""
+"""Images in one folder per class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hashbench.data.class_folders import (
 from hashbench.data.options import FileOptions
 from hashbench.errors import HashbenchError, UsageError
 
-ONE_TEXT = "1 files are left out, since their suffix is not that of an image, as of {}"
+ONE_TEXT = "1 files are left out, since they do not have the suffix of an image, such as {}"
 ONE_SYSTEM_FILE = "files and folders of the operating system are skipped: 1 ._*"
 
 
@@ -43,7 +43,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def below(base: Path) -> Callable[[str], str]:
-    """Ids that are paths relative to a folder."""
+    """Return a function that maps a file to its path relative to a folder."""
     return lambda file: Path(file).relative_to(base).as_posix()
 
 
@@ -86,7 +86,7 @@ def test_how_to_decode_is_handed_on(tree: Path) -> None:
 
 
 def test_no_images_are_an_error(tmp_path: Path) -> None:
-    message = rf"{tmp_path} has no images in a folder for each class, such as {tmp_path}/owl/1\.jpg"
+    message = rf"{tmp_path} has no images; expected one folder per class, such as {tmp_path}/owl/1\.jpg"
     with pytest.raises(HashbenchError, match=message):
         read_class_folders(tmp_path, ["owl"], FileOptions(), str)
 
@@ -125,7 +125,7 @@ def test_files_that_are_no_images_by_their_suffix_are_counted(tree: Path) -> Non
 def test_images_beside_the_folders_are_counted(tree: Path) -> None:
     for name in ("train/b.JPG", "train/a.png", "train/notes.txt", "c.png"):
         (tree / name).touch()
-    loose = f"3 images are left out, since they lie beside the folders of the classes, as {tree}/c.png"
+    loose = f"3 images are left out, since they are not in a class folder, such as {tree}/c.png"
     assert ignored_files([tree / "train/dog"], [tree / "train", tree]) == [loose]
 
 

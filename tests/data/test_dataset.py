@@ -28,7 +28,7 @@ def grey(ids: list[str]) -> ArrayImages:
 
 
 def make(options: DataOptions | None = None, **parts: Any) -> Dataset:
-    """A dataset of two classes; each part is (ids, labels)."""
+    """Create a dataset of two classes; each part is (ids, labels)."""
     usual = {"train": (["t1", "t2"], [0, 1]), "query": (["q1"], [0]), "database": (["d1", "d2"], [1, 0])}
     splits = {name: Split(grey(ids), np.array(labels)) for name, (ids, labels) in (usual | parts).items()}
     return Dataset.from_splits(
@@ -77,9 +77,9 @@ def test_arrays_of_another_kind_are_errors(array: Any) -> None:
 
 
 def test_images_and_ids_go_together() -> None:
-    with pytest.raises(HashbenchError, match="1 images do not go with 2 ids"):
+    with pytest.raises(HashbenchError, match="expected as many images as ids, got 1 images and 2 ids"):
         ArrayImages(np.zeros((1, 2, 2), np.uint8), ["a", "b"])
-    with pytest.raises(HashbenchError, match="1 paths do not go with 2 ids"):
+    with pytest.raises(HashbenchError, match="expected as many paths as ids, got 1 paths and 2 ids"):
         FileImages([Path("a")], ["a", "b"])
 
 
@@ -282,7 +282,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, valu
 
 @pytest.fixture
 def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without a home folder, as in a container."""
+    """Simulate a user without a home folder, as in a container."""
     pwd = pytest.importorskip("pwd")
 
     def unknown(_: int) -> None:
@@ -307,7 +307,7 @@ def test_without_a_home_folder_a_root_is_asked_for_only_when_needed(
         done = cli(*command)
         assert (done.code, done.err) == (2, f"hashbench: error: {line}\n")
     monkeypatch.setenv("HASHBENCH_DATA", str(tmp_path / "data"))
-    with pytest.raises(UsageError, match=re.escape(f"there is no folder {tmp_path / 'data'}")):
+    with pytest.raises(UsageError, match=re.escape(f"the folder {tmp_path / 'data'} does not exist")):
         load_dataset("folder")
 
 

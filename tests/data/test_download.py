@@ -1,4 +1,4 @@
-"""Fetching and unpacking."""
+"""Downloading and unpacking."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """A server that answers by path; it notes the ranges it was asked for."""
+    """A server that answers by path and stores the requested ranges."""
 
     asked: list[str | None]
 
@@ -90,9 +90,7 @@ def test_a_file_is_fetched(server: str, tmp_path: Path, name: str) -> None:
 
 def test_a_broken_download_is_gone_on_with(server: str, tmp_path: Path) -> None:
     path, part = tmp_path / "file.gz", tmp_path / ".file.gz.part"
-    reason = (
-        r"\(the connection ended after 100 of 10,000 bytes\); try again, which goes on where this stopped"
-    )
+    reason = r"\(the connection ended after 100 of 10,000 bytes\); try again, which resumes the download"
     with pytest.raises(HashbenchError, match=f"cannot download {server}/short {reason}"):
         fetch(f"{server}/short", path, MD5)
     assert part.read_bytes() == CONTENT[:100]
@@ -141,7 +139,7 @@ def test_what_is_no_part_of_the_file_is_not_gone_on_with(
 
 def test_another_file_is_not_kept(server: str, tmp_path: Path) -> None:
     message = (
-        r"/file sends another file than it should \(MD5 \w+\); fetch it by hand and save it as .*file\.gz"
+        r"/file: expected a file with the MD5 0{32}, got \w+; download it manually and save it as .*file\.gz"
     )
     with pytest.raises(HashbenchError, match=message):
         fetch(f"{server}/file", tmp_path / "file.gz", "0" * 32)
@@ -159,7 +157,7 @@ def test_a_failure_leaves_what_was_there(
     path = tmp_path / "file.gz"
     path.write_text("old")
     message = (
-        rf"cannot download {server}/{name} \(.*{reason}.*\).* or fetch it by hand and save it as {path} "
+        rf"cannot download {server}/{name} \(.*{reason}.*\).* or download it manually and save it as {path} "
     )
     with pytest.raises(HashbenchError, match=message + rf"\(MD5 {md5}\)"):
         fetch(f"{server}/{name}", path, md5)
@@ -192,7 +190,7 @@ def test_a_server_that_falls_silent_keeps_the_part(
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(
-        HashbenchError, match=rf"fetch it by hand and save it as {tmp_path}/file\.gz \(MD5 {MD5}\)"
+        HashbenchError, match=rf"download it manually and save it as {tmp_path}/file\.gz \(MD5 {MD5}\)"
     ):
         fetch("http://127.0.0.1:9/file.gz", tmp_path / "file.gz", MD5)
     assert not list(tmp_path.iterdir())
@@ -327,7 +325,7 @@ def test_an_archive_that_is_there_is_not_fetched(tmp_path: Path) -> None:
     absent = "http://127.0.0.1:9/data.zip"
     file = zip_of(tmp_path / "data.zip", {"a.txt": "a"})
     with pytest.raises(
-        HashbenchError, match=rf"data\.zip has the MD5 \w+, not {MD5} as the file at .*; delete it"
+        HashbenchError, match=rf"data\.zip: expected the MD5 {MD5} of .*, got \w+; delete the file"
     ):
         Archive(absent, MD5, "data.zip", "data").ensure(tmp_path)
     md5 = hashlib.md5(file.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""IDX files, and the two datasets that are distributed in them."""
+"""IDX files, and the two datasets in this format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def counts(dataset: Dataset) -> tuple[int, int, int]:
 
 @pytest.fixture(params=["fashionmnist", "mnist"])
 def small(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a dataset, which is set for a small copy that is not there."""
+    """Return the name of a dataset, whose plugin expects the files of a small copy."""
     writer = {"fashionmnist": fashion_mnist, "mnist": mnist_}[request.param]
     writer(tmp_path / "unused", monkeypatch)
     return str(request.param)
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_named(
     path = tmp_path / f"{name}{suffix}"
     path.write_bytes(harm(path.read_bytes()))
     message = (
-        rf"^{re.escape(str(path))} is damaged or of another dataset \({reason}.*\); move it away or delete it"
+        rf"^{re.escape(str(path))} is damaged or belongs to another dataset \({reason}.*\); move or delete it"
     )
     with pytest.raises(HashbenchError, match=message):
         load_dataset(small, "official", tmp_path)

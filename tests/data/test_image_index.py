@@ -1,4 +1,4 @@
-"""Finding the files of listed images."""
+"""The index of image files, and the search for listed images."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_listed_paths_are_found(tmp_path: Path, listed: str, found: str | None) 
 @pytest.mark.parametrize("listed", ["1.jpg", "images/1.jpg", "y/a/1.jpg"])
 def test_a_path_that_fits_several_files_is_an_error(tmp_path: Path, listed: str) -> None:
     index = ImageIndex(touch(tmp_path, "a/1.jpg", "x/a/1.jpg"))
-    message = rf"'{listed}' may be any of 2 files: .*a/1\.jpg, .*x/a/1\.jpg; keep one, or give the path"
+    message = rf"'{listed}' matches 2 files: .*a/1\.jpg, .*x/a/1\.jpg; keep one of them, or write"
     with pytest.raises(HashbenchError, match=message):
         index.find(listed)
 
@@ -115,7 +115,7 @@ def test_missing_images_are_skipped_if_asked(tmp_path: Path) -> None:
     assert entry.where(1) == "list.txt, line 3"
     assert files == [str(tmp_path / name) for name in entry.paths]
     assert warnings == [
-        f"1 of 3 listed images are not below {tmp_path} and are left out, so that this is another split: "
+        f"1 of 3 listed images are not below {tmp_path} and are left out, which is a different split: "
         "'2.jpg' (list.txt, line 2)"
     ]
     with pytest.raises(HashbenchError, match="2 of 2 listed images are not below"):
@@ -124,7 +124,7 @@ def test_missing_images_are_skipped_if_asked(tmp_path: Path) -> None:
 
 def test_one_file_under_two_paths_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "images/1.jpg")
-    message = r"b\.txt, line 1: '1\.jpg' is .*images/1\.jpg, which is also listed as 'images/1\.jpg'; list it"
+    message = r"b\.txt, line 1: '1\.jpg' is .*images/1\.jpg, which is also listed as 'images/1\.jpg'; use"
     with pytest.raises(HashbenchError, match=message):
         locate([listing("images/1.jpg"), listing("1.jpg", file="b.txt")], [tmp_path])
 
@@ -139,7 +139,7 @@ def test_hidden_folders_and_links_up_are_left_out(tmp_path: Path) -> None:
 
 def test_a_line_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "2.jpg")
-    message = r"a\.txt, line 3: '1\.jpg' is there already \(a\.txt, line 1\)"
+    message = r"a\.txt, line 3: '1\.jpg' is already listed \(a\.txt, line 1\)"
     with pytest.raises(HashbenchError, match=message):
         locate([listing("1.jpg", "2.jpg", "1.jpg", file="a.txt")], [tmp_path])
 
@@ -152,7 +152,7 @@ def test_no_image_at_all_is_missing_data(tmp_path: Path) -> None:
 LISTED = ("cat0.jpg", "Cat1.jpg", "caf\u00e9.jpg", "GRU\u0308N.jpg", "gone.jpg", "there.jpg")
 STORED = ("cat0.JPG", "a/cat1.jpg", "cafe\u0301.jpg", "gr\u00fcn.jpg", "there.jpg")
 NAMED = (
-    "; 3 of them differ in letter case: found 'cat0.JPG' for 'cat0.jpg'; names are case-sensitive, rename "
+    "; 3 of them differ in letter case: found 'cat0.JPG' for 'cat0.jpg'; names are case-sensitive, so rename "
     "the files or change the list; 1 of them differ in Unicode normal form: found 'cafe\\u0301.jpg' for "
     "'caf\\xe9.jpg'; rename the files or change the list"
 )

@@ -82,25 +82,25 @@ def test_a_path_with_a_blank_needs_a_csv_or_a_file_of_its_own(tmp_path: Path) ->
     assert read_list(write(tmp_path / "a.csv", "my dog.jpg,1,0\n"), 2).paths == ("my dog.jpg",)
     names, labels = write(tmp_path / "a_img.txt", "my dog.jpg\n"), write(tmp_path / "a_label.txt", "1 0\n")
     assert read_pair(names, labels, 2).paths == ("my dog.jpg",)
-    with pytest.raises(HashbenchError, match="line 1: expected 2 labels, found 3 labels"):
+    with pytest.raises(HashbenchError, match="line 1: expected 2 labels, got 3 labels"):
         read_list(write(tmp_path / "a.txt", "my dog.jpg 1 0\n"), 2)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.jpg 1 0\nb.jpg 1\n", r"list\.txt, line 2: expected 2 labels, found 1 labels"),
-        ("a.jpg 1 0 0\n", "line 1: expected 2 labels, found 3 labels"),
-        ("a.jpg 1 0\nb.jpg 1 0 0\nc.jpg 1\n", "line 2: expected 2 labels, found 3 labels"),
-        ("a.jpg 1 0\nb.jpg", "line 2: expected a path and labels, .*, found a path only"),
-        ("a.jpg 1 0\n\nb.jpg 1 0", "line 2: expected a path and labels, found an empty line"),
-        ("", "line 1: expected a path and labels, found an empty line"),
-        ("a.jpg 1 0\nb.jpg 0 3\n", "line 2: expected labels 0 or 1, found '3'; .* label_format=counts"),
-        ("a.jpg 1 0\nb.jpg 0 -1130179\n", "line 2: expected labels 0 or 1, found '-1130179'; mend the line"),
-        ("a.jpg 10 1\nb.jpg 1 0\n", "line 1: expected labels 0 or 1, found '10'"),
-        ("a.jpg 1 0\nb.jpg 101\n", "line 2: expected 2 labels, found 1 labels"),
-        ("a.jpg 1.0 0\n", r"expected labels 0 or 1, found '1\.0'; mend"),
-        ("a.jpg ² 0\n", "expected labels 0 or 1, found '²'; mend"),
+        ("a.jpg 1 0\nb.jpg 1\n", r"list\.txt, line 2: expected 2 labels, got 1 labels"),
+        ("a.jpg 1 0 0\n", "line 1: expected 2 labels, got 3 labels"),
+        ("a.jpg 1 0\nb.jpg 1 0 0\nc.jpg 1\n", "line 2: expected 2 labels, got 3 labels"),
+        ("a.jpg 1 0\nb.jpg", "line 2: expected a path and labels, .*, got only a path"),
+        ("a.jpg 1 0\n\nb.jpg 1 0", "line 2: expected a path and labels, got an empty line"),
+        ("", "line 1: expected a path and labels, got an empty line"),
+        ("a.jpg 1 0\nb.jpg 0 3\n", "line 2: expected labels 0 or 1, got '3'; .* label_format=counts"),
+        ("a.jpg 1 0\nb.jpg 0 -1130179\n", "line 2: expected labels 0 or 1, got '-1130179'; correct the line"),
+        ("a.jpg 10 1\nb.jpg 1 0\n", "line 1: expected labels 0 or 1, got '10'"),
+        ("a.jpg 1 0\nb.jpg 101\n", "line 2: expected 2 labels, got 1 labels"),
+        ("a.jpg 1.0 0\n", r"expected labels 0 or 1, got '1\.0'; correct"),
+        ("a.jpg ² 0\n", "expected labels 0 or 1, got '²'; correct"),
         (b"\xff\xfe\x00", r"cannot read the list .*list\.txt: .*; save it as UTF-8"),
     ],
 )
@@ -111,7 +111,7 @@ def test_lines_of_another_kind_are_errors(tmp_path: Path, text: str | bytes, mes
 
 @pytest.mark.parametrize("line", ["b.jpg,,10", "b.jpg,1", "b.jpg,1,"])
 def test_a_csv_that_lacks_a_value_is_an_error(tmp_path: Path, line: str) -> None:
-    with pytest.raises(HashbenchError, match="line 2: expected 2 labels, found 1 labels"):
+    with pytest.raises(HashbenchError, match="line 2: expected 2 labels, got 1 labels"):
         read_list(write(tmp_path / "list.csv", f"a.jpg,1,0\n{line}\n"), 2)
 
 
@@ -123,7 +123,7 @@ def test_a_list_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_what_torch_or_pickle_saved_is_never_loaded(tmp_path: Path) -> None:
     file = tmp_path / "0_1_train.txt"
     torch.save([1, 2], file)
-    with pytest.raises(HashbenchError, match=r"0_1_train\.txt is no text: it was saved by torch or pickle"):
+    with pytest.raises(HashbenchError, match=r"0_1_train\.txt is not a text file: it was saved by torch"):
         read_list(file, 2)
     torch.save([1, 2], file, _use_new_zipfile_serialization=False)
     with pytest.raises(HashbenchError, match="saved by torch"):
@@ -155,22 +155,22 @@ def test_label_formats(
 @pytest.mark.parametrize(
     ("text", "classes", "label_format", "message"),
     [
-        ("a 1\nb 0\n", None, "auto", "has one value a line: .*label_format=id and --data classes=N, or"),
-        ("a 1\nb 0\n", 1, "auto", "has one value a line: .*label_format=multihot"),
-        ("a 1\nb 0\n", None, "id", r"list\.txt has class ids, .*; say it by --data classes=N"),
-        ("a 1\nb 3\n", 3, "id", "line 2: expected a class id from 0 to 2, found '3'"),
-        ("a 1\nb -1\n", 3, "auto", "line 2: expected a class id from 0 to 2, found '-1'"),
-        ("a 1\nb 0 1\n", 3, "auto", "line 2: expected one class id, found 2 values; .* label_format=ids"),
-        ("a 0 1\nb 0 3\n", 3, "ids", "line 2: expected a class id from 0 to 2, found '3'"),
-        ("a 0 1 0\n", 3, "ids", "line 1: expected each class id once, found '0' twice; .*=multihot"),
-        ("a 0 1\nb 0 x\n", 2, "counts", "line 2: expected counts, found 'x'"),
-        ("a 0 1\nb 0 -1130179\n", 2, "counts", "line 2: expected counts, found '-1130179'"),
-        ("a 0 1\nb 2\n", 2, "counts", "line 2: expected 2 labels, found 1 labels"),
-        (f"a 0 1\nb 2 {DIGITS}\n", 2, "counts", "line 2: expected counts, found '9{149}…; mend the line"),
-        (f"a 0 1\nb 1 {DIGITS}\n", 2, "multihot", "line 2: expected labels 0 or 1, found '9{149}…; mend"),
-        (f"a 1\nb {DIGITS}\n", 2, "id", "line 2: expected a class id from 0 to 1, found '9{149}…; mend"),
-        (f"a 1\nb 0 {DIGITS}\n", 2, "ids", "line 2: expected a class id from 0 to 1, found '9{149}…; mend"),
-        ("a 0 1\n", 10**9, "multihot", "line 1: expected 1000000000 labels, found 2 labels"),
+        ("a 1\nb 0\n", None, "auto", "has one value per line, .*label_format=id and --data classes=N, or"),
+        ("a 1\nb 0\n", 1, "auto", "has one value per line, .*label_format=multihot"),
+        ("a 1\nb 0\n", None, "id", r"list\.txt has class ids, .*; pass --data classes=N"),
+        ("a 1\nb 3\n", 3, "id", "line 2: expected a class id from 0 to 2, got '3'"),
+        ("a 1\nb -1\n", 3, "auto", "line 2: expected a class id from 0 to 2, got '-1'"),
+        ("a 1\nb 0 1\n", 3, "auto", "line 2: expected one class id, got 2 values; .* label_format=ids"),
+        ("a 0 1\nb 0 3\n", 3, "ids", "line 2: expected a class id from 0 to 2, got '3'"),
+        ("a 0 1 0\n", 3, "ids", "line 1: expected each class id once, got '0' twice; .*=multihot"),
+        ("a 0 1\nb 0 x\n", 2, "counts", "line 2: expected counts, got 'x'"),
+        ("a 0 1\nb 0 -1130179\n", 2, "counts", "line 2: expected counts, got '-1130179'"),
+        ("a 0 1\nb 2\n", 2, "counts", "line 2: expected 2 labels, got 1 labels"),
+        (f"a 0 1\nb 2 {DIGITS}\n", 2, "counts", "line 2: expected counts, got '9{149}…; correct the line"),
+        (f"a 0 1\nb 1 {DIGITS}\n", 2, "multihot", "line 2: expected labels 0 or 1, got '9{149}…; correct"),
+        (f"a 1\nb {DIGITS}\n", 2, "id", "line 2: expected a class id from 0 to 1, got '9{149}…; correct"),
+        (f"a 1\nb 0 {DIGITS}\n", 2, "ids", "line 2: expected a class id from 0 to 1, got '9{149}…; correct"),
+        ("a 0 1\n", 10**9, "multihot", "line 1: expected 1000000000 labels, got 2 labels"),
     ],
 )
 def test_labels_that_do_not_fit_their_format(
@@ -202,11 +202,16 @@ def test_labels_in_a_file_of_their_own(tmp_path: Path, name: str, text: str, lab
 @pytest.mark.parametrize(
     ("names", "name", "labels", "message"),
     [
-        ("a\nb\n", "l.txt", "1 0\n", r"img\.txt has 2 lines and .*l\.txt 1; line by line, both must belong"),
-        ("a\n\nb\n", "l.txt", "1 0\n0 1\n1 1\n", r"img\.txt, line 2: expected a path, found an empty line"),
-        ("a\nb\n", "l.txt", "1 0\n1\n", r"l\.txt, line 2: expected 2 labels, found 1 labels"),
-        ("a\n", "l.txt", "", r"l\.txt, line 1: expected 1 labels, found 0 labels"),
-        ("a\nb\n", "a_label.txt", "1 0 0\n1 0\n", r"line 1: expected each class id once, found '0' twice"),
+        (
+            "a\nb\n",
+            "l.txt",
+            "1 0\n",
+            r"img\.txt has 2 lines, but .*l\.txt has 1; both need one line",
+        ),
+        ("a\n\nb\n", "l.txt", "1 0\n0 1\n1 1\n", r"img\.txt, line 2: expected a path, got an empty line"),
+        ("a\nb\n", "l.txt", "1 0\n1\n", r"l\.txt, line 2: expected 2 labels, got 1 labels"),
+        ("a\n", "l.txt", "", r"l\.txt, line 1: expected 1 labels, got 0 labels"),
+        ("a\nb\n", "a_label.txt", "1 0 0\n1 0\n", r"line 1: expected each class id once, got '0' twice"),
     ],
 )
 def test_pairs_that_do_not_fit(tmp_path: Path, names: str, name: str, labels: str, message: str) -> None:
@@ -222,10 +227,10 @@ def test_names_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("a\nb\na\n", "line 3: .* found 'a'"),
-        ("a\n\nb", "line 2: .* found an empty line"),
+        ("a\nb\na\n", "line 3: .* got 'a'"),
+        ("a\n\nb", "line 2: .* got an empty line"),
         ("", "line 1"),
-        (f"{DIGITS}\n{DIGITS}\n", "line 2: .* found '9{149}…; mend"),
+        (f"{DIGITS}\n{DIGITS}\n", "line 2: .* got '9{149}…; correct"),
     ],
 )
 def test_names_are_there_once(tmp_path: Path, text: str, found: str) -> None:
@@ -242,7 +247,7 @@ def test_row_indices(tmp_path: Path, query: str, database: str) -> None:
         "query": [1],
         "database": [2, 3, 4],
     }
-    with pytest.raises(HashbenchError, match=r"split\.json: train has rows from 0 to 4; the list has 0 to 3"):
+    with pytest.raises(HashbenchError, match=r"split\.json: expected row indices from 0 to 3 .*, got 0 to 4"):
         read_row_indices(file, 4)
 
 
@@ -252,17 +257,23 @@ def test_row_indices(tmp_path: Path, query: str, database: str) -> None:
         ("{", "expected a JSON object"),
         ("[1, 2]", "expected a JSON object"),
         ("3", "expected a JSON object"),
-        ('{"train": [0], "query": [0]}', "expected a JSON object with lists of rows for train, query"),
-        ('{"train": [0], "query": [[0]], "db": [0]}', "expected a list of row numbers for query"),
-        ('{"train": [0], "query": [0], "db": [0.5]}', "expected a list of row numbers for database"),
-        ('{"train": [0], "query": [0, [1]], "db": [0]}', "expected a list of row numbers for query"),
-        ('{"train": [0], "query": [true], "db": [0]}', "expected a list of row numbers for query"),
-        ('{"train": [0], "query": [0], "db": [1e5]}', "expected a list of row numbers for database"),
+        ('{"train": [0], "query": [0]}', "expected a JSON object with lists of row indices for train, query"),
+        ('{"train": [0], "query": [[0]], "db": [0]}', "expected a list of row indices for query"),
+        ('{"train": [0], "query": [0], "db": [0.5]}', "expected a list of row indices for database"),
+        ('{"train": [0], "query": [0, [1]], "db": [0]}', "expected a list of row indices for query"),
+        ('{"train": [0], "query": [true], "db": [0]}', "expected a list of row indices for query"),
+        ('{"train": [0], "query": [0], "db": [1e5]}', "expected a list of row indices for database"),
         ('{"train": ' + "[" * 2000, r"expected a JSON object .* \(expected at most 40 levels of lists"),
         ('{"train": [Infinity]}', r"expected a JSON object .* \(expected finite numbers, got Infinity\)"),
         ('{"train": [' + "9" * 5000, r"expected a JSON object .* \(expected a number of at most 20 digits"),
-        ('{"train": [99999999999999999999], "query": [0], "db": [0]}', "train has rows from 99999999999999"),
-        ('{"train": [0], "query": [-1], "db": [0]}', "query has rows from -1 to -1; the list has 0 to 4"),
+        (
+            '{"train": [99999999999999999999], "query": [0], "db": [0]}',
+            "expected row .* for train, got 99999999999999",
+        ),
+        (
+            '{"train": [0], "query": [-1], "db": [0]}',
+            "expected row .* 0 to 4 for query, got -1 to -1",
+        ),
     ],
 )
 def test_row_indices_of_another_kind(tmp_path: Path, text: str, message: str) -> None:
@@ -287,7 +298,9 @@ def test_class_ids_are_written_as_multihot_rows(tmp_path: Path) -> None:
 
 
 def test_what_no_list_can_hold_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(HashbenchError, match="'my dog.jpg' has a blank, which a list cannot have; rename it"):
+    with pytest.raises(
+        HashbenchError, match="'my dog.jpg' has a space, which list files do not allow; rename it"
+    ):
         write_list(tmp_path / "list.txt", ["a", "my dog.jpg"], np.ones((2, 1), np.uint8), 1)
     with pytest.raises(HashbenchError, match=r"list\.txt cannot be written: .*No such file"):
         write_list(tmp_path / "no/list.txt", ["a"], np.ones((1, 1), np.uint8), 1)

@@ -1,4 +1,4 @@
-"""Datasets that list files split."""
+"""Datasets with splits that are given by list files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SPLIT = json.dumps({"train": [2, 3], "query": [0, 1], "db": [2, 3, 4, 5]})
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes lists into a folder beside that of the images, `data/images`, and returns it."""
+    """Return a function that writes lists into a folder next to that of the images, `data/images`."""
     (tmp_path / "data/images").mkdir(parents=True)
     for image in range(6):
         (tmp_path / f"data/images/{image}.jpg").touch()
@@ -67,7 +67,7 @@ def load(folder: Path, orders: ColumnOrders | None = None, **options: Any) -> Da
 
 
 def images_of(dataset: Dataset) -> dict[str, list[int]]:
-    """The numbers of the images by part; their labels are checked on the way."""
+    """Return the numbers of the images by part, after checking their labels."""
     found = {}
     for part, images, labels in (
         ("train", dataset.train, dataset.train_labels),
@@ -191,7 +191,7 @@ def test_written_lists_give_the_dataset_again(write: Write, tmp_path: Path) -> N
 
 def test_training_images_are_drawn_from_the_database_if_asked(write: Write) -> None:
     folder = write({name: text for name, text in PLAIN.items() if name != "train.txt"})
-    message = "lists for query and database, but none for train; to draw .*, say --data train=N"
+    message = "lists for query and database, but none for train; to draw .*, pass --data train=N"
     with pytest.raises(HashbenchError, match=rf"toy: {folder} has {message}"):
         load(folder)
     for seed in (0, 3):
@@ -199,7 +199,7 @@ def test_training_images_are_drawn_from_the_database_if_asked(write: Write) -> N
         drawn = [[2, 3, 4, 5][row] for row in draw(4, [3], seed)[0]]
         assert images_of(dataset) == {**EXPECTED, "train": drawn}
         assert dataset.warnings == ("the lists have no training images; 3 are drawn from the database",)
-    with pytest.raises(HashbenchError, match="there are 4 images, the protocol draws 5"):
+    with pytest.raises(HashbenchError, match="there are 4 images, but the protocol draws 5"):
         load(folder, train=5)
 
 
@@ -232,40 +232,40 @@ def test_how_to_decode_is_handed_on(write: Write) -> None:
     [
         (
             {},
-            r"has no lists; expected train\.txt, test\.txt .* and database\.txt, .*; name their .* by --li",
+            r"has no lists; expected train\.txt, test\.txt .* and database\.txt .*; pass their .* as --li",
         ),
         ({"test.txt": lines(0)}, "has lists for query, but none for train and database; to draw training"),
         (
             {"train.txt": lines(0), "db.txt": lines(0)},
             "has lists for train and database, but none for query$",
         ),
-        ({**PLAIN, "query.txt": lines(0)}, r"has query\.txt and test\.txt, and each could be meant; keep"),
-        ({**PLAIN, "test.csv": "0,1\n"}, r"has test\.csv and test\.txt, and each could be meant"),
-        ({"test_a.txt": "", "test_b.txt": ""}, r"has test_a\.txt and test_b\.txt, and each could be meant"),
+        ({**PLAIN, "query.txt": lines(0)}, r"has query\.txt and test\.txt, which is ambiguous; keep"),
+        ({**PLAIN, "test.csv": "0,1\n"}, r"has test\.csv and test\.txt, which is ambiguous"),
+        ({"test_a.txt": "", "test_b.txt": ""}, r"has test_a\.txt and test_b\.txt, which is ambiguous"),
         (
             {"test0.txt": "", "test2.txt": "", "test10.txt": ""},
-            r"has the pieces test0\.txt, test2\.txt, test10\.txt of one list; those from 0 to 10 must all",
+            r"has the pieces test0\.txt, test2\.txt, test10\.txt of a list; expected each piece from 0 to 10",
         ),
         ({"test_img.txt": ""}, r"test_img\.txt lists images, but test_label_onehot\.txt with their labels"),
         (
             {"split.json": SPLIT},
-            r"split\.json has rows of a list of all images, but neither allannots\.txt nor",
+            r"split\.json has row indices of a list of all images, but there is no such list; add",
         ),
         (
             {"a_split.json": SPLIT, "b_split.json": SPLIT, "allannots.txt": lines(0, 1, 2)},
-            r"has a_split\.json and b_split\.json, and each could",
+            r"has a_split\.json and b_split\.json, which is",
         ),
         (
             {"img.txt": ALL_NAMES, "split.json": SPLIT},
-            r"split\.json has rows of a list of all images, but neither",
+            r"split\.json has row indices of a list of all images, but there is no such list",
         ),
         (
             {**PLAIN, "test.txt": "images/0.jpg 1 0\n"},
-            r"test\.txt, line 1: expected 3 labels, found 2 labels",
+            r"test\.txt, line 1: expected 3 labels, got 2 labels",
         ),
         (
             {"train0.txt": lines(0), "train1.txt": "images/0.jpg 1 0\n", "test.txt": "", "db.txt": ""},
-            r"train1\.txt, line 1: expected 3 labels, found 2 labels",
+            r"train1\.txt, line 1: expected 3 labels, got 2 labels",
         ),
     ],
 )
@@ -302,14 +302,14 @@ def test_names_beside_the_lists_are_the_classes_of_an_unknown_dataset(write: Wri
 @pytest.mark.parametrize(
     ("classes", "options", "error", "message"),
     [
-        ("dog\nsea\ncat\n", {}, HashbenchError, r"toy: classes\.txt does not name the classes .*: 'cat'$"),
-        ("dog\nsea\nsea\n", {}, HashbenchError, r"classes\.txt, line 3: .* found 'sea'"),
+        ("dog\nsea\ncat\n", {}, HashbenchError, r"toy: classes\.txt does not match the classes .*: 'cat'$"),
+        ("dog\nsea\nsea\n", {}, HashbenchError, r"classes\.txt, line 3: .* got 'sea'"),
         ("sky\nsea\n", {"classes": 3}, HashbenchError, r"of the lists: 2 names for 3 columns"),
         (
             "dog\nsea\nsky\n",
             {"columns": "frequency"},
             UsageError,
-            r"columns=frequency: classes\.txt beside the",
+            r"columns=frequency: classes\.txt already gives the order",
         ),
         (
             None,
@@ -332,10 +332,10 @@ def test_lists_of_another_number_of_classes_are_of_something_else(write: Write) 
     orders: ColumnOrders = {2: {"usual": ("a", "b")}, 4: {"usual": ("a", "b", "c", "d")}}
     with pytest.raises(
         HashbenchError,
-        match="toy: the lists have 3 classes; known are 2 and 4; for some of these, name them in",
+        match="toy: expected 2 or 4 classes, got lists with 3; for a subset, write",
     ):
         load(write(PLAIN), orders)
-    with pytest.raises(HashbenchError, match=r"train\.txt, line 1: expected 2 labels, found 3 labels"):
+    with pytest.raises(HashbenchError, match=r"train\.txt, line 1: expected 2 labels, got 3 labels"):
         load(write(PLAIN), {2: orders[2]})
 
 
@@ -355,28 +355,26 @@ def test_leaks_and_unlabelled_images_are_counted(write: Write) -> None:
 
 
 def test_drawn_training_images_are_no_queries(write: Write) -> None:
-    """As in lists whose queries are all in the database."""
+    """Some published lists have all queries in the database."""
     folder = write({"test.txt": lines(0, 1), "database.txt": lines(0, 1, 2, 3, 4, 5)})
     for seed in range(5):
         dataset = load(folder, train=4, seed=seed)
         assert sorted(dataset.train.ids) == ["2.jpg", "3.jpg", "4.jpg", "5.jpg"]
         assert (dataset.overlaps.query_train, dataset.overlaps.query_database) == (0, 2)
         assert load(folder, train=4, seed=seed, leaks="drop").overlaps.query_database == 0
-    with pytest.raises(HashbenchError, match="there are 4 images, the protocol draws 5"):
+    with pytest.raises(HashbenchError, match="there are 4 images, but the protocol draws 5"):
         load(folder, train=5)
 
 
 @pytest.mark.parametrize("option", ["train", "query"])
 def test_what_has_a_list_is_not_drawn(write: Write, option: str) -> None:
-    with pytest.raises(UsageError, match=rf"--data {option}: .* has a list of them, so that none are drawn"):
+    with pytest.raises(UsageError, match=rf"--data {option}: .* has a list of them, so none can be drawn"):
         load(write(PLAIN), **{option: 1})
 
 
 def test_a_list_of_all_images_is_split_as_asked(write: Write) -> None:
     folder = write({"allannots.txt": lines(0, 1, 2, 3, 4, 5)})
-    with pytest.raises(
-        HashbenchError, match=r"one list of all images, .* say --data query=N and --data train=N"
-    ):
+    with pytest.raises(HashbenchError, match=r"lists all images, .* pass --data query=N and --data train=N"):
         load(folder)
     dataset = load(folder, query=2, train=3)
     assert [len(part.labels) for part in dataset.parts().values()] == [3, 2, 4]
@@ -410,8 +408,8 @@ def test_one_class_is_told_by_its_name(write: Write) -> None:
 )
 def test_lists_in_another_letter_case_are_named(write: Write, name: str, other: str, message: str) -> None:
     folder = write({other if file == name else file: text for file, text in PLAIN.items()})
-    not_read = f"{folder / other} is not read, since its name is not {other.lower()}, in lower case"
-    with pytest.raises(HashbenchError, match=rf"{message}.*; {not_read}"):
+    not_read = f"{folder / other} is not read, since its name is not in lower case ({other.lower()})"
+    with pytest.raises(HashbenchError, match=rf"{message}.*; {re.escape(not_read)}"):
         load(folder)
     assert load(write(PLAIN)).warnings == (not_read,)
 

@@ -1,4 +1,4 @@
-"""The packed copy of a dataset's images."""
+"""Packed copies of images."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ ORIENTATION = 0x0112
 
 
 def smooth(width: int, height: int) -> Image.Image:
-    """An image with something to see in it, and nothing that resizing twice would lose."""
+    """Return an image with a visible pattern that resizing twice preserves."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     pixels = np.stack([x, y, (1 + np.sin(9 * x + 5 * y)) / 2], axis=-1)
     return Image.fromarray((255 * pixels).astype(np.uint8))
 
 
 def of_files(paths: list[Path], *, missing: int = 0, **options: Any) -> Dataset:
-    """Two queries; the others are the database and, but the last ones, training images."""
+    """Return a dataset: two queries, the others as database, all but the last of these as training images."""
     chosen = FileOptions(**options)
     images = FileImages(paths, [path.name for path in paths], exif=chosen.exif, truncated=chosen.truncated)
     split = Split(images, np.arange(len(paths)) % 3)
@@ -224,7 +224,7 @@ def test_pickling_carries_no_images(tmp_path: Path) -> None:
 
 
 def data(folder: Path) -> Path:
-    """The file with the images."""
+    """Return the file with the images."""
     (file,) = folder.glob("*.bin")
     return file
 
@@ -279,7 +279,7 @@ def test_a_damaged_copy(
         ({"ends": [1.0, 2.0, 3.0]}, r"index\.json is not the index of a packed copy"),
         ({"ends": [-1, 2, 3]}, r"index\.json is not the index of a packed copy"),
         ({"ends": [2, 1, 3]}, r"index\.json is not the index of a packed copy"),
-        ({"ends": [1, 2, 10**19]}, r"index\.json does not end where \w{64}\.bin does"),
+        ({"ends": [1, 2, 10**19]}, r"index\.json does not have the size of \w{64}\.bin"),
         ({"ids": [["a"], ["b"], ["c"]]}, r"index\.json is not the index of a packed copy"),
         ({"sha256": "../" * 21 + "x"}, r"index\.json is not the index of a packed copy"),
         ({"size": "64"}, r"index\.json is not the index of a packed copy"),
@@ -331,7 +331,7 @@ def test_a_copy_of_an_older_version(photos: list[Path], tmp_path: Path) -> None:
     (folder / "index.sha256").unlink()
     with pytest.raises(
         HashbenchError,
-        match=r"cannot be checked: it has no index\.sha256, .*; prepare it again with --pack, or",
+        match=r"has no index\.sha256, .* cannot be checked; prepare it again with --pack, or",
     ):
         use_packed(dataset, tmp_path)
     pack(dataset, tmp_path, 64)
@@ -352,7 +352,7 @@ def test_one_process_of_a_machine_checks(
 
 
 def test_the_order_of_the_images_is_in_the_options(photos: list[Path], tmp_path: Path) -> None:
-    """Two images of equal content lie in one place whichever comes first; the ids say which is which."""
+    """Images with equal content are identified by their ids, whichever is stored first."""
     photos[1].write_bytes(photos[0].read_bytes())
     one = of_files(photos)
     packs = []
@@ -374,7 +374,7 @@ def test_a_copy_that_goes_away(photos: list[Path], tmp_path: Path) -> None:
 
 
 def change(photos: list[Path]) -> Dataset:
-    """The dataset after an image was replaced by a larger one."""
+    """Return the dataset after replacing an image by a larger one."""
     smooth(500, 400).save(photos[3])
     return of_files(photos)
 
@@ -388,7 +388,7 @@ def test_a_copy_of_other_files_is_not_used(photos: list[Path], tmp_path: Path) -
         assert same.train is dataset.train
         assert same.options == dataset.options
         (warning,) = same.warnings
-        assert warning.startswith(f"no packed copy in {tmp_path / 'packed'} is of these images")
+        assert warning.startswith(f"no packed copy in {tmp_path / 'packed'} has these images")
         pack(dataset, tmp_path, 64)
         assert use_packed(dataset, tmp_path).options["packed"]["size"] == 64
 
@@ -417,7 +417,7 @@ def test_one_id_for_two_files_cannot_be_packed(photos: list[Path], tmp_path: Pat
     dataset = of_files(photos)
     assert isinstance(dataset.train, FileImages)
     other = FileImages([photos[0], *dataset.train.paths[1:]], dataset.train.ids)
-    with pytest.raises(HashbenchError, match="some: 1 ids are of different files in two parts"):
+    with pytest.raises(HashbenchError, match="some: 1 ids belong to different files in two parts"):
         pack(replace(dataset, train=other), tmp_path, 64)
 
 
@@ -444,7 +444,7 @@ def test_a_copy_made_with_other_options_is_not_used(photos: list[Path], tmp_path
     same = use_packed(dataset, tmp_path)
     assert same.train is dataset.train
     (warning,) = same.warnings
-    assert "is not used: it was made with exif=False, truncated=False; prepare it again" in warning
+    assert "is not used, since it was created with exif=False, truncated=False; prepare it again" in warning
 
 
 def test_an_interrupted_pack_leaves_the_old_copy(
@@ -498,7 +498,7 @@ def test_a_copy_is_replaced_at_once_and_on_the_disk(
 
 
 def test_a_copy_that_is_set_aside_is_read_and_put_back(photos: list[Path], tmp_path: Path) -> None:
-    """As another process sees it where no folders can be exchanged, or after it was killed."""
+    """Another process sees this state if folders cannot be exchanged, or if a process was killed."""
     dataset = of_files(photos)
     folder = pack(dataset, tmp_path, 64)
     expected = use_packed(dataset, tmp_path).options
@@ -513,15 +513,15 @@ def test_a_copy_that_is_replaced_while_it_is_read(
 ) -> None:
     dataset = of_files(photos)
     folder = pack(dataset, tmp_path, 64)
-    parse = packing._parse_index
+    parts = packing._packed_parts
 
-    def replaced(text: bytes) -> dict[str, Any]:
-        monkeypatch.setattr(packing, "_parse_index", parse)
+    def replaced(*arguments: Any) -> dict[str, Split]:
+        monkeypatch.setattr(packing, "_packed_parts", parts)
         folder.rename(tmp_path / "old")
         pack(dataset, tmp_path, 48)
-        return parse(text)
+        return parts(*arguments)
 
-    monkeypatch.setattr(packing, "_parse_index", replaced)
+    monkeypatch.setattr(packing, "_packed_parts", replaced)
     assert use_packed(dataset, tmp_path).options["packed"]["size"] == 48
 
 
@@ -533,13 +533,13 @@ def test_a_pack_that_fails_leaves_nothing(
         raise error
 
     monkeypatch.setattr(packing, "_piece_digests", fail)
-    with pytest.raises(HashbenchError, match="make room|3.jpg"):
+    with pytest.raises(HashbenchError, match="free disk space|3.jpg"):
         pack(of_files(photos), tmp_path, 64)
     assert [path.name for path in (tmp_path / "packed").iterdir()] == [LOCK]
 
 
 def test_what_a_killed_pack_left_is_removed_by_the_next(photos: list[Path], tmp_path: Path) -> None:
-    """Also of another dataset, and if the copy is there already."""
+    """Leftovers of another dataset are removed too, and even if the copy already exists."""
     folder = pack(of_files(photos), tmp_path, 64)
     left = [folder.with_name(name) for name in (f".{folder.name}.new", ".tmp0abc.new")]
     for path in left:
@@ -550,13 +550,15 @@ def test_what_a_killed_pack_left_is_removed_by_the_next(photos: list[Path], tmp_
 
 def test_a_copy_that_cannot_be_written(photos: list[Path], tmp_path: Path) -> None:
     (tmp_path / "packed").write_text("a file where the folder should be")
-    with pytest.raises(HashbenchError, match=r"packed/some-\w+ cannot be written \(.*\); make room"):
+    with pytest.raises(HashbenchError, match=r"packed/some-\w+ cannot be written \(.*\); free disk space"):
         pack(of_files(photos), tmp_path, 64)
 
 
 def test_images_in_memory_need_no_copy(tmp_path: Path) -> None:
     dataset = load_dataset("digits", root=tmp_path)
-    with pytest.raises(HashbenchError, match="^digits needs no packed copy; its images are not in files"):
+    with pytest.raises(
+        HashbenchError, match="^digits needs no packed copy, since its images are not separate files"
+    ):
         pack(dataset, tmp_path, 64)
     assert use_packed(dataset, tmp_path) is dataset
 
@@ -574,7 +576,7 @@ def test_a_copy_must_be_as_large_as_a_run_needs(photos: list[Path], tmp_path: Pa
     require_size(packed, 64)
     with pytest.raises(
         HashbenchError,
-        match=r"^the packed copy of some@lists has images of 64 pixels, the run needs 65; "
+        match=r"^the packed copy of some@lists has images of 64 pixels, but the run needs 65; "
         r"prepare it again with --pack 65, or pass --data packed=false$",
     ):
         require_size(packed, 65)

@@ -1,4 +1,4 @@
-"""Downloads before loading, and lists for other people's code."""
+"""Downloads before loading, and list files for other code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hashbench.images.image_sets import ArrayImages, FileImages
 
 
 class Colours(DatasetPlugin):
-    """Two images in a folder."""
+    """A dataset with two images in a folder."""
 
     protocols: ClassVar[Mapping[str, Protocol]] = {"all": Protocol("one query, one other", 1, 1, 1)}
     downloads: ClassVar[Sequence[Archive]] = ()
@@ -43,7 +43,7 @@ class Colours(DatasetPlugin):
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
-    """A server with an archive of the two images."""
+    """Serve an archive of the two images."""
     folder = tmp_path / "site"
     folder.mkdir()
     with zipfile.ZipFile(folder / "colours.zip", "w") as archive:
@@ -131,7 +131,7 @@ def test_images_in_files_are_not_written(tmp_path: Path) -> None:
     dataset = Dataset.from_splits(
         "toy", "p", ["x", "y"], train=rest, query=everything.subset(np.array([0])), database=rest
     )
-    with pytest.raises(HashbenchError, match="the images of toy are files already"):
+    with pytest.raises(HashbenchError, match="the images of toy are already files"):
         export_lists(dataset, tmp_path / "lists", write_images=True)
     _, base = export_lists(dataset, tmp_path / "lists")
     assert base == tmp_path

@@ -98,7 +98,7 @@ def test_a_draw_never_changes() -> None:
 
 
 def test_a_class_that_is_too_small_is_an_error() -> None:
-    with pytest.raises(HashbenchError, match=r"class 1 has 2 images, the protocol draws 3 of each"):
+    with pytest.raises(HashbenchError, match=r"class 1 has 2 images, but the protocol draws 3"):
         draw_per_class(np.array([0, 0, 0, 1, 1]), [1, 2], seed=0)
 
 
@@ -108,7 +108,7 @@ def test_a_class_that_is_too_small_is_an_error() -> None:
 )
 def test_draws_are_disjoint_and_complete(total: int, counts: list[int], seed: int) -> None:
     if total < sum(counts):
-        with pytest.raises(HashbenchError, match=f"there are {total} images, the protocol draws"):
+        with pytest.raises(HashbenchError, match=f"there are {total} images, but the protocol draws"):
             draw(total, counts, seed)
         return
     groups = draw(total, counts, seed)
@@ -123,7 +123,7 @@ def test_such_a_draw_never_changes() -> None:
 
 
 def by_quota(labels: NDArray[Any], quotas: list[int], seed: int, only: NDArray[Any]) -> list[list[int]]:
-    """The rule in words: an image takes a place of its first class that has one, in the first such group."""
+    """An image counts for its first class with an unfilled quota, in the first group where it is unfilled."""
     left = {(group, label): quota for group, quota in enumerate(quotas) for label in range(labels.shape[1])}
     groups: list[list[int]] = [[] for _ in quotas]
     for image in np.random.RandomState(seed).permutation(len(labels)):
@@ -153,7 +153,7 @@ def test_quotas_are_filled_by_the_rule(
     expected = by_quota(labels, quotas, seed, only)
     if [len(group) for group in expected] != [3 * quota for quota in quotas]:
         with pytest.raises(
-            HashbenchError, match=r"class \d has too few images for the protocol, which draws \d+ for each"
+            HashbenchError, match=r"class \d has too few images for the protocol, which draws \d+ per class"
         ):
             draw_by_quota(labels, quotas, seed, only=only)
         return
@@ -174,5 +174,5 @@ def test_a_protocol_says_how_a_split_differs() -> None:
 
 def test_a_class_that_cannot_fill_its_places_is_named() -> None:
     labels = np.array([[1, 0], [1, 0], [1, 1]], np.uint8)
-    with pytest.raises(HashbenchError, match=r"^dog has too few images .* draws 2 for each class; 1 have"):
+    with pytest.raises(HashbenchError, match=r"^dog has too few images .* draws 2 per class; 1 have"):
         draw_by_quota(labels, [1, 1], seed=0, class_names=["cat", "dog"])

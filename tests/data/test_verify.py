@@ -1,4 +1,4 @@
-"""What `verify` finds in datasets that are damaged in known ways."""
+"""Verification of datasets with known damage."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ANY = Protocol("any")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six JPEG files."""
+    """Write six JPEG files."""
     for number in range(6):
         photo(tmp_path / f"{number}.jpg", number % 2, number)
     return tmp_path
 
 
 def dataset(folder: Path, labels: list[list[int]] | None = None, **options: Any) -> Dataset:
-    """Images 0 to 3 are training images and database, 4 and 5 queries."""
+    """Return a dataset with images 0 to 3 as training images and database, 4 and 5 as queries."""
     images = FileImages([folder / f"{n}.jpg" for n in range(6)], list("abcdef"), **options)
     everything = Split(images, np.array(labels or [[1, 0], [0, 1]] * 3))
     stored, asked = everything.subset(np.arange(4)), everything.subset(np.arange(4, 6))
@@ -78,12 +78,12 @@ def test_files_that_are_gone_or_no_images(folder: Path) -> None:
     [
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
-            "is a Git LFS pointer, not an image; run `git lfs pull` where it was cloned",
+            "is a Git LFS pointer, not an image; run `git lfs pull` in its repository",
         ),
-        (b"404: Not Found", "is not an image; download it again or take it out"),
-        (b"\n<!DOCTYPE html>", "is a web page, not an image; download it again or take it out"),
-        (b"\0" * 4096, "is not an image; download it again or take it out"),
-        (b"PK\x03\x04" + b"x" * 100, "is not an image; download it again or take it out"),
+        (b"404: Not Found", "is not an image; download it again or remove it"),
+        (b"\n<!DOCTYPE html>", "is a web page, not an image; download it again or remove it"),
+        (b"\0" * 4096, "is not an image; download it again or remove it"),
+        (b"PK\x03\x04" + b"x" * 100, "is not an image; download it again or remove it"),
     ],
 )
 def test_what_is_no_image_is_found_without_decoding(folder: Path, content: bytes, problem: str) -> None:
@@ -152,7 +152,7 @@ def test_an_image_with_other_labels_in_another_part_is_a_problem(folder: Path) -
     train, stored = (Split(images, np.array(labels)).subset(np.arange(4)) for labels in ([0] * 6, [0, 1] * 3))
     query = Split(images, np.array([0, 1] * 3)).subset(np.arange(4, 6))
     made = Dataset.from_splits("toy", "p", ["cat", "dog"], train=train, query=query, database=stored)
-    assert verify(made, ANY).problems == ["2 images have other labels in another part, such as b"]
+    assert verify(made, ANY).problems == ["2 images have different labels in another part, such as b"]
 
 
 def test_one_id_for_two_images_is_a_problem(folder: Path) -> None:
@@ -160,4 +160,4 @@ def test_one_id_for_two_images_is_a_problem(folder: Path) -> None:
     photo(folder / "other.jpg", 0, 9)
     train = FileImages([folder / "other.jpg"], ["b"])
     found = verify(replace(made, train=train, train_labels=np.array([[0, 1]], np.uint8)), ANY)
-    assert found.problems == ["b is another image in another part"]
+    assert found.problems == ["b is a different image in another part"]

@@ -49,7 +49,7 @@ def md5_of(files: dict[str, bytes]) -> dict[str, str]:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """The files of a CIFAR-10 of 50 + 10 images, which the plugin takes for the real one."""
+    """Write the files of a CIFAR-10 with 50 + 10 images, which the plugin accepts."""
     files = {name: python2_pickle(batch(number)) for number, name in enumerate(cifar10.MD5)}
     files["batches.meta"] = python2_pickle({"label_names": list(cifar10.CLASSES)})
     monkeypatch.setattr(cifar10, "MD5", md5_of(files))
@@ -94,9 +94,9 @@ def test_files_that_are_there_are_read(tmp_path: Path, small: dict[str, bytes], 
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
-        (lambda content: content[:-100], "its MD5 is {found}, that of the published file {md5}"),
-        (lambda content: content.replace(b"picture_4", b"picture_5"), "its MD5 is {found}, that of"),
-        (lambda content: b"<html>", "its MD5 is {found}, that of"),
+        (lambda content: content[:-100], "expected the MD5 {md5}, got {found}"),
+        (lambda content: content.replace(b"picture_4", b"picture_5"), "expected the MD5 {md5}, got {found}"),
+        (lambda content: b"<html>", "expected the MD5 {md5}, got {found}"),
         (None, "No such file or directory"),
     ],
     ids=["truncated", "changed", "web page", "missing"],
@@ -120,7 +120,7 @@ def test_a_damaged_batch_is_named(
 
 
 class Runs:
-    """Pickles as a call."""
+    """An object that is pickled as a call."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
@@ -132,23 +132,23 @@ class Runs:
 ALIEN = {
     "no labels": (
         python2_pickle({"data": batch(0)["data"], "fine_labels": [3] * 10, "coarse_labels": [1] * 10}),
-        "it has coarse_labels, data, fine_labels, but no labels",
+        "expected the key labels, got coarse_labels, data, fine_labels",
     ),
     "a command": (
         pickle.dumps({"data": Runs(os.system, "touch run"), "labels": []}, protocol=2),
-        rf"it asks for {os.system.__module__}\.system, which could run any code",
+        rf"it refers to {os.system.__module__}\.system, which could execute any code",
     ),
     "Python 2's eval": (
         b"\x80\x02" + python2_call(Global("__builtin__", "eval"), "open('run', 'w')") + b".",
-        r"it asks for __builtin__\.eval, which",
+        r"it refers to __builtin__\.eval, which",
     ),
     "other NumPy": (
         b"\x80\x02" + python2_call(Global("numpy", "save"), "run", 0) + b".",
-        r"it asks for numpy\.save, which",
+        r"it refers to numpy\.save, which",
     ),
     "a method by its name": (
         pickle.dumps(Runs(np.ndarray.tofile, np.zeros(1), "run"), protocol=4),
-        r"it asks for builtins\.getattr, which",
+        r"it refers to builtins\.getattr, which",
     ),
 }
 
@@ -173,7 +173,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def published(tmp_path: Path, small: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The archive of the small dataset, which the plugin downloads from this machine."""
+    """Serve the archive of the small dataset on this machine for the plugin."""
     folder = place(tmp_path / "site" / FOLDER, small)
     file = tmp_path / "site" / "cifar-10-python.tar.gz"
     with tarfile.open(file, "w:gz") as tar:
@@ -202,7 +202,7 @@ def test_what_is_absent_is_downloaded_once(tmp_path: Path, published: Path) -> N
 
 @pytest.fixture(scope="module")
 def labels() -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Class ids as in CIFAR-10: 5,000 a class of training images, then 1,000 a class of test images."""
+    """Return class ids as in CIFAR-10: 5,000 training images per class, then 1,000 test images per class."""
     random = np.random.RandomState(31)
     return np.concatenate([random.permutation(np.repeat(np.arange(10), n)) for n in (5_000, 1_000)])
 

@@ -25,7 +25,7 @@ PREFIX = "/home/someone/data/coco/"
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small copy of 2014."""
+    """Write a small copy of the data of 2014."""
     coco_(tmp_path / "data", monkeypatch)
     return tmp_path / "data"
 
@@ -113,7 +113,7 @@ def test_an_annotation_file_is_missing(root: Path, part: str) -> None:
 
 
 def test_nothing_is_there(tmp_path: Path) -> None:
-    message = rf"no annotations in {tmp_path}/coco/annotations; `hashbench data prepare coco` downloads all"
+    message = rf"no annotations in {tmp_path}/coco/annotations; run `hashbench data prepare coco` to download"
     with pytest.raises(HashbenchError, match=message):
         load_dataset("coco", None, tmp_path)
 
@@ -202,7 +202,7 @@ def test_an_id_that_is_no_number_is_named(root: Path, kind: str, key: str, numbe
     message = f"{file} is not an instances file of COCO (ValueError"
     with pytest.raises(HashbenchError, match=re.escape(message)) as raised:
         load_dataset("coco", None, root)
-    assert f"the id {number!r} is not a whole number" in str(raised.value)
+    assert f"the id {number!r} is not an integer" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_an_id_that_is_no_number_is_named(root: Path, kind: str, key: str, numbe
         ),
         (
             '{"images": [{"id": "' + "9" * 5000 + '", "file_name": "a"}]}',
-            f"is not an instances file of COCO (ValueError(\"the id '{'9' * 149}… is not a whole number",
+            f"is not an instances file of COCO (ValueError(\"the id '{'9' * 149}… is not an integer",
         ),
     ],
 )
@@ -250,7 +250,7 @@ def test_draws_at_full_size(protocol: str, with_train: bool) -> None:
 
 
 def write_lists(folder: Path, root: Path, year: str, columns: tuple[str, ...] = CLASSES) -> Dataset:
-    """Lists of the 117k protocol with the paths of a year; the dataset that they are of."""
+    """Write lists of the 117k protocol with the paths of a year, and return their dataset."""
     dataset = load_dataset("coco", "117k", root)
     labels = {
         name: row
@@ -302,7 +302,7 @@ def test_counts_of_objects(root: Path, tmp_path: Path) -> None:
     dataset = write_lists(tmp_path / "lists", root, "2014")
     for file in (tmp_path / "lists").iterdir():
         file.write_text(file.read_text().replace(" 1", " 22"))
-    with pytest.raises(HashbenchError, match=r"train\.txt, line 1: .* found '22'; .* label_format=counts"):
+    with pytest.raises(HashbenchError, match=r"train\.txt, line 1: .* got '22'; .* label_format=counts"):
         load_dataset("coco", "lists", root, lists=tmp_path / "lists")
     counted = load_dataset("coco", "lists", root, lists=tmp_path / "lists", label_format="counts")
     assert counted.fingerprint == dataset.fingerprint
@@ -312,5 +312,5 @@ def test_a_line_that_is_cut_off(root: Path, tmp_path: Path) -> None:
     write_lists(tmp_path / "lists", root, "2014")
     file = tmp_path / "lists/test.txt"
     file.write_text(file.read_text()[: -2 * 29 - 1])
-    with pytest.raises(HashbenchError, match=rf"{file}, line 10: expected 80 labels, found 51 labels"):
+    with pytest.raises(HashbenchError, match=rf"{file}, line 10: expected 80 labels, got 51 labels"):
         load_dataset("coco", "lists", root, lists=tmp_path / "lists")

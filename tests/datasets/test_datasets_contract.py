@@ -1,4 +1,4 @@
-"""What holds for every dataset, on a small copy in its own layout."""
+"""Properties of every dataset, tested on a small copy in its own layout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAST = ("backbone=test_resnet", "pretrained=false", "images.size=16", "epochs=1"
 
 @pytest.fixture(params=DATASETS)
 def tree(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
-    """The name of a dataset, and a data root with a small copy of it."""
+    """Return the name of a dataset, and a data root with a small copy of it."""
     root = tmp_path / "data"
     root.mkdir()
     TREES[request.param](root, monkeypatch)
@@ -36,7 +36,7 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def protocols(name: str) -> list[str]:
-    """The protocols that a small copy has."""
+    """Return the protocols that a small copy supports."""
     every = list(create_dataset(name).protocols)
     return [PROTOCOLS[name]] if name in PROTOCOLS else [p for p in every if p not in ("lists", "folders")]
 

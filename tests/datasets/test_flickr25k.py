@@ -19,7 +19,7 @@ from hashbench_datasets.flickr25k import ALL, ANNOTATIONS, ORDERS, POTENTIAL, RE
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small copy of 60 images."""
+    """Write a small copy with 60 images."""
     flickr_25k(tmp_path / "data", monkeypatch)
     return tmp_path / "data"
 
@@ -39,7 +39,7 @@ def test_the_labels() -> None:
 
 @pytest.fixture(scope="module")
 def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with annotations of 25,000 images, 419 of them without a label, and empty files."""
+    """Write annotations of 25,000 images, 419 of them without a label, and empty image files."""
     folder = tmp_path_factory.mktemp("data") / "flickr25k"
     (folder / "mirflickr").mkdir(parents=True)
     (folder / ANNOTATIONS).mkdir()
@@ -105,13 +105,13 @@ def test_each_file_has_the_numbers_of_its_images(root: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "found"),
     [
-        ("1\n2\nx\n", 3, "found 'x'; get the annotations again"),
-        ("1\n0\n", 2, "found '0'"),
-        ("25001\n", 1, "found '25001'"),
-        ("-3\n", 1, "found '-3'"),
-        ("1\n2.0\n", 2, "found '2.0'"),
-        ("²\n", 1, "found '²'"),
-        ("9" * 5000, 1, "found '9{149}…; get"),
+        ("1\n2\nx\n", 3, "got 'x'; get the annotations again"),
+        ("1\n0\n", 2, "got '0'"),
+        ("25001\n", 1, "got '25001'"),
+        ("-3\n", 1, "got '-3'"),
+        ("1\n2.0\n", 2, "got '2.0'"),
+        ("²\n", 1, "got '²'"),
+        ("9" * 5000, 1, "got '9{149}…; get"),
     ],
 )
 def test_a_line_that_is_no_number_of_an_image(tmp_path: Path, text: str, line: int, found: str) -> None:
@@ -142,7 +142,9 @@ def test_the_files_may_be_in_other_folders(root: Path, layout: str) -> None:
 
 
 def test_nothing_is_there(tmp_path: Path) -> None:
-    message = rf"no folder {tmp_path}/flickr25k/{ANNOTATIONS}; `hashbench data prepare flickr25k` downloads"
+    message = (
+        rf"no folder {tmp_path}/flickr25k/{ANNOTATIONS}; run `hashbench data prepare flickr25k` to download"
+    )
     with pytest.raises(HashbenchError, match=message):
         load_dataset("flickr25k", None, tmp_path)
 
@@ -211,6 +213,6 @@ def test_rows_of_one_list_of_all_images(root: Path) -> None:
 def test_lists_of_another_number_of_labels(root: Path) -> None:
     for part in ("train", "test", "database"):
         (root / f"flickr25k/{part}.txt").write_text("im1.jpg 1 0 0\n")
-    message = r"flickr25k: the lists have 3 classes; known are 24 and 38; for some of these, name them in"
+    message = r"flickr25k: expected 24 or 38 classes, got lists with 3; for a subset, write"
     with pytest.raises(HashbenchError, match=message):
         load_dataset("flickr25k", "lists", root)

@@ -1,4 +1,4 @@
-"""Own images: class folders, a labels.csv, and list files."""
+"""Your own images: class folders, a labels.csv, and list files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hashbench_datasets.folder import read_labels
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folders of three classes, with 12 images each."""
+    """Write folders of three classes with 12 images each."""
     own_folder(tmp_path / "data", monkeypatch)
     return tmp_path / "data"
 
@@ -82,7 +82,7 @@ def test_what_is_no_class(root: Path) -> None:
     dataset = load_dataset("folder", None, root)
     assert dataset.fingerprint == before
     assert dataset.warnings == (
-        f"2 images are left out, since they lie beside the folders of the classes, as {root}/another.png",
+        f"2 images are left out, since they are not in a class folder, such as {root}/another.png",
     )
 
 
@@ -90,7 +90,7 @@ def test_what_is_no_class(root: Path) -> None:
 
 
 def wrong_classes(root: Path, *files: str, error: type[HashbenchError] = UsageError) -> str:
-    """The error of a folder with these images."""
+    """Return the error message for a folder with these images."""
     for number, file in enumerate(files):
         photo(root / file, 0, number, (4, 4))
     with pytest.raises(error) as raised:
@@ -103,7 +103,7 @@ def wrong_classes(root: Path, *files: str, error: type[HashbenchError] = UsageEr
 def test_the_classes_lie_deeper(tmp_path: Path, deeper: str, more: tuple[str, ...]) -> None:
     files = [f"{deeper}/{name}" for name in ("cat/1.jpg", "cat/2.jpg", "dog/a/1.jpg", "dog/b/2.jpg")]
     assert wrong_classes(tmp_path, *files, *more) == (
-        f"{tmp_path} has one class only, {deeper.partition('/')[0]!r}; did you mean --data-root "
+        f"{tmp_path} has only one class, {deeper.partition('/')[0]!r}; did you mean --data-root "
         f"{tmp_path / deeper}?"
     )
     assert load_dataset("folder", None, tmp_path / deeper).class_names == ("cat", "dog")
@@ -132,8 +132,7 @@ def test_a_split_lies_deeper(tmp_path: Path) -> None:
 def test_a_single_class_is_refused(tmp_path: Path, files: tuple[str, ...]) -> None:
     message = wrong_classes(tmp_path, *files, error=HashbenchError)
     assert message == (
-        f"{tmp_path} has one class only, 'cat', with which any code would have mAP 1; expected a folder for "
-        "each class"
+        f"{tmp_path} has only one class, 'cat', so any code would have mAP 1; expected one folder per class"
     )
 
 
@@ -141,7 +140,7 @@ def test_a_single_class_in_the_folders_of_a_split_is_refused(tmp_path: Path) -> 
     for number, part in enumerate(("train", "query", "database")):
         for name in ("cat", "dog"):
             photo(tmp_path / part / "archive" / name / f"{number}.jpg", 0, number)
-    message = "the folders of the split in .* have one class only, 'archive', .*, directly in train$"
+    message = "the folders of the split in .* have only one class, 'archive', .* directly in train$"
     with pytest.raises(HashbenchError, match=message):
         load_dataset("folder", "folders", tmp_path)
 
@@ -164,13 +163,13 @@ def test_the_parts_of_a_split_are_no_classes(tmp_path: Path, names: str, inside:
         tmp_path, *(f"{name}/{inside}{n}.jpg" for name in names.split() for n in range(2))
     )
     parts = ", ".join(sorted({*names.split()} - {"other"}))
-    assert "has the folders of a split, not of classes; say --protocol folders, which reads" in message
+    assert "has the folders of a split instead of classes; pass --protocol folders, which reads" in message
     assert f"reads {parts}; if these are classes, rename them" in message
 
 
 def test_one_part_of_a_split_beside_classes(tmp_path: Path) -> None:
     files = ("cat/1.jpg", "dog/1.jpg", "train/cat/1.jpg", "train/dog/1.jpg")
-    assert "say --protocol folders, which reads train;" in wrong_classes(tmp_path, *files)
+    assert "pass --protocol folders, which reads train;" in wrong_classes(tmp_path, *files)
 
 
 def test_a_class_may_have_the_name_of_a_part(tmp_path: Path) -> None:
@@ -182,9 +181,9 @@ def test_a_class_may_have_the_name_of_a_part(tmp_path: Path) -> None:
 def test_folders_with_the_same_subfolders_are_no_classes(tmp_path: Path) -> None:
     names = [f"{year}/{kind}/{n}.jpg" for year in (2019, 2020) for kind in ("cat", "dog") for n in range(2)]
     message = wrong_classes(tmp_path, *names)
-    assert f"all 2 folders of {tmp_path} have the same subfolders (cat, dog), so that these may be" in message
+    assert f"all 2 folders of {tmp_path} have the same subfolders (cat, dog), which may be" in message
     assert f"pass --data-root {tmp_path}/2019; for a split," in message
-    assert "say --protocol folders; if the folders are classes, list their images in labels.csv" in message
+    assert "pass --protocol folders; if the folders are classes, list their images in labels.csv" in message
     photo(tmp_path / "2021/hen/1.jpg", 0, 9)
     assert load_dataset("folder", None, tmp_path).class_names == ("2019", "2020", "2021")
 
@@ -198,17 +197,15 @@ def test_one_subfolder_of_the_same_name_in_each_class(tmp_path: Path) -> None:
 def test_too_few_images(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         photo(tmp_path / name / "1.jpg", 0, 0)
-    with pytest.raises(
-        HashbenchError, match="^folder: there are too few images; a class needs two to have a"
-    ):
+    with pytest.raises(HashbenchError, match="^folder: too few images; a class needs two images to have a"):
         load_dataset("folder", None, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["none", "."])
 def test_nothing_is_there(tmp_path: Path, name: str) -> None:
     message = {
-        "none": rf"there is no folder {tmp_path}/none; name that of your images by --data-root",
-        ".": rf"{tmp_path} has no images in a folder for each class, such as {tmp_path}/cat/1\.jpg",
+        "none": rf"the folder {tmp_path}/none does not exist; pass your images as --data-root",
+        ".": rf"{tmp_path} has no images; expected one folder per class, such as {tmp_path}/cat/1\.jpg",
     }[name]
     with pytest.raises(HashbenchError, match=message):
         load_dataset("folder", None, tmp_path / name)
@@ -250,20 +247,20 @@ def test_classes_keep_the_order_of_their_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", ", line 1: expected `path,label` or `path,<class>,<class>,…` and then images, found '' and 0"),
-        ("path,label\n", ", line 1: expected .*, found 'path,label' and 0 lines"),
-        ("a.jpg,cat\nb.jpg,dog\n", ", line 1: expected .*, found 'a.jpg,cat' and 1 lines"),
-        ("path\na.jpg\n", ", line 1: expected .*, found 'path' and 1 lines"),
-        ("path,cat,cat\na.jpg,0,1\n", ", line 1: expected .*, found 'path,cat,cat' and 1 lines"),
-        ("path,label\na.jpg,cat\nb.jpg\n", ", line 3: expected 2 values, found 1$"),
-        ("path,label\na.jpg,cat,dog\n", ", line 2: expected 2 values, found 3$"),
+        ("", ", line 1: expected `path,label` or `path,<class>,<class>,…` and then images, got '' and 0"),
+        ("path,label\n", ", line 1: expected .*, got 'path,label' and 0 lines"),
+        ("a.jpg,cat\nb.jpg,dog\n", ", line 1: expected .*, got 'a.jpg,cat' and 1 lines"),
+        ("path\na.jpg\n", ", line 1: expected .*, got 'path' and 1 lines"),
+        ("path,cat,cat\na.jpg,0,1\n", ", line 1: expected .*, got 'path,cat,cat' and 1 lines"),
+        ("path,label\na.jpg,cat\nb.jpg\n", ", line 3: expected 2 values, got 1; correct"),
+        ("path,label\na.jpg,cat,dog\n", ", line 2: expected 2 values, got 3; correct"),
         (
             "path,label\n\na.jpg,cat\n\n,dog\n",
-            ", line 5: expected a path that is on no other line, found ''$",
+            ", line 5: expected a path that no other line has, got ''; correct",
         ),
-        ("path,label\na.jpg,cat\na.jpg,dog\n", ", line 3: expected a path .*, found 'a.jpg'$"),
-        ("path,cat,dog\na.jpg,0,1\nb.jpg,1,2\n", ", line 3: expected 0 or 1 a class, found '2'$"),
-        ("path,cat,dog\na.jpg,,1\n", ", line 2: expected 0 or 1 a class, found ''$"),
+        ("path,label\na.jpg,cat\na.jpg,dog\n", ", line 3: expected a path .*, got 'a.jpg'; correct"),
+        ("path,cat,dog\na.jpg,0,1\nb.jpg,1,2\n", ", line 3: expected 0 or 1 per class, got '2'; correct"),
+        ("path,cat,dog\na.jpg,,1\n", ", line 2: expected 0 or 1 per class, got ''; correct"),
     ],
 )
 def test_lines_of_another_kind(tmp_path: Path, text: str, message: str) -> None:
@@ -322,10 +319,8 @@ def test_a_table_in_another_letter_case_is_named(root: Path, name: str) -> None:
     before = load_dataset("folder", None, root)
     text = "path,label\n" + "".join(f"{path},{path[:3]}\n" for path in before.database.images.ids)
     (root / name).write_text(text)
-    not_read = f"{root}/{name} is not read, since its name is not labels.csv, in lower case"
-    with pytest.raises(
-        HashbenchError, match=f"^folder: {not_read}; rename it, or move it away to read class"
-    ):
+    not_read = f"{root}/{name} is not read, since its name is not in lower case (labels.csv)"
+    with pytest.raises(HashbenchError, match=f"^folder: {re.escape(not_read)}; rename it, or remove it"):
         load_dataset("folder", None, root)
     (root / "labels.csv").write_text(text)
     assert load_dataset("folder", None, root).warnings == (not_read,)
@@ -362,8 +357,8 @@ def test_a_folder_of_a_split_is_missing(root: Path) -> None:
     (root / "train").mkdir()
     (root / "x").rename(root / "train/cat")
     message = (
-        rf"{root} has no folder query \(or queries, test, testing, val, valid, validation\) with images in a "
-        rf"folder for each class, such as {root}/query/cat/1\.jpg"
+        rf"{root} has no folder query \(or queries, test, testing, val, valid, validation\) with images in "
+        rf"one folder per class; expected files such as {root}/query/cat/1\.jpg"
     )
     with pytest.raises(HashbenchError, match=message):
         load_dataset("folder", "folders", root)
@@ -375,15 +370,15 @@ def test_training_images_are_the_database_where_there_is_none(tmp_path: Path) ->
     dataset = load_dataset("folder", "folders", tmp_path)
     assert dataset.train.ids == dataset.database.images.ids == ("Train/cat/1.jpg", "Train/dog/2.jpg")
     assert dataset.query.images.ids == ("VAL/cat/4.jpg", "VAL/dog/3.jpg")
-    nothing = "there is no folder of the database; the training images are also the database"
+    nothing = "there is no database folder, so the training images are also the database"
     assert dataset.warnings == (nothing,)
     photo(tmp_path / "test/cat/5.jpg", 0, 5)
     photo(tmp_path / "stray.jpg", 0, 6)
     dataset = load_dataset("folder", "folders", tmp_path)
     assert dataset.query.images.ids == ("test/cat/5.jpg",)
     assert dataset.warnings == (
-        f"1 images are left out, since they lie beside the folders of the classes, as {tmp_path}/stray.jpg",
-        "the folder VAL is not read, since test has the queries",
+        f"1 images are left out, since they are not in a class folder, such as {tmp_path}/stray.jpg",
+        "the folder VAL is ignored, since test has the queries",
         nothing,
     )
 
@@ -406,7 +401,7 @@ def test_lists_of_class_ids_need_the_number_of_classes(root: Path) -> None:
     for part, line in (("train", "hen/0.jpg 2"), ("test", "dog/3.jpg 1"), ("database", "hen/0.jpg 2")):
         (root / f"{part}.txt").write_text(f"{line}\n")
     with pytest.raises(
-        HashbenchError, match=r"train\.txt has one value a line: .* label_format=id and --data classes=N"
+        HashbenchError, match=r"train\.txt has one value per line, .* label_format=id and --data classes=N"
     ):
         load_dataset("folder", "lists", root)
     by_option = load_dataset("folder", "lists", root, classes=3)

@@ -17,7 +17,7 @@ from hashbench_datasets.imagenet100 import SYNSETS
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small copy of three images a synset."""
+    """Write a small copy with three images per synset."""
     imagenet_100(tmp_path / "data", monkeypatch)
     return tmp_path / "data"
 
@@ -65,7 +65,7 @@ def test_missing_synsets_are_named(root: Path, part: str, what: str) -> None:
 
 def test_a_class_with_too_few_training_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hashbench_datasets.imagenet100.TRAIN_PER_CLASS", {"13k": 3})
-    with pytest.raises(HashbenchError, match=r"class 0 has 2 images, the protocol draws 3 of each"):
+    with pytest.raises(HashbenchError, match=r"class 0 has 2 images, but the protocol draws 3"):
         load_dataset("imagenet100", "13k", root)
 
 
@@ -73,7 +73,7 @@ def test_validation_images_without_folders(root: Path) -> None:
     for path in list((root / "imagenet/val").glob("*/*")):
         path.rename(root / "imagenet/val" / path.name)
     message = (
-        rf"{root}/imagenet/val has no images in a folder for each class, such as .*/val/n01514668/1\.jpg"
+        rf"{root}/imagenet/val has no images; expected one folder per class, such as .*/val/n01514668/1\.jpg"
     )
     with pytest.raises(HashbenchError, match=message):
         load_dataset("imagenet100", None, root)
@@ -113,7 +113,7 @@ def test_queries_that_are_in_the_database_folder_are_found(root: Path) -> None:
 
 
 def write_lists(root: Path, folder: Path, *, one_hot: bool) -> Dataset:
-    """Lists of paths in flat folders, as HashNet's archive has them; the dataset that they are of."""
+    """Write lists with flat folders, as in HashNet's archive, and return their dataset."""
     dataset = load_dataset("imagenet100", "13k", root)
     (root / "imagenet/image").mkdir()
     (root / "imagenet/val_image").mkdir()
@@ -156,6 +156,6 @@ def test_a_class_id_that_is_none(root: Path, tmp_path: Path, label: str) -> None
     file = tmp_path / "lists/test.txt"
     file.write_text(file.read_text().replace("00000004.JPEG 4\n", f"00000004.JPEG {label}\n"))
     with pytest.raises(
-        HashbenchError, match=rf"{file}, line 5: expected a class id from 0 to 99, found '{label}'"
+        HashbenchError, match=rf"{file}, line 5: expected a class id from 0 to 99, got '{label}'"
     ):
         load_dataset("imagenet100", "lists", root, lists=tmp_path / "lists")

@@ -1,4 +1,4 @@
-"""NUS-WIDE: the official label files, the draws, and list files."""
+"""NUS-WIDE: the official label files, the drawn splits, and list files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FREQUENCIES = (
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small copy in the official layout."""
+    """Write a small copy in the official layout."""
     nuswide_(tmp_path / "data", monkeypatch)
     return tmp_path / "data"
 
@@ -53,7 +53,7 @@ def test_the_concepts() -> None:
 
 
 def write_official(folder: Path, labels: dict[str, set[str]], *, listed: Sequence[str] | None = None) -> Path:
-    """Label files of these images, and a list of the same or of others."""
+    """Write label files of these images, and a list of the same or other images."""
     (folder / "ImageList").mkdir(parents=True)
     (folder / "Groundtruth/AllLabels").mkdir(parents=True)
     (folder / "ImageList/Imagelist.txt").write_text("".join(f"{path}\n" for path in listed or labels))
@@ -89,8 +89,8 @@ def test_labels_of_another_row_order_are_refused(tmp_path: Path, count: int) -> 
         CONCEPTS if count == 81 else FREQUENT[:count]
     )
     message = (
-        rf"AllLabels does not belong to .*Imagelist\.txt: barge/0021_2229209970\.jpg \(line 1\) would be "
-        rf"{'moon' if count == 81 else 'nothing'} and is {', '.join(sorted(shown))}; get both from one"
+        rf"AllLabels does not match .*Imagelist\.txt: expected barge/0021_2229209970\.jpg \(line 1\) to be "
+        rf"{', '.join(sorted(shown))}, got {'moon' if count == 81 else 'nothing'}; get both from the same"
     )
     with pytest.raises(HashbenchError, match=message):
         read_official(folder, CONCEPTS if count == 81 else FREQUENT[:count])
@@ -99,12 +99,12 @@ def test_labels_of_another_row_order_are_refused(tmp_path: Path, count: int) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("0\n1\n-1130179\n0\n", r", line 3: expected 0 or 1, found '-1130179'; get the file again"),
-        ("0\n1\n2\n0\n", r", line 3: expected 0 or 1, found '2'"),
-        ("0\n1\n10\n0\n", r", line 3: expected 0 or 1, found '10'"),
-        ("0\n1\nx\n01\n", r", line 3: expected 0 or 1, found 'x'"),
-        ("0\n1\n1\n", r" has 3 lines, and the image list 4; they must have as many"),
-        ("", r" has 0 lines, and the image list 4"),
+        ("0\n1\n-1130179\n0\n", r", line 3: expected 0 or 1, got '-1130179'; get the file again"),
+        ("0\n1\n2\n0\n", r", line 3: expected 0 or 1, got '2'"),
+        ("0\n1\n10\n0\n", r", line 3: expected 0 or 1, got '10'"),
+        ("0\n1\nx\n01\n", r", line 3: expected 0 or 1, got 'x'"),
+        ("0\n1\n1\n", ": expected 4 lines as in the image list, got 3; get both"),
+        ("", ": expected 4 lines as in the image list, got 0"),
         (None, r" cannot be read: No such file or directory"),
     ],
 )
@@ -181,11 +181,9 @@ def test_missing_images_are_an_error_or_left_out(root: Path) -> None:
         42,
         103,
     ]
-    assert re.match(
-        those, dataset.warnings[0].replace(" and are left out, so that this is another split", "")
-    )
+    assert re.match(those, dataset.warnings[0].replace(" and are left out, which is a different split", ""))
     assert dataset.warnings[1:] == (
-        "1 photographs are there twice with different labels: actor/0124_2124494303.jpg and "
+        "1 photographs are included twice with different labels: actor/0124_2124494303.jpg and "
         "abbey/0001_2124494303.jpg",
         "database has 103 images, not 105",
     )
@@ -211,9 +209,7 @@ def test_the_labels_of_the_halves_are_not_used(root: Path, with_list: bool) -> N
     (folder / "Groundtruth/AllLabels").rename(folder / "Groundtruth/TrainTestLabels")
     if not with_list:
         shutil.rmtree(folder / "ImageList")
-    message = (
-        r"TrainTestLabels does not replace it, since line 78,372 of its Labels_lake_Train\.txt is broken$"
-    )
+    message = r"TrainTestLabels cannot replace it, since line 78,372 of its Labels_lake_Train\.txt is broken$"
     with pytest.raises(HashbenchError, match=message):
         load_dataset("nuswide", "81", root)
 
@@ -251,7 +247,7 @@ def test_of_81_concepts_all_but_the_double_ones_are_drawn(monkeypatch: pytest.Mo
 
 
 def table(rows: int, frequencies: Sequence[int]) -> NDArray[np.uint8]:
-    """Labels of as many images a class as given, one or more an image."""
+    """Return labels with the given number of images per class and at least one label per image."""
     random = np.random.RandomState(0)
     first = np.array(frequencies) * rows // sum(frequencies)
     first[0] += rows - first.sum()
@@ -362,7 +358,7 @@ def test_rows_of_one_list(nuswide_tree: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("protocol", ["21", "10", "81"])
 def test_lists_alone_are_not_the_official_labels(nuswide_tree: Callable[..., Path], protocol: str) -> None:
-    message = r"nuswide has lists, but not the official labels .* is drawn from; say --protocol lists$"
+    message = r"nuswide has lists, but not the official labels .* needs; pass --protocol lists$"
     with pytest.raises(HashbenchError, match=message):
         load_dataset("nuswide", protocol, nuswide_tree())
 

@@ -1,4 +1,4 @@
-"""Lists as they were published."""
+"""Published lists."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ pytestmark = pytest.mark.skipif(not LISTS.is_dir(), reason="the published lists 
     ],
 )
 def test_multihot_lists(name: str, rows: int, classes: int, mean: float | None, bare: int | None) -> None:
-    """The counts of labels a row and of rows without any are known of whole files."""
+    """The numbers of labels per row and of rows without labels are known for whole files."""
     entry = read_list(LISTS / name, None)
     assert len(entry.paths) == len(set(entry.paths)) == rows
     assert all(path.lower().endswith((".jpg", ".jpeg")) for path in entry.paths)
@@ -92,10 +92,10 @@ def test_imagenet_ids_are_places_among_the_synsets() -> None:
 
 
 def test_class_ids_need_the_number_of_classes() -> None:
-    with pytest.raises(HashbenchError, match=r"test\.txt has one value a line: .* label_format=id"):
+    with pytest.raises(HashbenchError, match=r"test\.txt has one value per line, .* label_format=id"):
         read_list(LISTS / "sdc/imagenet/test.txt", None)
     with pytest.raises(
-        HashbenchError, match=r"test\.txt, line \d+: expected a class id from 0 to 98, found '99'"
+        HashbenchError, match=r"test\.txt, line \d+: expected a class id from 0 to 98, got '99'"
     ):
         read_list(LISTS / "sdc/imagenet/test.txt", 99)
 
@@ -160,17 +160,17 @@ def test_cifar_ids_are_in_each_class_as_often() -> None:
         (
             "odd/deephash_cifar10_no_labels/test.txt",
             10,
-            "line 1: expected a path and labels, without which nothing can be evaluated, found a path only",
+            "line 1: expected a path and labels, which the evaluation needs, got only a path",
         ),
         (
             "odd/nuswide_backslash/TestImagelist.head500.txt",
             None,
-            "line 1: expected a path and labels, without which nothing can be evaluated, found a path only",
+            "line 1: expected a path and labels, which the evaluation needs, got only a path",
         ),
-        ("odd/mlmo_coco_counts/test.head200.txt", 80, "line 1: expected labels 0 or 1, found '3'; .*=counts"),
-        ("odd/cmaeh_coco_truncated/test.tail5.txt", 80, "line 5: expected 80 labels, found 51 labels"),
-        ("odd/cmaeh_coco_truncated/test.tail5.txt", None, "line 5: expected 80 labels, found 51 labels"),
-        ("dpchash_baselines/nuswide_10/test.txt", 21, "line 1: expected 21 labels, found 10 labels"),
+        ("odd/mlmo_coco_counts/test.head200.txt", 80, "line 1: expected labels 0 or 1, got '3'; .*=counts"),
+        ("odd/cmaeh_coco_truncated/test.tail5.txt", 80, "line 5: expected 80 labels, got 51 labels"),
+        ("odd/cmaeh_coco_truncated/test.tail5.txt", None, "line 5: expected 80 labels, got 51 labels"),
+        ("dpchash_baselines/nuswide_10/test.txt", 21, "line 1: expected 21 labels, got 10 labels"),
     ],
 )
 def test_odd_lists_are_refused(name: str, classes: int | None, message: str) -> None:
@@ -196,7 +196,7 @@ def test_backslashes_are_folders() -> None:
 
 
 def copies(folder: Path, **lists: str) -> Path:
-    """Copies of lists under other names, with an empty file for each image."""
+    """Copy lists under other names, and write an empty file for each image."""
     (folder / "images").mkdir()
     for name, source in lists.items():
         shutil.copy(LISTS / source, folder / f"{name}.txt")
@@ -235,7 +235,7 @@ def test_hashnets_coco_queries_are_in_the_database(tmp_path: Path) -> None:
 
 
 def test_one_list_under_three_prefixes_has_one_fingerprint(tmp_path: Path) -> None:
-    """HashNet's queries are those of BiHalf and sdc; the paths differ before `val2014/`."""
+    """HashNet, BiHalf and sdc have the same queries; their paths only differ before `val2014/`."""
     sources = (
         "hashnet/coco_overlap/test0.head100.txt",
         "bihalf/Mscoco/test_coco.head200.txt",

@@ -41,7 +41,7 @@ def test_damaged_gzipped_files_are_named(tmp_path: Path, tries: Callable[[int, i
             assert read_idx(path, md5).tobytes() == VALUES
         except HashbenchError as error:
             message = str(error)
-            assert message.startswith(f"{path} is damaged or of another dataset (")
+            assert message.startswith(f"{path} is damaged or belongs to another dataset (")
             assert message.isprintable()
             assert len(message) < 500
 

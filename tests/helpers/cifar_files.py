@@ -1,4 +1,4 @@
-"""Batches of CIFAR-10 as Python 2 pickled them, of 10 images each."""
+"""Batches of CIFAR-10 with 10 images each, as pickled by Python 2."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ PER_BATCH = 10
 
 
 class Global:
-    """Something that a pickle names by its module."""
+    """A global that a pickle refers to by its module and name."""
 
     def __init__(self, module: str, name: str) -> None:
         self.bytes = f"c{module}\n{name}\n".encode()
 
 
 def python2_pickle(value: Any) -> bytes:
-    """What Python 2 writes by protocol 2, where a text is of bytes; of arrays, those of uint8."""
+    """Pickle a value like Python 2 with protocol 2, where strings are bytes; arrays must be uint8."""
     return b"\x80\x02" + python2_item(value) + b"."
 
 
@@ -55,12 +55,12 @@ def python2_call(function: Global, *arguments: Any) -> bytes:
 
 
 def pixel(image: int, channel: int, row: int, column: int) -> int:
-    """The value that stands there in the small dataset."""
+    """Return the value of a pixel in the small dataset."""
     return (image * 7 + channel * 85 + row * 3 + column) % 256
 
 
 def batch(number: int) -> dict[str, Any]:
-    """A batch of the small dataset; its images are of the classes 0 to 9, turned by its number."""
+    """Return a batch of the small dataset, with the classes 0 to 9 shifted by its number."""
     image, channel, row, column = np.indices((PER_BATCH, 3, 32, 32))
     data = pixel(image + number * PER_BATCH, channel, row, column).astype(np.uint8)
     return {

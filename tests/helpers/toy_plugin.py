@@ -1,4 +1,4 @@
-"""A method and a dataset of a plugin file, small enough to train and verify in a moment."""
+"""A plugin file with a method and a dataset that are small enough to train and verify quickly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hashbench.experiment.run import Run
 from hashbench.training.trainer import DEFAULT, RunOptions
 
 PLUGIN = '''
-"""Squares of four colours, and codes that tell the two views of each from those of the others."""
+"""Squares of four colours, and codes that distinguish the two views of each from the others."""
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ published_protocol: {toy: long}
 
 @contextmanager
 def toy_plugin(folder: Path) -> Iterator[Path]:
-    """Write the plugin and its recipe into a folder, and register it alone for the block."""
+    """Write the plugin and its recipe into a folder, and register only this plugin within the context."""
     plugin = folder / "toy.py"
     plugin.write_text(PLUGIN)
     plugin.with_suffix(".yaml").write_text(RECIPE)
@@ -85,7 +85,7 @@ def toy_plugin(folder: Path) -> Iterator[Path]:
 
 
 def run_toy(results: Path, protocol: str, *settings: str, execution: RunOptions = DEFAULT) -> Run:
-    """Run the method on the dataset; the plugin must be registered."""
+    """Run the method on the dataset; register the plugin first."""
     dataset = load_dataset("toy", protocol)
     config = configure("tiny", dataset, bits=8, seed=0, device="cpu", settings=settings)
     return run.run(config, dataset, results, execution=execution)

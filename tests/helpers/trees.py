@@ -1,7 +1,7 @@
 """Small copies of the datasets, in the layouts and formats that they are distributed in.
 
 Most images show the colour of their first class, so that there is something to learn. Each function writes
-below a data root and sets the plugin for the smaller numbers.
+files below a data root and adapts the plugin to the smaller numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLOURS = np.random.RandomState(0).randint(0, 256, (100, 3))
 
 
 def photo(path: Path, first_class: int, number: int, size: tuple[int, int] = (40, 32)) -> None:
-    """Write an image of a class; `number` makes it unlike the others."""
+    """Write an image of a class; `number` makes it different from the others."""
     width, height = size
     noise = np.random.RandomState(number).randint(-20, 21, (height, width, 3))
     pixels = (COLOURS[first_class] + noise).clip(0, 255).astype(np.uint8)
@@ -39,17 +39,17 @@ def set_counts(
     plugin: type[DatasetPlugin],
     counts: Mapping[str, tuple[int | None, int | None, int | None]],
 ) -> None:
-    """Give the protocols of a plugin the numbers (query, train, database) of a small copy."""
+    """Set the numbers (query, train, database) of a plugin's protocols to those of a small copy."""
     small = {name: Protocol(p.definition, *counts.get(name, ())) for name, p in plugin.protocols.items()}
     monkeypatch.setattr(plugin, "protocols", small)
 
 
 def digits(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing to write."""
+    """Write nothing."""
 
 
 def idx_files(train: int, test: int) -> dict[str, bytes]:
-    """The content of four files like those of MNIST; the class of image i is i % 10."""
+    """Return the content of four files like those of MNIST; the class of image i is i % 10."""
     files = {}
     for prefix, count in (("train", train), ("t10k", test)):
         classes = np.arange(count) % 10
@@ -61,20 +61,20 @@ def idx_files(train: int, test: int) -> dict[str, bytes]:
 
 
 def write_idx(folder: Path, files: Mapping[str, bytes], suffix: str = ".gz") -> None:
-    """Write such files, gzipped or plain."""
+    """Write IDX files, gzipped or plain."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / f"{name}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
 
 
 def expect_idx(monkeypatch: pytest.MonkeyPatch, module: object, files: Mapping[str, bytes]) -> None:
-    """Set a plugin for these files."""
+    """Adapt a plugin to the given files."""
     monkeypatch.setattr(module, "MD5", {n: hashlib.md5(content).hexdigest() for n, content in files.items()})
     monkeypatch.setattr(module, "TRAIN_PER_CLASS", 2)
 
 
 def fashion_mnist(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """30 training and 20 test images."""
+    """Write 30 training and 20 test images."""
     files = idx_files(30, 20)
     expect_idx(monkeypatch, fashionmnist, files)
     monkeypatch.setattr(fashionmnist, "SYSTEM_FOLDER", Path("/nonexistent"))
@@ -84,7 +84,7 @@ def fashion_mnist(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def mnist_(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """50 training and 20 test images."""
+    """Write 50 training and 20 test images."""
     files = idx_files(50, 20)
     expect_idx(monkeypatch, mnist, files)
     monkeypatch.setattr(mnist, "QUERIES_PER_CLASS", {"69k": 1, "60k": 2, "60k-all": 2})
@@ -94,7 +94,7 @@ def mnist_(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cifar_10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six batches of 10 images."""
+    """Write six batches of 10 images."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     md5 = {}
@@ -108,7 +108,7 @@ def cifar_10(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def nuswide_(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    r"""126 labelled images, the last two of one photograph, and 5 unlabelled; `\` and CRLF in the list."""
+    r"""Write 126 labelled images, the last two of one photograph, and 5 others, listed with `\` and CRLF."""
     monkeypatch.setattr(nuswide, "QUOTAS", {"21": (2, 1), "10": (2, 1)})
     monkeypatch.setattr(nuswide, "DRAWN_OF_81", (20, 10))
     set_counts(monkeypatch, nuswide.NUSWide, {"21": (21, 42, 105), "10": (10, 20, 56), "81": (10, 20, 116)})
@@ -118,7 +118,7 @@ def nuswide_(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.zeros((131, 81), int)
     for row in range(126):
         classes = (row % 21, row * row % 21) if row % 3 == 0 else (row % 21,)
-        labels[row, [nuswide.CONCEPTS.index(nuswide.FREQUENT[place]) for place in classes]] = 1
+        labels[row, [nuswide.CONCEPTS.index(nuswide.FREQUENT[index]) for index in classes]] = 1
     for row, name in enumerate(names):
         photo(folder / "Flickr" / name.replace("\\", "/"), row % 21, row)
     (folder / "ImageList").mkdir()
@@ -130,7 +130,7 @@ def nuswide_(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def coco_(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """60 images with objects and 3 without, annotated as in 2014."""
+    """Write 60 images with objects and 3 without, annotated as in 2014."""
     monkeypatch.setattr(coco, "QUERIES", 10)
     monkeypatch.setattr(coco, "TRAIN", 20)
     set_counts(monkeypatch, coco.COCO, {"117k": (10, 20, 50), "107k": (10, 20, 30)})
@@ -141,7 +141,7 @@ COCO_IDS = [number for number in range(1, 91) if number not in (12, 26, 29, 30, 
 
 
 def write_coco(folder: Path, year: str) -> None:
-    """The same 63 images and annotations in the layout of 2014 or of 2017."""
+    """Write the same 63 images and annotations in the layout of 2014 or 2017."""
     (folder / "annotations").mkdir(parents=True)
     categories = [{"id": i, "name": name} for i, name in zip(COCO_IDS, coco.CATEGORIES, strict=True)]
     for part, numbers in (("train", range(40)), ("val", range(40, 63))):
@@ -155,12 +155,12 @@ def write_coco(folder: Path, year: str) -> None:
                 {
                     "id": 100 * number + nth,
                     "image_id": number * 7 + 9,
-                    "category_id": COCO_IDS[place],
+                    "category_id": COCO_IDS[index],
                     "segmentation": [[1.5, 2.5, 3.5]],
                     "bbox": [1, 2, 3, 4],
                     "iscrowd": 0,
                 }
-                for nth, place in enumerate(
+                for nth, index in enumerate(
                     () if number % 21 == 20 else (number % 5, number % 5, *((79,) if number < 50 else ()))
                 )
             ]
@@ -169,7 +169,7 @@ def write_coco(folder: Path, year: str) -> None:
 
 
 def flickr_25k(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """60 images, of which number 60 has no label."""
+    """Write 60 images, of which number 60 has no label."""
     monkeypatch.setattr(flickr25k, "IMAGES", 60)
     monkeypatch.setattr(flickr25k, "DRAWN", {"24": (20, 10), "38": (20, 10)})
     counts = {
@@ -191,7 +191,7 @@ def flickr_25k(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def imagenet_100(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two training images and one validation image a synset."""
+    """Write two training images and one validation image per synset."""
     monkeypatch.setattr(imagenet100, "TRAIN_PER_CLASS", {"13k": 1, "10k": 1})
     counts = {"13k": (100, 100, 200), "10k": (100, 100, 200)}
     set_counts(monkeypatch, imagenet100.ImageNet100, counts)
@@ -203,7 +203,7 @@ def imagenet_100(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def own_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three classes of 12 images in files of three formats."""
+    """Write three classes of 12 images in files of three formats."""
     for label, name in enumerate(("cat", "dog", "hen")):
         for number in range(12):
             suffix = (".jpg", ".png", ".JPEG")[number % 3]
@@ -223,4 +223,4 @@ TREES: dict[str, Writer] = {
     "imagenet100": imagenet_100,
     "folder": own_folder,
 }
-PROTOCOLS = {"cifar10": "spq"}  # where the default needs 600 images a class
+PROTOCOLS = {"cifar10": "spq"}  # the default needs 600 images per class

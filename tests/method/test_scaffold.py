@@ -1,4 +1,4 @@
-"""A new method runs, passes its checks and is written whole or not at all."""
+"""Tests that a new method runs, passes its checks and is written atomically."""
 
 import ast
 import json
@@ -22,7 +22,7 @@ FAST = [
 
 @pytest.fixture
 def cli(cli: Callable[..., Any]) -> Callable[..., str]:
-    """Calls the program and returns what it prints; it must end well."""
+    """Return a function that runs the program, which must succeed, and returns its output."""
 
     def call(*arguments: object) -> str:
         done = cli(*arguments)
