@@ -328,4 +328,4 @@ def _show_verified(checked: list[Checked], unreadable: list[str]) -> None:
 
 
 def _show_transferred(done: Transferred, destination: Path) -> None:
-    show(f"{destination}: {len(done.new):,} new, {done.there:,} already there")
+    show(f"{destination}: {len(done.new):,} new, {done.existing:,} already there")

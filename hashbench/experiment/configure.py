@@ -22,13 +22,7 @@ from hashbench.training.dataloader import EpochBatches
 
 
 def configure(
-    method: str,
-    dataset: Dataset,
-    *,
-    bits: int,
-    seed: int,
-    device: str,
-    settings: Sequence[str] = (),
+    method: str, dataset: Dataset, *, bits: int, seed: int, device: str, settings: Sequence[str] = ()
 ) -> RunConfig:
     """Resolve the configuration of a run from the recipe of its method and the settings of the user.
 
@@ -62,11 +56,7 @@ def configure(
 
 
 def _resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
-    """Resolve a configuration from the values of `hashbench.recipe.FLAGS` and texts `KEY=VALUE`.
-
-    Raises:
-        UsageError: A key is unknown or a value is invalid.
-    """
+    """Resolve a configuration from the values of `hashbench.recipe.FLAGS` and texts `KEY=VALUE`."""
     entry = registry.find("method", flags["method"])
     cls: type[HashMethod] = entry.load()
     path = entry.recipe()
@@ -178,14 +168,9 @@ def published_protocol(config: RunConfig, images: int) -> PublishedProtocol | No
     if published is None:
         return None
     batches, steps = training_length(recipe, published)
-    own_batches, own_steps = training_length(config, images)
+    own = training_length(config, images)
     return PublishedProtocol(
-        name=name,
-        images=published,
-        batches=batches,
-        steps=steps,
-        own_batches=own_batches,
-        own_steps=own_steps,
+        name=name, images=published, batches=batches, steps=steps, own_batches=own[0], own_steps=own[1]
     )
 
 

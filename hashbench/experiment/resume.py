@@ -12,7 +12,7 @@ from hashbench.config import RunConfig, flatten
 from hashbench.data.dataset import Dataset
 from hashbench.errors import UsageError
 from hashbench.experiment.identity import identity_of, source_of
-from hashbench.results.folders import has_state, stopped_runs
+from hashbench.results.folders import has_checkpoint, stopped_runs
 from hashbench.results.record import IDENTITY, STATES, THREADS, run_folder, run_id_of
 from hashbench.runtime.console import is_main_process
 from hashbench.runtime.json_files import read_json
@@ -62,7 +62,7 @@ def _refusal(planned: Sequence[tuple[RunConfig, Dataset]], results: Path) -> str
 
 def _stored_identity(folder: Path) -> dict[str, Any] | None:
     """Return the identity of a stopped run that has a checkpoint; None for any other folder."""
-    if not has_state(folder):
+    if not has_checkpoint(folder):
         return None
     try:
         identity: dict[str, Any] = read_json(folder / STATES / IDENTITY)

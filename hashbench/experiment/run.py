@@ -24,12 +24,7 @@ from hashbench.encoding.features import BATCH_SIZE
 from hashbench.evaluation import VERSION, Evaluation, code_health
 from hashbench.experiment.artifacts import curves, save_codes, save_queries
 from hashbench.experiment.configure import record_fields
-from hashbench.experiment.identity import (
-    identity_of,
-    optional_libraries,
-    source_of,
-    validation_fingerprint,
-)
+from hashbench.experiment.identity import identity_of, optional_libraries, source_of, validation_fingerprint
 from hashbench.experiment.validation import evaluate_together, hold_out, scorer
 from hashbench.experiment.weights import build_method, save_weights
 from hashbench.method.base import HashMethod
@@ -209,15 +204,7 @@ def _save(folder: Path, method: HashMethod, dataset: Dataset, config: RunConfig,
 def _build_record(
     config: RunConfig, dataset: Dataset, measured: _Measured, *, train: int, **fields: Any
 ) -> Record:
-    """Build the record of a run.
-
-    Args:
-        config: The configuration.
-        dataset: The dataset.
-        measured: The codes and what was measured on them.
-        train: Number of training images.
-        **fields: All other fields of the record.
-    """
+    """Build the record of a run with `train` training images; `fields` contains the other fields."""
     return Record(
         method=config.method,
         dataset=config.dataset,
@@ -258,12 +245,7 @@ def threads_note(record: Record) -> str | None:
 
 
 def _thread_counts(folder: Path, device: str) -> list[int]:
-    """Return the numbers of threads that a run has used: before each stop, if they differ, and now.
-
-    Args:
-        folder: The folder of the run; its checkpoints are stored with the number of threads.
-        device: The device that the run trains on; on a GPU the number of threads changes no figure.
-    """
+    """Return the numbers of threads that a run has used: before each stop, if they differ, and now."""
     now = torch.get_num_threads()
     try:
         earlier = [int(count) for count in read_json(folder / STATES / IDENTITY)[THREADS]] or [now]
@@ -271,7 +253,7 @@ def _thread_counts(folder: Path, device: str) -> list[int]:
         return [now]
     if earlier[-1:] == [now]:
         return earlier
-    if device == "cpu":
+    if device == "cpu":  # on a GPU the number changes no figure
         warn(
             f"the number of threads was {earlier[-1]} until the run was stopped and is {now} now, so the "
             "figures will differ from those of either number; set OMP_NUM_THREADS="

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -19,17 +18,11 @@ from hashbench.results.verify import Checked, check_figures
 from hashbench.runtime.files import sha256_of
 
 
-def verify(run: StoredRun) -> Checked:
-    """Verify the files and figures of a run, and what its record says of the recipe of its method.
-
-    The recipe is only compared if it and the source code have not changed since the run.
-    """
-    (checked,) = verify_all([run])
-    return checked
-
-
 def verify_all(runs: Iterable[StoredRun]) -> Iterator[Checked]:
-    """Verify runs one by one as `verify` does, but read each recipe once."""
+    """Verify the files and figures of runs, and what their records say of the recipes of their methods.
+
+    A recipe is only compared if it and the source code have not changed since the run. It is read once.
+    """
     installed = _Installed()
     for run in runs:
         checked = check_figures(run)
@@ -37,32 +30,25 @@ def verify_all(runs: Iterable[StoredRun]) -> Iterator[Checked]:
         yield checked
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """What the recipe of a method says about a dataset and a code length."""
-
-    config: RunConfig | None
-    components: dict[str, dict[str, Any]]
-    published: PublishedProtocol | None
-
-
 class _Installed:
     """The installed recipes and source code, each read once."""
 
     def __init__(self) -> None:
         self.digests = cache(_digests)
-        self._recipes: dict[tuple[Any, ...], _Recipe] = {}
+        self._recipes: dict[tuple[Any, ...], Any] = {}
 
-    def recipe(self, run: RunConfig, images: int) -> _Recipe:
-        """Return the recipe of the method of a run with this number of training images."""
+    def recipe(
+        self, run: RunConfig, images: int
+    ) -> tuple[RunConfig | None, dict[str, Any], PublishedProtocol | None]:
+        """Return the configuration, the components and the published protocol from the recipe of a run."""
         key = run.method, run.dataset, run.bits, run.device, run.processes
         if key not in self._recipes:
-            self._recipes[key] = _Recipe(
+            self._recipes[key] = (
                 configure.recipe_alone(run),
                 configure.components(run.method),
                 configure.published_protocol(run, images),
             )
-        return self._recipes[key]
+        return self._recipes[key]  # type: ignore[no-any-return]
 
 
 def _digests(method: str, dataset: str) -> tuple[str | None, str]:
@@ -83,14 +69,13 @@ def _check_recipe(checked: Checked, installed: _Installed) -> None:
         if recorded_digests != installed.digests(record.method, record.dataset):
             raise HashbenchError("the recipe or the source code has changed since the run")
         config = RunConfig(**record.config)
-        recipe = installed.recipe(config, record.split.train)
-        published = recipe.published
+        recipe, components, published = installed.recipe(config, record.split.train)
         if published is not None:
             batches, steps = configure.training_length(config, record.split.train)
             published = published.model_copy(update={"own_batches": batches, "own_steps": steps})
         expected: dict[str, Any] = {
-            "changes": configure.differences(recipe.config, config),
-            "components": recipe.components,
+            "changes": configure.differences(recipe, config),
+            "components": components,
             "published_protocol": published,
         }
     except HashbenchError as error:  # or a plugin is not registered

@@ -119,19 +119,7 @@ def import_runs(source: Path, results: Path, verify: Verify) -> Transferred:
 
 
 def _sound_runs(folder: Path, source: Path, verify: Verify) -> tuple[list[StoredRun], int]:
-    """Verify all runs of a folder.
-
-    Args:
-        folder: The folder.
-        source: The file or folder that the runs were copied from, for error messages.
-        verify: See `import_runs`.
-
-    Returns:
-        The runs, and the number of those that are not verified.
-
-    Raises:
-        HashbenchError: A run has a problem.
-    """
+    """Verify the runs of a folder, and return them with the number of those that are not verified."""
     runs, _, notes = find(folder, RunFilter())
     _refuse(source, [note.replace(f"{folder}/", "") for note in notes])
     if not runs:
@@ -161,14 +149,7 @@ def _move(
     put: Callable[[Path, Path], object],
     left_out: Collection[str] = (),
 ) -> Transferred:
-    """Copy or move runs to a folder, each as a whole.
-
-    Args:
-        runs: The runs.
-        destination: The results folder.
-        put: Function that copies or moves a file to a new path.
-        left_out: Names of files to leave out.
-    """
+    """Copy or move runs to a folder, each as a whole, by the function `put(file, new file)`."""
     new, existing, missing = [], 0, []
     for run in runs:
         final = destination / relative_folder(run)

@@ -63,7 +63,7 @@ def _own_stopped(final: Path, stack: ExitStack) -> Path | None:
     """Own the newest folder of a stopped run with a checkpoint, if there is one, and return it."""
     for folder in stopped_runs(final)[:1]:
         free = stack.enter_context(owned(folder / LOCK))
-        if has_state(folder):  # otherwise another process has just finished the run
+        if has_checkpoint(folder):  # otherwise another process has just finished the run
             if not free:
                 raise HashbenchError(f"{folder} is in use by another process; wait until it ends, or stop it")
             return folder
@@ -72,10 +72,10 @@ def _own_stopped(final: Path, stack: ExitStack) -> Path | None:
 
 def stopped_runs(final: Path) -> list[Path]:
     """Return the folders of a stopped run that have a checkpoint, the newest first."""
-    return sorted(filter(has_state, _hidden(final)), key=_last_change, reverse=True)
+    return sorted(filter(has_checkpoint, _hidden(final)), key=_last_change, reverse=True)
 
 
-def has_state(folder: Path) -> bool:
+def has_checkpoint(folder: Path) -> bool:
     """Return True if a folder has a checkpoint from which its run can be resumed."""
     try:
         return next((folder / STATES).glob("*.pt"), None) is not None

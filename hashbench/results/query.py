@@ -1,4 +1,4 @@
-"""Which runs a report is about: found in a folder of records, chosen by the user, one for each seed."""
+"""Search for runs in a results folder, and selection of the runs for a report."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from hashbench.results.stored_run import StoredRun, Unfinished, as_set
 from hashbench.runtime.files import original
 from hashbench.runtime.yaml_values import parse_yaml
 
-_HIDDEN = "."  # starts the name of the folder of a run that has not ended
+_HIDDEN = "."  # first character of the names of folders of unfinished runs
 
 
 @dataclass(frozen=True)
 class RunFilter:
-    """What a user asks for; an empty part asks for all.
+    """Filter for runs; an empty attribute admits all runs.
 
     Attributes:
         methods: Names of methods.
         datasets: Names of datasets.
         protocols: Names of protocols.
         bits: Code lengths.
-        seeds: Seeds.
-        where: Values, as texts, by a key of the record or of its configuration.
-        unchanged: Only runs with the recipe's own settings.
+        seeds: Random seeds.
+        where: Values, as texts, by key of the record or of its configuration.
+        unchanged: Admit only runs with all settings of the recipe.
     """
 
     methods: Sequence[str] = ()
@@ -40,21 +40,18 @@ class RunFilter:
     unchanged: bool = False
 
     def admits(self, dataset: str, protocol: str, method: str, bits: int) -> bool:
-        """Whether runs of this kind are asked for."""
+        """Return True if the filter admits runs with this dataset, protocol, method and code length."""
         parts = (
             (dataset, self.datasets), (protocol, self.protocols), (method, self.methods), (bits, self.bits),
         )  # fmt: skip
         return all(not wanted or value in wanted for value, wanted in parts)
 
-    def without_runs(self, runs: Sequence[StoredRun | Unfinished]) -> list[str]:
-        """What of this no run has, one text each, as "no run has the method wchh"."""
+    def unmatched(self, runs: Sequence[StoredRun | Unfinished]) -> list[str]:
+        """Describe each requested value that no run has, for example "no run has the method wchh"."""
         asked = {
-            "method": self.methods,
-            "dataset": self.datasets,
-            "protocol": self.protocols,
-            "bits": self.bits,
+            "method": self.methods, "dataset": self.datasets, "protocol": self.protocols, "bits": self.bits,
             "seed": self.seeds,
-        }
+        }  # fmt: skip
         records = [run.record if isinstance(run, StoredRun) else run for run in runs]
         found = {key: {getattr(record, key) for record in records} for key in asked}
         return [
@@ -67,13 +64,13 @@ class RunFilter:
 
 @dataclass(frozen=True)
 class FoundRuns:
-    """What was found.
+    """The runs that were found.
 
     Attributes:
-        runs: One a seed and configuration, in the order that the user asked in, else by name.
-        labels: Labels of the runs, each once, by method and then by what was changed.
-        unfinished: Runs of the kind that have no record.
-        notes: What a reader should know: what was passed over or is odd, and why.
+        runs: One run for each seed and configuration, in the order of the filter, else by name.
+        labels: The different labels of the runs, by method and then by changed settings.
+        unfinished: Matching runs that have no record.
+        notes: Remarks for the reader, such as which runs are left out, and why.
     """
 
     runs: list[StoredRun]
@@ -83,36 +80,36 @@ class FoundRuns:
 
 
 def select(results: Path, wanted: RunFilter, metric: str = "") -> FoundRuns:
-    """Find the runs that are asked for. Only their `record.json` is read.
+    """Find the runs that a filter admits. Only their `record.json` is read.
 
-    Of several runs with the same configuration and seed, as after a change of the code, the newest counts.
-    Runs without the metric are left out. Notes say both.
+    If several runs have the same configuration and seed, for example after a change of the code, the newest
+    is used. Runs without the metric are left out. Notes report both.
 
     Args:
-        results: Folder of all records.
-        wanted: What is asked for.
-        metric: Name of a metric that the runs must have; empty: none.
+        results: The results folder.
+        wanted: The filter.
+        metric: Name of a metric that the runs must have; empty if they need none.
 
     Raises:
-        UsageError: There is no such folder, no run of the kind, none that has the metric, or a key of `where`
-            is unknown.
+        UsageError: The folder does not exist, no run matches or has the metric, or a key of `where` is
+            unknown.
     """
     found, unfinished, notes = find(results, wanted)
     runs = matching(found, wanted)
     if not runs:
         everything, others, _ = find(results, RunFilter())
         why = (
-            wanted.without_runs([*everything, *others])[:1]
-            or [f"{run.run_id} has not ended" for run in unfinished[:1]]
+            wanted.unmatched([*everything, *others])[:1]
+            or [f"{run.run_id} has not finished" for run in unfinished[:1]]
             or notes[:1]
         )
         raise UsageError("; ".join([f"{results} has no such run", *why, "`hashbench results` lists all"]))
-    absent = wanted.without_runs([*found, *unfinished])
+    absent = wanted.unmatched([*found, *unfinished])
     runs, older = _newest(runs)
     runs, unfinished = share_common(runs, unfinished)
-    done = {_identity(run) for run in runs}
-    # The others were done by another version of the code.
-    unfinished = [run for run in unfinished if _identity(run) not in done]
+    finished = {_label_key(run) for run in runs}
+    # Others were finished by another version of the code.
+    unfinished = [run for run in unfinished if _label_key(run) not in finished]
     runs, lacking = _having(runs, metric)
     runs = sorted(runs, key=lambda run: _order(run, wanted))
     labels = dict.fromkeys(run.label for run in sorted(runs, key=lambda run: _row_order(run, wanted)))
@@ -121,17 +118,19 @@ def select(results: Path, wanted: RunFilter, metric: str = "") -> FoundRuns:
 
 
 def find(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
-    """All runs of the kinds that are asked for, by path; those that have not ended; notes.
+    """Find all runs with the datasets, protocols, methods and code lengths of a filter.
 
-    Of runs that have ended, `where`, `seeds` and `unchanged` are not looked at. Of the others, those of other
-    seeds and with changed settings are left out, and all of them if `where` asks for something, since they
-    have no record.
+    For finished runs, `where`, `seeds` and `unchanged` are ignored; see `matching`. Unfinished runs are left
+    out if they do not match `seeds` or `unchanged`, or if `where` is given, because they have no record.
+
+    Returns:
+        The finished runs by path, the unfinished runs, and notes on records that cannot be read.
 
     Raises:
-        UsageError: There is no such folder.
+        UsageError: The folder does not exist.
     """
     if not results.is_dir():
-        raise UsageError(f"{results} is no folder; `hashbench run` makes it, or choose --results DIR")
+        raise UsageError(f"{results} is not a folder; `hashbench run` creates it, or choose --results DIR")
     runs, unfinished, notes = [], [], []
     folders = _folders(results)
     for folder in sorted(folders):
@@ -161,11 +160,11 @@ def find(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[Unfini
 
 
 def matching(runs: Sequence[StoredRun], wanted: RunFilter) -> list[StoredRun]:
-    """Those runs that have the seeds, the settings and the values that are asked for.
+    """Return the runs that match the seeds, settings and values of a filter.
 
     Args:
-        runs: From `find`.
-        wanted: What is asked for.
+        runs: Runs from `find`.
+        wanted: The filter.
 
     Raises:
         UsageError: No run has a key of `where`.
@@ -195,7 +194,7 @@ def matching(runs: Sequence[StoredRun], wanted: RunFilter) -> list[StoredRun]:
 def share_common(
     runs: Sequence[StoredRun], unfinished: Sequence[Unfinished] = ()
 ) -> tuple[list[StoredRun], list[Unfinished]]:
-    """The same runs, whose labels leave out what all of them changed alike of their recipes."""
+    """Return the runs with labels that leave out the changed settings that all of them share."""
     every: list[StoredRun | Unfinished] = [*runs, *unfinished]
     known = [run.changes for run in every if run.changes is not None]
     first, *others = known or [{}]
@@ -205,14 +204,14 @@ def share_common(
 
 
 def find_run(results: Path, name: str) -> StoredRun:
-    """The run of that id or folder.
+    """Find a run by its id or folder.
 
     Args:
-        results: Folder of all records.
-        name: A run id, the beginning of one, its hash, or the path of its folder.
+        results: The results folder.
+        name: A run id, its beginning or its hash, or the path of a folder.
 
     Raises:
-        UsageError: There is none, or several.
+        UsageError: No run matches, or several do.
     """
     if (Path(name) / RECORD).is_file():
         return StoredRun(read_record(Path(name)), Path(name))
@@ -223,12 +222,12 @@ def find_run(results: Path, name: str) -> StoredRun:
     if not matches:
         raise UsageError(f"{results} has no run {name!r}; `hashbench results --results {results}` lists all")
     if len(matches) > 1:
-        raise UsageError(f"{name} may be {' or '.join(sorted(matches)[:4])}; give more of it")
+        raise UsageError(f"{name} may be {' or '.join(sorted(matches)[:4])}; enter more of it")
     return StoredRun(read_record(known[matches[0]]), known[matches[0]])
 
 
 def _folders(results: Path) -> set[Path]:
-    """Return the folders of all runs, each once, even of one that is replaced at this moment."""
+    """Return the folders of all runs, including one that another process is replacing."""
     return {original(folder) for folder in results.glob("*@*/*/*bit/*") if not folder.is_file()}
 
 
@@ -240,7 +239,7 @@ def _newest(runs: Iterable[StoredRun]) -> tuple[list[StoredRun], list[str]]:
         key = (run.record.split.sha256, run.record.seed, settings)
         if key in newest:
             older = newest[key].record.run_id
-            notes.append(f"{older} is left out: {run.record.run_id}, of the same settings, is newer")
+            notes.append(f"{older} is left out: {run.record.run_id} has the same settings and is newer")
         newest[key] = run
     return list(newest.values()), notes
 
@@ -255,7 +254,7 @@ def _having(runs: list[StoredRun], metric: str) -> tuple[list[StoredRun], list[s
 
 
 def _mixed_code(runs: Iterable[StoredRun]) -> list[str]:
-    """A note for each mean that is taken over runs of different source code."""
+    """Return a note for each mean over runs of different source code."""
     sources: dict[tuple[str, ...], set[Any]] = {}
     for run in runs:
         record = run.record
@@ -269,35 +268,38 @@ def _mixed_code(runs: Iterable[StoredRun]) -> list[str]:
 
 
 def _is(value: Any, text: str, asked: Any) -> bool:
-    """Whether a text, in YAML `asked`, stands for a value of a record; nothing there is null."""
+    """Return True if a text, whose YAML value is `asked`, stands for a value of a record.
+
+    The value is None, which is null in YAML, if the record has no such key.
+    """
     if text in (as_set(value), str(value)):
         return True
     if not isinstance(value, int | float):
         return bool(value == asked)
-    if isinstance(value, bool):  # which is 1 or 0 to Python
+    if isinstance(value, bool):  # Python treats it as 1 or 0
         return False
     try:
-        return float(text) == value  # YAML takes 1e-5 for a text
+        return float(text) == value  # YAML reads 1e-5 as a text
     except ValueError:
         return False
 
 
-def _identity(run: StoredRun | Unfinished) -> tuple[Any, ...]:
-    what = run.record if isinstance(run, StoredRun) else run
-    return run.label, what.dataset, what.protocol, what.bits, what.seed
+def _label_key(run: StoredRun | Unfinished) -> tuple[Any, ...]:
+    record = run.record if isinstance(run, StoredRun) else run
+    return run.label, record.dataset, record.protocol, record.bits, record.seed
 
 
 def _order(run: StoredRun, wanted: RunFilter) -> tuple[Any, ...]:
     record = run.record
-    place = _place(record.dataset, wanted.datasets), _place(record.protocol, wanted.protocols)
-    return (*place, _row_order(run, wanted), record.bits, record.seed)
+    column = _rank(record.dataset, wanted.datasets), _rank(record.protocol, wanted.protocols)
+    return (*column, _row_order(run, wanted), record.bits, record.seed)
 
 
 def _row_order(run: StoredRun, wanted: RunFilter) -> tuple[Any, ...]:
     record = run.record
-    return _place(record.method, wanted.methods), bool(record.changes), run.label
+    return _rank(record.method, wanted.methods), bool(record.changes), run.label
 
 
-def _place(name: str, asked: Sequence[str]) -> tuple[int, str]:
-    """As the user asked, else by name."""
+def _rank(name: str, asked: Sequence[str]) -> tuple[int, str]:
+    """Return a key that sorts names in the order of the filter, else by name."""
     return (list(asked).index(name) if asked else 0), name

@@ -1,4 +1,4 @@
-"""Records on disk: one folder a run, there as a whole or not at all."""
+"""Records of runs, as `record.json` contains them, and the names of all files of a run."""
 
 from __future__ import annotations
 
@@ -35,18 +35,19 @@ CURVES = "curves.csv"
 QUERIES = "queries.npz"
 LOG = "log.jsonl"
 MODEL = "model.safetensors"
-FILES = (CODES, CURVES, LOG, MODEL, QUERIES)  # beside a record, which has their hashes
-TRACE = "trace.json.gz"  # of a profiler, where one was asked for
-STARTED = "started.json"  # until a run ends: what it changed of the recipe
-STATES = "states"  # folder, until a run ends: from where it can go on
-IDENTITY = "identity.json"  # among the states: of which run they are
-THREADS = "threads"  # key beside that identity: numbers of threads so far, which the run id does not cover
-
+FILES = (CODES, CURVES, LOG, MODEL, QUERIES)  # beside a record, which contains their hashes
+TRACE = "trace.json.gz"  # from the profiler
+STARTED = "started.json"  # of an unfinished run: the settings that differ from the recipe
+STATES = "states"  # folder with the checkpoints of an unfinished run
+IDENTITY = "identity.json"  # in that folder: the identity of the run
+THREADS = (
+    "threads"  # key beside that identity: the numbers of threads so far, which the run id does not cover
+)
 
 Short = Annotated[str, Field(max_length=255)]
-"""Names of folders and files, and hashes: messages quote them."""
+"""Names of folders and files, and hashes, which messages may quote."""
 Name = Annotated[str, Field(max_length=255, pattern=r"^\w[\w.+-]*$")]
-"""Of a method or dataset; see `registry.entries`."""
+"""Name of a method or dataset; see `registry.entries`."""
 MetricName = Annotated[str, Field(pattern=r"^\w+@(all|[1-9]\d{0,17}|H<=\d{1,18})$")]
 
 
@@ -55,7 +56,7 @@ class _Part(BaseModel):
 
 
 class SplitRecord(_Part):
-    """What the run was trained and evaluated on."""
+    """The data that a run was trained and evaluated on."""
 
     query: PositiveInt
     train: PositiveInt
@@ -64,11 +65,11 @@ class SplitRecord(_Part):
     overlaps: Overlaps
     warnings: tuple[str, ...]
     validation: str | None = None
-    """Fingerprint of the protocol's own validation images, if they chose the epoch."""
+    """Fingerprint of the protocol's own validation images, if they selected the epoch."""
 
 
 class Metric(_Part):
-    """A figure: expected over all orders of equal distances, and the least and the most that any gives."""
+    """A metric: its expected value over all orders of equal distances, and the bounds over these orders."""
 
     expected: float
     lowest: float
@@ -76,25 +77,25 @@ class Metric(_Part):
 
 
 class Timing(_Part):
-    """Seconds, and what training made of them; None where it is not known or nothing was trained by steps.
+    """Durations in seconds, and the throughput of training; None if unknown or if there were no steps.
 
-    Training counts what came before a stop, too.
+    The time before a stop is included.
     """
 
     train: float
     encode: float
     evaluate: float
     peak_memory: int | None = None
-    """Bytes held at once in the first process: on a GPU by the training's tensors, on a CPU by the process
-    since it began."""
+    """Peak memory in bytes of the main process: that of tensors during training on a GPU, that of the process
+    since its start on a CPU."""
     images_per_second: float | None = None
-    """Training images, not views, of all processes."""
+    """Number of training images, not views, in all processes."""
     waiting: float | None = None
-    """Share of the training's time in which it waited for images."""
+    """Share of the training time spent waiting for images."""
 
 
 class SelectedEpoch(_Part):
-    """Which epoch's weights were taken, and by what."""
+    """The epoch whose weights were selected, and the metric that selected it."""
 
     name: str
     metric: str
@@ -104,15 +105,15 @@ class SelectedEpoch(_Part):
 
 
 class PublishedProtocol(_Part):
-    """The split that the recipe's training lengths were published for, and the lengths there and here.
+    """The protocol for which the training length was published, with both lengths.
 
     Attributes:
-        name: The protocol, of the run's dataset.
-        images: Training images of that protocol.
-        batches: Batches an epoch that the recipe makes of them.
-        steps: Batches of the recipe's whole training.
-        own_batches: Batches an epoch of the run.
-        own_steps: Batches of the run's whole training.
+        name: Name of the protocol.
+        images: Number of its training images.
+        batches: Published number of batches in an epoch.
+        steps: Published number of batches in the whole training.
+        own_batches: Number of batches in an epoch of the run.
+        own_steps: Number of batches in the whole training of the run.
     """
 
     name: str
@@ -123,14 +124,15 @@ class PublishedProtocol(_Part):
     own_steps: int
 
     def difference(self, method: str, dataset: str, protocol: str) -> str | None:
-        """Return a sentence on how the training of a run differs from the published length.
-
-        None stands for a run on the published protocol, and for one on another protocol that is as long.
+        """Describe how the training length of a run differs from the published one.
 
         Args:
-            method: Name of the run's method.
-            dataset: Name of its dataset.
-            protocol: Name of its protocol.
+            method: Name of the method.
+            dataset: Name of the dataset.
+            protocol: Name of the protocol.
+
+        Returns:
+            One sentence; None if the run uses the published protocol, or has the published length.
         """
         if protocol == self.name or (self.batches, self.steps) == (self.own_batches, self.own_steps):
             return None
@@ -142,7 +144,7 @@ class PublishedProtocol(_Part):
 
 
 class Record(_Part):
-    """One run: what was asked for, on what, with what result. This is `record.json`."""
+    """The record of a run: its configuration, its data, its environment and its results."""
 
     schema_version: Literal[4] = 4
     run_id: Short
@@ -166,15 +168,15 @@ class Record(_Part):
     resumed: int = 0
     selected: SelectedEpoch | None = None
     recipe: Short | None = None
-    """SHA-256 of the method's recipe, by which `changes` and `components` were found; None: it has none."""
+    """SHA-256 of the method's recipe, which determines `changes` and `components`; None if there is none."""
     published_protocol: PublishedProtocol | None = None
-    """None: the recipe names no published protocol for the dataset."""
+    """None if the recipe names no published protocol for the dataset."""
     sha256: Short | None = None
-    """Checksum of all other keys, from `checksum`; None: not written yet, or a record of an older version."""
+    """Checksum of all other keys, from `checksum`; None before writing and in records of older versions."""
 
     @property
     def length_note(self) -> str | None:
-        """A sentence on how the length of training differs from the published one, if it does."""
+        """Description of how the training length differs from the published one; None if it does not."""
         published = self.published_protocol
         return published.difference(self.method, self.dataset, self.protocol) if published else None
 
@@ -205,7 +207,7 @@ class Record(_Part):
     @field_validator("config")
     @classmethod
     def _is_a_configuration(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Check all settings; those that a later version brings must be in `_LATER`."""
+        """Check that all settings are present; settings of later versions must be in `_LATER`."""
         _require_all(RunConfig, config, "config")
         _require_all(EvaluationConfig, config["evaluation"], "evaluation")
         return RunConfig.model_validate(config).model_dump(mode="json")
@@ -217,7 +219,7 @@ def _require_all(section: type[BaseModel], settings: Any, name: str) -> None:
         raise ValueError(f"{name} lacks {', '.join(sorted(lacking))}")
 
 
-# Keys of a record, by the first version that has them.
+# Keys of a record by the version that introduced them.
 _KEYS_SINCE = {
     2: ("evaluator", "changes", "components", "files"),
     3: ("resumed", "selected"),
@@ -226,7 +228,7 @@ _KEYS_SINCE = {
 
 
 def _check_keys(version: int, data: Mapping[str, Any]) -> None:
-    """Refuse a record that lacks a key of its version, or has one of a later version."""
+    """Refuse a record that lacks a key of its version or has one of a later version."""
     for since, keys in _KEYS_SINCE.items():
         for key in keys:
             if since > version and key in data:
@@ -235,7 +237,7 @@ def _check_keys(version: int, data: Mapping[str, Any]) -> None:
                 raise ValueError(f"records of version {version} have {key}, which is missing")
 
 
-# Settings that came later, as the runs of records of versions 1 and 2 had them.
+# Settings that are absent from records of versions 1 and 2, with the values that their runs used.
 _LATER: dict[str, Any] = {
     "processes": 1,
     "views": {"on_device": False},
@@ -251,7 +253,7 @@ def _with_later_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_folder(results: Path, dataset: str, protocol: str, method: str, bits: int, run_id: str) -> Path:
-    """Where the record of a run is kept, below the results folder."""
+    """Return the folder of a run."""
     return results / f"{dataset}@{protocol}" / method / f"{bits}bit" / run_id
 
 
@@ -262,14 +264,14 @@ def run_identity(
     code: str,
     libraries: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return what a run's id is a hash of: all that can change its numbers, but for the number of threads.
+    """Return the identity of a run: everything that can change its numbers, except the number of threads.
 
     Args:
-        config: The configuration, as a record has it.
+        config: The configuration, as in a record.
         split: Fingerprint of the split.
-        validation: Fingerprint of the protocol's validation images; None: they play no part.
+        validation: Fingerprint of the protocol's validation images; None if they are not used.
         code: Hash of the source code, from `registry.source_digest`.
-        libraries: Versions, from `environment.library_versions`.
+        libraries: Versions of libraries, from `environment.library_versions`.
     """
     data = {key: value for key, value in config["data"].items() if key not in SPLIT_OPTIONS}
     return {
@@ -282,30 +284,33 @@ def run_identity(
 
 
 def run_id_of(identity: Mapping[str, Any]) -> str:
-    """Return a run's id: a readable stem, and a hash of its `run_identity`."""
+    """Return the id of a run: a readable name and a hash of its `run_identity`."""
     config = identity["config"]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
     return f"{config['method']}-{config['dataset']}-{config['bits']}bit-seed{config['seed']}-{digest}"
 
 
 def checksum(content: Mapping[str, Any]) -> str:
-    r"""Return the SHA-256 of a record's content but for the key `sha256` itself.
+    r"""Return the SHA-256 of the content of a record, without the key `sha256` itself.
 
-    It is taken of JSON with sorted keys, without blanks, non-ASCII characters as `\uXXXX`.
+    The content is hashed as JSON with sorted keys, without blanks, and with non-ASCII characters as `\uXXXX`.
 
     Args:
-        content: What `record.json` holds.
+        content: The content of `record.json`.
     """
     others = {key: value for key, value in content.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_record(folder: Path | str) -> Record:
-    """Read and validate a run's `record.json`.
+    """Read and validate the `record.json` of a run.
+
+    Args:
+        folder: The folder of the run.
 
     Raises:
-        UsageError: The folder is no path.
-        HashbenchError: The record is not there or not a record.
+        UsageError: The folder is not a path.
+        HashbenchError: The record is missing or invalid.
     """
     path = as_path(folder, "folder") / RECORD
     try:
@@ -325,7 +330,7 @@ def read_record(folder: Path | str) -> Record:
 
 
 def _read_content(folder: Path) -> Any:
-    """Read `record.json`, also while the run is replaced where folders cannot be exchanged at once."""
+    """Read `record.json`, even if another process is replacing the folder of the run."""
     for found in (folder, set_aside(folder)):
         with suppress(FileNotFoundError):
             return read_json(found / RECORD)
@@ -333,7 +338,7 @@ def _read_content(folder: Path) -> Any:
 
 
 def write_record(record: Record, folder: Path) -> None:
-    """Write a run's `record.json`, with its checksum."""
+    """Write the `record.json` of a run, with its checksum."""
     content = json.loads(record.model_dump_json())
     content["sha256"] = checksum(content)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""Runs as reports see them: those that have a record, and those that have not ended."""
+"""Stored runs: finished ones, which have a record, and unfinished ones."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from hashbench.runtime.json_files import read_json
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run that has a record.
+    """A finished run.
 
     Attributes:
         record: Its record.
-        folder: Where it is.
-        common: Changed settings that it shares with all runs of a report, by path; its label leaves them out.
+        folder: Its folder.
+        common: Paths of changed settings that all runs of a report share; the label leaves them out.
     """
 
     record: Record
@@ -39,28 +39,32 @@ class StoredRun:
 
     @cached_property
     def label(self) -> str:
-        """The method and what was changed of its recipe, as in `wch (balance=false)`."""
+        """The method and its changed settings, for example `wch (balance=false)`."""
         return label_of(self.record.method, self.changes, self.common)
 
     @property
     def changes(self) -> dict[str, Any] | None:
-        """What was changed of the recipe, by dotted path; None: not known."""
+        """Settings that differ from the recipe, by dotted path; None if they are not recorded."""
         return self.record.changes
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The whole configuration but for the seed, by dotted path."""
+        """All settings except for the seed, by dotted path."""
         return {path: value for path, value in flatten(self.record.config).items() if path != "seed"}
 
     def average_precisions(self, metric: str) -> NDArray[np.float64] | None:
-        """AP of each query behind a mAP, float64 [queries]; NaN for a query that the mean leaves out.
+        """Return the AP of each query for an mAP.
 
         Args:
-            metric: As in "mAP@1000"; None comes back for a metric of another kind, and if the values are not
-                there and codes to compute them are not, or were measured by another evaluator.
+            metric: Name of the metric, such as "mAP@1000".
+
+        Returns:
+            float64 [queries], with NaN for a query that the mean leaves out. None for any other metric, and
+            if the values are missing and cannot be recomputed: the codes are missing, too, or another version
+            of the evaluator measured the run.
 
         Raises:
-            HashbenchError: The values cannot be read, or are not those of the run's queries.
+            HashbenchError: The values cannot be read, or their number is not that of the queries.
         """
         kind, _, k = metric.partition("@")
         if kind != "mAP":
@@ -85,10 +89,10 @@ class StoredRun:
         return np.where(evaluation.counted, values, np.nan)
 
     def query_ids(self) -> list[str]:
-        """Ids of the queries, in the order of their values.
+        """Return the ids of the queries, in the order of their values.
 
         Raises:
-            HashbenchError: Neither the values nor the codes are there.
+            HashbenchError: The files with the values and the codes are both missing.
         """
         for path in (self.folder / QUERIES, self.folder / CODES):
             if path.is_file():
@@ -97,54 +101,54 @@ class StoredRun:
         raise HashbenchError(f"{self.folder} has neither {QUERIES} nor {CODES}; run it again with --force")
 
     def part(self, name: str) -> tuple[list[str], NDArray[Any]]:
-        """Return ids and labels of a part of the split, as they are stored with the codes.
+        """Return the ids and labels of a part of the split, which are stored with the codes.
 
         Args:
-            name: "train", which files of records before version 4 lack, "query" or "database".
+            name: "query", "database" or, since version 4 of records, "train".
 
         Raises:
-            HashbenchError: They are not there or cannot be read.
+            HashbenchError: The ids or labels are missing or cannot be read.
         """
         path = self.folder / CODES
         return _array(path, f"{name}_ids", "U").tolist(), _array(path, f"{name}_labels")
 
     def evaluate(self) -> Evaluation:
-        """Evaluate the stored codes anew, as the run did.
+        """Evaluate the stored codes again with the settings of the run.
 
         Raises:
-            HashbenchError: The codes are not there or cannot be read.
+            HashbenchError: The codes are missing or cannot be read.
         """
         return evaluate(*self.codes(), **self.record.config["evaluation"])
 
     def codes(self) -> tuple[Codes | NDArray[Any], Codes, NDArray[Any], NDArray[Any]]:
-        """Codes of queries and database, then their labels: the arguments of `hashbench.evaluate`.
+        """Return the codes of the queries and the database and their labels, for `hashbench.evaluate`.
 
         Raises:
-            HashbenchError: They are not there or cannot be read.
+            HashbenchError: The codes are missing or cannot be read.
         """
         path = self.folder / CODES
         if not path.is_file():
-            raise HashbenchError(f"{path} is not there: the record came without codes; run it again")
+            raise HashbenchError(f"{path} is missing: the record was imported without codes; run it again")
         query, database, *labels = load_codes(path)
         packed = isinstance(database, BinaryCodes) and isinstance(query, BinaryCodes)
         if not (packed or isinstance(database, ProductCodes)):
-            raise HashbenchError(f"{path} has no packed codes, as a run writes them")
+            raise HashbenchError(f"{path} does not contain packed codes, which a run writes")
         assert not isinstance(database, np.ndarray)
         return query, database, labels[0], labels[1]
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run that has not ended: it failed, was stopped, or still goes on.
+    """An unfinished run, which failed, was stopped, or is still running.
 
     Attributes:
-        dataset: As in a record.
-        protocol: As in a record.
-        method: As in a record.
-        bits: As in a record.
-        run_id: As in a record.
-        folder: Where its log is.
-        common: As of a run that has a record.
+        dataset: Name of the dataset.
+        protocol: Name of the protocol.
+        method: Name of the method.
+        bits: Code length.
+        run_id: The run id.
+        folder: The hidden folder with its log.
+        common: See `StoredRun`.
     """
 
     dataset: str
@@ -157,13 +161,13 @@ class Unfinished:
 
     @property
     def seed(self) -> int | None:
-        """The seed, as the run id has it."""
+        """The seed, from the run id."""
         found = re.search(r"-seed(\d+)-", self.run_id)
         return int(found[1]) if found else None
 
     @cached_property
     def changes(self) -> dict[str, Any] | None:
-        """What was changed of the recipe, by dotted path; None: not known."""
+        """Settings that differ from the recipe, by dotted path; None if they cannot be read."""
         try:
             changes = read_json(self.folder / STARTED)
         except (OSError, ValueError):
@@ -172,16 +176,16 @@ class Unfinished:
 
     @cached_property
     def label(self) -> str:
-        """The method and what was changed of its recipe."""
+        """The method and its changed settings."""
         return label_of(self.method, self.changes, self.common)
 
 
 def label_of(method: str, changes: Mapping[str, Any] | None, common: Collection[str] = ()) -> str:
-    """A method and what was changed of its recipe, as in `wch (balance=false)`.
+    """Return a label of a method and its changed settings, for example `wch (balance=false)`.
 
     Args:
-        method: Its name.
-        changes: By dotted path; None: not known.
+        method: Name of the method.
+        changes: Settings that differ from the recipe, by dotted path; None if they are not recorded.
         common: Paths to leave out.
     """
     if changes is None:
@@ -191,7 +195,7 @@ def label_of(method: str, changes: Mapping[str, Any] | None, common: Collection[
 
 
 def common_changes(runs: Iterable[StoredRun]) -> dict[str, Any]:
-    """What all of these runs, of a report, changed alike of their recipes: what their labels leave out."""
+    """Return the changed settings that the labels of these runs leave out."""
     return {
         path: value
         for run in runs
@@ -201,7 +205,7 @@ def common_changes(runs: Iterable[StoredRun]) -> dict[str, Any]:
 
 
 def differing(runs: Iterable[StoredRun]) -> dict[str, list[Any]]:
-    """Settings in which runs differ but for the seed: their values, each once, by dotted path."""
+    """Return the different values of each setting, except for the seed, in which runs differ."""
     settings = [run.settings for run in runs]
     paths = dict.fromkeys(path for one in settings for path in one)
     values = {path: _unique([one.get(path) for one in settings]) for path in paths}
@@ -209,7 +213,7 @@ def differing(runs: Iterable[StoredRun]) -> dict[str, list[Any]]:
 
 
 def as_set(value: Any) -> str:
-    """A value in one line, as `--set` and `--where` take it."""
+    """Return a value as one line of YAML, as `--set` and `--where` take it."""
     text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
     return " ".join(text.removesuffix("\n").removesuffix("\n...").split())
 
@@ -219,11 +223,11 @@ def _short(path: str) -> str:
 
 
 def _unique(values: list[Any]) -> list[Any]:
-    return [value for place, value in enumerate(values) if value not in values[:place]]
+    return [value for index, value in enumerate(values) if value not in values[:index]]
 
 
 def _array(path: Path, name: str, kinds: str = "") -> NDArray[Any]:
-    """Read an array, of one dimension and of a type of these kinds, if any are given."""
+    """Read an array; if kinds of types are given, it must have one of them and one dimension."""
     try:
         array = read_npz(path, [name])[name]
         if kinds and not (array.dtype.kind in kinds and array.ndim == 1):

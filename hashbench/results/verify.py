@@ -133,11 +133,8 @@ def check_figures(run: StoredRun) -> Checked:
 def _misplaced(run: StoredRun) -> list[str]:
     record, actual = run.record, relative_folder(run)
     expected = run_folder(Path(), record.dataset, record.protocol, record.method, record.bits, record.run_id)
-    return (
-        []
-        if actual == expected
-        else [f"it is in {actual}; according to its record, it belongs in {expected}"]
-    )
+    problem = f"it is in {actual}; according to its record, it belongs in {expected}"
+    return [problem] if actual != expected else []
 
 
 def _inconsistencies(record: Record) -> list[str]:

@@ -15,16 +15,8 @@ LIBRARIES = (
 
 # Other keys of a record's environment; of these, only the source is part of the run id.
 _MACHINE = {
-    "python",
-    "platform",
-    "processor",
-    "threads",
-    "threads_before_stop",
-    "gpu",
-    "cuda",
-    "cudnn",
-    "source",
-}
+    "python", "platform", "processor", "threads", "threads_before_stop", "gpu", "cuda", "cudnn", "source",
+}  # fmt: skip
 
 
 def library_versions(*more: str) -> dict[str, str]:

@@ -45,9 +45,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     The other file is the old one or the new one at any moment, and is synced to disk. The temporary file is
     removed if the block fails. If the process is killed, a later call removes it.
-
-    Args:
-        path: The file to replace.
     """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
         with suppress(OSError):
@@ -104,10 +101,6 @@ def put_in_place(new: Path, folder: Path) -> None:
 
     If the system can exchange two folders in one step, as Linux can on most file systems, the path exists at
     any moment. Otherwise the old folder is renamed to `set_aside` first, from where `put_back` restores it.
-
-    Args:
-        new: The finished folder.
-        folder: Its new path.
 
     Raises:
         OSError: The folder cannot be renamed; the old one still exists.

@@ -18,7 +18,7 @@ import pytest
 from helpers.fake_runs import make_run
 
 from hashbench import read_record
-from hashbench.experiment.verify import verify
+from hashbench.experiment.verify import verify_all
 from hashbench.results.record import CODES, CURVES, LOG, QUERIES, checksum
 from hashbench.results.stored_run import StoredRun
 from hashbench.results.verify import Checked
@@ -88,7 +88,7 @@ def error(ended: Any) -> str:
 
 
 def check(folder: Path) -> Checked:
-    return verify(StoredRun(read_record(folder), folder))
+    return next(verify_all([StoredRun(read_record(folder), folder)]))
 
 
 NOT_REGISTERED = "changes and components are not recomputed: unknown dataset 'shapes'; known: cifar10, coco, "
@@ -183,7 +183,7 @@ def test_an_empty_list_is_one_line(cli: Cli, results: Path, tmp_path: Path) -> N
 def test_a_missing_folder_is_named(cli: Cli, tmp_path: Path, command: list[str]) -> None:
     gone = cli("results", *command, "--results", "gone")
     assert (gone.code, gone.out) == (2, "")
-    assert error(gone) == "gone is no folder; `hashbench run` makes it, or choose --results DIR"
+    assert error(gone) == "gone is not a folder; `hashbench run` creates it, or choose --results DIR"
     assert [*tmp_path.iterdir()] == []
 
 
@@ -278,7 +278,7 @@ def test_show_accepts_any_name_of_a_run(cli: Cli, results: Path) -> None:
     for name in (folder.name, "spq", folder, folder.relative_to(results.parents[1])):
         assert json.loads(cli("results", "show", name, "--json").out) == stored
     several = cli("results", "show", "wch")
-    assert (several.code, "give more of it" in several.err) == (2, True)
+    assert (several.code, "enter more of it" in several.err) == (2, True)
     for place in ("results/runs", "gone"):
         nothing = cli("results", "show", "nothing", "--results", place)
         message = f"{place} has no run 'nothing'; `hashbench results --results {place}` lists all"

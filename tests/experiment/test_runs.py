@@ -57,7 +57,7 @@ def test_what_is_not_there_is_said(results: Path) -> None:
         select(results, RunFilter(methods=["spq"]))
     with pytest.raises(UsageError, match=r"unknown key of a record 'epoch'; did you mean 'epochs'"):
         select(results, RunFilter(where={"epoch": "3"}))
-    with pytest.raises(UsageError, match="is no folder; `hashbench run` makes it"):
+    with pytest.raises(UsageError, match="is not a folder; `hashbench run` creates it"):
         select(results / "none", RunFilter())
 
 
@@ -167,7 +167,7 @@ def test_of_the_same_run_the_newest_counts_and_that_is_said(results: Path) -> No
     selected = select(results, RunFilter(datasets=["coco"]))
     assert [run.record.run_id for run in selected.runs] == ["itq-coco-16bit-seed0-new"]
     assert selected.notes == [
-        "itq-coco-16bit-seed0- is left out: itq-coco-16bit-seed0-new, of the same settings, is newer"
+        "itq-coco-16bit-seed0- is left out: itq-coco-16bit-seed0-new has the same settings and is newer"
     ]
 
 
@@ -197,7 +197,7 @@ def test_a_run_is_found_by_id_beginning_hash_and_folder(results: Path) -> None:
     run = given_run(results, "sh", VALUES, suffix="0a1b2c")
     for name in ("sh-digits-16bit-seed0-0a1b2c", "sh-dig", "0a1b2c", str(run.folder)):
         assert find_run(results, name).record == run.record
-    with pytest.raises(UsageError, match="wch-digits may be .* or .*; give more of it"):
+    with pytest.raises(UsageError, match="wch-digits may be .* or .*; enter more of it"):
         find_run(results, "wch-digits")
     with pytest.raises(UsageError, match="has no run 'lsh'; `hashbench results --results"):
         find_run(results, "lsh")
@@ -277,5 +277,5 @@ def test_old_records_are_tested_by_their_codes(tmp_path: Path) -> None:
     assert run.query_ids()[0] == "shapes/000.png"
     (run.folder / "codes.npz").unlink()
     assert run.average_precisions("mAP@all") is None
-    with pytest.raises(HashbenchError, match="came without codes"):
+    with pytest.raises(HashbenchError, match="was imported without codes"):
         run.evaluate()

@@ -13,7 +13,7 @@ from fuzz.mutation import mutations
 from fuzz.outcomes import refused
 from helpers.fake_runs import make_run
 
-from hashbench.experiment.verify import verify
+from hashbench.experiment.verify import verify_all
 from hashbench.report.compare import compare
 from hashbench.report.page.page import html_page
 from hashbench.report.plots.curve_plots import _losses, _precision, pr_plot, training_plot
@@ -92,7 +92,8 @@ def read(results: Path, path: Path, content: bytes) -> bool:
 
 
 def check(folder: Path) -> None:
-    assert all(len(problem) < 2000 for problem in verify(StoredRun(read_record(folder), folder)).problems)
+    (checked,) = verify_all([StoredRun(read_record(folder), folder)])
+    assert all(len(problem) < 2000 for problem in checked.problems)
 
 
 def altered(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
