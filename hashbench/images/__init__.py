@@ -1,1 +1,1 @@
-"""Images: where they come from, how they are decoded, and how they become tensors."""
+"""Sets of images, decoding, and transforms to tensors."""

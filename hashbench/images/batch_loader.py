@@ -1,4 +1,4 @@
-"""Load batches of images by worker processes."""
+"""Loading of image batches in worker processes."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from hashbench.runtime.console import warn
 
 
 class BatchLoader:
-    """Loads batches by worker processes, and by this process where they cannot hand them over.
+    """A loader that uses worker processes, or this process if they cannot pass on their batches.
 
-    Workers put batches into /dev/shm, which has 64 MB in a container by default: less than one batch of 128
-    images of 224 pixels. The content of a batch does not depend on which process loads it.
+    Workers pass batches on in /dev/shm, which has 64 MB in a container by default: less than one batch of 128
+    images of 224 pixels. The content of a batch does not depend on the process that loads it.
     """
 
     def __init__(self, items: Dataset[Any], config: RunConfig, workers: int, *, persistent: bool) -> None:
-        """Start no process yet.
+        """Create the loader without starting a process.
 
         Args:
-            items: What batches are collated from.
+            items: The dataset of which batches are collated.
             config: The run.
-            workers: Number of processes that load.
-            persistent: Keep the processes from one call of `load` to the next.
+            workers: Number of worker processes.
+            persistent: Keep the processes between calls of `load`.
         """
         self._batches: list[list[int]] = []
         self._create = functools.partial(
@@ -36,22 +36,22 @@ class BatchLoader:
             items,
             batch_sampler=self._batches,
             pin_memory=config.device == "cuda",
-            generator=torch.Generator(),  # else it draws from torch's, and so changes what is drawn later
+            generator=torch.Generator(),  # the default one would change later random numbers
         )
         self._loader = self._create(num_workers=workers, persistent_workers=persistent and workers > 0)
 
     def load(self, batches: list[list[int]]) -> Iterator[Any]:
-        """Load batches in order, on the CPU.
+        """Yield batches in order, on the CPU.
 
         Args:
-            batches: The positions of the items of each.
+            batches: Indices of the items of each batch.
         """
         self._batches[:] = batches
         if self._loader.num_workers:
             try:
-                multiprocessing.Lock()  # a full /dev/shm has no room even for that
+                multiprocessing.Lock()  # fails if /dev/shm is full
             except OSError as error:
-                self._go_on_alone(str(error.strerror))
+                self._load_without_workers(str(error.strerror))
         done = 0
         try:
             for batch in self._loader:
@@ -61,20 +61,20 @@ class BatchLoader:
         except RuntimeError as error:
             if "</torch_" not in str(error):  # the name of a file in /dev/shm
                 raise
-            self._go_on_alone(str(error).rpartition(">: ")[2])
-            error.__traceback__ = None  # a frame in it refers to the error, which would keep the workers
+            self._load_without_workers(str(error).rpartition(">: ")[2])
+            error.__traceback__ = None  # its frames would keep the workers alive
         self._batches[:] = batches[done:]
         yield from self._loader
 
-    def _go_on_alone(self, reason: str) -> None:
+    def _load_without_workers(self, reason: str) -> None:
         _warn(reason.strip())
         self._loader = self._create()
 
 
 @functools.cache
 def _warn(reason: str) -> None:
-    """Say once why worker processes are not used."""
+    """Warn once that worker processes are not used."""
     warn(
-        f"worker processes cannot hand over images in /dev/shm ({reason}); this process loads them "
-        "itself, which is slower; give /dev/shm more room (docker run --shm-size=8g), or lower --workers"
+        f"worker processes cannot pass images on in /dev/shm ({reason}); images are loaded without them, "
+        "which is slower; increase the size of /dev/shm (docker run --shm-size=8g), or lower --workers"
     )

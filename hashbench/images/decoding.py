@@ -1,4 +1,4 @@
-"""Image files to RGB, whatever their suffix says and however odd their pixels are."""
+"""Decoding of image files to RGB, by their content and not by their suffix."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from hashbench.errors import HashbenchError
 
-_BLANK = b"\xef\xbb\xbf \t\r\n"  # what may stand before the tags of a web page, a byte order mark first
+_BLANK = b"\xef\xbb\xbf \t\r\n"  # may precede the tags of a web page; the first is a byte order mark
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")  # JPEG to TIFF
 _PAGES = (b"<!doctype", b"<html", b"<?xml")
-# What stands in a file in place of its content, by its first bytes; and the command that gets the content.
+# Placeholders of large files by their first bytes, with the command that downloads the content.
 _POINTERS = {
     b"version https://git-lfs.github.com/spec/": ("a Git LFS pointer", "git lfs pull"),
     b"/annex/objects/": ("a git-annex pointer", "git annex get"),
 }
 
-MAX_ASPECT_RATIO = 1000  # of the longer side to the shorter; images are enlarged until the shorter one fits
+MAX_ASPECT_RATIO = 1000  # longer side to shorter side, of which the shorter is resized to the input size
 
-# Pillow's warnings, as of many pixels or odd EXIF data, name no file. They are ignored for the whole process,
-# since `warnings.catch_warnings` is not safe in threads.
+# Pillow's warnings, such as about invalid EXIF data, name no file. They are ignored in the whole process,
+# since `warnings.catch_warnings` is not thread-safe.
 warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
-_one_at_a_time = threading.Lock()
+_truncated_lock = threading.Lock()
 
 
 def looks_like_image(start: bytes) -> bool:
-    """Return True for the first bytes of the usual image formats, and False for all others.
+    """Return True if a file starts like one of the usual image formats.
 
     Args:
         start: At least 12 bytes of the file.
@@ -44,45 +44,44 @@ def looks_like_image(start: bytes) -> bool:
 def decode(
     source: Path | bytes, *, name: str | None = None, exif: bool = False, truncated: bool = False
 ) -> Image.Image:
-    """Read an image as RGB, going by its content and not by its suffix.
+    """Read an image as RGB; its format is detected from its content, not from its suffix.
 
-    What is transparent becomes white. Grey levels of 16 bits are scaled to 8; Pillow alone would clip them.
+    Transparent pixels become white. Grey levels of 16 bits are scaled to 8, where Pillow would clip them.
 
     Args:
         source: The file, or its bytes.
-        name: What to call it in errors; None: its path.
-        exif: Turn the image as its EXIF orientation says.
-        truncated: Accept a file that ends too early; what is missing of the image is grey or black, and the
-            image's `info` has the key "truncated".
+        name: Name of the image in errors; None: its path.
+        exif: Rotate the image according to its EXIF orientation.
+        truncated: Accept a file that ends too early. The missing pixels are grey or black, and the image's
+            `info` has the key "truncated".
 
     Raises:
-        HashbenchError: The file cannot be read, is not a whole image, or has a side more than
-            `MAX_ASPECT_RATIO` times as long as the other.
+        HashbenchError: The file cannot be read, is not a complete image, or exceeds `MAX_ASPECT_RATIO`.
     """
     name = name or (str(source) if isinstance(source, Path) else "the image")
     try:
         return _read_truncated(source, exif) if truncated else _read(source, exif)
     except UnidentifiedImageError:
-        raise HashbenchError(f"{name} {_instead(source)}") from None
-    except Exception as error:  # Pillow's decoders raise errors of every type for damaged files
+        raise HashbenchError(f"{name} {_describe(source)}") from None
+    except Exception as error:  # Pillow's decoders raise errors of all types for damaged files
         if isinstance(error, HashbenchError) or str(error).startswith("DataLoader worker"):
             raise  # raised by a signal handler, not by Pillow
         reason = "out of memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
-        raise HashbenchError(f"{name} cannot be decoded ({reason}); replace it or take it out") from None
+        raise HashbenchError(f"{name} cannot be decoded ({reason}); replace or remove it") from None
 
 
 def _read(source: Path | bytes, exif: bool) -> Image.Image:
     with Image.open(source if isinstance(source, Path) else BytesIO(source)) as opened:
         if opened.format == "EPS":  # Pillow would run Ghostscript
-            raise ValueError("PostScript is a program, not an image")
+            raise ValueError("PostScript is not supported")
         if max(opened.size) > MAX_ASPECT_RATIO * min(opened.size):
             pixels = "{:,} × {:,} pixels".format(*opened.size)
             raise ValueError(f"expected an aspect ratio of at most {MAX_ASPECT_RATIO:,}:1, got {pixels}")
         image: Image.Image = ImageOps.exif_transpose(opened) if exif else opened
         if image.mode == "F":
-            raise ValueError("its pixels are floating-point numbers, of which none is white")
-        if image.mode == "I" and opened.format != "PNG":  # a PNG has 16 bits, also where Pillow says 32
-            raise ValueError("its grey levels are of 32 bits, of which none is white")
+            raise ValueError("floating-point pixels are not supported")
+        if image.mode == "I" and opened.format != "PNG":  # a PNG has 16 bits, even if Pillow reports 32
+            raise ValueError("grey levels of 32 bits are not supported")
         if image.mode.startswith("I"):
             return _grey_of_16_bits(image).convert("RGB")
         if image.has_transparency_data:
@@ -97,8 +96,8 @@ def _grey_of_16_bits(image: Image.Image) -> Image.Image:
 
 
 def _read_truncated(source: Path | bytes, exif: bool) -> Image.Image:
-    """Read a file that may end too early, one at a time: Pillow has one switch for the whole process."""
-    with _one_at_a_time:
+    """Read a file that may be truncated; the lock guards Pillow's setting, which is global."""
+    with _truncated_lock:
         try:
             return _read(source, exif)
         except OSError as error:
@@ -113,14 +112,14 @@ def _read_truncated(source: Path | bytes, exif: bool) -> Image.Image:
             return image
 
 
-def _instead(source: Path | bytes) -> str:
-    """Say what a file is that is no image, and what to do."""
+def _describe(source: Path | bytes) -> str:
+    """Return what a file is that is not an image, and what to do about it."""
     if isinstance(source, Path):
         with source.open("rb") as file:
             source = file.read(512)
     for start, (what, command) in _POINTERS.items():
         if source.startswith(start):
-            return f"is {what}, not an image; run `{command}` where it was cloned"
+            return f"is {what}, not an image; run `{command}` in its repository"
     page = source.lstrip(_BLANK).lower().startswith(_PAGES)
     what = "empty" if not source else "a web page, not an image" if page else "not an image"
-    return f"is {what}; download it again or take it out"
+    return f"is {what}; download it again or remove it"

@@ -1,4 +1,4 @@
-"""Training views that are computed in batches on the run's device, by kornia."""
+"""Augmentation of batches on the device of the run, with kornia."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from hashbench.errors import UsageError
 
 
 class DeviceViews(nn.Module):
-    """Squares -> augmented views, by the steps of `ViewTransform` in their order and with their parameters.
+    """Augmentation of batches of cropped images by the steps of `ViewTransform`, with their parameters.
 
-    Each image of each view has draws of its own, from torch's generator of the CPU whatever the device: the
-    same state of that generator gives the same views. They are not Pillow's, for even with equal draws
+    Random numbers are drawn for each image and view from torch's CPU generator, on all devices: the same
+    state of that generator gives the same views. Even with equal draws, they differ from `ViewTransform`'s:
 
-    - pixels stay floats between the steps, where Pillow rounds each time to one of 256 levels;
-    - the parts of colour jitter come in an order that is drawn once a batch, not for each image;
-    - an affine map shifts by parts of a pixel, too, and its edges fade into the black around them;
-    - a blur without `blur_kernel` is a Gaussian, cut off at three deviations; Pillow's is three box blurs,
-      which is near to it but at the edges.
+    - pixels remain floats between the steps, where Pillow rounds to one of 256 levels after each;
+    - the order of the parts of colour jitter is drawn once per batch, not per image;
+    - an affine map also shifts by fractions of a pixel, and blends its edges into the black background;
+    - a blur without `blur_kernel` is a Gaussian, cut off at three standard deviations; Pillow approximates it
+      by three box blurs, which differs at the edges.
     """
 
     def __init__(self, images: ImageConfig, views: ViewConfig) -> None:
         """Build the steps.
 
         Args:
-            images: How an image becomes a tensor; a square is what its test transform shows.
-            views: The augmentation.
+            images: Settings of the transform to a tensor.
+            views: Settings of the augmentation.
 
         Raises:
-            UsageError: There is no kornia, or the views need more of an image than its square.
+            UsageError: Kornia is missing, or the settings need more than the centre crop of an image.
         """
         super().__init__()
         for key in ("whole_image", "random_crop"):
             if getattr(views, key):
                 raise UsageError(
-                    f"views.{key} needs images of all shapes, which views.on_device cannot take in batches; "
+                    f"views.{key} needs images of different shapes, which views.on_device cannot batch; "
                     "set one of the two to false"
                 )
-        # A list, as registered modules would follow this one to a GPU, and draw from its generator there.
+        # A plain list: registered modules would move to a GPU with this one, and draw from its generator.
         self._steps = _steps(images, views)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled graph may draw otherwise
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled graph may draw other numbers
     def forward(self, batch: Tensor, views: int) -> tuple[Tensor, ...]:
         """Augment a batch.
 
         Args:
-            batch: Squares, uint8 [B, 3, size, size].
-            views: Number of views of an image.
+            batch: Cropped images, uint8 [B, 3, size, size].
+            views: Number of views per image.
 
         Returns:
             The views, each float32 [B, 3, size, size], normalized.
@@ -68,7 +68,7 @@ class DeviceViews(nn.Module):
 
 
 def _steps(images: ImageConfig, views: ViewConfig) -> list[nn.Module]:
-    """What `images._random_steps` does, for a batch of float32 [B, 3, size, size] in 0..1."""
+    """Return the steps of `transforms._random_steps` for batches, float32 [B, 3, size, size] in 0..1."""
     kornia = _kornia()
     steps: list[nn.Module] = []
     if views.affine is not None:
@@ -77,13 +77,13 @@ def _steps(images: ImageConfig, views: ViewConfig) -> list[nn.Module]:
                 views.affine.degrees,
                 translate=(views.affine.translate, views.affine.translate),
                 scale=views.affine.scale,
-                shear=views.affine.shear or None,  # along x alone, as torchvision's
+                shear=views.affine.shear or None,  # along x only, like torchvision
                 p=1.0,
             )
         )
     if views.crop_scale != (1.0, 1.0):
         size = (images.size, images.size)
-        # The default corners-to-corners grid is not that of Pillow and torchvision.
+        # Pillow and torchvision do not align corners.
         steps.append(kornia.RandomResizedCrop(size, scale=views.crop_scale, align_corners=False))
     if views.color_jitter is not None:
         steps.append(kornia.ColorJitter(*views.color_jitter, p=views.color_jitter_probability))
@@ -91,7 +91,7 @@ def _steps(images: ImageConfig, views: ViewConfig) -> list[nn.Module]:
         steps.append(kornia.RandomGrayscale(p=views.grayscale))
     if views.blur:
         kernel = views.blur_kernel or 2 * math.ceil(3 * views.blur_sigma[1]) + 1
-        border = "reflect" if views.blur_kernel else "replicate"  # torchvision's, Pillow's
+        border = "reflect" if views.blur_kernel else "replicate"  # as in torchvision and in Pillow
         steps.append(
             kornia.RandomGaussianBlur((kernel, kernel), views.blur_sigma, border_type=border, p=views.blur)
         )
@@ -101,11 +101,11 @@ def _steps(images: ImageConfig, views: ViewConfig) -> list[nn.Module]:
 
 
 def _kornia() -> Any:
-    """`kornia.augmentation`.
+    """Return the module `kornia.augmentation`.
 
     Raises:
-        UsageError: It is not installed, or too old: before 0.9 its affine maps shift a little too far, and
-            its crops never have the whole height or width of an image.
+        UsageError: Kornia is not installed or too old: before 0.9 its affine maps shift slightly too far, and
+            its crops never have the full height or width of an image.
     """
     try:
         import kornia

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class Images(ABC):
-    """An ordered set of images without labels; all that the training of a method sees.
+    """An ordered set of images without labels, the only input of training.
 
-    It must pickle, because worker processes read from copies of it.
+    It must be picklable, because worker processes read from copies of it.
 
     Attributes:
-        ids: One id an image, unique within the set and the same on every machine.
+        ids: One id per image, unique within the set and the same on all machines.
     """
 
     ids: tuple[str, ...]
@@ -36,23 +36,23 @@ class Images(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Image.Image:
-        """The image at a position, in RGB.
+        """Return an image in RGB.
 
         Raises:
-            IndexError: There is no such position.
+            IndexError: The index is out of range.
             HashbenchError: The image cannot be read.
         """
 
     @abstractmethod
     def subset(self, indices: NDArray[np.integer[Any]]) -> Self:
-        """The images at some positions, in the order given.
+        """Return the images with the given indices, in their order.
 
         Args:
-            indices: Positions, integers [m].
+            indices: Integers [m].
         """
 
     def content(self, index: int) -> bytes:
-        """Bytes that are equal for equal images: those of the file, or of the pixels.
+        """Return bytes that are equal for equal images: the content of the file, or the pixels.
 
         Raises:
             HashbenchError: The image cannot be read.
@@ -64,21 +64,21 @@ class ArrayImages(Images):
     """Images held in memory."""
 
     def __init__(self, array: NDArray[np.uint8], ids: Sequence[str]) -> None:
-        """Keep a reference to the array.
+        """Store a reference to the array.
 
         Args:
             array: Grey [n, height, width] or RGB [n, height, width, 3], uint8.
-            ids: One id an image.
+            ids: One id per image.
 
         Raises:
-            HashbenchError: The array is of another type or shape, or has not one image for each id.
+            HashbenchError: The type or shape of the array is wrong, or its length is not the number of ids.
         """
         if array.dtype != np.uint8 or not (array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)):
             raise HashbenchError(
-                "images in memory must be uint8 [n, height, width] or [n, height, width, 3], "
-                f"not {array.dtype} {list(array.shape)}"
+                "images in memory: expected uint8 [n, height, width] or [n, height, width, 3], got "
+                f"{array.dtype} {list(array.shape)}"
             )
-        _same_length("images", len(array), "ids", len(ids))
+        _check_length("images", len(array), ids)
         self._array = array
         self.ids = tuple(ids)
 
@@ -86,18 +86,18 @@ class ArrayImages(Images):
         return Image.fromarray(self._array[index]).convert("RGB")
 
     def digest(self) -> str:
-        """A hash of ids and pixels."""
+        """Return a hash of ids and pixels."""
         content = hashlib.blake2b(np.ascontiguousarray(self._array).data, digest_size=16)
         content.update("\n".join(self.ids).encode())
         return content.hexdigest()
 
     def subset(self, indices: NDArray[np.integer[Any]]) -> ArrayImages:
-        """See `Images.subset`."""
+        """Return the images with the given indices; see `Images.subset`."""
         return ArrayImages(self._array[indices], [self.ids[index] for index in indices])
 
 
 class FileImages(Images):
-    """Images in files, each decoded when it is asked for."""
+    """Images in files, which are decoded on access."""
 
     def __init__(
         self,
@@ -107,18 +107,18 @@ class FileImages(Images):
         exif: bool = False,
         truncated: bool = False,
     ) -> None:
-        """Look at no file yet.
+        """Store the paths; no file is read yet.
 
         Args:
             paths: The file of each image.
-            ids: One id an image.
-            exif: Turn images as their EXIF orientation says.
+            ids: One id per image.
+            exif: Rotate images according to their EXIF orientation.
             truncated: Accept files that end too early.
 
         Raises:
-            HashbenchError: There is not one path for each id.
+            HashbenchError: The numbers of paths and ids differ.
         """
-        _same_length("paths", len(paths), "ids", len(ids))
+        _check_length("paths", len(paths), ids)
         # Strings, since a Path takes several times the memory.
         self.paths = tuple(os.fspath(path) for path in paths)
         self.ids = tuple(ids)
@@ -128,10 +128,10 @@ class FileImages(Images):
         return decode(Path(self.paths[index]), exif=self.exif, truncated=self.truncated)
 
     def sizes(self) -> list[tuple[str, int]]:
-        """The id of each image, and the bytes that its file has.
+        """Return the id and the file size in bytes of each image.
 
         Raises:
-            HashbenchError: A file is not there.
+            HashbenchError: A file is missing.
         """
         try:
             sizes = [os.stat(path).st_size for path in self.paths]  # noqa: PTH116 - these are strings
@@ -140,14 +140,14 @@ class FileImages(Images):
             raise HashbenchError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     def content(self, index: int) -> bytes:
-        """The bytes of the file; see `Images.content`."""
+        """Return the content of the file; see `Images.content`."""
         try:
             return Path(self.paths[index]).read_bytes()
         except OSError as error:
             raise HashbenchError(f"{self.paths[index]} cannot be read: {error.strerror}") from error
 
     def subset(self, indices: NDArray[np.integer[Any]]) -> FileImages:
-        """See `Images.subset`."""
+        """Return the images with the given indices; see `Images.subset`."""
         return FileImages(
             [self.paths[index] for index in indices],
             [self.ids[index] for index in indices],
@@ -156,6 +156,6 @@ class FileImages(Images):
         )
 
 
-def _same_length(what: str, count: int, other: str, other_count: int) -> None:
-    if count != other_count:
-        raise HashbenchError(f"{count:,} {what} do not go with {other_count:,} {other}")
+def _check_length(what: str, count: int, ids: Sequence[str]) -> None:
+    if count != len(ids):
+        raise HashbenchError(f"expected as many {what} as ids, got {count:,} {what} and {len(ids):,} ids")

@@ -1,4 +1,4 @@
-"""Images to tensors: augmented views for training, the test transform."""
+"""Transforms of images to tensors: augmented views for training, and the test transform."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from hashbench.config import ImageConfig, ViewConfig
 
 
 class GaussianBlur(v2.Transform):  # type: ignore[misc]  # torchvision has no types
-    """Pillow's Gaussian blur with a random radius, the one that most published code of the field uses."""
+    """Pillow's Gaussian blur with a random radius, as in most published code of the field."""
 
     def __init__(self, sigma: tuple[float, float]) -> None:
         super().__init__()
         self.sigma = sigma
 
     def forward(self, image: Image.Image) -> Image.Image:
-        """Blur one image; the radius is drawn from torch's generator."""
+        """Blur an image by a radius from torch's random generator."""
         radius = torch.empty(1).uniform_(*self.sigma).item()
         return image.filter(ImageFilter.GaussianBlur(radius))
 
 
 def test_transform(images: ImageConfig) -> v2.Transform:
-    """Pillow image -> float32 [3, size, size]: resize the shorter side, centre crop, normalize."""
+    """Return the transform of a Pillow image to float32 [3, size, size]: resize, centre crop, normalize."""
     return v2.Compose([square_transform(images), *_to_tensor(images)])
 
 
 def square_transform(images: ImageConfig) -> v2.Transform:
-    """Pillow image -> the square of it that the test transform shows, still a Pillow image."""
+    """Return the first part of the test transform: resize and centre crop, to a Pillow image."""
     return v2.Compose([_resize(images), v2.CenterCrop(images.size)])
 
 
 class ViewTransform:
-    """Pillow image -> augmented views, each float32 [3, size, size]; draws from torch's generator.
+    """Transform of a Pillow image to augmented views, float32 [3, size, size]; draws from torch's generator.
 
-    As in the published code of WCH the image is first cut to the test transform's square, so that a view
-    never shows what the test transform would not, unless `whole_image` or `random_crop` says otherwise.
+    As in the published code of WCH, the image is first cropped like in the test transform, so that a view
+    contains nothing that the test transform would cut off, unless `whole_image` or `random_crop` is set.
     """
 
     def __init__(self, images: ImageConfig, views: ViewConfig) -> None:
@@ -47,17 +47,17 @@ class ViewTransform:
         self._shared, self._random = v2.Compose(shared), v2.Compose(_random_steps(images, views))
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """One view of an image."""
+        """Return a view of an image."""
         return self.several(image, 1)[0]
 
     def several(self, image: Image.Image, count: int) -> tuple[Tensor, ...]:
-        """Views of an image, which is resized once for all of them."""
+        """Return several views of an image, which is resized only once."""
         image = self._shared(image)
         return tuple(self._random(image) for _ in range(count))
 
 
 def _random_steps(images: ImageConfig, views: ViewConfig) -> list[v2.Transform]:
-    """What differs between the views of an image, and makes them tensors."""
+    """Return the random steps of a view, and those that make it a tensor."""
     steps: list[v2.Transform] = [v2.RandomCrop(images.size)] if views.random_crop else []
     if views.affine is not None:
         steps.append(

@@ -72,7 +72,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("array", [np.zeros((1, 2, 2), np.float32), np.zeros((1, 2, 2, 4), np.uint8)])
 def test_arrays_of_another_kind_are_errors(array: Any) -> None:
-    with pytest.raises(HashbenchError, match="must be uint8"):
+    with pytest.raises(HashbenchError, match="expected uint8"):
         ArrayImages(array, ["a"])
 
 

@@ -62,7 +62,7 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, problem: str)
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     for truncated in (False, True):
-        with pytest.raises(HashbenchError, match=rf"{path} {problem}; download it again or take it out"):
+        with pytest.raises(HashbenchError, match=rf"{path} {problem}; download it again or remove it"):
             decode(path, truncated=truncated)
         with pytest.raises(HashbenchError, match=f"^im1 in images.bin {problem}"):
             decode(content, name="im1 in images.bin", truncated=truncated)
@@ -71,10 +71,10 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, problem: str)
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (LFS_POINTER, "is a Git LFS pointer, not an image; run `git lfs pull` where it was cloned"),
+        (LFS_POINTER, "is a Git LFS pointer, not an image; run `git lfs pull` in its repository"),
         (
             b"/annex/objects/SHA256E-s9--0.jpg\n",
-            "is a git-annex pointer, not an image; run `git annex get` where",
+            "is a git-annex pointer, not an image; run `git annex get` in its repository",
         ),
     ],
 )
@@ -125,14 +125,14 @@ def test_a_damaged_avif_is_named(name: str, truncated: bool) -> None:
 
 def test_pixels_that_pillow_does_not_know_are_named() -> None:
     with pytest.raises(
-        HashbenchError, match=r"^a\.dds cannot be decoded \(Unimpl.*\); replace it or take it out$"
+        HashbenchError, match=r"^a\.dds cannot be decoded \(Unimpl.*\); replace or remove it$"
     ):
         decode(unknown_pixel_format(), name="a.dds")
 
 
 def test_postscript_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("Ghostscript was run"))
-    with pytest.raises(HashbenchError, match=r"^a\.jpg cannot be decoded \(PostScript is a program"):
+    with pytest.raises(HashbenchError, match=r"^a\.jpg cannot be decoded \(PostScript is not supported"):
         decode(saved(PHOTO, "EPS"), name="a.jpg")
 
 

@@ -214,8 +214,8 @@ def test_without_shared_memory_this_process_loads(
     assert torch.equal(values, torch.cat(list(features.batches(IMAGES, run, workers=0, task="x"))))
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert warnings == [
-        "hashbench: warning: worker processes cannot hand over images in /dev/shm (No space left on device "
-        "(28)); this process loads them itself, which is slower; give /dev/shm more room (docker run "
+        "hashbench: warning: worker processes cannot pass images on in /dev/shm (No space left on device "
+        "(28)); images are loaded without them, which is slower; increase the size of /dev/shm (docker run "
         "--shm-size=8g), or lower --workers"
     ]
 
@@ -241,7 +241,7 @@ def test_a_full_shared_memory_has_no_room_for_a_lock(
 
     monkeypatch.setattr(multiprocessing, "Lock", full)
     assert_same(list(loaded(config(), workers=2).epoch(0, 0)), list(loaded(config()).epoch(0, 0)))
-    assert "in /dev/shm (No space left on device); this process loads" in capsys.readouterr().err
+    assert "in /dev/shm (No space left on device); images are loaded" in capsys.readouterr().err
 
 
 def mount_small_shared_memory() -> bool:
