@@ -1,4 +1,4 @@
-"""Fixtures that several test files share."""
+"""Fixtures and helpers for all tests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hashbench import Backbone, plugin_files, registry
 from hashbench.cli.app import main
 from hashbench.config import RunConfig
 
-os.environ["HASHBENCH_CACHE"] = "off"  # no test leaves features in the user's home
-# Tests run side by side; with several threads each, they would wait for each other.
+os.environ["HASHBENCH_CACHE"] = "off"  # tests must not write into the home folder
+# Tests run in parallel, so more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
@@ -27,13 +27,13 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that makes the tests of `fuzz/` take hours."""
+    """Add the option --long, with which the tests in `fuzz/` take hours."""
     parser.addoption("--long", action="store_true", help="try many more damaged inputs and moments to stop")
 
 
 @pytest.fixture
 def tries(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
-    """A function that chooses between the number of tries in the suite and the one with `--long`."""
+    """Return a function that chooses between a short and a long number of tries (`--long`)."""
 
     def choose(short: int, long: int) -> int:
         return long if request.config.getoption("--long") else short
@@ -43,7 +43,7 @@ def tries(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], dict[str, Tensor]]:
-    """A function that reads values of published code by the name of their file."""
+    """Return a function that reads values of published code by the name of their file."""
 
     def read(name: str) -> dict[str, Tensor]:
         with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
@@ -54,7 +54,7 @@ def golden() -> Callable[[str], dict[str, Tensor]]:
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the batches that went through a network."""
+    """Return a list that receives the size of every batch that passes through a network."""
     sizes: list[int] = []
     pooled = Backbone.pooled
 
@@ -67,14 +67,14 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def overlaid(settings: dict[str, Any], changes: dict[str, Any]) -> RunConfig:
-    """A run with these settings and, over them, the changes, section by section."""
+    """Return a configuration with these settings, updated by the changes section by section."""
     for section, values in changes.items():
         settings[section] = {**settings.get(section, {}), **values} if isinstance(values, dict) else values
     return RunConfig(**settings)
 
 
 def forget_plugins() -> None:
-    """Forget plugin files and the sources that were read, as a new process has not seen them."""
+    """Forget the plugin files and source code that were loaded, as in a new process."""
     for name in [name for name in sys.modules if name.startswith(plugin_files.PREFIX)]:
         del sys.modules[name]
     for cached in (plugin_files.read_source, plugin_files._modules_in, registry._plugin_digest):
@@ -82,7 +82,7 @@ def forget_plugins() -> None:
 
 
 class Result(NamedTuple):
-    """How a command ended, and what it wrote on standard output and standard error."""
+    """The exit code of a command and its output on standard output and standard error."""
 
     code: int
     out: str
@@ -93,7 +93,7 @@ class Result(NamedTuple):
 def cli(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Result]:
-    """Calls the program in a temporary folder, in this process."""
+    """Return a function that runs the command-line program in a temporary folder, in this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry.PLUGIN_FILES, "paths", [])
     monkeypatch.delenv("HASHBENCH_DATA", raising=False)
@@ -113,10 +113,10 @@ def cli(
 
 @pytest.fixture
 def nuswide_tree(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes a small NUS-WIDE in its real layout and returns the data root.
+    """Return a function that writes a small NUS-WIDE in its original layout and returns the data root.
 
-    Image i shows the colour of its first class, i % 21, so that there is something to learn. The training
-    images are the first of the database.
+    Image i has the color of its first class, i % 21, so a method can learn something. The training images are
+    the first ones of the database.
     """
 
     def write(

@@ -1,4 +1,4 @@
-"""Imports point one way, and the source roots are no packages."""
+"""Structure of the package: which folder may import which, and limits on their sizes."""
 
 import ast
 import importlib.util
@@ -12,8 +12,8 @@ import hashbench
 
 PACKAGE = Path(hashbench.__file__).parent
 
-# The folders, and the modules beside them. Each imports from those above it only; those on one line do not
-# know each other.
+# Folders and top-level modules. Each imports only from the lines above; those on one line do not import each
+# other.
 ORDER = [
     ["errors"],
     ["config", "depthwise", "distributed", "plugin_files"],
@@ -28,12 +28,12 @@ ORDER = [
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-MAX_MODULES, MAX_LINES = 14, 350  # of a folder, of a module
+MAX_MODULES, MAX_LINES, MAX_FUNCTION = 14, 350, 70  # modules in a folder, lines in a module and a function
 
 FILES = [file for file in PACKAGE.rglob("*.py") if file.parent != PACKAGE or not file.name.startswith("__")]
 
 
-def room(module: str) -> str:
+def layer(module: str) -> str:
     """Return the innermost folder of a module, or the module itself if it is in none."""
     names = module.split(".")
     return next(name for size in (2, 1) if (name := ".".join(names[:size])) in RANK)
@@ -51,11 +51,11 @@ def imports(file: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_imports_point_one_way(file: Path) -> None:
-    here = room(".".join(file.relative_to(PACKAGE).with_suffix("").parts))
+    here = layer(".".join(file.relative_to(PACKAGE).with_suffix("").parts))
     for name in imports(file):
         assert not name.startswith(("hashbench_methods", "hashbench_datasets")), "the core imports no plugin"
         if name.startswith("hashbench."):
-            there = room(name.removeprefix("hashbench."))
+            there = layer(name.removeprefix("hashbench."))
             assert there == here or RANK[there] < RANK[here], f"{here} imports {there}: {name}"
 
 
@@ -64,6 +64,16 @@ def test_folders_and_modules_are_small() -> None:
     assert {str(folder): count for folder, count in folders.items() if count > MAX_MODULES} == {}
     lines = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in PACKAGE.rglob("*.py")}
     assert {str(file): count for file, count in lines.items() if count > MAX_LINES} == {}
+
+
+def test_functions_are_short() -> None:
+    long = [
+        f"{file}: {node.name}"
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= MAX_FUNCTION
+    ]
+    assert long == []
 
 
 def test_reports_read_records_only() -> None:
