@@ -13,6 +13,6 @@
 """
 
 from hashbench.testing.checks import CHECKS, CheckResult, check_method
-from hashbench.testing.method_under_test import MethodUnderTest, synthetic_dataset
+from hashbench.testing.method_under_test import MethodUnderTest
 
-__all__ = ["CHECKS", "CheckResult", "MethodUnderTest", "check_method", "synthetic_dataset"]
+__all__ = ["CHECKS", "CheckResult", "MethodUnderTest", "check_method"]
