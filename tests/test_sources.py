@@ -1,4 +1,4 @@
-"""Which files a plugin consists of, and how it imports those beside it."""
+"""The source files of a plugin, how it imports them, and which files determine run ids."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(folder: Path, files: Mapping[str, str]) -> Entry:
-    """Write modules by their paths without `.py`, and return the method in `mine`."""
+    """Write modules by their paths without `.py`, and return the method in `mine.py`."""
     for name, source in files.items():
         file = folder / f"{name}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def module(entry: Entry) -> Any:
 
 
 def digest(*entries: Entry) -> str:
-    """Return the digest that a new process finds."""
+    """Return the digest that a new process computes."""
     forget_plugins()
     return source_digest(*entries)
 
@@ -101,7 +101,7 @@ def test_a_run_after_a_change_of_a_module_beside_the_plugin_file(
 
 
 def test_a_file_that_is_edited_while_a_process_runs(tmp_path: Path) -> None:
-    """The process goes on with what it has imported, and its runs say so."""
+    """The process uses the code that it has imported, and its runs record that code."""
     late = "def late():\n    from losses import VALUE\n    return VALUE\n"
     entry = write(tmp_path, {"mine": late + CLASS, "losses": "VALUE = 1"})
     entry.load()
@@ -200,7 +200,7 @@ def test_a_built_in_is_its_folder(name: str) -> None:
 
 
 def installed(site: Path, target: str, *record: str) -> Entry:
-    """Write what pip would about a distribution."""
+    """Write the metadata of a distribution, as pip does."""
     metadata = site / "theirs-1.2.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.2\n")
@@ -240,7 +240,7 @@ def test_an_installed_package_counts_whole(site: Path) -> None:
 
 
 def test_modules_beside_a_plugin_file_are_its_own(tmp_path: Path) -> None:
-    """Names, also where they are imported by a function later, and where another folder has the same."""
+    """This includes imports in functions, and modules with the same name in another folder."""
     source = f"""
 from __future__ import annotations
 import losses, package.parts.one, package.parts.one as last
@@ -276,7 +276,7 @@ assert same is losses and last is parts.one is package.parts.one
 
 
 def test_modules_beside_a_plugin_file_and_others_of_the_same_name(tmp_path: Path) -> None:
-    """A module comes before an installed one and a mere folder after it; hashbench and Python's own stay."""
+    """A module precedes an installed one, but a mere folder does not; hashbench and built-in modules remain."""
     names = ["numpy/__init__", "random", "hashbench", "torch/data"]
     entry = write(
         tmp_path,
@@ -318,7 +318,7 @@ def test_imports_that_fail(tmp_path: Path, mine: str, losses: str, reason: str) 
 
 
 def test_another_process_finds_classes_of_plugin_files(tmp_path: Path) -> None:
-    """As processes that load images must, where they do not start as a fork."""
+    """Worker processes must find them if they are not forked."""
     files = {
         "mine": "from images import Grey\nclass Mine(Grey): ...\n",
         "images": "from hashbench import ArrayImages\nclass Grey(ArrayImages): ...\n",
@@ -349,7 +349,7 @@ for method in ("itq", "wch"):
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with copies of the packages."""
+    """Return a folder with copies of the packages."""
     folder = tmp_path_factory.mktemp("copied")
     for package in (hashbench, hashbench_methods, hashbench_datasets):
         source = Path(package.__path__[0])
@@ -383,7 +383,7 @@ MESSAGES = [
     ("hashbench/method/scaffold.py", '"""', '"""Reworded: '),
 ]
 NUMBERS = [
-    ("hashbench/codes.py", '"""', '"""Reworded: '),  # what an edit does is not known, so that any edit counts
+    ("hashbench/codes.py", '"""', '"""Reworded: '),  # the effect of an edit is unknown, so every edit counts
     ("hashbench/data/protocol.py", "sha256", "sha512"),
     ("hashbench/experiment/validation.py", "default_rng(0)", "default_rng(1)"),
     ("hashbench/method/linear.py", " - ", " + "),
@@ -403,7 +403,7 @@ NUMBERS = [
 def test_an_edit_changes_the_run_ids_whose_numbers_it_can_change(
     copied: Path, unedited: list[str], path: str, old: str, new: str, changed: tuple[bool, bool]
 ) -> None:
-    """The run ids are those of ITQ and WCH."""
+    """Compare the run ids of ITQ and WCH before and after an edit."""
     original = (copied / path).read_text(encoding="utf-8")
     assert old in original
     (copied / path).write_text(original.replace(old, new, 1), encoding="utf-8")

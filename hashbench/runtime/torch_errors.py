@@ -41,13 +41,8 @@ def translate_errors(config: RunConfig, task: str, remedy: str) -> Iterator[None
     """
     try:
         yield
-    except (
-        MemoryError,
-        OSError,
-        OverflowError,
-        RuntimeError,
-        TypeError,
-    ) as error:  # torch raises any of them
+    # torch raises any of these
+    except (MemoryError, OSError, OverflowError, RuntimeError, TypeError) as error:
         message = str(error)
         if stopped_loader(error) or preemption.requested():
             raise preemption.stopped() from error

@@ -1,4 +1,4 @@
-"""Runs that are stopped, by whatever, go on as if nothing had happened."""
+"""Stopped runs can be resumed and give the same results as uninterrupted ones."""
 
 import json
 import os
@@ -50,7 +50,7 @@ FAST = [
 
 
 def config(**changes: Any) -> RunConfig:
-    """A run of 9 steps, 3 an epoch, with dropout."""
+    """Return the configuration of a run of 9 steps, 3 per epoch, with dropout."""
     settings: dict[str, Any] = {
         "method": "wch", "dataset": "none", "protocol": "none", "bits": 8, "seed": 0, "device": "cpu",
         "backbone": {"name": "test_vit", "pretrained": False, "options": {"proj_drop_rate": 0.5}},
@@ -62,7 +62,7 @@ def config(**changes: Any) -> RunConfig:
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
-    """A log, but for the time."""
+    """Read a log without its times."""
     entries = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     return [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
 
@@ -78,7 +78,7 @@ def _mean_weight(method: HashMethod) -> float:
 def trained(
     folder: Path, run: RunConfig, stop_at: int | None = None, workers: int = 0
 ) -> tuple[HashMethod, TrainingSummary]:
-    """A method and its training, whose step `stop_at` from here, if any, has SIGTERM in its middle."""
+    """Train or resume a method; send SIGTERM in the middle of the step `stop_at`, counted from here."""
     folder.mkdir(exist_ok=True)
     method = build_method(run)
     name = "feature_losses" if hasattr(method, "feature_losses") else "training_losses"
@@ -97,7 +97,7 @@ def trained(
 
 
 def assert_same_run(one: Path, other: Path, run: RunConfig, *stops: int, workers: int = 0) -> None:
-    """Stop a run in these steps, each counted from where it goes on; compare with one that nothing stops."""
+    """Stop and resume a run in these steps, each counted from the last stop; compare it with a whole run."""
     expected, undisturbed = trained(one, run)
     for stop in stops:
         with pytest.raises(PreemptionError, match=r"^stopped by SIGTERM after step \d+; .*--resume goes on"):
@@ -136,7 +136,7 @@ def assert_same_run(one: Path, other: Path, run: RunConfig, *stops: int, workers
     ids=["one_cycle", "step", "accumulate", "selection", "features", "batch_norm"],
 )
 def test_a_run_that_was_stopped_has_the_same_weights(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """Stopped in the middle of an epoch, in its first and in its last step."""
+    """The stops are in the middle of an epoch and in its first and last step."""
     assert_same_run(tmp_path / "one", tmp_path / "other", config(**changes), 1, 1, 2)
 
 
@@ -156,7 +156,7 @@ def test_a_stop_waits_for_the_step_of_the_optimizer(tmp_path: Path) -> None:
 
 
 def test_a_stop_in_the_last_save_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster that takes the machine back does not wait for the end of the run."""
+    """A cluster that takes back a machine does not wait for the end of a run."""
 
     def stopped(*arguments: Any) -> None:
         save_checkpoint(*arguments)
@@ -172,7 +172,7 @@ def test_a_stop_in_the_last_save_is_obeyed(tmp_path: Path, monkeypatch: pytest.M
 def test_a_loader_that_sigterm_ends_leaves_a_whole_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: bool
 ) -> None:
-    """Torch says so at any time: between two steps, or when the weights have moved and the count has not."""
+    """Torch may raise the error between two steps, or between the update of the weights and that of the count."""
     step, steps = trainer.Trainer._step, count()
 
     def disturbed(self: Any, *arguments: Any) -> None:
@@ -293,7 +293,7 @@ def test_a_full_disk_stops_no_training(
 
 
 def test_a_log_ends_where_its_state_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if no step lies between going on and the next state."""
+    """This includes a run that is stopped again before its next step."""
     trained(tmp_path / "one", config())
     other = tmp_path / "other"
     with pytest.raises(PreemptionError):
@@ -408,7 +408,7 @@ def test_a_run_in_a_thread_leaves_signals_alone() -> None:
 
 
 class _Unheard:
-    """Python prints what is raised while an object is deleted, and goes on."""
+    """An object whose deletion receives a signal; Python prints errors there and continues."""
 
     def __del__(self) -> None:
         terminate()
@@ -556,7 +556,7 @@ def test_a_folder_whose_run_is_not_known_is_in_nobodys_way(
 
 
 def test_what_the_same_command_left_is_not_refused(tmp_path: Path, digits: Dataset) -> None:
-    """Runs of other seeds and variants, and where nothing was stopped."""
+    """The same command has runs with other seeds and settings."""
     plan = [planned(digits), planned(digits, "balance=false"), planned(digits, seed=1)]
     require_same_settings(plan, tmp_path)
     leave_stopped(tmp_path, *plan[1])
@@ -577,7 +577,7 @@ def test_what_the_same_command_left_is_not_refused(tmp_path: Path, digits: Datas
 
 @pytest.fixture
 def stopped_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGHUP comes in the fourth step of all runs."""
+    """Send SIGHUP in the fourth step of all runs."""
     step, steps = trainer.Trainer._step, count()
 
     def disturbed(self: Any, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which runs a report is about."""
+"""Selection of the runs for a report."""
 
 import json
 import shutil
@@ -267,7 +267,7 @@ def test_runs_that_differ_in_more_than_the_seed_have_no_mean(tmp_path: Path) -> 
 
 
 def test_old_records_are_tested_by_their_codes(tmp_path: Path) -> None:
-    """A run without AP of queries, but with codes, gives the values that it would have stored."""
+    """A run with codes but without the AP of its queries gives the values that would be stored."""
     from helpers.fake_runs import make_run  # with torch, which the other tests do without
 
     run = make_run(tmp_path, "wch")

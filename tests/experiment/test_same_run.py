@@ -1,4 +1,4 @@
-"""What a run depends on beside its settings: source code, number of threads, the length of its training."""
+"""What a run depends on besides its settings: source code, number of threads and training length."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from hashbench.training.trainer import RunOptions
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The plugin file of the small method and dataset."""
+    """Return the plugin file of the small method and dataset."""
     with toy_plugin(tmp_path_factory.mktemp("plugin")) as path:
         yield path
 
 
 @pytest.fixture(scope="module")
 def finished(plugin: Path) -> Path:
-    """The folder of a run."""
+    """Return the folder of a finished run."""
     return run_toy(plugin.parent / "runs", "short").folder
 
 
@@ -84,7 +84,7 @@ def test_a_method_whose_source_code_has_changed_is_refused(
 def test_source_code_that_cannot_be_compared_is_refused(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a dataset's plugin file is not registered."""
+    """For example, the plugin file of the dataset is not registered."""
     find = registry.find
 
     def without_datasets(kind: Any, name: str) -> registry.Entry:
@@ -146,7 +146,7 @@ def test_which_threads_are_said(
 def test_a_run_goes_on_with_other_threads_and_says_so(
     plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The number is kept beside what is compared, so that it is no other run."""
+    """The number of threads is not part of the identity of the run."""
     step, steps = trainer.Trainer._step, count()
 
     def stopped(self: Any, *arguments: Any) -> None:
@@ -179,7 +179,7 @@ def test_a_run_goes_on_with_other_threads_and_says_so(
 
 
 def cifar10(protocol: str, images: int) -> Dataset:
-    """A dataset with the name and the number of training images of a protocol of CIFAR-10."""
+    """Return a dataset with the name and the number of training images of a protocol of CIFAR-10."""
     pixels = ArrayImages(np.zeros((images + 2, 1, 1), np.uint8), [f"{n}" for n in range(images + 2)])
     everything = Split(pixels, np.arange(images + 2) % 2)
     query, rest = everything.subset(np.arange(2)), everything.subset(np.arange(2, images + 2))

@@ -1,4 +1,4 @@
-"""Damage done to valid input, drawn from a seed."""
+"""Random damage to valid input."""
 
 from __future__ import annotations
 

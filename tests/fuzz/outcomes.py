@@ -1,4 +1,4 @@
-"""What a call with damaged or odd input may end in."""
+"""Accepted outcomes of calls with damaged or unusual input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hashbench import HashbenchError
 
 
 def refused(call: Callable[..., Any], *arguments: Any, **named: Any) -> bool:
-    """Call a function; return whether it ended in an error for a user, of one line that is not too long."""
+    """Call a function; return True if it raised an error for the user, with one line that is not too long."""
     try:
         call(*arguments, **named)
     except HashbenchError as error:

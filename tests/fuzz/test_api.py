@@ -1,4 +1,4 @@
-"""Arguments of the public functions of the evaluation that make no sense, each in the place of each other."""
+"""Invalid arguments of the public functions of the evaluation."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ ODD = st.one_of(
 
 
 def arguments(**kinds: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Arguments, mostly good for their places, at times those of others, at times odd."""
+    """Draw arguments that are mostly valid, sometimes swapped and sometimes unusual."""
     every = st.sampled_from([value for values in GOOD.values() for value in values])
     return st.fixed_dictionaries(
         {name: st.one_of(*[st.sampled_from(GOOD[kind])] * 6, every, ODD) for name, kind in kinds.items()}
@@ -119,7 +119,7 @@ def test_cut_offs_that_make_no_sense(tries: Callable[[int, int], int], method: C
 
 
 def attempts(count: int, strategy: st.SearchStrategy[Any], attempt: Callable[[Any], bool]) -> None:
-    """Call a function with values of a strategy; some must be refused."""
+    """Call a function with values of a strategy, some of which must be refused."""
     found: list[bool] = []
 
     @settings(max_examples=count, deadline=None, database=None, derandomize=True)

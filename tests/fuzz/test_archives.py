@@ -1,4 +1,4 @@
-"""Archives of runs and of datasets, with damage done to them: unpacked, or refused in one line."""
+"""Damaged archives of runs and datasets are unpacked or refused with one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def exported(tmp_path: Path) -> Path:
 
 
 def test_archives_of_runs(exported: Path, tries: Callable[[int, int], int]) -> None:
-    """Damage is done before they are compressed, so that gzip does not notice it."""
+    """The damage precedes the compression, so gzip does not detect it."""
     root = exported.parent
     content = gzip.decompress(exported.read_bytes())
     count = tries(80, 10_000)
@@ -51,7 +51,7 @@ def test_archives_of_runs(exported: Path, tries: Callable[[int, int], int]) -> N
 
 
 def resummed(header: bytes) -> bytes:
-    """A header of a tar file with the right checksum."""
+    """Return a header of a tar file with the right checksum."""
     head = bytearray(header[:512].ljust(512, b"\0"))
     head[148:156] = b" " * 8
     head[148:156] = b"%06o\0 " % sum(head)

@@ -1,4 +1,4 @@
-"""Files of codes and labels, with damage done to them: evaluated, or refused in one line."""
+"""Damaged files of codes and labels are evaluated or refused with one line."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_damaged_archives_of_codes(tmp_path: Path, tries: Callable[[int, int], i
 
 @pytest.mark.filterwarnings("ignore")
 def test_sound_archives_of_damaged_arrays(tmp_path: Path, tries: Callable[[int, int], int]) -> None:
-    """Behind correct checksums the headers are read, and the values used."""
+    """With correct checksums, the headers are read and the values are used."""
     path = tmp_path / "codes.npz"
     count = tries(250, 10_000)
     found = 0

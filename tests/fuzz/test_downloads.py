@@ -1,4 +1,4 @@
-"""Damaged answers of servers: the file arrives, or the download is refused in one line."""
+"""Damaged responses of servers give the file, or an error of one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARTIAL = (
 
 
 class Connection:
-    """As much of a socket as an answer needs."""
+    """The parts of a socket that a response needs."""
 
     def __init__(self, answer: bytes) -> None:
         self.answer = answer

@@ -1,4 +1,4 @@
-"""Equal runs at once: each ends well, and one sound record is left."""
+"""Equal runs at the same time all succeed and leave one valid record."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AT_ONCE = 3
 
 
 def write_runs(folder: Path, rounds: int, number: int, together: Barrier) -> None:
-    """Write the folder of the same run again and again, at the same time as others; keep what is wrong."""
+    """Write the folder of the same run many times, at the same time as other processes, and report errors."""
     draw = random.Random(number)
     for round_ in range(rounds):
         together.wait(60)
@@ -53,7 +53,7 @@ def write_runs(folder: Path, rounds: int, number: int, together: Barrier) -> Non
 def test_equal_folders_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tries: Callable[[int, int], int], system: str
 ) -> None:
-    """The moments at which equal runs meet, without what takes time between them."""
+    """Only the critical moments of runs are tested, many times."""
     if system == "renames":
         monkeypatch.setattr(files, "_renameat2", lambda: None)
     rounds, fork = tries(40, 900), multiprocessing.get_context("fork")
@@ -71,7 +71,7 @@ def test_equal_folders_at_once(
 
 
 def stress(folder: Path, rounds: int) -> None:
-    """Start equal runs at once, of which some replace a record that is there, and some resume."""
+    """Start equal runs at the same time; some of them replace an existing record, and some resume."""
     few_digits(250)
     assert call([*COMMAND, "--results", str(folder / "first")]) == 0
     draw = random.Random(0)

@@ -1,4 +1,4 @@
-"""Damaged image files, in every format that Pillow writes: decoded, or refused in one line."""
+"""Damaged image files in all formats of Pillow are decoded or refused with one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PHOTO = Image.fromarray(np.random.RandomState(0).randint(0, 256, (16, 24, 3), dt
 
 
 def originals() -> dict[str, list[bytes]]:
-    """Small valid files by format, in each mode of pixels that the format has and `decode` takes."""
+    """Return small valid files by format, in every pixel mode that the format and `decode` support."""
     Image.init()
     exif = Image.Exif()
     exif[274] = 6

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment, and goes on, gives what a run gives that nothing stops."""
+"""A run that is killed at any moment and resumed gives the same results as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMAND = [
 
 
 def arrays(folder: Path) -> dict[str, Any]:
-    """Return codes, weights and losses of a run."""
+    """Return the codes, weights and losses of a run."""
     with np.load(folder / "codes.npz", allow_pickle=False) as file:
         found = {f"codes {name}": file[name] for name in file.files}
     found |= {f"weight {name}": weight for name, weight in load_file(folder / "model.safetensors").items()}
@@ -38,7 +38,7 @@ def arrays(folder: Path) -> dict[str, Any]:
 
 
 def kill_and_go_on(folder: Path, method: str, moments: int) -> None:
-    """Kill runs at random moments until there were so many; compare each run that ends with a whole one."""
+    """Kill and resume runs at many random moments; compare each finished run with an uninterrupted one."""
     few_digits(500)
     draw = random.Random(0)
     command = [*COMMAND, "--method", method, "--results"]

@@ -1,4 +1,4 @@
-"""Damaged lists, annotations, packed copies and plugin files: read, or refused in one line."""
+"""Damaged lists, annotations, packed copies and plugin files are read or refused with one line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LABELS = [b"1 0\n0 1\n1 1\n1 0\n0 0\n0 1\n", b"0\n1\n1\n0\n\n1\n", b"0 1\n1\n0\n
 def found(
     calls: Sequence[Callable[[], Any]], path: Path, originals: Sequence[bytes], count: int, seed: int = 0
 ) -> None:
-    """Check how calls end while a file is damaged; some must find it."""
+    """Check the outcomes of calls while a file is damaged; some of them must fail."""
     contents = [*originals[0:1], *(piece.join((originals[0][:9], originals[0][9:])) for piece in PIECES)]
     number = 0
     for content in (*contents, *mutations(originals, count, seed)):
@@ -76,7 +76,7 @@ def test_rows_of_a_split(tmp_path: Path, tries: Tries) -> None:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Images of which a test reads but the names."""
+    """Images of which only the names are read."""
     for name in NAMES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

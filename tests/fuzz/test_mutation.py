@@ -1,4 +1,4 @@
-"""The damage that the tests beside this one do is the same each time, and is damage."""
+"""Mutations are deterministic and change their input."""
 
 from __future__ import annotations
 

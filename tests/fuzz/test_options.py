@@ -1,4 +1,4 @@
-"""Values of --set, --data and --where, and recipes, with damage done to them."""
+"""Damaged values of --set, --data and --where, and damaged recipes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_options(tries: Callable[[int, int], int]) -> None:
 
 
 def test_a_text_that_is_no_yaml_is_a_value_error(tries: Callable[[int, int], int]) -> None:
-    """As --where takes it, which looks for such a text as it is."""
+    """The option --where then searches for the text itself."""
     for text in mutations(OPTIONS, tries(500, 10_000), seed=1):
         with suppress(ValueError):
             parse_yaml(text.partition(b"=")[2].decode(errors="surrogateescape"))

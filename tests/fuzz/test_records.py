@@ -1,4 +1,4 @@
-"""Records and the files beside them, with damage done to them: read, left out, or refused in one line."""
+"""Damaged records and files of runs are read, left out, or refused with one line."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def reports(results: Path) -> None:
-    """Make all reports that need no figure; what is left out is said in lines without control characters."""
+    """Create all reports without plots; notes on what is left out have no control characters."""
     selected = select(results, RunFilter(), METRIC)
     assert all(len(note) < 1000 for note in selected.notes)
     grid = result_table(selected, METRIC, bounds=True)
@@ -81,7 +81,7 @@ def figures(results: Path) -> None:
 
 
 def read(results: Path, path: Path, content: bytes) -> bool:
-    """Write a record and, if it is one, make all reports and verify it."""
+    """Write a record; if it is valid, create all reports and verify it."""
     path.write_bytes(content)
     if refused(read_record, path.parent):
         assert len(find(results, RunFilter())[2]) == 1

@@ -1,4 +1,4 @@
-"""Many evaluations and many runs in one process: neither memory nor open files grow."""
+"""Many evaluations and runs in one process do not increase its memory or open files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROWTH = 32 << 20  # bytes that memory may grow by, for allocators that keep som
 
 
 def held() -> tuple[int, int]:
-    """Return the bytes of memory that this process holds, and the number of its open files."""
+    """Return the memory of this process in bytes and the number of its open files."""
     pages = int((FOLDER / "statm").read_text().split()[1])
     return pages * resource.getpagesize(), len(os.listdir(FOLDER / "fd"))  # noqa: PTH208 (which opens one)
 
@@ -35,7 +35,7 @@ def assert_flat(before: tuple[int, int]) -> None:
 
 
 def evaluations(count: int) -> None:
-    """Evaluate new codes again and again, graded ones and product codes' distances too."""
+    """Evaluate new codes many times, including graded labels and product codes."""
     for seed in range(count):
         if seed == count // 5:
             before = held()
@@ -48,7 +48,7 @@ def evaluations(count: int) -> None:
 
 
 def grid(results: Path, runs: int) -> None:
-    """Do the runs of a grid, of which the first fifth may still fill caches."""
+    """Run a grid; the first fifth of the runs may still fill caches."""
     few_digits(250)
     small = ["--set", "backbone=test_resnet", "--set", "pretrained=false", "--set", "images.size=16"]
     command = ["run", "--method", "lsh", "--dataset", "digits", "--bits", "16", *small]

@@ -1,4 +1,4 @@
-"""Checkpoints to read, and to damage."""
+"""Checkpoints for tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hashbench.training.checkpoints import save_checkpoint
 
 
 def saved(folder: Path, *steps: int) -> list[Path]:
-    """The files of states of these steps, which hold their step."""
+    """Save checkpoints of these steps and return their files."""
     for step in steps:
         save_checkpoint(folder, step, {"step": step, "weights": torch.full((1000,), step)})
     return sorted(folder.iterdir())

@@ -1,4 +1,4 @@
-"""The program in processes that are forked from this one, so that torch is imported once."""
+"""The command-line program in forked processes, so that torch is imported only once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_python(*arguments: object) -> None:
 def call(arguments: Sequence[str]) -> Any:
     """Call `hashbench ARGUMENTS` in this process, and return its exit code.
 
-    Processes that are forked later start with all that it has imported and compiled.
+    Processes that are forked later reuse everything that it has imported and compiled.
     """
     sys.argv = ["hashbench", *arguments]
     try:
@@ -41,7 +41,7 @@ def call(arguments: Sequence[str]) -> Any:
 
 
 def start(arguments: Sequence[str], said: Path) -> int:
-    """Start `hashbench ARGUMENTS` in a process, which writes what it says into a file; return its number."""
+    """Start `hashbench ARGUMENTS` in a process, with its output in a file, and return the process id."""
     process = os.fork()
     if process:
         return process
@@ -50,7 +50,7 @@ def start(arguments: Sequence[str], said: Path) -> int:
         file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
-        # Of the process that this one was forked from, as pytest may have replaced them.
+        # pytest may have replaced them in the parent process.
         sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
         code = call(arguments)
     finally:
@@ -60,13 +60,13 @@ def start(arguments: Sequence[str], said: Path) -> int:
 
 
 def wait(process: int) -> int:
-    """Wait until a process ends, and return its exit code; of one that was killed, minus the signal."""
+    """Wait for a process and return its exit code, which is the negative signal if it was killed."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def few_digits(images: int) -> None:
-    """Let the dataset of digits be its first images, in this process and those that it forks."""
-    registry.source_digest()  # once: the sources may be edited while the processes run
+    """Reduce the digits dataset to its first images, in this process and those that it forks."""
+    registry.source_digest()  # now, because the sources may be edited later
     digits = sklearn.datasets.load_digits()
     digits.update(images=digits.images[:images], target=digits.target[:images])
     sklearn.datasets.load_digits = lambda: digits

@@ -1,4 +1,4 @@
-"""A run that is stopped again and again and goes on, and one that nothing stops, for test_resume.py.
+"""A run that is stopped and resumed many times, and an uninterrupted one, for test_resume.py.
 
 `python killed_runs.py FOLDER` leaves them in FOLDER/stopped and FOLDER/whole, and in FOLDER/ends.json how
 each of their processes ended. All are forked from this one, so that torch is imported once.
@@ -33,12 +33,12 @@ STEPS = ("KILL", "KILL", "TERM", "KILL")  # signals that come while it trains
 
 
 def begin(results: Path) -> int:
-    """Start the run in a process of its own, which writes into a file beside its results."""
+    """Start the run in a process, with its output in a file beside its results."""
     return start([*COMMAND, "--results", str(results)], results.with_suffix(".txt"))
 
 
 def end(process: int, results: Path, name: str = "") -> dict[str, Any]:
-    """Send a signal, if it is to be stopped; wait until it ends; tell how."""
+    """Send a signal, if one is given; wait for the process, and describe how it ended."""
     step = newest(results)
     if name:
         os.kill(process, signal.Signals[f"SIG{name}"])
@@ -48,7 +48,7 @@ def end(process: int, results: Path, name: str = "") -> dict[str, Any]:
 
 
 def stop(results: Path, name: str, due: Callable[[], bool], at_most: float = 0.05) -> dict[str, Any]:
-    """Start the run, and stop it a while after it is due, at most some seconds."""
+    """Start the run, and stop it a random time after a condition holds, at most `at_most` seconds."""
     process = begin(results)
     waited = time.monotonic() + 60
     while not due():
@@ -62,7 +62,7 @@ def stop(results: Path, name: str, due: Callable[[], bool], at_most: float = 0.0
 
 
 def newest(results: Path) -> int | None:
-    """The step of the newest state of the run that goes on, if there is one."""
+    """Return the step of the newest checkpoint of the unfinished run, if there is one."""
     steps = [last_step(folder) for folder in results.glob("*/*/*/.*/states")]
     return max((step for step in steps if step is not None), default=None)
 
@@ -76,7 +76,7 @@ def _encodes(results: Path) -> bool:
 
 
 def stop_and_go(folder: Path) -> None:
-    """All of it."""
+    """Stop and resume one run, and leave another one alone."""
     few_digits(IMAGES)
     random.seed(0)
     whole, stopped = folder / "whole", folder / "stopped"

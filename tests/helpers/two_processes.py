@@ -1,4 +1,4 @@
-"""What two processes do together in test_processes.py, started by torchrun; and one process, alone.
+"""The work of two processes in test_distributed.py, started by torchrun, and of a single process.
 
 `python -m torch.distributed.run --nproc-per-node 2 two_processes.py FOLDER`
 """
@@ -34,7 +34,7 @@ LABELS = np.random.RandomState(1).randint(0, 5, 77)
 
 
 def config(method: str, **training: Any) -> RunConfig:
-    """A run of 21 steps: batches of 32, 32 and 13 images, under batch norm that trains."""
+    """Return the configuration of a run of 21 steps, in batches of 32, 32 and 13 images, with batch norm."""
     return RunConfig(
         method=method,
         dataset="none",
@@ -52,7 +52,7 @@ def config(method: str, **training: Any) -> RunConfig:
 
 
 def run(method: str, folder: Path, **training: Any) -> None:
-    """Train and evaluate; leave log, weights, codes and figures in a folder."""
+    """Train and evaluate; write the log, weights, codes and metrics into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = config(method, **training)
     trained = build_method(settings)
@@ -66,7 +66,7 @@ def run(method: str, folder: Path, **training: Any) -> None:
 
 
 def main(folder: Path) -> None:
-    """All runs of the test."""
+    """Run all configurations of the test."""
     distributed.init_process_group("cpu")
     torch.set_num_threads(1)
     for method in (*METHODS, *FITTED):

@@ -1,4 +1,4 @@
-"""Records that were altered: what is found, with and without their codes, and what cannot be."""
+"""Falsified records: which changes verification detects, with and without codes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Leaf = tuple[Any, ...]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A real run on a split that is not the published one, whose epoch was chosen by validation images."""
+    """Return a real run on an unpublished split, whose epoch was selected on validation images."""
     folder = tmp_path_factory.mktemp("falsified")
     with toy_plugin(folder):
         yield run_toy(folder / "runs", "short", "epochs=2", "selection=best-val", "lr=0.01").folder
@@ -33,7 +33,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
-    """A copy of that run, in its place."""
+    """Return a copy of that run."""
     return Path(shutil.copytree(finished, tmp_path / Path(*finished.parts[-4:])))
 
 
@@ -43,7 +43,7 @@ def content_of(folder: Path) -> dict[str, Any]:
 
 
 def leaves(value: Any, path: Leaf = ()) -> Iterator[Leaf]:
-    """The path of every value that has no parts."""
+    """Yield the path of every value that is not a list or an object."""
     if not isinstance(value, dict | list) or not value:
         yield path
         return
@@ -52,7 +52,7 @@ def leaves(value: Any, path: Leaf = ()) -> Iterator[Leaf]:
 
 
 def altered(value: Any) -> Any:
-    """Another value of the same kind."""
+    """Return another value of the same type."""
     match value:
         case bool():
             return not value
@@ -71,7 +71,7 @@ def altered(value: Any) -> Any:
 
 
 def with_altered(content: Any, path: Leaf) -> Any:
-    """A copy of a record with one leaf altered."""
+    """Return a copy of a record with one altered leaf."""
     if not path:
         return altered(content)
     part = content.copy()
@@ -83,7 +83,7 @@ def alterations(folder: Path, *, sealed: bool) -> Iterator[tuple[str, StoredRun 
     """Alter each leaf of a record in turn, and its checksum accordingly if it is to be sealed.
 
     Yields:
-        The path of the leaf, and the run; None, if the altered record cannot be read.
+        The path of the leaf and the run, or None if the altered record cannot be read.
     """
     original = content_of(folder)
     for path in leaves(original):
@@ -99,7 +99,7 @@ def alterations(folder: Path, *, sealed: bool) -> Iterator[tuple[str, StoredRun 
 
 
 def statuses(folder: Path, *, sealed: bool) -> dict[str, str]:
-    """What is found of each altered leaf; "failed" if the record is none any more."""
+    """Return the status for each altered leaf, which is "failed" if the record is invalid."""
     found = dict.fromkeys((".".join(map(str, path)) for path in leaves(content_of(folder))), "failed")
     names: list[str] = []
 
@@ -119,7 +119,7 @@ def check(folder: Path) -> Checked:
 
 
 def falsify(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """Change a record as someone would who knows its run id and its checksum; return its folder."""
+    """Change a record, its run id and its checksum; return its folder."""
     content = content_of(folder)
     change(content)
     environment, split = content["environment"], content["split"]
@@ -225,7 +225,7 @@ def test_a_falsified_record_is_found_though_run_id_and_checksum_fit(
 def test_the_recipe_is_asked_only_if_it_is_that_of_the_run(
     run: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, edited: str
 ) -> None:
-    """An edited recipe says nothing of what a run changed; the checksum holds all the same."""
+    """An edited recipe does not determine the changes of a run, but the checksum is still checked."""
     path = finished.parents[4] / "toy.yaml"
     original = path.read_text()
     if edited == "recipe":
@@ -272,7 +272,7 @@ def test_status_words_and_exit_codes(
 
 
 def test_versions_and_machine_are_told_apart() -> None:
-    """A new fact about the machine that is taken for a library would change the run id of a record."""
+    """A new key of the machine that is mistaken for a library would change the run ids of records."""
     assert (
         recorded_versions({**describe("cpu"), "source": "0", "threads_before_stop": [1]})
         == library_versions()

@@ -1,4 +1,4 @@
-"""Folders of runs: in place as a whole, and what killed processes left is removed."""
+"""Folders of runs appear as a whole, and leftovers of killed processes are removed."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ from hashbench.runtime.locking import LOCK, owned
 
 @pytest.fixture(params=["exchange", "renames"])
 def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A system that exchanges two folders at once, and one that does not."""
+    """Simulate a system that exchanges two folders in one step, and one that cannot."""
     if request.param == "renames":
         monkeypatch.setattr(files, "_renameat2", lambda: None)
     elif files._renameat2() is None:
@@ -104,7 +104,7 @@ def test_an_old_run_is_replaced(tmp_path: Path, system: str) -> None:
 def test_a_kill_while_replacing_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, steps: int
 ) -> None:
-    """Stop before one of the renames, which may fail, as a kill would."""
+    """Simulate a kill before one of the renames."""
     final = tmp_path / "run"
     make(final, "old")
     taken = []
@@ -161,7 +161,7 @@ def test_readers_always_find_a_record(tmp_path: Path, system: str) -> None:
 def test_a_folder_is_owned_until_it_is_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
 ) -> None:
-    """A process owns a file no more once it has closed it, even if it opened it twice."""
+    """A process loses the ownership of a file when it closes any of its descriptors."""
     pytest.importorskip("fcntl")
     renamed = []
 
@@ -191,7 +191,7 @@ def in_other_process(path: Path) -> bool:
 
 
 def test_a_folder_set_aside_meanwhile_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by a process that replaces a run while another one removes what a third one left."""
+    """One process replaces a run while another one removes the leftovers of a third one."""
     final, rmtree = tmp_path / "run", shutil.rmtree
     make(final, "old")
     set_aside(final).mkdir()

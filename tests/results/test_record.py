@@ -1,4 +1,4 @@
-"""Records: whole or not at all, and validated when read."""
+"""Records are validated when they are read."""
 
 import hashlib
 import json

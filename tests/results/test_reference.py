@@ -1,4 +1,4 @@
-"""The reference results are what the commands make of the reference records."""
+"""The reference tables are the output of their commands on the reference records."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ RECORDS = REFERENCE / "records"
 
 
 def commands() -> list[tuple[list[str], str]]:
-    """The commands of the README that make a table, and the file that each one makes."""
+    """Return the commands of the README that write a table, each with its file."""
     lines = (REFERENCE / "README.md").read_text(encoding="utf-8").splitlines()
     found = [re.fullmatch(r"hashbench (table .*) > (\S+)", line) for line in lines]
     return [(shlex.split(match[1]), match[2]) for match in found if match]

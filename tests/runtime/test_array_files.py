@@ -1,4 +1,4 @@
-"""Arrays are read from damaged and hostile .npz files only after what they declare is found to be true."""
+"""Headers of damaged or malicious .npz files are checked before their arrays are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hashbench.runtime.array_files import read_npz
 
 
 def npy(array: Any, shape: str | None = None) -> bytes:
-    """An array as `numpy.save` writes it; with a shape, its header declares that one."""
+    """Return an array in the format of `numpy.save`, with a false shape in its header if one is given."""
     stream = io.BytesIO()
     np.save(stream, array)
     content = stream.getvalue()

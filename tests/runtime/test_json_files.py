@@ -1,4 +1,4 @@
-"""JSON from outside: what is read, and that everything else is a ValueError of one line."""
+"""Valid JSON is read, and everything else is a ValueError of one line."""
 
 from __future__ import annotations
 

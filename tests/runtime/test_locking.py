@@ -23,7 +23,7 @@ def test_a_file_is_owned_by_one_process_until_it_ends_well(tmp_path: Path) -> No
     path = tmp_path / "lock"
     with other_process(path) as process:
         assert not is_free(path)
-        assert path.exists()  # whose it is not, does not remove it
+        assert path.exists()  # only the owner removes it
         process.communicate("\n")
         assert process.returncode == 0
     assert not path.exists()
@@ -32,7 +32,7 @@ def test_a_file_is_owned_by_one_process_until_it_ends_well(tmp_path: Path) -> No
 
 
 def test_a_killed_process_owns_nothing(tmp_path: Path) -> None:
-    """Nor do those that it started, which may outlive it."""
+    """Its child processes, which may outlive it, do not own the file either."""
     path = tmp_path / "lock"
     with other_process(path) as process:
         process.kill()
@@ -54,7 +54,7 @@ def test_a_failure_leaves_the_file_and_no_owner(tmp_path: Path) -> None:
 def test_a_file_that_was_moved_or_removed_is_not_owned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As that in the folder of a run which ends while another process looks at it."""
+    """For example, the file in the folder of a run that finishes while another process checks it."""
     path = tmp_path / "run" / "lock"
     assert not is_free(path)
     path.parent.mkdir()

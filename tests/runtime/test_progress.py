@@ -1,4 +1,4 @@
-"""Progress where there is no terminal, and on one."""
+"""Progress with and without a terminal."""
 
 import pytest
 from rich.console import Console

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or gone."""
+"""Standard streams that are closed, full or missing."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_exit_codes_where_streams_are_closed_or_full(command: str, code: int, ou
 
 @shell
 def test_a_file_that_is_opened_does_not_take_the_place_of_a_closed_stream() -> None:
-    """What a library writes to descriptor 2 would else go into it."""
+    """Otherwise a library that writes to descriptor 2 would write into it."""
     code = (
         "import os; from hashbench.runtime.console import protect_streams; protect_streams(); "
         "print(os.open(os.devnull, os.O_RDONLY) > 2)"

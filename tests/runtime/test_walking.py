@@ -1,4 +1,4 @@
-"""Walking folders, and what is left out everywhere that folders are walked."""
+"""Walking through folders, and the files that are skipped everywhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_folders_of_operating_systems() -> None:
 
 
 def add_system_files(folder: Path, image: Path) -> str:
-    """Write what a network drive, Windows, Linux and macOS leave in a folder; the warning of it."""
+    """Write files of a network drive, Windows, Linux and macOS; return the expected warning."""
     for name in ("@eaDir", "$RECYCLE.BIN", ".Trash-1000", "lost+found", "System Volume Information"):
         (folder / name).mkdir()
         (folder / name / image.name).write_bytes(image.read_bytes())

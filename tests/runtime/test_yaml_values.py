@@ -1,4 +1,4 @@
-"""YAML of users: what it may hold, and that nothing of it exhausts the parser."""
+"""Valid YAML of users is read, and no YAML exhausts the parser."""
 
 from __future__ import annotations
 
