@@ -276,7 +276,7 @@ assert same is losses and last is parts.one is package.parts.one
 
 
 def test_modules_beside_a_plugin_file_and_others_of_the_same_name(tmp_path: Path) -> None:
-    """A module precedes an installed one, but a mere folder does not; hashbench and built-in modules remain."""
+    """A module precedes an installed one, but a mere folder does not; hashbench and built-ins remain."""
     names = ["numpy/__init__", "random", "hashbench", "torch/data"]
     entry = write(
         tmp_path,

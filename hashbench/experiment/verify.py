@@ -19,7 +19,7 @@ from hashbench.runtime.files import sha256_of
 
 
 def verify_all(runs: Iterable[StoredRun]) -> Iterator[Checked]:
-    """Verify the files and figures of runs, and what their records say of the recipes of their methods.
+    """Verify the files and figures of runs, and what their records say about the recipes of their methods.
 
     A recipe is only compared if it and the source code have not changed since the run. It is read once.
     """
@@ -60,7 +60,7 @@ def _digests(method: str, dataset: str) -> tuple[str | None, str]:
 
 
 def _check_recipe(checked: Checked, installed: _Installed) -> None:
-    """Recompute what the record says of the recipe, if recipe and source code are those of the run."""
+    """Recompute what the record says about the recipe, if recipe and source code are those of the run."""
     record = checked.run.record
     if record.sha256 is None:  # such a record does not name its recipe
         return

@@ -110,10 +110,10 @@ def select(results: Path, wanted: RunFilter, metric: str = "") -> FoundRuns:
     finished = {_label_key(run) for run in runs}
     # Others were finished by another version of the code.
     unfinished = [run for run in unfinished if _label_key(run) not in finished]
-    runs, lacking = _having(runs, metric)
+    runs, missing = _with_metric(runs, metric)
     runs = sorted(runs, key=lambda run: _order(run, wanted))
     labels = dict.fromkeys(run.label for run in sorted(runs, key=lambda run: _row_order(run, wanted)))
-    notes = [*(f"left out: {note}" for note in notes), *absent, *older, *lacking, *_mixed_code(runs)]
+    notes = [*(f"left out: {note}" for note in notes), *absent, *older, *missing, *_mixed_code(runs)]
     return FoundRuns(runs, list(labels), unfinished, notes)
 
 
@@ -244,13 +244,13 @@ def _newest(runs: Iterable[StoredRun]) -> tuple[list[StoredRun], list[str]]:
     return list(newest.values()), notes
 
 
-def _having(runs: list[StoredRun], metric: str) -> tuple[list[StoredRun], list[str]]:
-    having = [run for run in runs if not metric or metric in run.record.metrics]
-    if not having:
+def _with_metric(runs: list[StoredRun], metric: str) -> tuple[list[StoredRun], list[str]]:
+    found = [run for run in runs if not metric or metric in run.record.metrics]
+    if not found:
         known = ", ".join(dict.fromkeys(name for run in runs for name in run.record.metrics))
         raise UsageError(f"no run has {metric}; choose --metric from {known}")
-    labels = dict.fromkeys(run.label for run in runs if run not in having)
-    return having, [f"{label} is left out where it has no {metric}" for label in labels]
+    labels = dict.fromkeys(run.label for run in runs if run not in found)
+    return found, [f"{label} is left out where it has no {metric}" for label in labels]
 
 
 def _mixed_code(runs: Iterable[StoredRun]) -> list[str]:

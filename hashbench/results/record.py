@@ -214,9 +214,9 @@ class Record(_Part):
 
 
 def _require_all(section: type[BaseModel], settings: Any, name: str) -> None:
-    lacking = section.model_fields.keys() - (settings if isinstance(settings, dict) else {})
-    if lacking:
-        raise ValueError(f"{name} lacks {', '.join(sorted(lacking))}")
+    missing = section.model_fields.keys() - (settings if isinstance(settings, dict) else {})
+    if missing:
+        raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
 
 
 # Keys of a record by the version that introduced them.

@@ -48,8 +48,8 @@ def read_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> 
             with zipfile.ZipFile(stream) as file:
                 members = {member.filename: member for member in file.infolist()}
                 present = [name for name in (*names, *optional) if f"{name}.npy" in members]
-                if lacking := [name for name in names if name not in present]:
-                    raise UsageError(f"{path} lacks {', '.join(lacking)}; save them with numpy.savez")
+                if missing := [name for name in names if name not in present]:
+                    raise UsageError(f"{path} lacks {', '.join(missing)}; save them with numpy.savez")
                 limit = unpacked_limit(path)
                 if (total := sum(members[f"{name}.npy"].file_size for name in present)) > limit:
                     raise ValueError(

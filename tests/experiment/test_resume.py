@@ -172,7 +172,7 @@ def test_a_stop_in_the_last_save_is_obeyed(tmp_path: Path, monkeypatch: pytest.M
 def test_a_loader_that_sigterm_ends_leaves_a_whole_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, within: bool
 ) -> None:
-    """Torch may raise the error between two steps, or between the update of the weights and that of the count."""
+    """Torch may raise the error between two steps, or between the updates of the weights and of the count."""
     step, steps = trainer.Trainer._step, count()
 
     def disturbed(self: Any, *arguments: Any) -> None:
