@@ -196,7 +196,7 @@ def damage_split(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove_lists, r"nuswide: no lists in .*agreement form .*Put all of it into the folder nuswide"),
+        (remove_lists, r"nuswide: no lists in .*agreement form .*Put everything into the folder nuswide"),
         (
             damage_list,
             r"nuswide has lists for query and database, but none for train; to draw .*--data train=N",
@@ -379,7 +379,7 @@ def test_evaluate_codes_of_other_programs(cli: Callable[..., Any], tmp_path: Pat
     np.savez("pickled.npz", **{**arrays, "query_labels": np.array([{}] * 5)})
     Path("text.npz").write_text("no archive")
     for file, code, message in (
-        ("ids.npz", 2, "query_codes hold {0, 1} and database_codes ±1"),
+        ("ids.npz", 2, "query_codes contain {0, 1} and database_codes ±1"),
         ("three.npz", 2, "three.npz lacks database_labels"),
         ("pickled.npz", 2, "save plain arrays"),
         ("text.npz", 1, "text.npz is not an .npz file"),

@@ -194,7 +194,7 @@ def test_a_run_on_a_packed_copy_is_a_separate_run(
     assert cli("data", "prepare", "coco", "--data-root", coco, "--pack", "30").code == 0
     done = cli(*command)
     assert done.code == 1
-    assert "has images of 30 pixels, the run needs 32; prepare it again with --pack 32" in done.err
+    assert "has images of 30 pixels, but the run needs 32; prepare it again with --pack 32" in done.err
 
     assert cli("data", "prepare", "coco", "--data-root", coco, "--pack", "32").code == 0
     assert cli(*command).code == 0
@@ -271,7 +271,7 @@ def test_both_means_are_shown_if_queries_have_no_relevant_items(
     ("arguments", "message"),
     [
         (("--data", "sede=1"), "unknown option of digits 'sede'; did you mean 'seed'?"),
-        (("--data", "seed"), "--data takes KEY=VALUE, not 'seed'"),
+        (("--data", "seed"), "--data: expected KEY=VALUE, got 'seed'"),
         (("--data", "seed=-1"), "option of digits seed=-1: input should be greater than or equal to 0"),
         (("--data", "leaks=maybe"), "option of digits leaks='maybe': input should be 'keep' or 'drop'"),
         (("--missing", "skip"), "unknown option of digits 'missing'; known: leaks, packed, seed, unlabelled"),
@@ -295,7 +295,7 @@ def test_list_files_select_the_protocol_lists(cli: Callable[..., Any], lists: Pa
     done = cli("data", "verify", "folder", "--data-root", lists, "--lists", lists, "--protocol", "split")
     assert (done.code, "list files need the protocol lists, got split" in done.err) == (2, True)
     done = cli("data", "verify", "folder", "--data-root", lists, "--lists", lists / "none")
-    assert (done.code, "there is no such folder" in done.err) == (2, True)
+    assert (done.code, "the folder does not exist" in done.err) == (2, True)
 
 
 def test_options_that_change_neither_split_nor_pixels_make_no_new_run(
@@ -376,7 +376,7 @@ def test_unwritable_output_is_a_one_line_error(arguments: tuple[str, ...]) -> No
         (
             "class A(DatasetPlugin):\n    protocols = {'p': Protocol('any')}\n"
             "    def load(self, root, protocol): ...",
-            "load gives NoneType, not a Dataset",
+            "expected a Dataset from load(), got NoneType",
         ),
     ],
 )

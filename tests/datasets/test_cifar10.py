@@ -324,7 +324,7 @@ def test_protocols_are_seeded_or_fixed_and_54k_is_the_default() -> None:
 @pytest.mark.parametrize("protocol", FIXED)
 def test_a_fixed_split_takes_no_seed(tmp_path: Path, protocol: str) -> None:
     message = (
-        rf"^cifar10: {protocol} is one fixed split, which seed=7 cannot change; leave the seed out, or "
+        rf"^cifar10: {protocol} is a fixed split, which seed=7 cannot change; omit the seed, or "
         "choose one of the protocols 54k, 59k, 50k$"
     )
     with pytest.raises(UsageError, match=message):
