@@ -24,9 +24,9 @@ class DataOptions(Section):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Random seed for protocols that draw a split."""
     unlabelled: Literal["keep", "drop", "error"] = "keep"
-    """What to do with queries and database images that have no label."""
+    """Treatment of queries and database images without a label."""
     leaks: Literal["keep", "drop"] = "keep"
-    """What to do with queries that are also in the database; `drop` removes them from the database."""
+    """Treatment of queries that are also in the database; `drop` removes them from the database."""
     packed: bool = True
     """Use the packed copy of the images, if `hashbench data prepare --pack` created one."""
 
@@ -35,7 +35,7 @@ class FileOptions(DataOptions):
     """Options of datasets whose images are files."""
 
     missing: Literal["error", "skip"] = "error"
-    """What to do with listed images that do not exist."""
+    """Treatment of listed images that do not exist."""
     exif: bool = False
     """Rotate images by their EXIF orientation, which no published result does."""
     truncated: bool = False

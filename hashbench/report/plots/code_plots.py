@@ -19,7 +19,7 @@ from hashbench.report.plots.style import (
     BLACK,
     BLUE,
     ORANGE,
-    VERMILLION,
+    VERMILION,
     Plot,
     add_legend,
     add_run_title,
@@ -28,7 +28,7 @@ from hashbench.report.plots.style import (
 )
 from hashbench.results.stored_run import StoredRun
 
-_PAIRS: dict[str, tuple[str, Any]] = {"relevant": (BLUE, "-"), "irrelevant": (VERMILLION, (0, (5, 1.5)))}
+_PAIRS: dict[str, tuple[str, Any]] = {"relevant": (BLUE, "-"), "irrelevant": (VERMILION, (0, (5, 1.5)))}
 
 
 def codes_plot(run: StoredRun) -> Plot:

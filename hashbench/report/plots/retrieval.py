@@ -23,7 +23,7 @@ from hashbench.report.plots.style import (
     GREEN,
     PAGE,
     SMALL,
-    VERMILLION,
+    VERMILION,
     Plot,
     add_legend,
     add_run_title,
@@ -35,7 +35,7 @@ THUMBNAIL = 96  # pixels of the longer side
 
 _GAP = 0.4  # between a query and its nearest image, in widths of an image
 _TEXT = 0.17  # height of the text below an image, in inches
-_FRAMES = {True: (GREEN, "-"), False: (VERMILLION, (0, (2.5, 2)))}  # by relevance
+_FRAMES = {True: (GREEN, "-"), False: (VERMILION, (0, (2.5, 2)))}  # by relevance
 
 
 def retrieval_plot(run: StoredRun, dataset: Dataset, metric: str, queries: int = 5, top: int = 10) -> Plot:

@@ -26,7 +26,7 @@ COLUMN, PAGE = 3.3, 6.8  # widths of a column of text and of a page, in inches
 FONT, SMALL = 8, 7  # font sizes, in points
 
 # Okabe and Ito's palette for the colour-blind, with grey instead of yellow, which is faint on paper.
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY = COLOURS = (
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY = COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#666666",
 )  # fmt: skip
 # The numbers of colours, dashes and markers are chosen such that few labels share all three.
