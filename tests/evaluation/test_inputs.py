@@ -29,11 +29,11 @@ MULTI_HOT = {"query_labels": [[1, 0], [0, 1]], "database_labels": [[1, 0], [0, 1
     [
         ({"query_codes": [[1, -1, 0, 1], [1, 1, 1, 1]]}, "query_codes: expected values of ±1"),
         ({"database_codes": SIGNS * 0.5}, "database_codes: .*-0.5, 0.5.*take the sign"),
-        ({"query_codes": [[1, -1, np.nan, 1]] * 2}, "query_codes: 2 rows hold NaN"),
+        ({"query_codes": [[1, -1, np.nan, 1]] * 2}, "query_codes: 2 rows contain NaN"),
         ({"query_codes": SIGNS[:2] > 0}, r"query_codes contain \{0, 1\} and database_codes ±1; pass both"),
         ({"database_codes": (SIGNS > 0).astype(int)}, r"query_codes contain ±1 and database_codes \{0, 1\}"),
         ({"query_codes": SIGNS[:2, :3]}, "query_codes have 3 bits and database_codes 4"),
-        ({"query_codes": SIGNS[0]}, r"query_codes: expected an array \[n, bits\], found shape \[4\]"),
+        ({"query_codes": SIGNS[0]}, r"query_codes: expected an array \[n, bits\], got shape \[4\]"),
         ({"query_codes": SIGNS[:0], "query_labels": []}, "query_codes: expected at least one code"),
         ({"database_codes": SIGNS[:0], "database_labels": []}, "database_codes: expected at least one code"),
         ({"query_labels": [0]}, "query_labels: expected 2 rows, one per code, got 1"),
@@ -68,7 +68,7 @@ MULTI_HOT = {"query_labels": [[1, 0], [0, 1]], "database_labels": [[1, 0], [0, 1
         ({"query_labels": [0, 2**64]}, "query_labels: expected numbers, got object"),
         (
             {"query_labels": np.ma.masked_equal([0, 9], 9)},
-            "query_labels: 1 values of the masked array are masked",
+            "query_labels: expected no masked values, got 1",
         ),
         (
             {"query_codes": SIGNS[:2] * 127 + 128},
@@ -98,7 +98,7 @@ MULTI_HOT = {"query_labels": [[1, 0], [0, 1]], "database_labels": [[1, 0], [0, 1
         ({"graded": "no"}, "graded: expected bool"),
         (
             {"query_labels": [[0], [1, 2]]},
-            "query_labels: expected an array, a tensor or rows of equal length, got list, of which none",
+            "query_labels: expected an array, a tensor or rows of equal length, got list, which cannot",
         ),
         ({"query_labels": [torch.tensor([0]), torch.tensor([1, 2])]}, "query_labels: expected an array"),
         (

@@ -225,7 +225,7 @@ def test_product_codes_of_another_type_in_a_file(tmp_path: Path) -> None:
     np.savez(
         tmp_path / "codes.npz", **data, database_codes=codes.indices.astype(int), codebooks=codes.codebooks
     )
-    with pytest.raises(UsageError, match=r"expected uint8 or uint16 \[n, 2\], found int64 \[30, 2\]"):
+    with pytest.raises(UsageError, match=r"expected uint8 or uint16 \[n, 2\], got int64 \[30, 2\]"):
         load_codes(tmp_path / "codes.npz")
 
 

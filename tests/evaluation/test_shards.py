@@ -226,7 +226,7 @@ def test_the_command(cli: Callable[..., Any], tmp_path: Path) -> None:
     for file, message in (
         (
             "unsaid.npz",
-            "if they are packed codes, save their length beside them, as in numpy.savez(..., bits=64)",
+            "if they are packed codes, save their length with them, as in numpy.savez(..., bits=64)",
         ),
         (
             "big-endian.npz",
