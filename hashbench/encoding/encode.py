@@ -1,4 +1,4 @@
-"""Images to codes, each image on its own."""
+"""Encoding of images to codes, and the check that a code depends on its image alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hashbench.errors import HashbenchError, UsageError
 from hashbench.images.image_sets import Images
 from hashbench.method.base import FeatureMethod, HashMethod
 
-PROBE = 8  # images on which a method's contract is checked
+PROBE = 8  # images that `check_encoder` encodes
 
 
 def encode(method: HashMethod, images: Images, config: RunConfig, *, workers: int, task: str) -> Codes:
@@ -32,16 +32,16 @@ def encode(method: HashMethod, images: Images, config: RunConfig, *, workers: in
 
     Args:
         method: A trained method.
-        images: What to encode.
+        images: The images.
         config: The run.
-        workers: Processes that load images.
-        task: What the progress bar says.
+        workers: Number of processes that load images.
+        task: Label of the progress bar.
 
     Returns:
         Codes in the order of the images.
 
     Raises:
-        HashbenchError: The method breaks its contract; see `check_encoder`.
+        HashbenchError: The method does not pass `check_encoder`, or returns NaN.
     """
     values = _values(method, images, config, workers, task)
     with _as_method_error(method):
@@ -51,20 +51,21 @@ def encode(method: HashMethod, images: Images, config: RunConfig, *, workers: in
 def encode_queries(
     method: HashMethod, images: Images, config: RunConfig, *, workers: int, task: str
 ) -> Codes | NDArray[np.float32]:
-    """As `encode`, but in the form that the method gives queries; see `HashMethod.query_codes`."""
+    """Encode images like `encode`, but by the method's `HashMethod.query_codes`."""
     values = _values(method, images, config, workers, task)
     with _as_method_error(method):
         return method.query_codes(values)
 
 
 def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None:
-    """Check on a few images that a method gives codes of the right length, each from its image alone.
+    """Check on a few images that codes have the right length and do not depend on the rest of the batch.
 
-    In another batch an image must get the same values. Signs are not compared, since rounding, which does
-    depend on the batch, can turn the sign of a value at 0.
+    Values are compared and not signs, because the rounding error depends on the batch and can change the sign
+    of a value near 0.
 
     Raises:
-        HashbenchError: It does not.
+        HashbenchError: The check failed.
+        UsageError: The configuration has graded metrics, which product codes do not have.
     """
     probe = TransformedImages(images, config)
     batch = torch.stack([probe[index] for index in range(min(PROBE, len(images)))])
@@ -79,25 +80,26 @@ def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None
         codes = method.codes(values)
         method.query_codes(values)
     if codes.bits != config.bits:
-        raise HashbenchError(f"{_name(method)} gives codes of {codes.bits} bits, not of {config.bits}")
+        raise HashbenchError(
+            f"{type(method).__name__}: expected codes of {config.bits} bits, got {codes.bits}"
+        )
     if config.evaluation.graded and isinstance(codes, ProductCodes):
         raise UsageError(
-            f"{config.method} gives product codes, which have no NDCG and ACG; leave out graded=true"
+            f"{config.method} returns product codes, which have no NDCG and ACG; leave out graded=true"
         )
     for what, other in others.items():
         difference = (other - values).abs().max().item()
         if difference > 1e-3 * values.abs().max().item():
             raise HashbenchError(
-                f"{_name(method)}.encode depends on the {what} of the batch (values differ by "
-                f"{difference:.2g}); a code must be a function of its image alone"
+                f"{type(method).__name__}.encode depends on the {what} of the batch (values differ by "
+                f"{difference:.2g}); the code of an image must not depend on other images"
             )
 
 
 def _values(method: HashMethod, images: Images, config: RunConfig, workers: int, task: str) -> Tensor:
-    """The values of `HashMethod.encode` for all images, on the CPU.
+    """Return the output of `HashMethod.encode` for all images, on the CPU.
 
-    Several processes share the work in whole batches, so that an image is in the same batch, and its values
-    are the same, as in one process.
+    Each process encodes its shard in whole batches. The batches, and so the values, are those of one process.
     """
     check_encoder(method, images, config)
 
@@ -106,7 +108,7 @@ def _values(method: HashMethod, images: Images, config: RunConfig, workers: int,
         if isinstance(method, FeatureMethod) and method.backbone.frozen:
             features = FeatureExtractor(method.backbone, config, workers)(images, task)
             for batch in torch.split(features[own], BATCH_SIZE):
-                # A copy, since what is kept is not the method's to change.
+                # A copy, since a method may work in place and the features are cached.
                 yield method.encode_features(batch.to(config.device, copy=True))
         else:
             part = images if distributed.world_size() == 1 else images.subset(np.arange(own.start, own.stop))
@@ -118,19 +120,16 @@ def _values(method: HashMethod, images: Images, config: RunConfig, workers: int,
     found = torch.cat([batch for part in distributed.all_gather_object(own_values) for batch in part])
     if undefined := int(found.isnan().any(1).sum()):
         raise HashbenchError(
-            f"{_name(method)}: {undefined} of {len(found)} images have the value NaN; mend encode"
+            f"{type(method).__name__}: encode() returned NaN for {undefined} of {len(found)} images; "
+            "fix the method's encode()"
         )
     return found
 
 
 @contextmanager
 def _as_method_error(method: HashMethod) -> Iterator[None]:
-    """Values that are no codes are the method's fault, not the user's."""
+    """Raise a UsageError about values as a HashbenchError, since the method is wrong and not its user."""
     try:
         yield
     except UsageError as error:
-        raise HashbenchError(f"{_name(method)}: {error}") from error
-
-
-def _name(method: HashMethod) -> str:
-    return type(method).__name__
+        raise HashbenchError(f"{type(method).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""Features kept on disk: each set whole, checked whenever it is read, and known by all that it depends on."""
+"""Cache of features on disk. Entries are written atomically, and verified whenever they are read."""
 
 from __future__ import annotations
 
@@ -24,24 +24,23 @@ from pydantic import BaseModel, ConfigDict
 from hashbench.runtime.console import warn
 from hashbench.runtime.files import SILENT_S, atomic_write, sha256_of, sync
 
-ROOM = 1 << 30
-"""Bytes of the disk that are left to everything else."""
+MIN_FREE_BYTES = 1 << 30
+"""Free space that the cache leaves on the disk."""
 
-# A name is the key; behind it, of features, the beginning of their SHA-256, and of a file that is still
-# written, something random.
-_OWN = re.compile(r"([0-9a-f]{32})(?:\.json|-[0-9a-f]{16}\.npy|-[0-9a-f]{8}\.part)")
+# A name starts with the key. Next comes the SHA-256 of features, or random digits for a partial file.
+_FILE_NAME = re.compile(r"([0-9a-f]{32})(?:\.json|-[0-9a-f]{16}\.npy|-[0-9a-f]{8}\.part)")
 
 
 class FeatureMetadata(BaseModel):
-    """What features are of, for people.
+    """Description of cached features for the user.
 
     Attributes:
         backbone: Name of the network.
         image_size: Height and width of the images, in pixels.
-        images: Their number.
-        dimensions: Of a feature.
-        device: That computed them.
-        versions: Of the libraries that did, and of hashbench.
+        images: Number of images.
+        dimensions: Dimension of a feature.
+        device: Device that computed the features.
+        versions: Versions of hashbench and of the libraries that computed them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,7 +54,7 @@ class FeatureMetadata(BaseModel):
 
 
 class _Index(BaseModel):
-    """The file that makes features count: without it they are not there."""
+    """Content of the index file, without which an entry does not exist."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,15 +66,15 @@ class _Index(BaseModel):
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """What is in the cache under one key.
+    """Files in the cache under one key.
 
     Attributes:
         key: The key.
-        files: Its files, the index first.
-        size: Their bytes.
-        used: When the features were last used.
-        created: When they were written; None as `facts`.
-        facts: What they are; None for what a process that was killed has left, or for a damaged index.
+        files: The files, the index first.
+        size: Their size in bytes.
+        used: Time of the last use.
+        created: Time of writing; None if `facts` is.
+        facts: Description of the features; None if the index is damaged, or missing after a killed process.
     """
 
     key: str
@@ -87,12 +86,12 @@ class CacheEntry:
 
 
 def cache_folder() -> Path | None:
-    """The folder of the features: `$HASHBENCH_CACHE`, else `~/.cache/hashbench/features`.
+    """Return the folder of the cache: `$HASHBENCH_CACHE`, or `~/.cache/hashbench/features` if it is unset.
 
     Returns:
-        None, if the variable is `off`, or if there is no home.
+        None if the variable is `off`, or if there is no home directory.
     """
-    named = os.environ.get("HASHBENCH_CACHE", "").strip()  # one that is empty counts as unset
+    named = os.environ.get("HASHBENCH_CACHE", "").strip()  # empty counts as unset
     try:
         return None if named == "off" else Path(named or "~/.cache/hashbench/features").expanduser()
     except RuntimeError:
@@ -100,15 +99,14 @@ def cache_folder() -> Path | None:
 
 
 def load(folder: Path, key: str) -> NDArray[np.float32] | None:
-    """Features from the disk, after all of their bytes were checked; what is damaged is said.
+    """Load features after a check of their hash; warn if they are damaged.
 
     Args:
-        folder: Of the cache.
-        key: Of the features, 32 hexadecimal digits.
+        folder: Folder of the cache.
+        key: Key of the features, 32 hexadecimal digits.
 
     Returns:
-        [N, F], mapped from the file: what is changed stays in this process. None, if they are not there, or
-        damaged.
+        [N, F], memory-mapped copy-on-write; None if there are none or they are damaged.
     """
     index = folder / f"{key}.json"
     try:
@@ -117,16 +115,16 @@ def load(folder: Path, key: str) -> NDArray[np.float32] | None:
         return None
     try:
         found = _Index.model_validate_json(text)
-        file = _features(folder, key, found.sha256)
+        file = _features_path(folder, key, found.sha256)
         if found.key != key or sha256_of(file) != found.sha256:
-            raise ValueError("it has changed since it was written")
+            raise ValueError("hash mismatch")
         features: NDArray[np.float32] = np.load(file, mmap_mode="c")
         if features.shape != (found.facts.images, found.facts.dimensions):
-            raise ValueError("its shape is not what its index says")
+            raise ValueError("shape mismatch")
     except (OSError, ValueError):
-        warn(f"features in the cache are damaged ({index}); they are computed again")
+        warn(f"features in the cache are damaged ({index}); they will be recomputed")
         return None
-    with suppress(OSError):  # of another user
+    with suppress(OSError):  # a file of another user
         os.utime(index)
     return features
 
@@ -134,35 +132,35 @@ def load(folder: Path, key: str) -> NDArray[np.float32] | None:
 def store(
     folder: Path, key: str, facts: FeatureMetadata, rows: Iterable[NDArray[np.float32]]
 ) -> NDArray[np.float32]:
-    """Write features as they come, whole or not at all; never more of them than `rows` gives is in memory.
+    """Write features atomically, with one item of `rows` in memory at a time.
 
-    If two processes write the same features, the last one's stay, and both go on with their own.
+    If two processes write the same key, the last one wins, and each continues with its own features.
 
     Args:
-        folder: Of the cache; made if it is missing.
-        key: Of the features, 32 hexadecimal digits.
-        facts: What they are.
-        rows: The features [n, F], piece by piece.
+        folder: Folder of the cache; created if it is missing.
+        key: Key of the features, 32 hexadecimal digits.
+        facts: Description of the features.
+        rows: Consecutive parts of the features, each [n, F].
 
     Returns:
-        [N, F], mapped from the file: what is changed stays in this process.
+        [N, F], memory-mapped copy-on-write.
 
     Raises:
-        OSError: They cannot be written, the disk would be full, or there are more or fewer than `facts` says.
+        OSError: The features cannot be written, the disk would be full, or their size does not match `facts`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _clean(folder, "", ".part")
+    _remove_files(folder, "", ".part")
     shape = (facts.images, facts.dimensions)
     header = BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
     size = len(header.getvalue()) + 4 * facts.images * facts.dimensions
-    if shutil.disk_usage(folder).free < size + ROOM:
+    if shutil.disk_usage(folder).free < size + MIN_FREE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     partial = folder / f"{key}-{uuid4().hex[:8]}.part"
     digest = hashlib.sha256()
     try:
         with partial.open("wb") as out:
-            if hasattr(os, "posix_fallocate"):  # a quota is met now, not after hours
+            if hasattr(os, "posix_fallocate"):  # fails now and not after hours if a quota is exceeded
                 os.posix_fallocate(out.fileno(), 0, size)
             for piece in chain(
                 [header.getvalue()], (row.astype("<f4", copy=False).tobytes() for row in rows)
@@ -170,25 +168,25 @@ def store(
                 out.write(piece)
                 digest.update(piece)
             if out.tell() != size:
-                raise OSError(f"{out.tell():,} bytes of features came, not {size:,}")
+                raise OSError(f"expected {size:,} bytes of features, got {out.tell():,}")
         sync(partial)
         sha256 = digest.hexdigest()
-        file = _features(folder, key, sha256)
+        file = _features_path(folder, key, sha256)
         partial.replace(file)
         index = _Index(key=key, sha256=sha256, created=datetime.now(timezone.utc), facts=facts)
         with atomic_write(folder / f"{key}.json") as named:
             named.write_text(index.model_dump_json(indent=2), encoding="utf-8")
     finally:
         partial.unlink(missing_ok=True)
-    _clean(folder, key, ".npy", besides=file)  # what the index named before
+    _remove_files(folder, key, ".npy", keep=file)  # features of an earlier index
     features: NDArray[np.float32] = np.load(file, mmap_mode="c")
     return features
 
 
 def stored(folder: Path) -> list[CacheEntry]:
-    """What is in the cache, the last used first; nothing, if there is no folder."""
+    """Return the entries of a cache, the last used first; an empty list if there is no folder."""
     found = []
-    for key, files in _own_files(folder).items():
+    for key, files in _find_files(folder).items():
         first, *_ = files
         index: _Index | None = None
         with suppress(OSError, ValueError):
@@ -203,38 +201,38 @@ def stored(folder: Path) -> list[CacheEntry]:
                 facts=None if index is None else index.facts,
             )
         )
-    return sorted(found, key=lambda one: one.used, reverse=True)
+    return sorted(found, key=lambda entry: entry.used, reverse=True)
 
 
-def remove(one: CacheEntry) -> None:
-    """Remove what is under a key. A process that uses it now goes on with it.
+def remove(entry: CacheEntry) -> None:
+    """Remove an entry. A process that has loaded it can still use it.
 
     Raises:
         OSError: A file cannot be removed.
     """
-    for file in one.files:
+    for file in entry.files:
         file.unlink(missing_ok=True)
 
 
-def _features(folder: Path, key: str, sha256: str) -> Path:
-    """The file of features; its name has its content, so that an index never goes with another's features."""
+def _features_path(folder: Path, key: str, sha256: str) -> Path:
+    """Return the path of features, whose hash ties them to their index."""
     return folder / f"{key}-{sha256[:16]}.npy"
 
 
-def _clean(folder: Path, key: str, suffix: str, besides: Path | None = None) -> None:
-    """Remove the cache's files with a key that begins so, and a suffix; not if they are of another user."""
-    for name, files in _own_files(folder).items():
+def _remove_files(folder: Path, key: str, suffix: str, keep: Path | None = None) -> None:
+    """Remove the files with a suffix whose keys start with `key`, except those of other users."""
+    for name, files in _find_files(folder).items():
         for file in files:
-            if name.startswith(key) and file.suffix == suffix and file != besides:
+            if name.startswith(key) and file.suffix == suffix and file != keep:
                 with suppress(OSError):
                     file.unlink()
 
 
-def _own_files(folder: Path) -> dict[str, dict[Path, os.stat_result]]:
-    """The cache's files by key, the index first; without those that a process may still write."""
+def _find_files(folder: Path) -> dict[str, dict[Path, os.stat_result]]:
+    """Return the cache's files by key, the index first, without those that a process may still write."""
     found: dict[str, dict[Path, os.stat_result]] = {}
     for path in sorted(folder.glob("*"), reverse=True):
-        name = _OWN.fullmatch(path.name)
+        name = _FILE_NAME.fullmatch(path.name)
         with suppress(FileNotFoundError):  # renamed or removed by another process
             if name and not (path.suffix == ".part" and time.time() - path.stat().st_mtime < SILENT_S):
                 found.setdefault(name[1], {})[path] = path.stat()

@@ -1,4 +1,4 @@
-"""What pooled features depend on, as keys: network and settings, images, libraries, code and machine."""
+"""Cache keys of pooled features: hashes of network, settings, images, libraries, code and machine."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from hashbench.images.image_sets import ArrayImages, FileImages, Images
 from hashbench.runtime import environment
 from hashbench.sources import core_modules, is_within
 
-# Where the layers of a network come from whose code has a version; of others an edit would not be seen.
+# Packages whose version stands for their code. An edit of any other layer would go unnoticed.
 _VERSIONED = ("torch", "torchvision", "timm", "hashbench")
 
-# What of hashbench makes pixels, and features of them: folders and modules.
+# Folders and modules of hashbench that pixels and features depend on.
 _SOURCES = ("images", "encoding", "backbones.py", "depthwise.py", "data/packing.py")
 
-# What of the machine rounds in its own way, by device.
+# Properties of the machine that rounding depends on, by device.
 _HARDWARE = {"cpu": ("processor", "threads"), "cuda": ("gpu", "cuda", "cudnn")}
 
 
 def network_key(backbone: Backbone, config: RunConfig) -> str:
-    """Hash of a network, all its weights, and the settings that features depend on."""
+    """Return a hash of a network, its weights, and the settings that features depend on."""
     settings = config.model_dump_json(include={"backbone", "images", "device"})
     digest = hashlib.sha256(f"{settings} {backbone}".encode())
     for name, tensor in backbone.state_dict().items():
@@ -36,17 +36,16 @@ def network_key(backbone: Backbone, config: RunConfig) -> str:
 
 
 def content_key(images: Images) -> str | None:
-    """Hash of ids and content of images, wherever they lie.
+    """Return a hash of the ids and the content of images, which does not depend on their folder.
 
-    Pixels are read where they are in memory. Of files it is sizes and times of change, in nanoseconds, that
-    stand for the content: a change that keeps both would not be seen.
+    The size and the modification time of a file, in nanoseconds, stand for its content.
 
     Returns:
-        None, if the content is not known: a file is not there, or the images are of a kind of their own.
+        None if a file is missing or the class of the images is unknown.
     """
     facts: list[object]
     try:
-        # Not isinstance: a subclass may show other pixels.
+        # Not isinstance, since a subclass may return other pixels.
         if type(images) is ArrayImages:
             facts = ["array", images[0].size, images.digest()]
         elif type(images) is FileImages:
@@ -65,11 +64,11 @@ def content_key(images: Images) -> str | None:
 
 
 def disk_key(network: str, content: str, config: RunConfig) -> str:
-    """The name of features on disk, where they outlive code, libraries and machine: 32 hexadecimal digits.
+    """Return the key of features on disk, 32 hexadecimal digits, which covers libraries, code and machine.
 
     Args:
-        network: From `network_key`.
-        content: From `content_key`.
+        network: Output of `network_key`.
+        content: Output of `content_key`.
         config: The run.
     """
     machine = environment.describe(config.device)
@@ -89,5 +88,5 @@ def disk_key(network: str, content: str, config: RunConfig) -> str:
 
 
 def has_versions(backbone: Backbone) -> bool:
-    """Whether every layer of a network is of a library whose version `disk_key` knows."""
+    """Return True if all layers of a network come from packages whose version is in `disk_key`."""
     return all(type(module).__module__.split(".")[0] in _VERSIONED for module in backbone.modules())

@@ -1,4 +1,4 @@
-"""Encoding: one code per image, whatever else is in the batch."""
+"""Tests of encoding: a code depends on its image and not on the rest of the batch."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ CONFIG = RunConfig(
 
 
 class Plain(HashMethod):
-    """The first values of the image as they are."""
+    """A method whose values are the first pixels of an image."""
 
     def __init__(self, change: Any = None) -> None:
         super().__init__(Backbone(nn.Identity(), image_size=32), 12, HashMethod.Hyperparameters())
@@ -59,12 +59,12 @@ def test_codes_do_not_depend_on_batch_size_or_order(monkeypatch: pytest.MonkeyPa
         (lambda values: values.sort(0).values, "order"),
     ],
 )
-def test_a_method_that_looks_at_its_batch_is_refused(change: Any, what: str) -> None:
+def test_a_method_that_depends_on_its_batch_is_refused(change: Any, what: str) -> None:
     with pytest.raises(HashbenchError, match=rf"Plain.encode depends on the {what} of the batch"):
         encode(Plain(change), IMAGES, CONFIG, workers=0, task="t")
 
 
-def test_a_method_that_does_not_passes() -> None:
+def test_a_method_that_does_not_depend_on_its_batch_passes() -> None:
     check_encoder(Plain(), IMAGES, CONFIG)
 
 
@@ -77,7 +77,7 @@ def test_zero_is_plus_one_and_nan_is_an_error() -> None:
 
 
 def test_codes_of_another_length_are_refused() -> None:
-    with pytest.raises(HashbenchError, match="Plain gives codes of 7 bits, not of 12"):
+    with pytest.raises(HashbenchError, match="Plain: expected codes of 12 bits, got 7"):
         encode(Plain(lambda values: values[:, :7]), IMAGES, CONFIG, workers=0, task="t")
 
 

@@ -1,4 +1,4 @@
-"""Features on disk: never of anything else, never by halves, and never the end of a run."""
+"""Tests of the feature cache: complete keys, atomic writes, and disk errors that do not stop a run."""
 
 import copy
 import os
@@ -41,7 +41,7 @@ ROWS = np.random.RandomState(1).randn(5, 3).astype(np.float32)
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache's folder, which is made when it is needed."""
+    """Return the folder of the cache, which does not exist yet."""
     monkeypatch.setenv("HASHBENCH_CACHE", str(tmp_path / "features"))
     return tmp_path / "features"
 
@@ -57,7 +57,7 @@ def images(count: int = 150) -> ArrayImages:
 
 
 def image_files(folder: Path) -> FileImages:
-    """Five images that are stored without loss."""
+    """Write five images in a lossless format."""
     folder.mkdir()
     for number in range(5):
         Image.fromarray(PIXELS[number]).save(folder / f"{number}.bmp")
@@ -96,7 +96,7 @@ def test_another_process_finds_the_same_features(
     assert [path.suffix for path in sorted(folder.iterdir())] == [".npy", ".json"]
 
 
-def test_what_is_changed_in_features_stays_in_the_process(
+def test_changes_of_features_stay_in_the_process(
     network: Backbone, folder: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     kept = compute(network, images(5)).clone()
@@ -123,7 +123,7 @@ def test_what_is_changed_in_features_stays_in_the_process(
         "code",
     ],
 )
-def test_whatever_features_depend_on_is_in_their_key(
+def test_the_key_covers_everything_features_depend_on(
     change: str, network: Backbone, computed: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     compute(network, images(5))
@@ -161,7 +161,7 @@ def test_whatever_features_depend_on_is_in_their_key(
     assert computed == [5, 5]
 
 
-def test_files_are_known_wherever_they_lie_and_never_stale(
+def test_the_key_of_files_depends_on_content_and_not_on_folder(
     network: Backbone, computed: list[int], tmp_path: Path
 ) -> None:
     first = compute(network, image_files(tmp_path / "a"))
@@ -179,7 +179,7 @@ def test_files_are_known_wherever_they_lie_and_never_stale(
     assert content_key(moved) is None
 
 
-def test_a_packed_copy_is_known_by_its_content_and_time(tmp_path: Path) -> None:
+def test_the_key_of_a_packed_copy_covers_content_and_time(tmp_path: Path) -> None:
     file = tmp_path / "abc.bin"
     file.write_bytes(bytes(10))
     spans = np.array([[0, 5], [5, 10]])
@@ -195,14 +195,14 @@ def test_a_packed_copy_is_known_by_its_content_and_time(tmp_path: Path) -> None:
     assert len(keys - {None}) == 5
 
 
-def test_equal_bytes_of_another_shape_are_other_images() -> None:
+def test_equal_bytes_of_another_shape_have_another_key() -> None:
     flat = PIXELS[:5].reshape(5, 32, 96)
     ids = [str(n) for n in range(5)]
     tall = flat.reshape(5, 96, 32)
     assert len({content_key(ArrayImages(array, ids)) for array in (PIXELS[:5], flat, tall)}) == 3
 
 
-def test_images_and_layers_that_nobody_knows_are_kept_in_memory_alone(
+def test_unknown_images_and_layers_are_not_cached_on_disk(
     network: Backbone, computed: list[int], folder: Path
 ) -> None:
     class Inverted(ArrayImages):
@@ -222,7 +222,7 @@ def test_images_and_layers_that_nobody_knows_are_kept_in_memory_alone(
     assert len(stored(folder)) == 1
 
 
-def test_images_that_change_meanwhile_are_looked_at_again(
+def test_features_of_images_that_change_meanwhile_are_recomputed(
     network: Backbone,
     folder: Path,
     tmp_path: Path,
@@ -243,7 +243,7 @@ def test_images_that_change_meanwhile_are_looked_at_again(
     torch.testing.assert_close(features[:1], compute(network, ArrayImages(PIXELS[9:10], ["9"])))
 
 
-def test_what_is_stored_is_loaded_and_described(folder: Path) -> None:
+def test_stored_features_are_loaded_and_listed(folder: Path) -> None:
     assert load(folder, KEY) is None
     np.testing.assert_array_equal(store(folder, KEY, FACTS, pieces()), ROWS)
     loaded = load(folder, KEY)
@@ -259,7 +259,7 @@ def test_what_is_stored_is_loaded_and_described(folder: Path) -> None:
     assert time.time() - stored(folder)[0].used.timestamp() < 60
 
 
-def test_features_of_another_shape_than_they_should_have(
+def test_features_of_an_unexpected_shape_are_damaged(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store(folder, KEY, FACTS, pieces())
@@ -287,7 +287,7 @@ def flip(file: Path) -> None:
         (".json", lambda file: file.write_text(file.read_text().replace(KEY, KEY[::-1]))),
     ],
 )
-def test_damage_is_said_and_mended(
+def test_damaged_features_are_reported_and_replaced(
     suffix: str, harm: Callable[[Path], None], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store(folder, KEY, FACTS, pieces())
@@ -313,7 +313,9 @@ def test_new_features_replace_old_ones_that_a_process_still_uses(folder: Path) -
 
 
 @pytest.mark.parametrize("other", [ROWS, ROWS + 1])
-def test_two_processes_at_once_go_on_with_their_own(other: NDArray[np.float32], folder: Path) -> None:
+def test_concurrent_processes_continue_with_their_own_features(
+    other: NDArray[np.float32], folder: Path
+) -> None:
     def rows() -> Iterator[NDArray[np.float32]]:
         yield ROWS[:2]
         np.testing.assert_array_equal(store(folder, KEY, FACTS, iter([other])), other)
@@ -325,7 +327,7 @@ def test_two_processes_at_once_go_on_with_their_own(other: NDArray[np.float32], 
     assert len(names(folder)) == 2
 
 
-def test_nothing_is_left_of_what_fails(folder: Path) -> None:
+def test_failed_writes_leave_no_files(folder: Path) -> None:
     def stopped() -> Iterator[NDArray[np.float32]]:
         yield ROWS[:2]
         assert len(names(folder)) == 1  # being written
@@ -341,7 +343,7 @@ def test_nothing_is_left_of_what_fails(folder: Path) -> None:
     assert not names(folder)
 
 
-def test_what_a_killed_process_left_is_removed_in_time(folder: Path) -> None:
+def test_partial_files_of_killed_processes_are_removed_later(folder: Path) -> None:
     folder.mkdir()
     dead, alive = folder / f"{KEY}-00000000.part", folder / f"{KEY}-00000001.part"
     for file in (dead, alive):
@@ -355,7 +357,7 @@ def test_what_a_killed_process_left_is_removed_in_time(folder: Path) -> None:
 
 
 def no_room(_: object) -> SimpleNamespace:
-    return SimpleNamespace(free=feature_cache.ROOM)
+    return SimpleNamespace(free=feature_cache.MIN_FREE_BYTES)
 
 
 def full(*_: object) -> None:
@@ -363,7 +365,7 @@ def full(*_: object) -> None:
 
 
 @pytest.mark.parametrize("where", ["start", "reserve", "end", "folder"])
-def test_a_disk_that_takes_nothing_costs_a_line(
+def test_a_disk_error_is_one_warning(
     where: str,
     network: Backbone,
     folder: Path,
@@ -390,11 +392,11 @@ def test_a_disk_that_takes_nothing_costs_a_line(
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("hashbench:")]
     assert len(said) == 1
     assert said[0].startswith(f"hashbench: warning: features cannot be cached in {folder} (")
-    assert said[0].endswith("the run goes on without")
+    assert said[0].endswith("the run continues")
     assert folder.is_file() or not names(folder)
 
 
-def test_the_folder_is_the_one_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_folder() == tmp_path / "features"
     monkeypatch.setenv("HOME", str(tmp_path))
     for value, expected in (

@@ -1,4 +1,4 @@
-"""Features that are kept: the right ones, for as long as they are right."""
+"""Tests of features in memory: they are reused while network, settings and images are the same."""
 
 import gc
 from pathlib import Path
@@ -50,7 +50,9 @@ def test_features_are_those_of_each_image_and_computed_once(
     torch.testing.assert_close(first, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_other_weights_settings_or_images_are_other_features(backbone: Backbone, computed: list[int]) -> None:
+def test_features_are_recomputed_for_other_weights_settings_or_images(
+    backbone: Backbone, computed: list[int]
+) -> None:
     data = images()
     compute(backbone, data)
     with torch.no_grad():
@@ -62,7 +64,7 @@ def test_other_weights_settings_or_images_are_other_features(backbone: Backbone,
     assert computed == [7] * 4
 
 
-def test_features_go_when_their_images_go(backbone: Backbone) -> None:
+def test_features_are_freed_with_their_images(backbone: Backbone) -> None:
     gc.collect()
     before = len(FeatureExtractor._in_memory)
     data = images()
