@@ -1,4 +1,4 @@
-"""The state of a training on disk: whole, checked, the last two kept."""
+"""Checkpoints of a training: written atomically, verified when loaded, the last two kept."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _NAME = re.compile(r"step(\d+)-([0-9a-f]{16})\.pt")
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Save a state beside earlier ones, of which the last stays; a name has the hash of its file.
+    """Save a checkpoint in a file named after its hash, and remove all but the last two.
 
-    A disk that is full costs the state and not the run: it is said, and earlier states stay.
+    If it cannot be written, for example because the disk is full, a warning is shown and the run continues.
 
     Args:
-        folder: Of the states; made if it is missing.
-        step: How many steps lie behind.
-        state: Of tensors, numbers, texts, None, and lists, tuples and dicts of them.
+        folder: Folder of the checkpoints; created if it is missing.
+        step: Number of finished steps.
+        state: Tensors, numbers, strings and None, in lists, tuples and dicts.
     """
     partial = folder / "partial"
     try:
@@ -37,34 +37,33 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
             torch.save(state, file)
         sync(partial)
         partial.rename(folder / f"step{step:09d}-{sha256_of(partial)[:16]}.pt")
-        sync(folder)  # before an old state goes
-        for old in _states(folder)[KEPT:]:
+        sync(folder)  # before an old checkpoint is removed
+        for old, *_ in _list(folder)[KEPT:]:
             old.unlink()
     except (OSError, RuntimeError) as error:
         with suppress(OSError):
             partial.unlink()
-        # Torch's writer raises an error of its own while it handles the one of the disk.
+        # Torch raises its own error while it handles the OSError.
         cause = error if isinstance(error, OSError) else error.__context__
         reason = cause.strerror if isinstance(cause, OSError) else error
-        warn(f"the state of step {step} cannot be saved in {folder} ({reason}); the run goes on")
+        warn(f"the checkpoint of step {step} cannot be saved in {folder} ({reason}); the run continues")
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The file of the newest state that is whole, if there is one; what is damaged is said and removed."""
-    for path in _states(folder):
-        found = _NAME.fullmatch(path.name)
-        if found and sha256_of(path).startswith(found[2]):
+    """Return the newest intact checkpoint, or None; warn about damaged ones and remove them."""
+    for path, _, sha256 in _list(folder):
+        if sha256_of(path).startswith(sha256):
             return path
-        warn(f"{path} is damaged; going back to the state before it, if there is one")
-        path.unlink(missing_ok=True)  # else it would stay among the last two
+        warn(f"{path} is damaged; the run resumes from an earlier checkpoint or from the start")
+        path.unlink(missing_ok=True)  # else it would count as one of the last two
     return None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A state, its tensors on the CPU.
+    """Load a checkpoint, with tensors on the CPU.
 
     Raises:
-        HashbenchError: It cannot be read.
+        HashbenchError: The file cannot be read.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -72,18 +71,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except (OSError, UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise HashbenchError(
-            f"{path} cannot be read ({reason}); every process needs the folder of the results"
+            f"{path} cannot be read ({reason}); all processes need access to the folder of results"
         ) from error
 
 
 def last_step(folder: Path) -> int | None:
-    """The step of the newest state, looking at its name alone."""
-    names = [_NAME.fullmatch(path.name) for path in _states(folder)[:1]]
-    return next((int(name[1]) for name in names if name), None)
+    """Return the step in the file name of the newest checkpoint, or None."""
+    return next((step for _, step, _ in _list(folder)), None)
 
 
 def rng_state(cuda: bool) -> dict[str, Any]:
-    """The states of all global random generators of this process."""
+    """Return the states of all global random generators of this process."""
     kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "python": random.getstate(),
@@ -94,14 +92,15 @@ def rng_state(cuda: bool) -> dict[str, Any]:
 
 
 def set_rng_state(states: dict[str, Any]) -> None:
-    """Put back what `rng_state` gave."""
+    """Restore the random generators from `rng_state`."""
     random.setstate(states["python"])
-    np.random.set_state(states["numpy"])  # noqa: NPY002 - whoever draws from it should draw the same
+    np.random.set_state(states["numpy"])  # noqa: NPY002 - plugins may use it
     torch.set_rng_state(states["torch"])
     if states["cuda"] is not None:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def _states(folder: Path) -> list[Path]:
-    """The files of the states, the newest first."""
-    return sorted((path for path in folder.glob("step*.pt") if _NAME.fullmatch(path.name)), reverse=True)
+def _list(folder: Path) -> list[tuple[Path, int, str]]:
+    """Return path, step and beginning of the SHA-256 of each checkpoint, the newest first."""
+    names = [(path, _NAME.fullmatch(path.name)) for path in folder.glob("step*.pt")]
+    return sorted(((path, int(name[1]), name[2]) for path, name in names if name), reverse=True)

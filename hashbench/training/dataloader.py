@@ -1,4 +1,4 @@
-"""Batches of training: their order, their views, and where they start."""
+"""Training batches of images or features, which can start in the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Batch = tuple[Tensor, ...]
 
 
 class EpochBatches:
-    """A new order of the images each epoch, cut into batches.
+    """Random batches of image indices for each epoch.
 
-    If the last batch had a single image, that is left out: it has no contrast and no batch to normalize. Of
-    several processes each needs an image, so that fewer than there are processes are left out, too.
+    A last batch of one image is dropped, since contrastive losses and batch norm need two. It is also dropped
+    if it has fewer images than there are processes.
 
     Attributes:
-        batches: Number of batches of an epoch.
-        images: Number of images of an epoch.
+        batches: Number of batches per epoch.
+        images: Number of images per epoch.
     """
 
     def __init__(self, size: int, config: RunConfig) -> None:
@@ -41,38 +41,38 @@ class EpochBatches:
         if not self.images:
             raise UsageError(
                 f"{size} training images do not fill a batch of {self.batch_size}; "
-                "try a smaller --set batch_size=… or --set drop_last=false"
+                "use a smaller --set batch_size=… or --set drop_last=false"
             )
         if self.batch_size < config.processes:
             raise UsageError(
-                f"a batch of {self.batch_size} has not one image for each of {config.processes} processes; "
-                "try a larger --set batch_size=…, or start fewer"
+                f"a batch of {self.batch_size} images is too small for {config.processes} processes; "
+                "use a larger --set batch_size=… or fewer processes"
             )
 
     def epoch(self, epoch: int) -> list[NDArray[np.int64]]:
-        """The batches of an epoch, as places of images."""
+        """Return the batches of an epoch as indices of images."""
         order = np.random.default_rng([self.seed, epoch]).permutation(self.size)[: self.images]
         return np.split(order, range(self.batch_size, self.images, self.batch_size))
 
 
 class ViewBatches:
-    """Batches of augmented views, each a tuple of float32 [B, 3, H, W]; of every batch this process's share.
+    """Batches of augmented views, tuples of float32 [B, 3, H, W]; each process loads its shard of a batch.
 
-    A view is drawn from the seed, the epoch and the image alone: neither workers, nor batches, nor processes
-    play a part. With `views.on_device` a batch is one tensor instead, the squares, uint8 [B, 3, H, W].
+    A view depends only on the seed, the epoch and the image, and not on workers, batches or processes. With
+    `views.on_device`, a batch is one tensor of cropped images instead, uint8 [B, 3, H, W].
     """
 
     def __init__(
         self, images: Images, order: EpochBatches, views: int, config: RunConfig, workers: int
     ) -> None:
-        """Start no process yet.
+        """Create the loader without starting a process.
 
         Args:
             images: The training images.
-            order: Their order.
-            views: Number of views of an image.
+            order: Indices of the images of each batch.
+            views: Number of views per image.
             config: The run.
-            workers: Processes that load images.
+            workers: Number of processes that load images.
         """
         inputs: Dataset[Batch] = (
             _CroppedImages(images, config) if config.views.on_device else _Views(images, views, config)
@@ -81,7 +81,7 @@ class ViewBatches:
         self._loader = BatchLoader(inputs, config, workers, persistent=True)
 
     def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
-        """The batches of an epoch from number `first` on, on the CPU."""
+        """Yield the batches of an epoch from index `first` on, on the CPU."""
         batches = [
             (epoch * self._size + batch[distributed.shard(len(batch))]).tolist()
             for batch in self._order.epoch(epoch)[first:]
@@ -91,26 +91,26 @@ class ViewBatches:
 
 
 class FeatureBatches:
-    """Batches of features that are computed already, the same for each view; whole in every process."""
+    """Batches of computed features, equal for all views; each process loads the whole batch."""
 
     def __init__(self, features: Tensor, order: EpochBatches, views: int) -> None:
-        """Keep a reference to the features.
+        """Store a reference to the features.
 
         Args:
             features: [N, F], on any device.
-            order: Their order.
-            views: Number of views of an image.
+            order: Indices of the images of each batch.
+            views: Number of views per image.
         """
         self._features, self._order, self._views = features, order, views
 
     def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
-        """The batches of an epoch from number `first` on, where the features are."""
+        """Yield the batches of an epoch from index `first` on, on the device of the features."""
         for batch in self._order.epoch(epoch)[first:]:
             yield (self._features[torch.from_numpy(batch).to(self._features.device)],) * self._views
 
 
 class _Views(Dataset[Batch]):
-    """Augmented views, each drawn from a generator of its own; an item is `epoch · size + position`."""
+    """Augmented views; index `epoch · size + i` seeds the views of image i in an epoch."""
 
     def __init__(self, images: Images, views: int, config: RunConfig) -> None:
         self.images, self.views, self.seed = images, views, config.seed
@@ -125,7 +125,7 @@ class _Views(Dataset[Batch]):
 
 
 class _CroppedImages(Dataset[Batch]):
-    """What the test transform shows of images, uint8 [3, size, size], to be augmented on the device."""
+    """Cropped images, uint8 [3, size, size], for augmentation on the device."""
 
     def __init__(self, images: Images, config: RunConfig) -> None:
         self.images = images

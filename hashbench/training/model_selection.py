@@ -1,4 +1,4 @@
-"""Which epoch's weights are the result: the last one's, or those that retrieve best."""
+"""Selection of the epoch whose weights are the result: the last one, or the one with the best mAP."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BACKBONE = "backbone."
 
 
 def trained_weights(method: HashMethod) -> dict[str, Tensor]:
-    """What training changes of a method, on the CPU: of a frozen backbone nothing."""
+    """Return copies of the weights that training changes, on the CPU, without those of a frozen backbone."""
     return {
         name: tensor.detach().to("cpu", copy=True)
         for name, tensor in method.state_dict().items()
@@ -26,23 +26,23 @@ def trained_weights(method: HashMethod) -> dict[str, Tensor]:
 
 
 def load_trained_weights(method: HashMethod, weights: dict[str, Tensor]) -> None:
-    """Give a method what `trained_weights` took."""
+    """Load weights from `trained_weights` into a method."""
     method.load_state_dict({**method.state_dict(), **weights})
 
 
 class BestCheckpoint:
-    """Looks at a method from time to time, and keeps the best weights.
+    """Validation during training, which keeps the weights with the best mAP.
 
     Attributes:
-        metric: What is looked at, in a few words.
+        metric: Name of the metric, as in "validation mAP@1000".
     """
 
     def __init__(self, config: RunConfig, score: Score | None) -> None:
-        """Keep nothing yet.
+        """Store the settings.
 
         Args:
             config: The run.
-            score: Gives the mAP of a method; None: the last epoch is the result, without a look.
+            score: Returns the mAP of a method; None: no validation, the last epoch is the result.
         """
         self._config, self._epochs, self._score = config.selection, config.training.epochs, score
         part = "query" if config.selection.name == "best-on-query" else "validation"
@@ -65,11 +65,11 @@ class BestCheckpoint:
 
     @property
     def exhausted(self) -> bool:
-        """Whether there were as many looks without a better value as patience allows."""
+        """True if as many validations as `selection.patience` have not improved the mAP."""
         return self._config.patience is not None and self._since >= self._config.patience
 
     def finish(self, method: HashMethod) -> SelectedEpoch | None:
-        """Give a method its best weights, if there was a look."""
+        """Load the best weights into a method; return None if there was no validation."""
         if not self._num_validations:
             return None
         load_trained_weights(method, self._weights)

@@ -1,4 +1,4 @@
-"""What moves the weights: the optimizer and the schedule of its learning rate."""
+"""Optimizers and learning rate schedules."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from hashbench.method.base import HashMethod
 
 
 def create_optimizer(method: HashMethod, config: OptimizerConfig, device: str) -> torch.optim.Optimizer:
-    """The optimizer of what a method trains; on a GPU fused, one kernel for all weights.
+    """Create the optimizer of a method's trainable parameters; it is fused on a GPU.
 
     Raises:
-        HashbenchError: There is nothing to train.
+        HashbenchError: The method has no trainable parameters.
     """
     groups = list(method.parameter_groups(config.lr, config.backbone_lr))
     if not groups:
         raise HashbenchError(
-            f"{type(method).__name__} has nothing to train; "
-            "add --set freeze_backbone=false, or give it parameters"
+            f"{type(method).__name__} has no trainable parameters; "
+            "add --set freeze_backbone=false, or parameters to the method"
         )
     fused = device == "cuda"
     if config.name == "sgd":
@@ -36,12 +36,12 @@ def create_optimizer(method: HashMethod, config: OptimizerConfig, device: str) -
 def create_schedule(
     optimizer: torch.optim.Optimizer, config: RunConfig, batches: int
 ) -> tuple[LRScheduler, bool]:
-    """The schedule, and whether it moves by step (else by epoch).
+    """Create a learning rate schedule, and return True with it if it changes by step and not by epoch.
 
     Args:
-        optimizer: Whose learning rates it sets.
+        optimizer: The optimizer.
         config: The run.
-        batches: Batches of an epoch.
+        batches: Number of batches per epoch.
     """
     epochs, schedule = config.training.epochs, config.schedule
     if schedule.name == "one_cycle":
@@ -54,8 +54,8 @@ def create_schedule(
             return schedule.step_factor ** (epoch // schedule.step_epochs)
         if schedule.name == "cosine":
             length = schedule.cosine_epochs or max(1, epochs - schedule.hold_epochs)
-            fallen = max(0, epoch - schedule.hold_epochs) / (batches if length == "batches" else length)
-            return (1 + math.cos(math.pi * fallen)) / 2
+            decay = max(0, epoch - schedule.hold_epochs) / (batches if length == "batches" else length)
+            return (1 + math.cos(math.pi * decay)) / 2
         return 1.0
 
     return LambdaLR(optimizer, factor), False

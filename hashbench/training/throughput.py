@@ -1,4 +1,4 @@
-"""How fast a training goes, and where its time goes."""
+"""Throughput, profile and peak memory of a training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Value = TypeVar("Value")
 
 @dataclass
 class Meter:
-    """What the steps of a training took so far, those before a stop included.
+    """Duration of the steps of a training, including those before an interruption.
 
     Attributes:
-        images: Images trained on, of all processes.
-        seconds: Spent in steps, the waiting for their data included.
-        waited: Of these, waiting for data.
+        images: Number of images in the steps of all processes.
+        seconds: Duration of the steps, including the loading of their batches.
+        waited: Seconds in which steps waited for a batch.
     """
 
     images: int = 0
@@ -38,7 +38,7 @@ class Meter:
         vars(self).update(state)
 
     def steps(self, batches: Iterable[Value]) -> Iterator[Value]:
-        """The batches: the time until one comes is waiting, the time until the next is asked for its step."""
+        """Yield batches, and add the time to load each one and the time of its step."""
         batches = iter(batches)
         while True:
             asked = time.perf_counter()
@@ -51,12 +51,12 @@ class Meter:
 
 
 def profiler(steps: int, cuda: bool, trace: Path) -> profile:
-    """A profiler of a few steps, the first two apart, to be told of every step.
+    """Create a profiler that skips two steps and records the next; call its `step` after each step.
 
     Args:
-        steps: How many to record.
-        cuda: Also what runs on the GPU.
-        trace: Written when they are done, for chrome://tracing or ui.perfetto.dev.
+        steps: Number of recorded steps.
+        cuda: Record GPU kernels, too.
+        trace: Output file, for chrome://tracing or ui.perfetto.dev.
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     return profile(
@@ -68,13 +68,13 @@ def profiler(steps: int, cuda: bool, trace: Path) -> profile:
 
 
 def reset_peak_memory(device: str) -> None:
-    """Forget the most that tensors on a GPU took so far."""
+    """Reset the peak memory of tensors on a GPU."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory(device: str) -> int:
-    """The most bytes held at once: on a GPU by tensors since the last reset, on a CPU by this process."""
+    """Return the peak memory in bytes: of tensors on a GPU since the last reset, or else of this process."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     try:
@@ -82,4 +82,4 @@ def peak_memory(device: str) -> int:
     except ImportError:  # Windows
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024  # in bytes there, in KiB elsewhere
+    return peak if platform.system() == "Darwin" else peak * 1024  # macOS counts bytes, Linux KiB

@@ -1,4 +1,4 @@
-"""States on disk: whole or passed over, and the last two kept."""
+"""Tests of checkpoints: damaged ones are skipped, and the last two are kept."""
 
 import errno
 import os
@@ -60,7 +60,7 @@ def assert_same(one: Any, other: Any) -> None:
         assert (type(one), one) == (type(other), other)
 
 
-def test_a_state_reads_back_as_it_was_saved(tmp_path: Path) -> None:
+def test_a_checkpoint_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "states", 12, STATE)
     found = newest(tmp_path / "states")
     assert found is not None
@@ -69,14 +69,14 @@ def test_a_state_reads_back_as_it_was_saved(tmp_path: Path) -> None:
     assert last_step(tmp_path / "states") == 12
 
 
-def test_without_states_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "identity.json").write_text("{}")
     (tmp_path / "partial").write_bytes(b"of a process that was killed")
     for folder in (tmp_path, tmp_path / "missing"):
         assert newest(folder) is None
         assert last_step(folder) is None
     assert capsys.readouterr().err == ""
-    assert len(saved(tmp_path, 1)) == 2  # the identity, and the state in the place of the partial one
+    assert len(saved(tmp_path, 1)) == 2  # the identity and the checkpoint, which replaced the partial one
 
 
 def test_the_last_two_are_kept(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, truncate, empty])
-def test_a_damaged_state_is_passed_over_and_said(
+def test_a_damaged_checkpoint_is_reported_and_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
 ) -> None:
     old, new = saved(tmp_path, 1, 2)
@@ -107,8 +107,8 @@ def test_a_damaged_state_is_passed_over_and_said(
     assert newest(tmp_path) is None
 
 
-def test_states_after_damaged_ones_are_kept(tmp_path: Path) -> None:
-    """A run that goes back, or starts anew, has fewer steps behind it than the damaged states say."""
+def test_checkpoints_after_damaged_ones_are_kept(tmp_path: Path) -> None:
+    """Save steps that are lower than those of damaged checkpoints, as a restarted run does."""
     for path in saved(tmp_path, 50, 60):
         flip(path)
     assert newest(tmp_path) is None
@@ -119,7 +119,7 @@ def test_states_after_damaged_ones_are_kept(tmp_path: Path) -> None:
 
 
 class Intruder:
-    """Is unpickled by calling a function."""
+    """An object whose unpickling calls a function."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -131,7 +131,7 @@ class Intruder:
 @pytest.mark.parametrize(
     "save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))]
 )
-def test_nothing_in_a_state_is_executed(tmp_path: Path, save: Callable[[Any, Path], Any]) -> None:
+def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path, save: Callable[[Any, Path], Any]) -> None:
     folder = tmp_path / "states"
     saved(folder, 1)
     path = tmp_path / "intruder"
@@ -143,8 +143,8 @@ def test_nothing_in_a_state_is_executed(tmp_path: Path, save: Callable[[Any, Pat
 
 
 @contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """Files cannot grow beyond some bytes."""
+def file_size_limit(size: int) -> Iterator[None]:
+    """Limit the size of files in bytes."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -155,21 +155,21 @@ def room_for(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("size", [0, 1000, 50_000])
-def test_a_state_without_room_costs_only_itself(
+def test_a_checkpoint_that_does_not_fit_is_not_saved(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int
 ) -> None:
     before = saved(tmp_path, 1, 2)
-    with room_for(size):
+    with file_size_limit(size):
         save_checkpoint(tmp_path, 3, {"step": 3, "weights": torch.zeros(100_000)})
     (line,) = capsys.readouterr().err.splitlines()
-    expected = f"the state of step 3 cannot be saved in {tmp_path} (File too large); the run goes on"
+    expected = f"the checkpoint of step 3 cannot be saved in {tmp_path} (File too large); the run continues"
     assert line == f"hashbench: warning: {expected}"
     assert sorted(tmp_path.iterdir()) == before
     assert step_of(newest(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("name", ["write", "fsync", "rename"])
-def test_a_failure_at_any_moment_leaves_the_states_before(
+def test_a_failed_write_keeps_earlier_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     def fail(*_: object) -> None:
@@ -186,7 +186,9 @@ def test_a_failure_at_any_moment_leaves_the_states_before(
     assert step_of(newest(tmp_path)) == 4
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "states").write_text("")
     save_checkpoint(tmp_path / "states", 1, {})
     assert "of step 1 cannot be saved" in capsys.readouterr().err
@@ -197,8 +199,8 @@ def draws() -> list[float]:
     return [random.random(), random.gauss(0, 1), *numpy, *torch.rand(2).tolist(), *torch.randn(3).tolist()]
 
 
-def test_generators_go_on_where_they_were(tmp_path: Path) -> None:
-    draws()  # of an odd number of Gaussians, so that one waits
+def test_random_generators_are_restored(tmp_path: Path) -> None:
+    draws()  # an odd number of Gaussians, so that one is buffered
     save_checkpoint(tmp_path, 1, {"random": rng_state(cuda=False)})
     expected = draws()
     draws()
@@ -209,7 +211,7 @@ def test_generators_go_on_where_they_were(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_generator_of_a_gpu_goes_on_too(tmp_path: Path) -> None:
+def test_the_random_generator_of_a_gpu_is_restored(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 1, {"random": rng_state(cuda=True)})
     expected = torch.rand(3, device="cuda")
     state = newest(tmp_path)

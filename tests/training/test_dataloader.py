@@ -1,4 +1,4 @@
-"""Training batches: every image once an epoch, the same views however they are loaded."""
+"""Tests of training batches: each image occurs once per epoch, and views do not depend on workers."""
 
 import ctypes
 import errno
@@ -56,8 +56,8 @@ def assert_same(one: list[tuple[Tensor, ...]], other: list[tuple[Tensor, ...]]) 
 
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_an_epoch_is_cut_into_batches(drop_last: bool, count: int) -> None:
-    """Every image once; what is left over is a batch if it has two images, and one for each process."""
+def test_an_epoch_is_split_into_batches(drop_last: bool, count: int) -> None:
+    """Use each image once; keep a last batch that has two images, and one for each process."""
     for size, batch_size in itertools.product(range(2, 13), range(max(2, count), 7)):
         lengths = [batch_size] * (size // batch_size)
         if size % batch_size >= max(2, count) and not drop_last:
@@ -73,39 +73,39 @@ def test_an_epoch_is_cut_into_batches(drop_last: bool, count: int) -> None:
         assert (order.batches, order.images) == (len(lengths), sum(lengths))
         batches = order.epoch(3)
         assert [len(batch) for batch in batches] == lengths
-        places = np.concatenate(batches).tolist()
-        assert len(set(places)) == len(places)
-        assert set(places) <= set(range(size))
+        indices = np.concatenate(batches).tolist()
+        assert len(set(indices)) == len(indices)
+        assert set(indices) <= set(range(size))
 
 
-def test_an_order_follows_seed_and_epoch() -> None:
+def test_the_order_depends_on_seed_and_epoch() -> None:
     order, other = EpochBatches(100, config(10)), EpochBatches(100, config(10, seed=1))
     epochs = [np.concatenate(order.epoch(epoch)) for epoch in range(3)]
     epochs.append(np.concatenate(other.epoch(0)))
     for one, another in itertools.combinations(epochs, 2):
         assert sorted(one) == sorted(another) == list(range(100))
-        assert (one == another).sum() < 10  # by chance one place
+        assert (one == another).sum() < 10  # about one by chance
     assert np.array_equal(epochs[1], np.concatenate(EpochBatches(100, config(10)).epoch(1)))
 
 
-def test_what_a_single_image_was_left_out_of_differs_by_epoch() -> None:
+def test_the_image_that_is_dropped_differs_between_epochs() -> None:
     order = EpochBatches(COUNT, config(5))
     assert order.images == 10
     left_out = [set(range(COUNT)) - set(np.concatenate(order.epoch(epoch)).tolist()) for epoch in range(8)]
-    assert all(len(places) == 1 for places in left_out)
+    assert all(len(indices) == 1 for indices in left_out)
     assert len(set.union(*left_out)) > 1
 
 
 def test_a_batch_has_an_image_for_each_process() -> None:
     with pytest.raises(
         UsageError,
-        match=r"^a batch of 2 has not one image for each of 3 processes; try a larger --set batch_size",
+        match=r"^a batch of 2 images is too small for 3 processes; use a larger --set batch_size",
     ):
         EpochBatches(12, config(2, processes=3))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_are_the_same_from_wherever_an_epoch_starts(workers: int) -> None:
+def test_batches_do_not_depend_on_the_first_one(workers: int) -> None:
     everything = list(loaded(config()).epoch(1, 0))
     assert [tuple(view.shape for view in batch) for batch in everything] == [
         ((length, 3, SIZE, SIZE),) * 2 for length in (4, 4, 3)
@@ -120,20 +120,20 @@ def test_batches_are_the_same_from_wherever_an_epoch_starts(workers: int) -> Non
     assert torch.equal(torch.get_rng_state(), state)  # dropout draws from it
 
 
-def test_views_follow_seed_epoch_and_image_alone() -> None:
+def test_views_depend_only_on_seed_epoch_and_image() -> None:
     def by_image(run: RunConfig, epoch: int) -> dict[int, tuple[Tensor, ...]]:
-        places = np.concatenate(EpochBatches(COUNT, run).epoch(epoch)).tolist()
+        indices = np.concatenate(EpochBatches(COUNT, run).epoch(epoch)).tolist()
         rows = [torch.cat(view) for view in zip(*loaded(run).epoch(epoch, 0), strict=True)]
-        return {place: tuple(view[row] for view in rows) for row, place in enumerate(places)}
+        return {index: tuple(view[row] for view in rows) for row, index in enumerate(indices)}
 
     views = by_image(config(4), 0)
     assert len(views) == COUNT
     small = by_image(config(3), 0)
     assert len(small) == COUNT
-    assert all(torch.equal(a, b) for place in views for a, b in zip(views[place], small[place], strict=True))
+    assert all(torch.equal(a, b) for index in views for a, b in zip(views[index], small[index], strict=True))
     different = [views, by_image(config(4), 1), by_image(config(4, seed=1), 0)]
-    for place in views:
-        drawn = torch.stack([view for one in different for view in one[place]])
+    for index in views:
+        drawn = torch.stack([view for one in different for view in one[index]])
         assert len(drawn.flatten(1).unique(dim=0)) == 6
 
 
@@ -150,7 +150,7 @@ def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_squares_are_what_the_test_transform_shows() -> None:
+def test_cropped_images_are_those_of_the_test_transform() -> None:
     run = config(
         views={**AUGMENTED, "on_device": True}, images={"size": SIZE, "mean": (0, 0, 0), "std": (1, 1, 1)}
     )
@@ -164,20 +164,17 @@ def test_squares_are_what_the_test_transform_shows() -> None:
         torch.testing.assert_close(squares / 255, shown)
 
 
-def test_features_come_in_the_same_order() -> None:
+def test_features_have_the_same_order() -> None:
     kept = torch.arange(COUNT)[:, None] * torch.ones(1, 3)
     order = EpochBatches(COUNT, config())
     batches = list(FeatureBatches(kept, order, 2).epoch(5, 1))
-    for (one, other), places in zip(batches, order.epoch(5)[1:], strict=True):
-        assert one[:, 0].tolist() == places.tolist()
+    for (one, other), indices in zip(batches, order.epoch(5)[1:], strict=True):
+        assert one[:, 0].tolist() == indices.tolist()
         assert torch.equal(one, other)
 
 
-# shared memory
-
-
 class Unshared(ArrayImages):
-    """Image 5 and image 9 cannot be handed over by worker processes."""
+    """Images of which worker processes cannot pass on two, 5 and 9."""
 
     error = "unable to allocate shared memory(shm) for file </torch_7_8_9>: No space left on device (28)\n"
 
@@ -189,7 +186,7 @@ class Unshared(ArrayImages):
 
 @pytest.fixture
 def unwarned() -> None:
-    """The warning that is given once a process has not been given."""
+    """Reset the warning that is shown once per process."""
     batch_loader._warn.cache_clear()
 
 
@@ -201,7 +198,7 @@ def unwarned() -> None:
         "unable to write to file </torch_7_8_9>: No space left on device (28)",
     ],
 )
-def test_without_shared_memory_this_process_loads(
+def test_without_shared_memory_the_main_process_loads(
     error: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Unshared, "error", error)
@@ -221,13 +218,13 @@ def test_without_shared_memory_this_process_loads(
 
 
 class Broken(Dataset[Any]):
-    """Fails as a plugin can."""
+    """A dataset that raises an error of its own."""
 
     def __getitem__(self, index: int) -> Any:
         raise RuntimeError("a plugin's own")
 
 
-def test_other_errors_pass() -> None:
+def test_other_errors_are_not_caught() -> None:
     with pytest.raises(RuntimeError, match="^a plugin's own$"):
         list(BatchLoader(Broken(), config(), 0, persistent=False).load([[0]]))
 
@@ -245,7 +242,7 @@ def test_a_full_shared_memory_has_no_room_for_a_lock(
 
 
 def mount_small_shared_memory() -> bool:
-    """Give this process, which must have one thread, a /dev/shm of its own; return whether it has that."""
+    """Mount a small /dev/shm for this process, which must have one thread; return True on success."""
     libc = ctypes.CDLL(None)
     return not (
         libc.unshare(0x20000)  # CLONE_NEWNS
@@ -257,7 +254,7 @@ def mount_small_shared_memory() -> bool:
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts /dev/shm")
 @pytest.mark.usefixtures("unwarned")
 def test_a_small_shared_memory() -> None:
-    """As in a container, where Docker gives 64 MB."""
+    """Load batches that do not fit into /dev/shm, as in a container, where it has 64 MB."""
     images = ArrayImages(np.tile(IMAGES._array, (4, 1, 1, 1)), [str(n) for n in range(4 * COUNT)])
     run, order = config(22), EpochBatches(4 * COUNT, config(22))
 

@@ -232,7 +232,7 @@ def test_views_on_the_device_without_augmentation_are_the_test_images(tmp_path: 
 
 def test_views_of_more_than_a_square_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"^views\.whole_image needs images of all shapes.*set one of the two"
+        UsageError, match=r"^views\.whole_image needs images of different shapes.*set one of the two"
     ):
         trained(tmp_path, views={"whole_image": True, "on_device": True})
 
@@ -371,7 +371,7 @@ def test_a_damaged_image_is_named(tmp_path: Path, workers: int) -> None:
     damaged: Images = FileImages(paths, [path.name for path in paths])
     with pytest.raises(HashbenchError) as raised:
         train(Plain(), damaged, config(), tmp_path, RunOptions(workers=workers))
-    assert str(raised.value) == f"{paths[5]} is a web page, not an image; download it again or take it out"
+    assert str(raised.value) == f"{paths[5]} is a web page, not an image; download it again or remove it"
 
 
 @pytest.mark.parametrize(("value", "named"), [(math.nan, "nan"), (math.inf, "inf")])

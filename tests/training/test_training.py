@@ -201,7 +201,7 @@ def test_a_last_batch_can_be_left_out(tmp_path: Path) -> None:
     batches = {"batch_size": 5, "epochs": 1, "drop_last": True}
     assert len(trained(tmp_path, training=batches)[1]) == 2
     with pytest.raises(
-        UsageError, match="12 training images do not fill a batch of 13; try a smaller --set batch"
+        UsageError, match="12 training images do not fill a batch of 13; use a smaller --set batch"
     ):
         trained(tmp_path, training={**batches, "batch_size": 13})
 
@@ -286,7 +286,9 @@ def test_nothing_to_train_is_said(tmp_path: Path) -> None:
             self.fc.requires_grad_(False)
 
     run = config(training={"freeze_backbone": True})
-    with pytest.raises(HashbenchError, match="Bare has nothing to train; add --set freeze_backbone=false"):
+    with pytest.raises(
+        HashbenchError, match="Bare has no trainable parameters; add --set freeze_backbone=false"
+    ):
         train(Bare(build_method(run).backbone, 8), IMAGES, run, tmp_path)
 
 
@@ -342,7 +344,7 @@ def test_a_method_without_a_loss(tmp_path: Path) -> None:
 
     run = config()
     method = Lossless(build_method(run).backbone, 8, Lossless.Hyperparameters())
-    with pytest.raises(HashbenchError, match="Lossless.training_losses gives no 'loss'"):
+    with pytest.raises(HashbenchError, match="Lossless.training_losses: expected the key 'loss', got"):
         train(method, IMAGES, run, tmp_path)
 
 
