@@ -1,13 +1,13 @@
 """hashbench: a benchmark suite for unsupervised image hashing.
 
-The public names. Each is imported from its module when it is first used, since a command such as `--help`
-must not wait for torch.
+Each public name is imported from its module on first use, since a command such as `--help` must not wait for
+torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# A worker process unpickles classes of plugin files, which only this module's finder can import.
+# Worker processes unpickle classes of plugin files, which only the finder of this module can import.
 from hashbench import plugin_files as plugin_files
 
 if TYPE_CHECKING:

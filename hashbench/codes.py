@@ -1,4 +1,4 @@
-"""Codes in the form in which they are compared, stored and passed on: binary codes, and product codes."""
+"""Binary codes and product codes, in the form in which they are stored and compared."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class BinaryCodes:
 
     Attributes:
         packed: uint64 [n, words] with words = ceil(bits / 64), C-contiguous. Bit i of a code is bit i % 64 of
-            word i // 64; 1 stands for +1 and 0 for −1. Bits past the last one are 0.
+            word i // 64; 1 represents +1 and 0 represents −1. Padding bits are 0.
         bits: Length of a code, in bits.
 
     Raises:
-        UsageError: `packed` has another type or shape, or a bit set past the last one.
+        UsageError: The type or shape of `packed` is wrong, or a padding bit is set.
     """
 
     packed: NDArray[np.uint64]
@@ -39,7 +39,7 @@ class BinaryCodes:
         if self.packed.dtype != np.uint64 or self.packed.shape[1:] != (words,):
             raise UsageError(
                 f"packed codes: expected uint64 [n, {words}] for {self.bits} bits, "
-                f"found {self.packed.dtype} {list(self.packed.shape)}; use BinaryCodes.from_array"
+                f"got {self.packed.dtype} {list(self.packed.shape)}; use BinaryCodes.from_array"
             )
         if self.bits % WORD and (self.packed[:, -1] >> np.uint64(self.bits % WORD)).any():
             last = np.ascontiguousarray(self.packed[:, -1:]).view(np.uint8)
@@ -53,31 +53,31 @@ class BinaryCodes:
 
     @classmethod
     def from_array(cls, codes: ArrayLike, name: str = "codes") -> BinaryCodes:
-        """Codes from their values.
+        """Create codes from their values.
 
         Args:
             codes: Array or tensor [n, bits] of ±1, of {0, 1}, or bool.
-            name: What an error message calls `codes`.
+            name: Name of `codes` in error messages.
 
         Raises:
-            UsageError: The values are of another domain or NaN, or the array is not [n, bits].
+            UsageError: The values are of another domain or NaN, or the shape is not [n, bits].
         """
         return cls._pack(code_bits(codes, name)[0])
 
     @classmethod
     def from_real(cls, values: ArrayLike, name: str = "codes", *, one_sign: bool = False) -> BinaryCodes:
-        """Codes from real values by their sign; 0 becomes +1.
+        """Create codes from the signs of real values; 0 becomes +1.
 
-        Several rows that are all 0 or more, or all 0 or less, are refused: they are probably outputs of a
-        sigmoid or codes of {0, 1}, whose signs say nothing. A single row may have one sign by chance.
+        Several rows without a value of either sign are an error: they are probably outputs of a sigmoid or
+        codes of {0, 1}, whose signs are meaningless. A single row may have one sign by chance.
 
         Args:
             values: Array or tensor [n, bits] of real numbers of both signs.
-            name: What an error message calls `values`.
-            one_sign: Accept values of one sign, as those of an encoder that collapsed.
+            name: Name of `values` in error messages.
+            one_sign: Accept values of one sign, such as those of a collapsed encoder.
 
         Raises:
-            UsageError: A value is NaN, the array is not [n, bits], or its values have no sign to take.
+            UsageError: A value is NaN, the shape is not [n, bits], or the values do not have both signs.
         """
         check_type("one_sign", one_sign, bool, np.bool_)
         array = _matrix(values, name)
@@ -98,7 +98,7 @@ class BinaryCodes:
         return cls(pack_bits(bits), bits.shape[1])
 
     def to_signs(self) -> NDArray[np.int8]:
-        """The codes as ±1, int8 [n, bits]."""
+        """Return the codes as ±1, int8 [n, bits]."""
         signs: NDArray[np.int8] = np.where(unpack_bits(self.packed, self.bits), np.int8(1), np.int8(-1))
         return signs
 
@@ -111,14 +111,14 @@ class BinaryCodes:
 
 @dataclass(frozen=True, eq=False)
 class ProductCodes:
-    """Product codes of n items: a vector in pieces, each replaced by its nearest codeword.
+    """Product codes of n items: vectors split into pieces, each replaced by its nearest codeword.
 
     Attributes:
-        indices: Number of the codeword in each book, uint8 [n, books], or uint16 for more than 256 words.
+        indices: Index of the codeword in each codebook, uint8 [n, books], or uint16 for more than 256 words.
         codebooks: The codewords, float32 [books, words, dim]; the number of words is a power of 2.
 
     Raises:
-        UsageError: An array has another type or shape, a value is not finite, or there is no such codeword.
+        UsageError: The type or shape of an array is wrong, a value is not finite, or an index too large.
     """
 
     indices: NDArray[np.unsignedinteger[Any]]
@@ -130,21 +130,21 @@ class ProductCodes:
         if self.codebooks.ndim != 3 or self.codebooks.dtype != np.float32 or 0 in self.codebooks.shape:
             raise UsageError(
                 "codebooks: expected float32 [books, words, dim], "
-                f"found {self.codebooks.dtype} {list(self.codebooks.shape)}"
+                f"got {self.codebooks.dtype} {list(self.codebooks.shape)}"
             )
         books, size, dim = self.codebooks.shape
         if size < 2 or size & (size - 1):
-            raise UsageError(f"codebooks: expected a power of 2 as the number of words, found {size}")
+            raise UsageError(f"codebooks: expected a power of 2 as the number of words, got {size}")
         if not np.isfinite(self.codebooks).all():
-            raise UsageError("codebooks: a value is not finite; mend the encoder")
+            raise UsageError("codebooks: expected finite values, got NaN or infinity; fix the encoder")
         check_magnitude(self.codebooks, books * dim, "codebooks")
         if self.indices.dtype not in (np.uint8, np.uint16) or self.indices.shape[1:] != (books,):
             raise UsageError(
                 f"product codes: expected uint8 or uint16 [n, {books}], "
-                f"found {self.indices.dtype} {list(self.indices.shape)}"
+                f"got {self.indices.dtype} {list(self.indices.shape)}"
             )
         if len(self.indices) and self.indices.max() >= size:
-            raise UsageError(f"product codes: {self.indices.max()} is no codeword; there are 0 to {size - 1}")
+            raise UsageError(f"product codes: expected indices of 0 to {size - 1}, got {self.indices.max()}")
 
     @property
     def bits(self) -> int:
@@ -153,13 +153,13 @@ class ProductCodes:
         return int(books) * (int(size).bit_length() - 1)
 
     def to_binary(self) -> BinaryCodes:
-        """The numbers of the codewords in binary, one book after the other: a name for each code, no more."""
+        """Return the indices in binary, one codebook after the other; Hamming distances have no meaning."""
         digits = np.arange(self.codebooks.shape[1].bit_length() - 1)
         bits = self.indices[:, :, None] >> digits & 1  # [n, books, log2(words)]
         return BinaryCodes.from_array(bits.reshape(-1, self.bits))
 
     def reconstruct(self) -> NDArray[np.float32]:
-        """The vectors that the codes stand for, float32 [n, books · dim]."""
+        """Return the vectors that the codes represent, float32 [n, books · dim]."""
         books, _, dim = self.codebooks.shape
         pieces: NDArray[np.float32] = self.codebooks[np.arange(books), self.indices]  # [n, books, dim]
         return pieces.reshape(-1, books * dim)
@@ -175,7 +175,7 @@ Codes = BinaryCodes | ProductCodes
 
 
 def pack_bits(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
-    """Rows of bits as rows of 64-bit words.
+    """Pack rows of bits into 64-bit words.
 
     Args:
         bits: bool [n, bits].
@@ -191,26 +191,25 @@ def pack_bits(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
 
 
 def unpack_bits(packed: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:
-    """The inverse of `pack_bits`: uint8 [n, bits] of 0 and 1."""
+    """Unpack the words of `pack_bits` to 0 and 1, uint8 [n, bits]."""
     octets = np.ascontiguousarray(packed).view(np.uint8)
     return np.unpackbits(octets, axis=1, count=bits, bitorder="little")
 
 
 def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
-    """Return `values` as a NumPy array; tensors of torch on any device and sparse matrices become dense.
+    """Convert values to a dense NumPy array.
 
     Args:
-        values: Array, tensor or sparse matrix; torch and SciPy are not imported for them.
-        name: What an error message calls `values`.
+        values: Array, tensor on any device, or sparse matrix; torch and SciPy are not imported.
+        name: Name of `values` in error messages.
 
     Raises:
-        UsageError: Values are masked, or they make no array, as rows of different lengths do.
+        UsageError: Values are masked or cannot be converted, such as rows of different lengths.
     """
     array: Any = values
     if np.ma.is_masked(array):
         raise UsageError(
-            f"{name}: {array.mask.sum()} values of the masked array are masked; "
-            "fill them in, or leave out their rows"
+            f"{name}: expected no masked values, got {array.mask.sum()}; fill them, or remove their rows"
         )
     try:
         if hasattr(array, "detach"):
@@ -218,26 +217,26 @@ def as_array(values: ArrayLike, name: str) -> NDArray[Any]:
             # NumPy has no bfloat16.
             return np.asarray((tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy())
         return np.asarray(array.toarray() if hasattr(array, "toarray") else array)
-    except Exception as error:  # of torch, SciPy or whatever library the values are of
+    except Exception as error:  # torch, SciPy and other libraries raise errors of many types
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UsageError(
-            f"{name}: expected an array, a tensor or rows of equal length, got {type(values).__name__}, of "
-            f"which none can be made ({reason[:200]})"
+            f"{name}: expected an array, a tensor or rows of equal length, got {type(values).__name__}, "
+            f"which cannot be converted ({reason[:200]})"
         ) from None
 
 
 def code_bits(codes: ArrayLike, name: str) -> tuple[NDArray[np.bool_], frozenset[str]]:
-    """The bits of codes, and the domains that their values fit.
+    """Return the bits of codes, and the possible domains of their values.
 
     Args:
         codes: Array or tensor [n, bits] of ±1, of {0, 1}, or bool.
-        name: What an error message calls `codes`.
+        name: Name of `codes` in error messages.
 
     Returns:
-        bool [n, bits], and the domains: `SIGNS`, `ZERO_ONE`, or both where every value is 1.
+        bool [n, bits], and the domains: `SIGNS`, `ZERO_ONE`, or both if every value is 1.
 
     Raises:
-        UsageError: The values are of another domain or NaN, or the array is not [n, bits].
+        UsageError: The values are of another domain or NaN, or the shape is not [n, bits].
     """
     array = _matrix(codes, name)
     ones = array == 1
@@ -248,8 +247,8 @@ def code_bits(codes: ArrayLike, name: str) -> tuple[NDArray[np.bool_], frozenset
         if (ones | zeros | (array == -1)).all():
             raise UsageError(
                 f"{name}: expected values of {SIGNS}, got exact zeros: {zeros.sum():,} of {zeros.size:,} "
-                f"values, at {_rows(zeros.any(axis=1))}; torch.sign and numpy.sign leave 0 at 0: make it 1, "
-                "as BinaryCodes.from_real does"
+                f"values, at {_rows(zeros.any(axis=1))}; torch.sign and numpy.sign map 0 to 0: replace it by "
+                "1, as BinaryCodes.from_real does"
             )
         found = ", ".join(f"{value:g}" for value in np.unique(array)[:4])
         mixed = array.min() < 0 < array.max()
@@ -263,36 +262,36 @@ def code_bits(codes: ArrayLike, name: str) -> tuple[NDArray[np.bool_], frozenset
 
 
 def check_magnitude(values: NDArray[Any], dimensions: int, name: str) -> None:
-    """Raise UsageError if squared distances of vectors of these values could overflow single precision.
+    """Raise UsageError if squared distances of vectors could overflow single precision.
 
     Args:
-        values: Coordinates, finite or not.
-        dimensions: Number of coordinates of a whole vector.
-        name: What the error message calls `values`.
+        values: Coordinates of the vectors; they may be infinite.
+        dimensions: Number of coordinates of a vector.
+        name: Name of `values` in error messages.
     """
     limit = float(np.sqrt(np.finfo(np.float32).max / dimensions) / 2)
     largest = float(np.abs(values).max(initial=0))
     if largest > limit:
         raise UsageError(
             f"{name}: expected values within ±{limit:.2g}, got {largest:.2g}: squared distances of "
-            f"{dimensions} dimensions would overflow single precision; scale the vectors, or mend the encoder"
+            f"{dimensions} dimensions would overflow single precision; scale the vectors, or fix the encoder"
         )
 
 
 def _without_signs(array: NDArray[Any]) -> str:
-    """Return what to do with values [n, bits], none of them NaN, that do not have both signs."""
+    """Return advice for values [n, bits], none of them NaN, that do not have both signs."""
     if array.dtype.kind == "b" or ((array == 0) | (array == 1)).all():
         return "codes of {0, 1} are read by BinaryCodes.from_array"
     if array.min() >= 0 and (array == np.floor(array)).all():
         return (
-            "if they are packed codes, save their length beside them, as in numpy.savez(..., bits=64), or "
-            "unpack them by numpy.unpackbits; if they are 0 and another number, pass `codes > 0`"
+            "if they are packed codes, save their length with them, as in numpy.savez(..., bits=64), or "
+            "unpack them with numpy.unpackbits; if they are 0 and another number, pass `codes > 0`"
         )
     return "threshold them first, at 0.5 for the outputs of a sigmoid, else at the mean of each bit"
 
 
 def _rows(which: NDArray[np.bool_]) -> str:
-    """Return the numbers of those rows in words, as in "rows 2, 5"."""
+    """Return the indices of the marked rows in words, as in "rows 2, 5"."""
     rows = np.flatnonzero(which)
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     return f"{'rows' if len(rows) > 1 else 'row'} {', '.join(map(str, rows[:5]))}{more}"
@@ -301,10 +300,10 @@ def _rows(which: NDArray[np.bool_]) -> str:
 def _matrix(values: ArrayLike, name: str) -> NDArray[Any]:
     array = as_array(values, name)
     if array.ndim != 2 or array.shape[1] == 0:
-        raise UsageError(f"{name}: expected an array [n, bits], found shape {list(array.shape)}")
+        raise UsageError(f"{name}: expected an array [n, bits], got shape {list(array.shape)}")
     if array.dtype.kind not in "biuf":
-        raise UsageError(f"{name}: expected numbers, found {array.dtype}")
+        raise UsageError(f"{name}: expected numbers, got {array.dtype}")
     if array.dtype.kind == "f" and np.isnan(array).any():
         rows = np.flatnonzero(np.isnan(array).any(axis=1))
-        raise UsageError(f"{name}: {len(rows)} rows hold NaN, the first is row {rows[0]}; mend the encoder")
+        raise UsageError(f"{name}: {len(rows)} rows contain NaN, the first is row {rows[0]}; fix the encoder")
     return array

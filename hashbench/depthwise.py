@@ -1,4 +1,4 @@
-"""Depthwise convolutions of small feature maps that train fast on a CPU."""
+"""A depthwise convolution that trains fast on a CPU if feature maps are small."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
-# Output cells times input cells up to which the product is the faster one; 3 × 3 cells to 3 × 3.
+# Largest number of pairs of output and input cells for which the product is faster: 3 × 3 cells to 3 × 3.
 MAX_CELL_PAIRS = 81
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` with one filter per channel, on small maps computed as a product over pairs of cells.
+    """An `nn.Conv2d` with one filter per channel, computed on small maps as a product over pairs of cells.
 
-    On a map of 2 × 2 or 3 × 3 cells, oneDNN's backward pass of a 5 × 5 filter takes 2 to 7 times as long,
-    which is half the training time of an EfficientNet on images of 48 pixels. Without gradients, on a GPU
-    and on larger maps, this is the convolution itself. Both agree to rounding.
+    On maps of 2 × 2 or 3 × 3 cells, oneDNN's backward pass of a 5 × 5 filter is 2 to 7 times slower, which
+    is half the training time of an EfficientNet on images of 48 pixels. Without gradients, on a GPU and on
+    larger maps, the usual convolution is used. The results agree up to rounding errors.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -51,6 +51,6 @@ def _taps(
     padding: tuple[int, ...],
     stride: tuple[int, ...],
 ) -> Tensor:
-    """Return which of K weights joins which pair of an output cell P and an input cell Q: 0 or 1 [K, P·Q]."""
+    """Return 1 where a weight K connects an output cell P with an input cell Q, else 0: [K, P·Q]."""
     cells = torch.eye(size[0] * size[1]).view(-1, 1, *size)
     return F.unfold(cells, kernel, dilation, padding, stride).permute(1, 2, 0).flatten(1)

@@ -1,4 +1,4 @@
-"""From a method's recipe and the user's settings to the configuration of a run."""
+"""Recipes of methods, and their merging with the user's settings to the configuration of a run."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from hashbench.config import RunConfig, Section, flatten
 from hashbench.errors import HashbenchError, UsageError, quoted, unknown_name
 from hashbench.runtime.yaml_values import MAX_LENGTH, parse_yaml
 
-# What has a flag of its own, or comes from the machine, is not for recipes and --set.
+# Recipes and --set cannot contain these: they have a flag of their own, or depend on the machine.
 FLAGS = {"method", "dataset", "protocol", "data", "bits", "seed", "device", "processes"}
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class Recipe(Section):
-    """The content of a `recipe.yaml`: settings, what differs for some code lengths and datasets, components.
+    """The content of a `recipe.yaml`.
 
-    A component is what an ablation takes away from the method, by the settings that take it away, their keys
-    as `--set` has them. `published_protocol` names, by dataset, the protocol that the training lengths were
-    published for: another number of training images makes another number of steps of the same epochs.
+    Attributes:
+        defaults: Settings of the method.
+        components: By name of a part of the method, the settings that remove it in an ablation; their keys
+            are those of `--set`.
+        bits: Settings that differ for a code length.
+        datasets: Settings that differ for a dataset.
+        published_protocol: By dataset, the protocol for which the number of epochs was published. With
+            another number of training images, the same epochs have another number of steps.
     """
 
     defaults: dict[str, Any] = Field(default={})
@@ -35,9 +40,9 @@ class Recipe(Section):
 
 
 def load_recipe(path: Path, dataset: str, bits: int) -> dict[str, Any]:
-    """Read a method's settings for a dataset and a code length: its defaults, and over them what differs.
+    """Load a method's settings for a dataset and a code length.
 
-    Where both sections have a setting, that of the dataset counts.
+    Settings of the dataset take precedence over those of the code length, and these over the defaults.
 
     Raises:
         HashbenchError: The file is not a recipe.
@@ -45,19 +50,22 @@ def load_recipe(path: Path, dataset: str, bits: int) -> dict[str, Any]:
     recipe = _read(path)
     settings = merge(merge(recipe.defaults, recipe.bits.get(bits, {})), recipe.datasets.get(dataset, {}))
     if flags := FLAGS & settings.keys():
-        raise HashbenchError(f"the recipe {path} sets {', '.join(sorted(flags))}, which only a flag can")
+        raise HashbenchError(
+            f"the recipe {path} sets {', '.join(sorted(flags))}; remove it, since only a flag can set it"
+        )
     return settings
 
 
 def load_components(path: Path, hyperparameters: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    """Read a method's components: by name, the settings that take it away, by dotted path.
+    """Load a method's components: by name, the settings that remove the component, by dotted path.
 
     Args:
         path: The recipe.
-        hyperparameters: The method's model of its own settings.
+        hyperparameters: The model of the method's hyperparameters.
 
     Raises:
-        HashbenchError: The file is not a recipe, a component has an unknown key, none, or one of another's.
+        HashbenchError: The file is not a recipe, or a component has no key, an unknown key, or a key of
+            another component.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, settings in _read(path).components.items():
@@ -69,14 +77,14 @@ def load_components(path: Path, hyperparameters: type[BaseModel]) -> dict[str, d
             raise HashbenchError(f"the recipe {path}, component {name!r}: {error}") from error
         shared = {key for other in found.values() for key in other} & chosen.keys()
         if shared or not chosen:
-            what = f"sets {', '.join(shared)}, as another one does" if shared else "sets nothing"
+            what = f"sets {', '.join(shared)}, like another component" if shared else "sets nothing"
             raise HashbenchError(f"the recipe {path}, component {name!r} {what}")
         found[name] = chosen
     return found
 
 
 def load_published_protocols(path: Path) -> dict[str, str]:
-    """Read the names of the protocols that a recipe's training lengths were published for, by dataset.
+    """Load the protocols for which the epochs of a recipe were published, by dataset.
 
     Raises:
         HashbenchError: The file is not a recipe.
@@ -85,7 +93,7 @@ def load_published_protocols(path: Path) -> dict[str, str]:
 
 
 @lru_cache(maxsize=16)
-def _parse(text: str) -> Recipe:  # takes longer than all else that a record is verified by
+def _parse(text: str) -> Recipe:  # the slowest part of the verification of a record
     return Recipe(**parse_yaml(text))
 
 
@@ -104,9 +112,9 @@ def _read(path: Path) -> Recipe:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `changes` over `base`, section by section.
+    """Return `base` updated by `changes`, section by section.
 
-    Another backbone or schedule replaces the base's section: the settings of one mean nothing to another.
+    A backbone or schedule with another name replaces the whole section, since its settings differ.
     """
     merged = dict(base)
     for key, value in changes.items():
@@ -128,18 +136,18 @@ def resolve(
     hyperparameters: type[BaseModel],
     **flags: Any,
 ) -> RunConfig:
-    """Make the configuration of one run.
+    """Create the configuration of a run.
 
     Args:
-        recipe: What `load_recipe` gave.
-        settings: `KEY=VALUE` texts, the values in YAML. A key is a path (`training.epochs`), its last part
-            where that is unique (`epochs`), or a section with a name (`backbone=resnet50`). Their order does
-            not matter, but that a key given twice has its last value.
-        hyperparameters: The method's model of its own settings.
+        recipe: Settings from `load_recipe`.
+        settings: Strings `KEY=VALUE` with values in YAML. A key is a path (`training.epochs`), its last part
+            if that is unique (`epochs`), or a section with a name (`backbone=resnet50`). If a key is given
+            twice, its last value counts; otherwise the order does not matter.
+        hyperparameters: The model of the method's hyperparameters.
         **flags: `method`, `dataset`, `protocol`, `data`, `bits`, `seed`, `device`.
 
     Raises:
-        UsageError: A key is unknown or a value does not fit; the message names it.
+        UsageError: A key is unknown or a value is invalid; the message names it.
     """
     chosen: dict[str, Any] = {}
     for setting in settings:
@@ -154,15 +162,15 @@ def resolve(
 
 
 def check_settings(kind: str, model: type[Model], values: Mapping[str, Any]) -> Model:
-    """The values of a plugin's own settings, which may have no key that its model lacks.
+    """Validate the settings of a plugin by its model.
 
     Args:
-        kind: What one of them is called, as in "hyperparameter".
-        model: The plugin's model of them.
-        values: By key.
+        kind: Name of a setting in errors, such as "hyperparameter".
+        model: The model of the plugin's settings.
+        values: The settings by key.
 
     Raises:
-        UsageError: A key is unknown or a value does not fit; the message names it.
+        UsageError: A key is unknown or a value is invalid; the message names it.
     """
     for key in values:
         if key not in model.model_fields:
@@ -174,16 +182,16 @@ def check_settings(kind: str, model: type[Model], values: Mapping[str, Any]) -> 
 
 
 def parse_pairs(flag: str, settings: Sequence[str]) -> dict[str, Any]:
-    """Read `KEY=VALUE` texts, the values in YAML.
+    """Parse strings `KEY=VALUE` with values in YAML.
 
     Raises:
-        UsageError: One is something else.
+        UsageError: A string has another form, or its value is not YAML.
     """
     values = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise UsageError(f"{flag} takes KEY=VALUE, not {quoted(setting)}")
+            raise UsageError(f"{flag}: expected KEY=VALUE, got {quoted(setting)}")
         try:
             values[key] = parse_yaml(text)
         except ValueError as error:
@@ -197,7 +205,7 @@ def _at_path(key: str, value: Any, hyperparameters: type[BaseModel]) -> dict[str
     paths = dict(_paths(RunConfig, hyperparameters))
     matches = [key] if key in paths else [path for path in paths if path.endswith(f".{key}")]
     if len(matches) > 1:
-        raise UsageError(f"--set {key}: which one, {' or '.join(matches)}?")
+        raise UsageError(f"--set {key}: the key is ambiguous; use {' or '.join(matches)}")
     if not matches:
         raise unknown_name("key", key, {*paths, *(path.rpartition(".")[2] for path in paths)})
     (path,) = matches
@@ -209,7 +217,7 @@ def _at_path(key: str, value: Any, hyperparameters: type[BaseModel]) -> dict[str
 
 
 def _paths(model: type[BaseModel], hyperparameters: type[BaseModel]) -> Iterator[tuple[str, bool]]:
-    """Every key that a recipe may have, as a dotted path, and whether it is a section with a name."""
+    """Yield each key of a recipe as a dotted path, with True if it is a section with a name."""
     for name, field in model.model_fields.items():
         if model is RunConfig and name in FLAGS:
             continue
@@ -228,6 +236,6 @@ def _in_one_line(error: ValidationError, hyperparameters: type[BaseModel]) -> st
     if first["type"] == "extra_forbidden":
         return str(unknown_name("key", key, (path for path, _ in _paths(RunConfig, hyperparameters))))
     if first["type"] == "missing":
-        return f"the recipe lacks {key}; give it with --set {key}=…"
+        return f"the recipe does not set {key}; set it with --set {key}=…"
     reason = first["msg"].removeprefix("Value error, ")
     return f"{key}={quoted(first['input'])}: {reason[0].lower()}{reason[1:]}"

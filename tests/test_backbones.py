@@ -107,13 +107,13 @@ def test_wrong_names_and_options() -> None:
         create_backbone("test_vit.nope", image_size=64)
     with pytest.raises(UsageError, match="cannot be built"):
         create_backbone("test_vit", image_size=64, pretrained=False, drop_pathh_rate=0.1)
-    with pytest.raises(UsageError, match="takes no images of 65 px"):
+    with pytest.raises(UsageError, match="does not accept images of 65 px"):
         create_backbone("test_vit", image_size=65, pretrained=False)
     with pytest.raises(UsageError, match="cannot be built"):
         create_backbone("efficientnet_lite0", image_size=64, drop_pathh_rate=0.1)
     with pytest.raises(UsageError, match="no stage 9"):
         create_backbone("efficientnet_lite0", image_size=64, stage=9)
-    with pytest.raises(UsageError, match="no stages"):
+    with pytest.raises(UsageError, match="no feature maps"):
         Backbone(nn.Flatten(), image_size=8, stage=1)
 
 

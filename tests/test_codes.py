@@ -81,9 +81,9 @@ def test_indexing() -> None:
         (lambda: BinaryCodes.from_array([[0, 255]]), "if they are packed codes, .*bits=64.*pass `codes > 0`"),
         (lambda: BinaryCodes.from_array([[2**63 + 1, 2**63 + 3]]), "if they are packed codes"),
         (lambda: BinaryCodes.from_array([[0.3, 1.0]], "my_codes"), "my_codes: .*0.3, 1"),
-        (lambda: BinaryCodes.from_array([[1.0], [np.nan]]), "1 rows hold NaN, the first is row 1"),
-        (lambda: BinaryCodes.from_array([1, -1]), r"expected an array \[n, bits\], found shape \[2\]"),
-        (lambda: BinaryCodes.from_array(np.ones((3, 0))), r"found shape \[3, 0\]"),
+        (lambda: BinaryCodes.from_array([[1.0], [np.nan]]), "1 rows contain NaN, the first is row 1"),
+        (lambda: BinaryCodes.from_array([1, -1]), r"expected an array \[n, bits\], got shape \[2\]"),
+        (lambda: BinaryCodes.from_array(np.ones((3, 0))), r"got shape \[3, 0\]"),
         (lambda: BinaryCodes.from_array([["a"]]), "expected numbers"),
         (lambda: BinaryCodes.from_real([[np.nan]]), "NaN"),
         (
@@ -110,10 +110,10 @@ def test_indexing() -> None:
         (lambda: BinaryCodes.from_real(np.full((1, 2), 1, np.uint64)), "got uint64, which has no sign"),
         (
             lambda: BinaryCodes.from_array(np.ma.masked_equal([[1, -1], [1, 1]], -1)),
-            "codes: 1 values of the masked array are masked; fill them in, or leave out their rows",
+            "codes: expected no masked values, got 1; fill them, or remove their rows",
         ),
         (lambda: BinaryCodes(np.zeros((2, 2), np.uint64), 64), r"expected uint64 \[n, 1\] for 64 bits"),
-        (lambda: BinaryCodes(np.zeros((2, 1), np.int64), 64), "found int64"),
+        (lambda: BinaryCodes(np.zeros((2, 1), np.int64), 64), "got int64"),
         (lambda: BinaryCodes(np.full((2, 1), 31, np.uint64), 4), "set past bit 4; check `bits`"),
         (
             lambda: BinaryCodes(np.array([[0b1101_0000_1011_0110]], np.uint64), 12),
@@ -162,19 +162,23 @@ def test_the_binary_form_of_product_codes_names_each_code(words: int, kind: type
         (
             np.zeros((2, 3), np.uint8),
             np.zeros((3, 6, 1), np.float32),
-            "a power of 2 as the number of words, found 6",
+            "a power of 2 as the number of words, got 6",
         ),
         (np.zeros((2, 3), np.uint8), np.zeros((3, 1, 1), np.float32), "a power of 2"),
         (np.zeros((2, 3), np.uint8), np.zeros((3, 8, 1)), "expected float32"),
-        (np.zeros((2, 3), np.uint8), np.full((3, 8, 1), np.nan, np.float32), "not finite"),
+        (np.zeros((2, 3), np.uint8), np.full((3, 8, 1), np.nan, np.float32), "expected finite values"),
         (
             np.zeros((2, 3), np.uint8),
             np.full((3, 8, 1), -3e38, np.float32),
             r"codebooks: expected values within ±5.3e\+18, got 3e\+38: squared distances of 3 dim",
         ),
         (np.zeros((2, 3), np.int64), np.zeros((3, 8, 1), np.float32), "uint8 or uint16"),
-        (np.zeros((2, 4), np.uint8), np.zeros((3, 8, 1), np.float32), r"\[n, 3\], found uint8 \[2, 4\]"),
-        (np.full((2, 3), 8, np.uint8), np.zeros((3, 8, 1), np.float32), "8 is no codeword; there are 0 to 7"),
+        (np.zeros((2, 4), np.uint8), np.zeros((3, 8, 1), np.float32), r"\[n, 3\], got uint8 \[2, 4\]"),
+        (
+            np.full((2, 3), 8, np.uint8),
+            np.zeros((3, 8, 1), np.float32),
+            "product codes: expected indices of 0 to 7, got 8",
+        ),
     ],
 )
 def test_what_is_no_product_code(words: np.ndarray, codebooks: np.ndarray, message: str) -> None:

@@ -86,10 +86,11 @@ def test_another_optimizer_keeps_the_learning_rate() -> None:
     [
         ("epoch=7", "unknown key 'epoch'; did you mean 'epochs'?"),
         ("trainning.epochs=7", "unknown key 'trainning.epochs'; did you mean 'training.epochs'?"),
-        ("epochs", "--set takes KEY=VALUE, not 'epochs'"),
+        ("epochs", "--set: expected KEY=VALUE, got 'epochs'"),
         (
             "name=adam",
-            "--set name: which one, backbone.name or optimizer.name or schedule.name or selection.name?",
+            "--set name: the key is ambiguous; use backbone.name or optimizer.name or schedule.name or "
+            "selection.name",
         ),
         ("bits=64", "--set bits: use the flag --bits"),
         ("epochs=many", "training.epochs='many': input should be a valid integer"),
@@ -98,7 +99,7 @@ def test_another_optimizer_keeps_the_learning_rate() -> None:
         ("optimizer={learning_rate: 1}", "unknown key 'optimizer.learning_rate'"),
         ("epochs=[1", "--set epochs: '[1' is not a YAML value"),
         ("hyperparameters={tau: 1}", "unknown hyperparameter 'tau'"),
-        ("crop_scale=[1, 0.2]", "views.crop_scale=[1, 0.2]: the limits of a range must be"),
+        ("crop_scale=[1, 0.2]", "views.crop_scale=[1, 0.2]: expected a range with positive limits"),
         ("images.std=[0, 0, 0]", "images.std.0=0: input should be greater than 0"),
         (
             "color_jitter=[0, 0, 0, 0.6]",
@@ -106,7 +107,7 @@ def test_another_optimizer_keeps_the_learning_rate() -> None:
         ),
         (
             "options={stage: 2}",
-            "backbone.options={'drop_path_rate': 0.1, 'stage': 2}: stage cannot be among",
+            "backbone.options={'drop_path_rate': 0.1, 'stage': 2}: stage cannot be an option",
         ),
         ("batch_size=1", "training.batch_size=1: input should be greater than or equal to 2"),
     ],
@@ -119,7 +120,7 @@ def test_settings_that_do_not_fit(setting: str, message: str) -> None:
 
 
 def test_a_recipe_without_a_backbone_says_how_to_give_one() -> None:
-    with pytest.raises(UsageError, match="lacks backbone; give it with --set backbone="):
+    with pytest.raises(UsageError, match="does not set backbone; set it with --set backbone="):
         resolve({}, (), WCH.Hyperparameters, **FLAGS)
 
 
@@ -249,8 +250,8 @@ def test_another_schedule_brings_no_settings_along() -> None:
 
 def test_settings_that_exclude_each_other() -> None:
     for settings, message in (
-        (["images.size=64", "images.resize=48"], "leaves no room for a crop"),
-        (["random_crop=true", "whole_image=true"], "exclude each other"),
+        (["images.size=64", "images.resize=48"], "expected resize to be at least size=64, got resize=48"),
+        (["random_crop=true", "whole_image=true"], "random_crop and whole_image cannot both be true"),
         (["k=[]"], "at least 1 item"),
     ):
         with pytest.raises(UsageError, match=message):

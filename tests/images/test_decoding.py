@@ -118,7 +118,7 @@ def unknown_pixel_format() -> bytes:
 @pytest.mark.parametrize("truncated", [False, True])
 def test_a_damaged_avif_is_named(name: str, truncated: bool) -> None:
     with pytest.raises(
-        HashbenchError, match=rf"{name} cannot be decoded \(Failed to .*\); replace it or take"
+        HashbenchError, match=rf"{name} cannot be decoded \(Failed to .*\); replace or remove"
     ):
         decode(DAMAGED / name, truncated=truncated)
 
@@ -192,7 +192,7 @@ def test_a_truncated_file_is_an_error_unless_it_is_wanted(tmp_path: Path, format
     content = saved(PHOTO.resize((60, 128)), format_)
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(
-        HashbenchError, match=r"a\.jpg cannot be decoded \(.*truncated.*\); replace it or take"
+        HashbenchError, match=r"a\.jpg cannot be decoded \(.*truncated.*\); replace or remove"
     ):
         decode(path)
     image, whole = np.asarray(decode(path, truncated=True)), np.asarray(decode(content))
@@ -255,9 +255,9 @@ def test_grey_of_16_bits_is_scaled(format_: str, mode: str, exif: bool) -> None:
 @pytest.mark.parametrize(
     ("image", "problem"),
     [
-        (Image.new("I", (2, 2), 70_000), "its grey levels are of 32 bits"),
-        (Image.new("I", (2, 2), 200), "its grey levels are of 32 bits"),
-        (Image.new("F", (2, 2), 0.5), "its pixels are floating-point numbers"),
+        (Image.new("I", (2, 2), 70_000), "grey levels of 32 bits are not"),
+        (Image.new("I", (2, 2), 200), "grey levels of 32 bits are not"),
+        (Image.new("F", (2, 2), 0.5), "floating-point pixels are not"),
     ],
 )
 def test_pixels_without_a_white_are_an_error(image: Image.Image, problem: str) -> None:

@@ -96,5 +96,5 @@ def test_a_blur_with_a_kernel_reaches_so_far_and_no_farther() -> None:
         [15] * 3 + [16] * 3 + [17] * 3,
         [15, 16, 17] * 3,
     ]
-    with pytest.raises(ValidationError, match="must be odd"):
+    with pytest.raises(ValidationError, match="expected an odd kernel size"):
         ViewConfig(blur_kernel=4)
