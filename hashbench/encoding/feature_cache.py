@@ -73,7 +73,7 @@ class CacheEntry:
         files: The files, the index first.
         size: Their size in bytes.
         used: Time of the last use.
-        created: Time of writing; None if `facts` is.
+        created: Time of writing; None if `facts` is None.
         facts: Description of the features; None if the index is damaged, or missing after a killed process.
     """
 

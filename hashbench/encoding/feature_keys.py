@@ -15,7 +15,7 @@ from hashbench.images.image_sets import ArrayImages, FileImages, Images
 from hashbench.runtime import environment
 from hashbench.sources import core_modules, is_within
 
-# Packages whose version stands for their code. An edit of any other layer would go unnoticed.
+# Packages whose version stands for their code; edits of layers from elsewhere would go unnoticed.
 _VERSIONED = ("torch", "torchvision", "timm", "hashbench")
 
 # Folders and modules of hashbench that pixels and features depend on.
@@ -38,7 +38,8 @@ def network_key(backbone: Backbone, config: RunConfig) -> str:
 def content_key(images: Images) -> str | None:
     """Return a hash of the ids and the content of images, which does not depend on their folder.
 
-    The size and the modification time of a file, in nanoseconds, stand for its content.
+    The size and the modification time of a file, in nanoseconds, stand for its content: a change that keeps
+    both goes unnoticed.
 
     Returns:
         None if a file is missing or the class of the images is unknown.

@@ -38,7 +38,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
         sync(partial)
         partial.rename(folder / f"step{step:09d}-{sha256_of(partial)[:16]}.pt")
         sync(folder)  # before an old checkpoint is removed
-        for old, *_ in _list(folder)[KEPT:]:
+        for old, *_ in _checkpoints(folder)[KEPT:]:
             old.unlink()
     except (OSError, RuntimeError) as error:
         with suppress(OSError):
@@ -51,7 +51,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
 
 def find_checkpoint(folder: Path) -> Path | None:
     """Return the newest intact checkpoint, or None; warn about damaged ones and remove them."""
-    for path, _, sha256 in _list(folder):
+    for path, _, sha256 in _checkpoints(folder):
         if sha256_of(path).startswith(sha256):
             return path
         warn(f"{path} is damaged; the run resumes from an earlier checkpoint or from the start")
@@ -77,7 +77,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def last_step(folder: Path) -> int | None:
     """Return the step in the file name of the newest checkpoint, or None."""
-    return next((step for _, step, _ in _list(folder)), None)
+    return next((step for _, step, _ in _checkpoints(folder)), None)
 
 
 def rng_state(cuda: bool) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def set_rng_state(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def _list(folder: Path) -> list[tuple[Path, int, str]]:
-    """Return path, step and beginning of the SHA-256 of each checkpoint, the newest first."""
+def _checkpoints(folder: Path) -> list[tuple[Path, int, str]]:
+    """Return the path, the step and the beginning of the SHA-256 of each checkpoint, the newest first."""
     names = [(path, _NAME.fullmatch(path.name)) for path in folder.glob("step*.pt")]
     return sorted(((path, int(name[1]), name[2]) for path, name in names if name), reverse=True)
