@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hashbench.config import RunConfig
     from hashbench.data.dataset import Dataset
     from hashbench.experiment.run import Run
-    from hashbench.training.trainer import RunOptions
+    from hashbench.training.options import RunOptions
 
 Planned = tuple["RunConfig", "Dataset"]
 
@@ -56,7 +56,7 @@ class Grid:
         """Join the other processes of a distributed run, if any, and return the device and run options."""
         from hashbench import distributed
         from hashbench.runtime.device import resolve_device, resolve_workers
-        from hashbench.training.trainer import RunOptions
+        from hashbench.training.options import RunOptions
 
         device = resolve_device(self.device)
         distributed.init_process_group(device)

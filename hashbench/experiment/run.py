@@ -53,7 +53,8 @@ from hashbench.runtime.console import is_main_process, warn
 from hashbench.runtime.files import sha256_of
 from hashbench.runtime.json_files import read_json
 from hashbench.runtime.torch_errors import ENCODE_LESS, translate_errors
-from hashbench.training.trainer import DEFAULT, RunOptions, TrainingSummary, train
+from hashbench.training.options import DEFAULT, RunOptions, TrainingSummary
+from hashbench.training.trainer import train
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,7 @@ class LossModule(nn.Module):
         if self.on_features:
             losses = self.method.feature_losses(*inputs)
             return losses
-        views: Sequence[Tensor] = (
-            inputs if self.augment is None else self.augment(*inputs, self.method.views)
-        )
+        views: Sequence[Tensor] = inputs if self.augment is None else self.augment(*inputs, self.method.views)
         losses = self.method.training_losses(*(view.to(memory_format=torch.channels_last) for view in views))
         return losses
 

@@ -21,7 +21,7 @@ from hashbench.encoding.features import FeatureExtractor
 from hashbench.errors import HashbenchError
 from hashbench.images.image_sets import Images
 from hashbench.method.base import FeatureMethod, HashMethod, ShallowMethod
-from hashbench.results.record import LOG, STATES, TRACE, SelectedEpoch
+from hashbench.results.record import LOG, STATES, TRACE
 from hashbench.runtime import preemption
 from hashbench.runtime.console import info, is_main_process
 from hashbench.runtime.progress import Advance, progress
@@ -39,48 +39,8 @@ from hashbench.training.log import JsonLinesLog
 from hashbench.training.loss_module import LossModule, create_accelerator, loss_values
 from hashbench.training.model_selection import BestCheckpoint, Score, load_trained_weights, trained_weights
 from hashbench.training.optim import create_optimizer, create_schedule
+from hashbench.training.options import DEFAULT, RunOptions, TrainingSummary
 from hashbench.training.throughput import Meter, peak_memory, profiler, reset_peak_memory
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Options of how a run is carried out; they do not change its results.
-
-    Attributes:
-        workers: Number of processes that load images.
-        resume: Continue from the last checkpoint of a run that was stopped.
-        save_every: Seconds between checkpoints.
-        profile: Number of steps to record in a profiler trace; 0: no trace.
-    """
-
-    workers: int = 0
-    resume: bool = False
-    save_every: float = 300.0
-    profile: int = 0
-
-
-DEFAULT = RunOptions()
-
-
-@dataclass(frozen=True)
-class TrainingSummary:
-    """Duration, speed and result of a training.
-
-    Attributes:
-        seconds: Duration, including the time before a stop.
-        peak_memory: Bytes; see `hashbench.training.throughput.peak_memory`.
-        images_per_second: Training images (not views) of all processes; None if no steps were trained.
-        waiting: Share of the time of the steps that was spent waiting for data.
-        resumed: How often the training was resumed.
-        selected: The epoch whose weights are the result; None for the last one, without validation.
-    """
-
-    seconds: float
-    peak_memory: int
-    images_per_second: float | None = None
-    waiting: float | None = None
-    resumed: int = 0
-    selected: SelectedEpoch | None = None
 
 
 def train(

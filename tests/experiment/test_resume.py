@@ -36,7 +36,8 @@ from hashbench.runtime.locking import LOCK
 from hashbench.runtime.preemption import PreemptionError, stoppable
 from hashbench.training import trainer
 from hashbench.training.checkpoints import last_step, save_checkpoint
-from hashbench.training.trainer import RunOptions, TrainingSummary, train
+from hashbench.training.options import RunOptions, TrainingSummary
+from hashbench.training.trainer import train
 
 IMAGES = ArrayImages(
     np.random.RandomState(0).randint(0, 256, (12, 32, 32, 3), dtype=np.uint8), [f"i{n}" for n in range(12)]
@@ -263,9 +264,7 @@ def test_a_log_that_was_shortened_is_said(tmp_path: Path, size: int | None) -> N
     path = tmp_path / LOG
     content = path.read_bytes()
     path.unlink() if size is None else os.truncate(path, size)
-    message = (
-        rf"log\.jsonl has {size or 0} bytes, but had [\d,]+ when the checkpoint was saved; restore the file"
-    )
+    message = rf"log\.jsonl: expected at least [\d,]+ bytes, its size when the checkpoint was saved, got {size or 0};"
     with pytest.raises(HashbenchError, match=message):
         trained(tmp_path, config())
     path.write_bytes(content)
@@ -286,8 +285,8 @@ def test_a_full_disk_stops_no_training(
     monkeypatch.setattr(torch, "save", full)
     capsys.readouterr()
     trained(tmp_path, config())
-    expected = f"the state of step 9 cannot be saved in {tmp_path / STATES} (No space left on device)"
-    assert f"hashbench: warning: {expected}; the run goes on" in capsys.readouterr().err
+    expected = f"the checkpoint of step 9 cannot be saved in {tmp_path / STATES} (No space left on device)"
+    assert f"hashbench: warning: {expected}; the run continues" in capsys.readouterr().err
     assert [entry["step"] for entry in log(tmp_path)] == list(range(9))
     assert last_step(tmp_path / STATES) == 2
 

@@ -26,7 +26,7 @@ from hashbench.results.record import IDENTITY, STATES
 from hashbench.runtime import environment, preemption
 from hashbench.runtime.preemption import PreemptionError, stoppable
 from hashbench.training import trainer
-from hashbench.training.trainer import RunOptions
+from hashbench.training.options import RunOptions
 
 
 @pytest.fixture(scope="module")

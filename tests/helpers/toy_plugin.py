@@ -10,7 +10,7 @@ from hashbench import load_dataset, registry
 from hashbench.experiment import run
 from hashbench.experiment.configure import configure
 from hashbench.experiment.run import Run
-from hashbench.training.trainer import DEFAULT, RunOptions
+from hashbench.training.options import DEFAULT, RunOptions
 
 PLUGIN = '''
 """Squares of four colours, and codes that distinguish the two views of each from the others."""

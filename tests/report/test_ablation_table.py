@@ -21,7 +21,7 @@ from hashbench.registry import entries
 from hashbench.report.tables.ablation_table import ablation_table, ablations
 from hashbench.report.tables.table import latex, markdown
 from hashbench.results.record import read_record
-from hashbench.training.trainer import TrainingSummary
+from hashbench.training.options import TrainingSummary
 from hashbench_methods.wch import WCH
 
 FAST = [

@@ -1,4 +1,4 @@
-"""The harness around the loop: accumulation, compilation, precision, views on the device, what fails how."""
+"""Tests of options of the trainer: accumulation, compilation, precision, views on the device, and errors."""
 
 import gzip
 import json
@@ -26,8 +26,9 @@ from hashbench.data.load import load_dataset
 from hashbench.experiment.configure import configure
 from hashbench.images.image_sets import Images
 from hashbench.results.record import STATES, TRACE
+from hashbench.training.options import DEFAULT, RunOptions, TrainingSummary
 from hashbench.training.throughput import Meter
-from hashbench.training.trainer import DEFAULT, RunOptions, TrainingSummary, train
+from hashbench.training.trainer import train
 
 SIZE = 16
 PIXELS = np.random.RandomState(0).randint(0, 256, (20, SIZE, SIZE, 3), dtype=np.uint8)
@@ -39,7 +40,7 @@ def images(count: int) -> ArrayImages:
 
 
 def config(**changes: Any) -> RunConfig:
-    """Without augmentation: plain gradient descent, an epoch of batches of four."""
+    """Return a configuration of plain gradient descent on batches of four, without augmentation."""
     settings: dict[str, Any] = {
         "method": "plain", "dataset": "none", "protocol": "none", "bits": 4, "seed": 0, "device": "cpu",
         "backbone": {"name": "none"},
@@ -51,7 +52,7 @@ def config(**changes: Any) -> RunConfig:
 
 
 class Plain(HashMethod):
-    """Its loss is a mean over images, each by itself; it keeps what it was given."""
+    """A method whose loss is the mean over images, and which records its batches."""
 
     views = 1
 
@@ -75,7 +76,7 @@ class Plain(HashMethod):
 
 
 class Failing(Plain):
-    """Does something else from a step on."""
+    """A method whose loss changes at a step."""
 
     def __init__(self, instead: Callable[[Tensor], Tensor], step: int = 0) -> None:
         super().__init__()
@@ -111,7 +112,7 @@ def same(one: HashMethod, other: HashMethod, **tolerance: float) -> bool:
 # accumulation
 
 
-def test_two_half_batches_make_the_step_of_a_whole_one(tmp_path: Path) -> None:
+def test_two_accumulated_half_batches_are_one_step_of_a_batch(tmp_path: Path) -> None:
     whole = trained(tmp_path, training={"batch_size": 16})
     halves = trained(tmp_path, training={"batch_size": 8, "accumulate": 2})
     assert [len(batch) for batch in halves.seen] == [8, 8]
@@ -122,8 +123,8 @@ def test_two_half_batches_make_the_step_of_a_whole_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])
-def test_what_an_epoch_leaves_over_is_a_step_of_its_own(tmp_path: Path, clip: float | None) -> None:
-    """Five batches, two a step, for two epochs, against the same six steps written out."""
+def test_the_last_batches_of_an_epoch_are_a_step(tmp_path: Path, clip: float | None) -> None:
+    """Compare five batches per epoch, two per step, with six steps that are written out."""
     method = trained(
         tmp_path,
         count=20,
@@ -160,7 +161,7 @@ def test_what_an_epoch_leaves_over_is_a_step_of_its_own(tmp_path: Path, clip: fl
 
 
 def test_a_compiled_step_is_the_same_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a backend that only notes what it is given, as a real one takes a minute."""
+    """Compile by a backend that only records its graphs, since a real one takes a minute."""
     graphs = []
 
     def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
@@ -191,7 +192,7 @@ def test_float16_needs_a_gpu() -> None:
         )
 
 
-def test_bfloat16_is_of_the_forward_pass_alone(tmp_path: Path) -> None:
+def test_only_the_forward_pass_is_in_bfloat16(tmp_path: Path) -> None:
     types = []
 
     class Typed(Plain):
@@ -211,7 +212,7 @@ def test_bfloat16_is_of_the_forward_pass_alone(tmp_path: Path) -> None:
 # views on the device
 
 
-def test_views_on_the_device_follow_the_seed_alone(tmp_path: Path) -> None:
+def test_views_on_the_device_depend_only_on_the_seed(tmp_path: Path) -> None:
     pytest.importorskip("kornia", minversion="0.9")
     views = {**AUGMENTED, "on_device": True}
     method = trained(tmp_path, views=views)
@@ -230,7 +231,7 @@ def test_views_on_the_device_without_augmentation_are_the_test_images(tmp_path: 
     torch.testing.assert_close(method.seen, pillows.seen)
 
 
-def test_views_of_more_than_a_square_are_refused(tmp_path: Path) -> None:
+def test_views_on_the_device_need_cropped_images(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"^views\.whole_image needs images of different shapes.*set one of the two"
     ):
@@ -240,7 +241,7 @@ def test_views_of_more_than_a_square_are_refused(tmp_path: Path) -> None:
 # speed
 
 
-def test_a_trace_has_the_steps_that_were_asked_for(tmp_path: Path) -> None:
+def test_a_trace_has_the_requested_steps(tmp_path: Path) -> None:
     train(Plain(), images(20), config(), tmp_path, RunOptions(profile=2))
     with gzip.open(tmp_path / TRACE, "rt", encoding="utf-8") as file:
         events = json.load(file)["traceEvents"]
@@ -249,12 +250,12 @@ def test_a_trace_has_the_steps_that_were_asked_for(tmp_path: Path) -> None:
     assert any("convolution" in name for name in names)
 
 
-def test_no_trace_is_written_unasked(tmp_path: Path) -> None:
+def test_no_trace_is_written_by_default(tmp_path: Path) -> None:
     trained(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.name != STATES] == ["log.jsonl"]
 
 
-def test_waiting_is_told_from_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_meter_separates_waiting_from_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(
         "hashbench.training.throughput.time", SimpleNamespace(monotonic=lambda: now, perf_counter=lambda: now)
@@ -278,14 +279,14 @@ def test_waiting_is_told_from_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Slow(ArrayImages):
-    """Takes two hundredths of a second an image."""
+    """Images that take 20 ms each to load."""
 
     def __getitem__(self, index: int) -> Image.Image:
         time.sleep(0.02)
         return super().__getitem__(index)
 
 
-def test_a_training_says_how_fast_it_went_and_on_what_it_waited(tmp_path: Path) -> None:
+def test_a_training_reports_throughput_and_waiting(tmp_path: Path) -> None:
     run = config(training={"epochs": 2, "batch_size": 3})  # one of ten images is left over
     slow = Slow(PIXELS[:10], [f"i{n}" for n in range(10)])
     waits = train(Plain(), slow, run, tmp_path)
@@ -323,7 +324,7 @@ def test_a_training_says_how_fast_it_went_and_on_what_it_waited(tmp_path: Path) 
         MemoryError(),
     ],
 )
-def test_memory_that_ran_out_is_one_line_with_a_remedy(tmp_path: Path, error: Exception) -> None:
+def test_out_of_memory_is_one_line_with_advice(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(HashbenchError) as raised:
         train(Failing(raising(error)), images(8), config(), tmp_path)
     assert re.fullmatch(
@@ -336,14 +337,14 @@ def test_memory_that_ran_out_is_one_line_with_a_remedy(tmp_path: Path, error: Ex
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("x")])
-def test_other_errors_of_a_method_pass_as_they_are(tmp_path: Path, error: Exception) -> None:
+def test_other_errors_of_a_method_are_not_caught(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(type(error)) as raised:
         train(Failing(raising(error)), images(8), config(), tmp_path)
     assert raised.value is error
 
 
 class Killing(ArrayImages):
-    """Ends the process that loads it."""
+    """Images that kill the process that loads them."""
 
     def __getitem__(self, index: int) -> Image.Image:
         if get_worker_info() is not None:
@@ -351,7 +352,7 @@ class Killing(ArrayImages):
         return super().__getitem__(index)
 
 
-def test_a_worker_that_dies_is_one_line_with_a_remedy(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_one_line_with_advice(tmp_path: Path) -> None:
     killing = Killing(PIXELS[:8], [f"i{n}" for n in range(8)])
     message = (
         r"^training with 4 images a step: a worker process died \(DataLoader worker \(pid.*\) "
@@ -376,7 +377,7 @@ def test_a_damaged_image_is_named(tmp_path: Path, workers: int) -> None:
 
 @pytest.mark.parametrize(("value", "named"), [(math.nan, "nan"), (math.inf, "inf")])
 @pytest.mark.parametrize("states", [True, False])
-def test_a_loss_that_is_not_finite_says_where_all_is(
+def test_an_error_about_an_infinite_loss_names_its_files(
     tmp_path: Path, value: float, named: str, states: bool
 ) -> None:
     execution = RunOptions(save_every=0) if states else DEFAULT

@@ -1,4 +1,4 @@
-"""Which epoch is the result, and by which images it is chosen."""
+"""Tests of the selection of an epoch, and of the images that it is based on."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,8 @@ from hashbench.experiment.validation import hold_out, scorer
 from hashbench.images.image_sets import Images
 from hashbench.images.transforms import test_transform as transform_of
 from hashbench.results.record import SelectedEpoch
-from hashbench.training.trainer import TrainingSummary, train
+from hashbench.training.options import TrainingSummary
+from hashbench.training.trainer import train
 from hashbench_datasets import cifar10
 from hashbench_datasets.cifar10 import CIFAR10
 
@@ -29,13 +30,13 @@ PIXELS = np.random.RandomState(0).randint(0, 256, (60, SIZE, SIZE, 3), dtype=np.
 
 
 def split(start: int, stop: int) -> Split:
-    """Some images, image i of class i % 3."""
+    """Return images, of which image i has the class i % 3."""
     ids = [f"i{n:02d}" for n in range(start, stop)]
     return Split(ArrayImages(PIXELS[start:stop], ids), np.arange(start, stop) % 3)
 
 
 def dataset(**parts: Split) -> Dataset:
-    """Twelve queries, two of them also among the thirty training images, which are in the database."""
+    """Return a dataset of 12 queries; two are also among the 30 training images, a part of the database."""
     standard = {"query": split(0, 12), "train": split(10, 40), "database": split(12, 50)}
     return Dataset.from_splits("made_up", "default", "abc", **{**standard, **parts})
 
@@ -71,7 +72,7 @@ class Plain(HashMethod):
 
 
 def scored(*values: float) -> Callable[[HashMethod], float]:
-    """A score that has these values, one after the other; as a real one, it leaves a method evaluating."""
+    """Return a score with the given values in order; like a real one, it sets a method to evaluation mode."""
     left = iter(values)
 
     def score(method: HashMethod) -> float:
@@ -101,7 +102,7 @@ def same(one: HashMethod, other: HashMethod) -> bool:
     ("scores", "best"), [((0.1, 0.5, 0.3), 2), ((0.5, 0.5, 0.5), 1), ((0.1, 0.2, 0.3), 3)]
 )
 def test_the_best_epochs_weights_are_the_result(tmp_path: Path, scores: tuple[float, ...], best: int) -> None:
-    """Of equal ones the first; statistics of batch norm are weights, too, and a look changes nothing."""
+    """Restore the first of equal epochs, with batch norm statistics; validation changes no weights."""
     method, training, log = trained(tmp_path, config(), scored(*scores))
     assert training.selected == SelectedEpoch(
         name="best-val", metric="validation mAP@5", value=max(scores), epoch=best, looks=3
@@ -130,7 +131,7 @@ def test_the_best_epochs_weights_are_the_result(tmp_path: Path, scores: tuple[fl
         ({"patience": 2, "every": 2}, 20, [2, 4, 6, 8], 8),
     ],
 )
-def test_looks_come_now_and_then_and_patience_ends(
+def test_validation_follows_every_and_patience(
     tmp_path: Path, selection: dict[str, Any], epochs: int, looked: list[int], trained_for: int
 ) -> None:
     scores = (0.3, 0.5, 0.5, 0.4, 0.6, 0.1, 0.2, 0.6)
@@ -147,7 +148,7 @@ def test_looks_come_now_and_then_and_patience_ends(
 # by which images
 
 
-def test_the_last_epoch_takes_no_image_away() -> None:
+def test_the_last_epoch_needs_no_validation_images() -> None:
     data = dataset()
     train_images, asked, searched = hold_out(data, config("last"))
     assert train_images is data.train
@@ -179,13 +180,13 @@ def test_validation_images_are_drawn_once_from_the_training_images() -> None:
     assert not ever & {"i10", "i11"}  # training images that are queries
 
 
-def test_what_is_searched_is_what_is_trained_on() -> None:
-    """The same object, so that its features are computed once, and its pixels held once."""
+def test_the_validation_database_is_the_training_images() -> None:
+    """Check that it is the same object, so that features are computed once."""
     train_images, _, searched = held_out(config({"validation": 9}))
     assert searched.images is train_images
 
 
-def test_too_few_training_images_are_said() -> None:
+def test_too_few_training_images_are_an_error() -> None:
     assert hold_out(dataset(), config({"validation": 14}))[1] is not None
     with pytest.raises(
         UsageError,
@@ -237,7 +238,7 @@ def test_validation_images_that_choose_the_epoch_are_part_of_the_run() -> None:
     assert identity_of(last, one, "code") == identity_of(last, other, "code")
 
 
-def test_cibhash_has_the_other_half_of_the_test_images(
+def test_cibhash_validates_on_the_other_half_of_the_test_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = np.random.RandomState(31).permutation(np.repeat(np.arange(10), 6_000))
@@ -273,7 +274,7 @@ def looks(folder: Path, metric: str) -> list[float]:
     return [line[metric] for line in lines if metric in line]
 
 
-def test_a_run_with_the_best_epoch_by_validation_images(cli: Callable[..., Any]) -> None:
+def test_a_run_with_the_best_epoch_on_validation_images(cli: Callable[..., Any]) -> None:
     record, folder = run_of(cli, "--set=selection=best-val", "--set=selection.validation=300")
     values = looks(folder, "validation mAP@1000")
     assert record.selected == SelectedEpoch(
@@ -292,7 +293,7 @@ def test_a_run_with_the_best_epoch_by_validation_images(cli: Callable[..., Any])
     assert again == pytest.approx(max(values), abs=1e-6)
 
 
-def test_the_best_epoch_by_the_queries_is_named_in_all_reports(cli: Callable[..., Any]) -> None:
+def test_all_reports_name_a_selection_on_queries(cli: Callable[..., Any]) -> None:
     record, folder = run_of(cli, "--set=selection=best-on-query")
     values = looks(folder, "query mAP@1000")
     assert record.selected is not None
@@ -317,7 +318,7 @@ def test_the_best_epoch_by_the_queries_is_named_in_all_reports(cli: Callable[...
     ],
     ids=["of the recipe", "of a recipe that alone makes no run", "without a recipe"],
 )
-def test_a_choice_by_the_queries_is_a_change_wherever_it_is_from(
+def test_a_selection_on_queries_is_a_change_from_all_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str | None, settings: list[str]
 ) -> None:
     monkeypatch.setattr(hashbench.registry.PLUGIN_FILES, "paths", [])

@@ -1,4 +1,4 @@
-"""The training loop: reproducible, logged, honest about failure."""
+"""Tests of the training loop: reproducibility, the log, and errors."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,8 @@ from hashbench.experiment.weights import build_method
 from hashbench.images.transforms import ViewTransform
 from hashbench.runtime.device import resolve_device, resolve_precision, resolve_workers
 from hashbench.training import dataloader
-from hashbench.training.trainer import RunOptions, train
+from hashbench.training.options import RunOptions
+from hashbench.training.trainer import train
 
 IMAGES = ArrayImages(
     np.random.RandomState(0).randint(0, 256, (12, 32, 32, 3), dtype=np.uint8), [f"i{n}" for n in range(12)]
@@ -57,7 +58,7 @@ def same(one: HashMethod, other: HashMethod) -> bool:
     )
 
 
-def test_same_seed_same_weights_whatever_the_workers(tmp_path: Path) -> None:
+def test_weights_depend_on_the_seed_and_not_on_workers(tmp_path: Path) -> None:
     first, log = trained(tmp_path)
     assert same(first, trained(tmp_path)[0])
     assert same(first, trained(tmp_path, workers=2)[0])
@@ -71,7 +72,7 @@ def test_same_seed_same_weights_whatever_the_workers(tmp_path: Path) -> None:
     assert not first.training
 
 
-def test_views_are_new_each_epoch_and_every_image_is_seen(tmp_path: Path) -> None:
+def test_views_differ_between_epochs_and_cover_all_images(tmp_path: Path) -> None:
     seen: list[Tensor] = []
 
     class Recorder(HashMethod):
@@ -120,7 +121,7 @@ def test_steps(tmp_path: Path) -> None:
     assert rates(tmp_path, schedule, 5) == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
-def test_a_cosine_that_is_held_and_comes_back(tmp_path: Path) -> None:
+def test_a_cosine_that_is_held_and_repeated(tmp_path: Path) -> None:
     assert rates(tmp_path, {"name": "cosine", "hold_epochs": 1}, 3) == pytest.approx([1, 1, 0.5])
     schedule = {"name": "cosine", "hold_epochs": 1, "cosine_epochs": 2}
     assert rates(tmp_path, schedule, 7) == pytest.approx([1, 1, 0.5, 0, 0.5, 1, 0.5], abs=1e-9)
@@ -138,7 +139,7 @@ def test_a_cosine_that_is_held_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_one_step_of_sgd_is_the_gradient(tmp_path: Path) -> None:
-    """The loop against the same step written out."""
+    """Compare the loop with a step that is written out."""
     changes = {
         "training": {"epochs": 1, "batch_size": 12, "gradient_clip": None},
         "optimizer": {"name": "sgd", "lr": 0.1, "backbone_lr": 0.01},
@@ -191,13 +192,13 @@ def test_bfloat16_on_the_cpu(tmp_path: Path) -> None:
     assert log[0]["loss"] != full[0]["loss"]
 
 
-def test_a_single_image_left_over_is_left_out(tmp_path: Path) -> None:
+def test_a_last_batch_of_one_image_is_dropped(tmp_path: Path) -> None:
     uneven = {"batch_size": 11, "epochs": 1}  # 12 images: batches of 11 and 1
     _, log = trained(tmp_path, training=uneven)
     assert len(log) == 1
 
 
-def test_a_last_batch_can_be_left_out(tmp_path: Path) -> None:
+def test_a_last_batch_can_be_dropped(tmp_path: Path) -> None:
     batches = {"batch_size": 5, "epochs": 1, "drop_last": True}
     assert len(trained(tmp_path, training=batches)[1]) == 2
     with pytest.raises(
@@ -207,7 +208,7 @@ def test_a_last_batch_can_be_left_out(tmp_path: Path) -> None:
 
 
 class Head(FeatureMethod):
-    """Keeps distances of features, and what it was given."""
+    """A method that preserves distances of features, and records its batches."""
 
     views = 1
 
@@ -236,7 +237,7 @@ def trained_head(run: RunConfig, folder: Path) -> Head:
 def test_a_head_learns_from_features_that_are_computed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it would from the images."""
+    """Compare with a training on the images."""
     calls = []
     pooled = Backbone.pooled
 
@@ -267,7 +268,7 @@ def test_a_head_on_a_network_that_trains_sees_images(tmp_path: Path) -> None:
     assert any(not torch.equal(p, before[name]) for name, p in head.backbone.state_dict().items())
 
 
-def test_dropout_of_a_frozen_network_is_drawn_anew_for_each_batch(tmp_path: Path) -> None:
+def test_dropout_of_a_frozen_network_differs_between_batches(tmp_path: Path) -> None:
     still = {"crop_scale": (1.0, 1.0), "horizontal_flip": 0}
     vgg = {"name": "vgg11", "options": {"drop_rate": 0.5}}
     frozen = {"freeze_backbone": True, "batch_size": 6}
@@ -279,7 +280,7 @@ def test_dropout_of_a_frozen_network_is_drawn_anew_for_each_batch(tmp_path: Path
     assert [len(found) for found in rows] == [24, 12]  # 12 images in 2 epochs
 
 
-def test_nothing_to_train_is_said(tmp_path: Path) -> None:
+def test_a_method_without_trainable_parameters(tmp_path: Path) -> None:
     class Bare(Head):
         def __init__(self, backbone: Backbone, bits: int) -> None:
             super().__init__(backbone, bits)
@@ -370,7 +371,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("name", "whole"), [("wch", True), ("spq", False)])
-def test_a_head_that_sees_the_whole_batch_normalizes_by_it_alone(
+def test_a_head_normalizes_by_the_whole_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, whole: bool
 ) -> None:
     given: list[nn.Module] = []
