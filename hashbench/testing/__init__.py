@@ -15,4 +15,6 @@
 from hashbench.testing.checks import CHECKS, CheckResult, check_method
 from hashbench.testing.method_under_test import MethodUnderTest
 
-__all__ = ["CHECKS", "CheckResult", "MethodUnderTest", "check_method"]
+Subject = MethodUnderTest  # its former name, which test files of methods import
+
+__all__ = ["CHECKS", "CheckResult", "MethodUnderTest", "Subject", "check_method"]
