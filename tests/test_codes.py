@@ -25,7 +25,7 @@ def test_signs_survive_packing(bits: int) -> None:
     assert codes.to_signs().dtype == np.int8
 
 
-def test_domains_mean_the_same() -> None:
+def test_all_domains_give_the_same_codes() -> None:
     signs = RNG.choice([-1.0, 1.0], (5, 70))
     expected = BinaryCodes.from_array(signs).packed
     for same in (
@@ -38,12 +38,12 @@ def test_domains_mean_the_same() -> None:
         np.testing.assert_array_equal(BinaryCodes.from_array(same).packed, expected)
 
 
-def test_sign_of_real_values_takes_zero_as_plus_one() -> None:
+def test_the_sign_of_zero_is_plus_one() -> None:
     values = [[0.0, -0.0, 1e-30, -1e-30, np.inf, -np.inf]]
     np.testing.assert_array_equal(BinaryCodes.from_real(values).to_signs(), [[1, 1, 1, -1, 1, -1]])
 
 
-def test_one_sign_may_be_chance_in_one_row_or_be_meant() -> None:
+def test_values_of_one_sign_are_accepted_in_one_row_or_on_request() -> None:
     np.testing.assert_array_equal(BinaryCodes.from_real([[0.2, 0.9]]).to_signs(), [[1, 1]])
     np.testing.assert_array_equal(BinaryCodes.from_real([[-0.2, -0.9]]).to_signs(), [[-1, -1]])
     np.testing.assert_array_equal(BinaryCodes.from_real(SIGMOID, one_sign=True).to_signs(), np.ones((6, 8)))
@@ -121,7 +121,7 @@ def test_indexing() -> None:
         ),
     ],
 )
-def test_what_is_no_code_is_an_error_of_one_line(make: Callable[[], object], message: str) -> None:
+def test_invalid_codes_are_an_error_of_one_line(make: Callable[[], object], message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
@@ -132,7 +132,7 @@ def product_codes(n: int = 6, books: int = 3, words: int = 8, dim: int = 5) -> P
     return ProductCodes(numbers, RNG.standard_normal((books, words, dim)).astype(np.float32))
 
 
-def test_product_codes_stand_for_vectors() -> None:
+def test_product_codes_are_reconstructed() -> None:
     codes = product_codes()
     assert (len(codes), codes.bits) == (6, 9)
     vectors = codes.reconstruct()
@@ -146,7 +146,7 @@ def test_product_codes_stand_for_vectors() -> None:
 @pytest.mark.parametrize(
     ("words", "kind"), [(2, np.uint8), (16, np.uint8), (256, np.uint8), (1024, np.uint16)]
 )
-def test_the_binary_form_of_product_codes_names_each_code(words: int, kind: type) -> None:
+def test_product_codes_have_a_binary_form(words: int, kind: type) -> None:
     numbers = RNG.integers(0, words, (50, 2)).astype(kind)
     codes = ProductCodes(numbers, np.zeros((2, words, 1), np.float32))
     binary = codes.to_binary()
@@ -181,7 +181,7 @@ def test_the_binary_form_of_product_codes_names_each_code(words: int, kind: type
         ),
     ],
 )
-def test_what_is_no_product_code(words: np.ndarray, codebooks: np.ndarray, message: str) -> None:
+def test_invalid_product_codes(words: np.ndarray, codebooks: np.ndarray, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ProductCodes(words, codebooks)
 

@@ -1,4 +1,4 @@
-"""Depthwise convolutions as products, against the convolution itself."""
+"""Tests of depthwise convolutions, which are compared with torch's."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def results(convolution: nn.Conv2d, images: Tensor) -> list[Tensor]:
         (3, {"padding": 1, "padding_mode": "reflect"}),
     ],
 )
-def test_the_product_is_the_convolution(
+def test_the_product_equals_the_convolution(
     size: tuple[int, int], kernel: int, options: dict[str, object]
 ) -> None:
     if options.get("padding_mode") and min(size) < 2:
@@ -48,7 +48,7 @@ def test_the_product_is_the_convolution(
         assert torch.equal(product(images), convolution(images))
 
 
-def test_the_built_in_network_trains_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_built_in_network_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = create_backbone("efficientnet_lite0", image_size=48).eval()
     images = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
 

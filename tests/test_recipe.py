@@ -1,4 +1,4 @@
-"""Recipes, overrides and the frozen configuration."""
+"""Tests of recipes, settings and the configuration."""
 
 from pathlib import Path
 from typing import Any
@@ -112,19 +112,19 @@ def test_another_optimizer_keeps_the_learning_rate() -> None:
         ("batch_size=1", "training.batch_size=1: input should be greater than or equal to 2"),
     ],
 )
-def test_settings_that_do_not_fit(setting: str, message: str) -> None:
+def test_invalid_settings(setting: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         set_to(setting)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
 
-def test_a_recipe_without_a_backbone_says_how_to_give_one() -> None:
+def test_the_error_about_a_missing_backbone_has_advice() -> None:
     with pytest.raises(UsageError, match="does not set backbone; set it with --set backbone="):
         resolve({}, (), WCH.Hyperparameters, **FLAGS)
 
 
-def test_what_differs_lies_over_the_defaults(tmp_path: Path) -> None:
+def test_sections_override_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(
         "defaults: {training: {epochs: 3, batch_size: 8}}\n"
@@ -152,20 +152,20 @@ def test_what_differs_lies_over_the_defaults(tmp_path: Path) -> None:
         "defaults: {bits: 16}",
     ],
 )
-def test_what_is_no_recipe_is_named(tmp_path: Path, text: str) -> None:
+def test_invalid_recipes_are_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(HashbenchError, match=r"recipe .*recipe\.yaml"):
         load_recipe(path, "digits", 32)
 
 
-def test_merge_leaves_its_arguments_alone() -> None:
+def test_merge_does_not_change_its_arguments() -> None:
     base = {"a": {"b": 1, "c": 2}}
     assert merge(base, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
     assert base == {"a": {"b": 1, "c": 2}}
 
 
-def test_hyperparameters_of_a_plain_model_have_no_unknown_keys_either() -> None:
+def test_hyperparameters_of_a_plain_model_have_no_unknown_keys() -> None:
     class Plain(BaseModel):
         tau: float = 1.0
 
@@ -175,7 +175,7 @@ def test_hyperparameters_of_a_plain_model_have_no_unknown_keys_either() -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_seeds_that_no_generator_takes(seed: int) -> None:
+def test_invalid_seeds(seed: int) -> None:
     with pytest.raises(UsageError, match="seed="):
         resolve(RECIPE, (), WCH.Hyperparameters, **{**FLAGS, "seed": seed})
 
@@ -223,7 +223,7 @@ def shipped(method: str, dataset: str, bits: int = 32) -> RunConfig:
 
 
 @pytest.mark.parametrize("method", PUBLISHED)
-def test_shipped_recipes_are_the_published_ones(method: str) -> None:
+def test_shipped_recipes_are_those_of_the_papers(method: str) -> None:
     config = shipped(method, "cifar10")
     for path, expected in PUBLISHED[method].items():
         value: Any = config
@@ -232,7 +232,7 @@ def test_shipped_recipes_are_the_published_ones(method: str) -> None:
         assert value == expected, path
 
 
-def test_what_the_published_code_changes_for_some_runs() -> None:
+def test_recipes_have_the_exceptions_of_the_published_code() -> None:
     assert shipped("cibhash", "cifar10", 16).training.epochs == 80
     assert shipped("cibhash", "digits", 16).training.epochs == 10
     coco = shipped("bihalf", "coco")
@@ -242,7 +242,7 @@ def test_what_the_published_code_changes_for_some_runs() -> None:
     assert (flickr.optimizer.lr, flickr.schedule.step_epochs, flickr.training.epochs) == (1e-4, 60, 100)
 
 
-def test_another_schedule_brings_no_settings_along() -> None:
+def test_another_schedule_drops_the_settings_of_the_first() -> None:
     base = {"schedule": {"name": "cosine", "hold_epochs": 10}}
     assert merge(base, {"schedule": {"name": "step"}}) == {"schedule": {"name": "step"}}
     assert merge(base, {"schedule": {"cosine_epochs": 5}})["schedule"]["hold_epochs"] == 10

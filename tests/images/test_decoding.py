@@ -1,4 +1,4 @@
-"""Image files to RGB."""
+"""Tests of the decoding of image files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def saved(image: Image.Image, format_: str, **options: Any) -> bytes:
     return output.getvalue()
 
 
-def test_decode_goes_by_content(tmp_path: Path) -> None:
+def test_decode_ignores_the_suffix(tmp_path: Path) -> None:
     path = tmp_path / "n02105855_2933.JPEG"
     path.write_bytes(saved(PHOTO, "PNG"))
     assert decode(path).mode == "RGB"
@@ -58,7 +58,7 @@ def test_cmyk_becomes_rgb() -> None:
         (b"just text", "is not an image"),
     ],
 )
-def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_files_that_are_not_images_are_named(tmp_path: Path, content: bytes, problem: str) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     for truncated in (False, True):
@@ -98,7 +98,7 @@ def test_first_bytes_of_other_files(start: bytes) -> None:
     assert not looks_like_image(start)
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_and_cut_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(HashbenchError, match=r"absent\.jpg cannot be decoded \(.*No such file"):
         decode(tmp_path / "absent.jpg")
 
@@ -109,7 +109,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 def unknown_pixel_format() -> bytes:
     content = bytearray(saved(PHOTO, "DDS"))
-    content[80:88] = b"\x04\0\0\0ABCD"  # DDPF_FOURCC, and a code that nothing has
+    content[80:88] = b"\x04\0\0\0ABCD"  # DDPF_FOURCC and an undefined code
     return bytes(content)
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_avif_is_named(name: str, truncated: bool) -> None:
         decode(DAMAGED / name, truncated=truncated)
 
 
-def test_pixels_that_pillow_does_not_know_are_named() -> None:
+def test_unknown_pixel_formats_are_named() -> None:
     with pytest.raises(
         HashbenchError, match=r"^a\.dds cannot be decoded \(Unimpl.*\); replace or remove it$"
     ):
@@ -136,7 +136,7 @@ def test_postscript_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
         decode(saved(PHOTO, "EPS"), name="a.jpg")
 
 
-def test_memory_that_runs_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise MemoryError
 
@@ -149,7 +149,7 @@ def test_memory_that_runs_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     "error",
     [PreemptionError("stopped"), RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated. ")],
 )
-def test_what_a_signal_raises_is_no_damage(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_signal_handlers_are_not_caught(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise error
 
@@ -160,8 +160,8 @@ def test_what_a_signal_raises_is_no_damage(error: Exception, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000), (2 * MAX_ASPECT_RATIO + 1, 2)])
-def test_a_sliver_is_refused(size: tuple[int, int]) -> None:
-    """Enlarged until its shorter side fits, it would take gigabytes."""
+def test_an_extreme_aspect_ratio_is_refused(size: tuple[int, int]) -> None:
+    """Refuse an image that would take gigabytes after its shorter side is resized."""
     got = f"{size[0]:,} × {size[1]:,} pixels"
     message = rf"^a\.png cannot be decoded \(expected an aspect ratio of at most 1,000:1, got {got}\); "
     with pytest.raises(HashbenchError, match=message):
@@ -169,14 +169,14 @@ def test_a_sliver_is_refused(size: tuple[int, int]) -> None:
     assert decode(saved(Image.new("1", (2 * MAX_ASPECT_RATIO, 2)), "PNG")).size == (2000, 2)
 
 
-def test_pillow_warns_of_nothing() -> None:
-    """Its warnings name no file. In a process of its own, as pytest resets the filters of warnings."""
+def test_warnings_of_pillow_are_not_shown() -> None:
+    """Use another process, since pytest resets the filters of warnings."""
     script = (
         "from io import BytesIO\n"
         "from PIL import Image\n"
         "from hashbench.images.decoding import decode\n"
         "Image.MAX_IMAGE_PIXELS = 100\n"
-        "exif = b'Exif\\0\\0II*\\0\\x08\\0\\0\\0\\x09'\n"  # it says 9 entries, and has none
+        "exif = b'Exif\\0\\0II*\\0\\x08\\0\\0\\0\\x09'\n"  # announces 9 entries and has none
         "for options in ({'format': 'PNG'}, {'format': 'JPEG', 'exif': exif}):\n"
         "    file = BytesIO()\n"
         "    Image.new('RGB', (15, 10)).save(file, **options)\n"
@@ -187,7 +187,7 @@ def test_pillow_warns_of_nothing() -> None:
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
-def test_a_truncated_file_is_an_error_unless_it_is_wanted(tmp_path: Path, format_: str) -> None:
+def test_a_truncated_file_is_an_error_unless_accepted(tmp_path: Path, format_: str) -> None:
     path = tmp_path / "a.jpg"
     content = saved(PHOTO.resize((60, 128)), format_)
     path.write_bytes(content[: len(content) // 2])
@@ -198,14 +198,14 @@ def test_a_truncated_file_is_an_error_unless_it_is_wanted(tmp_path: Path, format
     image, whole = np.asarray(decode(path, truncated=True)), np.asarray(decode(content))
     assert image.shape == whole.shape
     np.testing.assert_array_equal(image[:32], whole[:32])
-    assert (image[-1] == image[-1, 0]).all()  # nothing is known of the last row
+    assert (image[-1] == image[-1, 0]).all()  # the last row is missing
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
     with pytest.raises(HashbenchError, match="truncated"):
         decode(path)
 
 
 def palette(transparency: bytes | int) -> bytes:
-    """Left red, right blue, of which a palette of two colours makes some transparent."""
+    """Return a palette image, red at the left and blue at the right, with transparent colours."""
     image = Image.new("P", (4, 2))
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.paste(1, (2, 0, 4, 2))
@@ -230,7 +230,7 @@ def with_alpha(mode: str, left: Any, right: Any) -> bytes:
         (saved(Image.new("RGB", (4, 2), (1, 2, 3)), "PNG", transparency=(1, 2, 3)), (255,) * 3, (255,) * 3),
     ],
 )
-def test_what_is_transparent_becomes_white(
+def test_transparent_pixels_become_white(
     content: bytes, left: tuple[int, ...], right: tuple[int, ...]
 ) -> None:
     with warnings.catch_warnings():
@@ -260,14 +260,14 @@ def test_grey_of_16_bits_is_scaled(format_: str, mode: str, exif: bool) -> None:
         (Image.new("F", (2, 2), 0.5), "floating-point pixels are not"),
     ],
 )
-def test_pixels_without_a_white_are_an_error(image: Image.Image, problem: str) -> None:
+def test_unsupported_pixels_are_an_error(image: Image.Image, problem: str) -> None:
     with pytest.raises(HashbenchError, match=rf"a\.tif cannot be decoded \({problem}"):
         decode(saved(image, "TIFF"), name="a.tif")
 
 
-def test_exif_orientation_counts_only_if_asked() -> None:
+def test_exif_orientation_is_applied_on_request() -> None:
     exif = Image.Exif()
-    exif[274] = 6  # to be turned by 90°, clockwise
+    exif[274] = 6  # rotate by 90° clockwise
     content = saved(PHOTO, "PNG", exif=exif)
     np.testing.assert_array_equal(np.asarray(decode(content)), np.asarray(PHOTO))
     turned = np.asarray(decode(content, exif=True))

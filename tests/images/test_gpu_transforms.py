@@ -1,4 +1,4 @@
-"""Views by kornia: each step is torchvision's, of parameters that are drawn per image and view."""
+"""Tests of views by kornia: each step is compared with torchvision for the same random parameters."""
 
 import itertools
 import math
@@ -38,7 +38,7 @@ EVERYTHING = ViewConfig(
 
 
 def _smooth_squares(count: int, size: int = SIZE) -> Tensor:
-    """Images whose neighbouring pixels are alike, none near black or white: uint8 [count, 3, size, size]."""
+    """Return smooth images without extreme values, uint8 [count, 3, size, size]."""
     coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=True)
     return (smooth.clamp(0, 1) * 127 + 64).round().to(torch.uint8)
@@ -49,7 +49,7 @@ PIXELS = functional.to_dtype(SQUARES, torch.float32, scale=True)
 
 
 def _augment(views: ViewConfig, images: ImageConfig = PLAIN, batch: Tensor = SQUARES) -> tuple[Tensor, Any]:
-    """One view of each image, and what was drawn for them, step by step."""
+    """Return a view of each image, and the random parameters of each step."""
     transform = DeviceViews(images, views)
     torch.manual_seed(5)
     (view,) = transform(batch, 1)
@@ -68,7 +68,7 @@ def _affine(image: Tensor, drawn: Any, i: int) -> Tensor:
 
 
 def _box(drawn: Any, i: int) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a crop."""
+    """Return top, left, height and width of a crop."""
     (left, top), _, (right, bottom), _ = drawn["src"][i].int().tolist()
     return top, left, bottom - top + 1, right - left + 1
 
@@ -91,7 +91,7 @@ def _jitter(image: Tensor, drawn: Any, i: int) -> Tensor:
 
 
 def _blur(image: Tensor, drawn: Any, i: int) -> Tensor:
-    """Torchvision's, which would reflect at the edges, on an image that goes on as it ends."""
+    """Blur by torchvision an image with replicated edges, since it would reflect them."""
     padded = functional.pad(image, [6], padding_mode="edge")
     return functional.gaussian_blur(padded, [13, 13], [drawn["sigma"][i].item()] * 2)[:, 6:-6, 6:-6]
 
@@ -111,7 +111,7 @@ def test_a_flip_is_exact() -> None:
     assert torch.equal(view, PIXELS.flip(-1))
 
 
-def test_grayscale_weighs_the_channels_as_torchvision_does() -> None:
+def test_grayscale_is_torchvisions() -> None:
     view, _ = _augment(ViewConfig(grayscale=1))
     torch.testing.assert_close(
         view, functional.rgb_to_grayscale(PIXELS, num_output_channels=3), atol=2e-4, rtol=0
@@ -120,7 +120,7 @@ def test_grayscale_weighs_the_channels_as_torchvision_does() -> None:
 
 @pytest.mark.parametrize("strengths", [*np.diag([1.5, 1.5, 1.5, 0.5]).tolist(), [0.4, 0.4, 0.4, 0.1]])
 def test_colour_jitter_is_torchvisions(strengths: list[float]) -> None:
-    """Each part alone, over ranges that reach 0, above 2 and once round the hues; then all of them."""
+    """Compare each part alone, over wide ranges of brightness, contrast, saturation and hue, then all."""
     view, (drawn, _) = _augment(ViewConfig(color_jitter=tuple(strengths), color_jitter_probability=1))
     for i, image in enumerate(PIXELS):
         torch.testing.assert_close(view[i], _jitter(image, drawn, i), atol=2e-4, rtol=0)
@@ -154,7 +154,7 @@ def test_an_affine_map_is_torchvisions(affine: AffineConfig) -> None:
         assert ((limit / 2 <= largest) & (largest <= limit)).all()
 
 
-def test_a_crop_is_resized_as_by_torchvision() -> None:
+def test_a_resized_crop_is_torchvisions() -> None:
     view, (drawn, _) = _augment(ViewConfig(crop_scale=(0.1, 0.9)))
     for i, image in enumerate(PIXELS):
         torch.testing.assert_close(view[i], _crop(image, drawn, i), atol=1e-5, rtol=0)
@@ -165,8 +165,8 @@ def test_a_crop_of_everything_is_the_image() -> None:
     torch.testing.assert_close(view, PIXELS)
 
 
-def test_crops_are_drawn_as_by_torchvision() -> None:
-    """The same means, within four deviations, of place, area and proportion, also where many do not fit."""
+def test_random_crops_are_distributed_like_torchvisions() -> None:
+    """Compare the means of position, area and aspect ratio, within four standard deviations."""
     draws = 4000
     scale = (0.2, 1.0)
     _, (drawn, _) = _augment(ViewConfig(crop_scale=scale), batch=torch.zeros(draws, 3, SIZE, SIZE).byte())
@@ -191,8 +191,8 @@ def test_a_blur_with_a_kernel_is_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0, 4.0])
-def test_a_blur_without_a_kernel_is_near_to_pillows(sigma: float) -> None:
-    """Pillow takes three box blurs, and extends the edge before each: there they differ by more."""
+def test_a_blur_without_a_kernel_is_close_to_pillows(sigma: float) -> None:
+    """Allow more at the edges, which Pillow extends before each of its three box blurs."""
     views = ViewConfig(blur=1, blur_sigma=(sigma, sigma))
     view, _ = _augment(views)
     pillow = ViewTransform(PLAIN, views)
@@ -202,7 +202,7 @@ def test_a_blur_without_a_kernel_is_near_to_pillows(sigma: float) -> None:
     assert off.mean() < 1.1
 
 
-def test_all_steps_come_in_the_order_of_pillows_views() -> None:
+def test_the_steps_have_the_order_of_view_transform() -> None:
     view, (affine, crop, jitter, grayscale, blur, flip, _) = _augment(EVERYTHING, NORMALIZED)
     for i, pixels in enumerate(PIXELS):
         image = _crop(_affine(pixels, affine, i), crop, i)
@@ -227,7 +227,7 @@ def test_all_steps_come_in_the_order_of_pillows_views() -> None:
         (ViewConfig(horizontal_flip=0.3), 0.3),
     ],
 )
-def test_a_step_changes_its_share_of_the_images(views: ViewConfig, share: float) -> None:
+def test_a_step_is_applied_with_its_probability(views: ViewConfig, share: float) -> None:
     images, batch = ImageConfig(size=8, mean=(0, 0, 0), std=(1, 1, 1)), _smooth_squares(4000, 8)
     view, _ = _augment(views, images, batch)
     changed = ((view - batch / 255).abs().amax((1, 2, 3)) > 1e-6).float().mean().item()
@@ -244,7 +244,7 @@ def test_a_step_changes_its_share_of_the_images(views: ViewConfig, share: float)
         EVERYTHING,
     ],
 )
-def test_every_view_of_every_image_has_its_own_draws(views: ViewConfig) -> None:
+def test_views_and_images_have_separate_random_numbers(views: ViewConfig) -> None:
     torch.manual_seed(0)  # two crops may be the same by chance
     batch = SQUARES[:1].repeat(8, 1, 1, 1)
     several = DeviceViews(PLAIN, views)(batch, 3)
@@ -252,7 +252,7 @@ def test_every_view_of_every_image_has_its_own_draws(views: ViewConfig) -> None:
         assert not torch.equal(one, other)
 
 
-def test_views_follow_the_state_of_the_cpus_generator_alone() -> None:
+def test_views_depend_only_on_the_cpu_generator() -> None:
     transform = DeviceViews(NORMALIZED, EVERYTHING)
     assert not transform.state_dict()  # nothing of it belongs to a trained model
     torch.manual_seed(3)
@@ -273,12 +273,12 @@ def test_views_follow_the_state_of_the_cpus_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("key", ["whole_image", "random_crop"])
-def test_views_of_more_than_the_square_are_refused_by_name(key: str) -> None:
+def test_views_of_uncropped_images_are_refused(key: str) -> None:
     with pytest.raises(UsageError, match=rf"^views\.{key} needs images .* views\.on_device cannot"):
         DeviceViews(PLAIN, ViewConfig.model_validate({key: True}))
 
 
-def test_kornia_must_be_there_and_new_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kornia_must_be_installed_and_recent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kornia, "__version__", "0.8.3")
     with pytest.raises(UsageError, match=r"kornia 0\.9 or later; pip install 'hashbench\[kornia\]'"):
         DeviceViews(PLAIN, ViewConfig())

@@ -1,4 +1,4 @@
-"""Transforms."""
+"""Tests of the transforms on the CPU."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ PHOTO = Image.fromarray(np.random.RandomState(0).randint(0, 256, (40, 60, 3), dt
 PLAIN = ImageConfig(size=32, mean=(0, 0, 0), std=(1, 1, 1))
 
 
-def test_the_test_transform_is_a_centre_square_normalized() -> None:
+def test_the_test_transform_is_a_normalized_centre_crop() -> None:
     tensor = transform_of(PLAIN)(PHOTO)
     assert (tensor.shape, tensor.dtype) == ((3, 32, 32), torch.float32)
     small = np.asarray(PHOTO.resize((48, 32), Image.Resampling.BILINEAR))[:, 8:40]
@@ -46,7 +46,7 @@ def test_views_without_augmentation_are_the_test_image() -> None:
         ViewConfig(horizontal_flip=1),
     ],
 )
-def test_each_augmentation_does_something_and_follows_torchs_seed(views: ViewConfig) -> None:
+def test_each_augmentation_changes_images_and_depends_on_the_seed(views: ViewConfig) -> None:
     transform = ViewTransform(PLAIN, views)
     first, again = (torch.manual_seed(3) and transform(PHOTO) for _ in range(2))
     torch.testing.assert_close(first, again, rtol=0, atol=0)
@@ -68,12 +68,12 @@ def test_a_crop_from_a_larger_image() -> None:
     pixels = torch.from_numpy(np.array(PHOTO)).permute(2, 0, 1) / 255
     torch.testing.assert_close(transform_of(larger)(PHOTO), pixels[:, 4:36, 14:46])
     crop = ViewTransform(larger, ViewConfig(random_crop=True))(PHOTO)
-    places = pixels.unfold(1, 32, 1).unfold(2, 32, 1)  # every crop there is
-    assert (places - crop[:, None, None]).abs().amax((0, 3, 4)).min() < 1e-6
+    crops = pixels.unfold(1, 32, 1).unfold(2, 32, 1)  # all possible crops
+    assert (crops - crop[:, None, None]).abs().amax((0, 3, 4)).min() < 1e-6
 
 
-def test_views_of_the_whole_image_show_its_edges() -> None:
-    """The left edge alone is white; the test transform's square leaves it out."""
+def test_views_of_the_whole_image_include_its_edges() -> None:
+    """Use an image whose left edge is white and cut off by the test transform."""
     pixels = np.zeros((40, 80, 3), np.uint8)
     pixels[:, :10] = 255
     image = Image.fromarray(pixels)
@@ -87,7 +87,7 @@ def test_views_of_the_whole_image_show_its_edges() -> None:
     assert edges(ViewConfig(crop_scale=(0.2, 0.9), whole_image=True)) > 5
 
 
-def test_a_blur_with_a_kernel_reaches_so_far_and_no_farther() -> None:
+def test_a_blur_with_a_kernel_is_cut_off() -> None:
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[16, 16] = 255
     views = ViewConfig(blur=1, blur_kernel=3, blur_sigma=(2.0, 2.0))
