@@ -305,7 +305,7 @@ def test_a_log_ends_where_its_state_says(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.undo()
     length = (other / LOG).stat().st_size
     for path in (other / STATES).glob("*.pt"):
-        assert torch.load(path, weights_only=True)["log_bytes"] <= length
+        assert torch.load(path, weights_only=True)["progress"]["log_bytes"] <= length
     trained(other, config())
     assert log(tmp_path / "one") == log(other)
 

@@ -79,7 +79,7 @@ def test_a_run_that_is_stopped_ends_so_where_results_cannot_be_shown(
     def gone(_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(run, "carry_out", stopped)
+    monkeypatch.setattr(run, "run_all", stopped)
     monkeypatch.setattr(run, "print_json", gone)
     done = cli("run", "--method", "lsh", "--dataset", "digits", "--set", "backbone=test_resnet", "--json")
     assert (done.code, done.err) == (75, "hashbench: error: stopped by SIGHUP\n")
