@@ -19,6 +19,7 @@ def blocks(file: str, language: str) -> list[str]:
     return [block for name, block in found if name == language]
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_the_ten_minute_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (source,) = blocks("methods/README.md", "python")
     (recipe,) = blocks("methods/README.md", "yaml")

@@ -75,6 +75,7 @@ RUN = (
 )  # fmt: skip
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_a_run_after_a_change_of_a_module_beside_the_plugin_file(
     cli: Callable[..., Any], tmp_path: Path
 ) -> None:

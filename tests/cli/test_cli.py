@@ -6,18 +6,21 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.forked import start, wait
 from safetensors.torch import load_file
 
 import hashbench
 from hashbench.config import RunConfig
 from hashbench.encoding import encode as encoding
 from hashbench.evaluation.presets import published
+from hashbench.runtime import progress
 
 # Settings of a run that takes seconds: a tiny network, few pixels, one epoch.
 FAST = [
@@ -36,6 +39,7 @@ def arrays(record: Path) -> dict[str, Any]:
         return dict(file)
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_run_writes_a_complete_record_and_is_not_repeated(cli: Callable[..., Any], tmp_path: Path) -> None:
     command = ["run", "--method", "wch", "--dataset", "digits", "--bits", "16", *FAST]
     first = cli(*command)
@@ -49,8 +53,8 @@ def test_run_writes_a_complete_record_and_is_not_repeated(cli: Callable[..., Any
     }  # fmt: skip
 
     record = hashbench.read_record(path.parent)
-    assert (record.split.query, record.split.train, record.split.database) == (200, 1597, 1597)
-    assert record.split.overlaps.train_database == 1597
+    assert (record.split.query, record.split.train, record.split.database) == (200, 100, 100)
+    assert record.split.overlaps.train_database == 100
     assert record.config["training"] == {
         "epochs": 1, "batch_size": 32, "drop_last": False, "freeze_backbone": False, "feature_dropout": False,
         "gradient_clip": None, "precision": "float32", "accumulate": 1, "compile": False,
@@ -73,6 +77,7 @@ def test_run_writes_a_complete_record_and_is_not_repeated(cli: Callable[..., Any
         np.testing.assert_array_equal(arrays(path)[name], array, err_msg=name)
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_stored_codes_reproduce_the_metrics(cli: Callable[..., Any], tmp_path: Path) -> None:
     done = cli("run", "--method", "wch", "--dataset", "digits", "--bits", "12", "--json", *FAST)
     (shown,) = json.loads(done.out)
@@ -89,6 +94,7 @@ def test_stored_codes_reproduce_the_metrics(cli: Callable[..., Any], tmp_path: P
         assert stored["query_ids"][0] == data.query.images.ids[0]
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_a_frozen_backbone_is_not_stored_but_restored(cli: Callable[..., Any]) -> None:
     small = ["--bits", "16", "--set", "images.size=32", "--set", "epochs=1", "--json"]
     done = cli("run", "--method", "bihalf,itq", "--dataset", "digits", *small)
@@ -105,6 +111,7 @@ def test_a_frozen_backbone_is_not_stored_but_restored(cli: Callable[..., Any]) -
         np.testing.assert_array_equal(codes.packed, arrays(folder / "record.json")["query_codes"])
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_product_codes_have_a_record(cli: Callable[..., Any]) -> None:
     done = cli("run", "--method", "spq", "--dataset", "digits", "--bits", "16", "--json", *FAST)
     assert done.code == 0, done.err
@@ -114,7 +121,7 @@ def test_product_codes_have_a_record(cli: Callable[..., Any]) -> None:
     assert json.loads(cli("evaluate", folder / "codes.npz", "--json").out)["metrics"] == shown["metrics"]
     assert {line.split(",")[0] for line in (folder / "curves.csv").read_text().splitlines()[1:]} == {"rank"}
     stored = arrays(folder / "record.json")
-    assert stored["database_codes"].shape == (1597, 4)
+    assert stored["database_codes"].shape == (100, 4)
     method = hashbench.load_trained(folder)
     data, config = hashbench.load_dataset("digits"), RunConfig(**shown["config"])
     queries = encoding.encode_queries(method, data.query.images, config, workers=0, task="t")
@@ -122,6 +129,7 @@ def test_product_codes_have_a_record(cli: Callable[..., Any]) -> None:
     assert cli("run", "--method", "spq", "--dataset", "digits", "--bits", "18", *FAST).code == 2
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_commas_make_a_grid(cli: Callable[..., Any], tmp_path: Path) -> None:
     done = cli(
         "run", "--method", "wch", "--dataset", "digits", "--bits", "12,16", "--seed", "0,1", "--json", *FAST
@@ -132,6 +140,7 @@ def test_commas_make_a_grid(cli: Callable[..., Any], tmp_path: Path) -> None:
     assert len({run["run_id"] for run in shown}) == len(records(tmp_path)) == 4
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_each_setting_has_a_separate_record(cli: Callable[..., Any], tmp_path: Path) -> None:
     command = ["run", "--method", "wch", "--dataset", "digits", "--bits", "12", *FAST]
     cli(*command)
@@ -304,6 +313,7 @@ def write_plugin(path: Path, loss: str, encode: str = "self.backbone.pooled(imag
     )
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_a_plugin_file_runs(cli: Callable[..., Any], tmp_path: Path) -> None:
     write_plugin(tmp_path / "mean.py", loss="(self.encode(views[0]) - self.encode(views[1])).square().mean()")
     done = cli("run", "--plugin", "mean.py", "--method", "mean,wch", "--dataset", "digits", "--json", *FAST)
@@ -311,6 +321,7 @@ def test_a_plugin_file_runs(cli: Callable[..., Any], tmp_path: Path) -> None:
     assert [run["method"] for run in json.loads(done.out)] == ["mean", "wch"]
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_collapsed_codes_are_reported(cli: Callable[..., Any], tmp_path: Path) -> None:
     write_plugin(
         tmp_path / "flat.py",
@@ -327,6 +338,7 @@ def test_collapsed_codes_are_reported(cli: Callable[..., Any], tmp_path: Path) -
     assert record.metrics["mAP@all"].expected == pytest.approx(record.health.chance_map["mAP@all"])
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_a_diverged_run_has_no_record(cli: Callable[..., Any], tmp_path: Path) -> None:
     """The runs before it are shown."""
     write_plugin(tmp_path / "diverges.py", loss="self.encode(views[0]).mean() / 0")
@@ -404,28 +416,30 @@ def test_help_imports_nothing_heavy() -> None:
     assert "evaluate" in done.stdout
 
 
-def test_a_killed_run_leaves_no_record(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hashbench", "run", "--method", "wch", "--dataset", "digits", *FAST]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("train: "):
-            break
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
+@pytest.mark.usefixtures("small_digits")
+def test_a_killed_run_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "EVERY_S", 0)  # a line for each step
+    results, said = tmp_path / "results", tmp_path / "said.txt"
+    command = ["run", "--method", "wch", "--dataset", "digits", *FAST, "--set=epochs=100"]
+
+    def stopped_by(number: int) -> int:
+        process = start([*command, "--results", str(results)], said)
+        waited = time.monotonic() + 60
+        while not (said.exists() and "train: " in said.read_text()) and time.monotonic() < waited:
+            time.sleep(0.01)
+        os.kill(process, number)
+        return wait(process)
+
+    assert stopped_by(signal.SIGKILL) == -signal.SIGKILL
     assert records(tmp_path) == []
-    (partial,) = (tmp_path / "results/runs/digits@default/wch/32bit").iterdir()
+    (partial,) = (results / "digits@default/wch/32bit").iterdir()
     assert partial.name.startswith(".")
 
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("train: "):
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.stderr.read()
-    assert process.wait() == 130
-    assert "Traceback" not in rest
+    said.unlink()
+    assert stopped_by(signal.SIGINT) == 130
+    assert "train: " in said.read_text()
+    assert "Traceback" not in said.read_text()
     assert records(tmp_path) == []
 
 

@@ -388,6 +388,7 @@ def test_an_incomplete_plugin(cli: Callable[..., Any], tmp_path: Path, plugin: s
     assert message in done.err
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_an_option_of_a_plugin_makes_a_new_run(cli: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "invert.py").write_text(
         "from hashbench import DataOptions\n"

@@ -64,9 +64,15 @@ def wait(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
+def first_digits(images: int) -> Any:
+    """Return the first images of the digits dataset, in the form of scikit-learn; 200 of them become queries."""
+    digits = sklearn.datasets.load_digits()
+    digits.update(images=digits.images[:images], target=digits.target[:images])
+    return digits
+
+
 def few_digits(images: int) -> None:
     """Reduce the digits dataset to its first images, in this process and those that it forks."""
     registry.source_digest()  # now, because the sources may be edited later
-    digits = sklearn.datasets.load_digits()
-    digits.update(images=digits.images[:images], target=digits.target[:images])
+    digits = first_digits(images)
     sklearn.datasets.load_digits = lambda: digits

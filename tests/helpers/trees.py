@@ -15,12 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.datasets
 from helpers.cifar_files import batch, python2_pickle
+from helpers.forked import first_digits
 from PIL import Image
 
 from hashbench.data.dataset import DatasetPlugin
 from hashbench.data.protocol import Protocol
 from hashbench_datasets import cifar10, coco, fashionmnist, flickr25k, imagenet100, mnist, nuswide
+from hashbench_datasets.digits import Digits
 
 COLOURS = np.random.RandomState(0).randint(0, 256, (100, 3))
 
@@ -45,7 +48,10 @@ def set_counts(
 
 
 def digits(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write nothing."""
+    """Keep the first 300 images, of which 200 are queries; write nothing."""
+    images = first_digits(300)
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: images)
+    set_counts(monkeypatch, Digits, {"default": (200, 100, 100)})
 
 
 def idx_files(train: int, test: int) -> dict[str, bytes]:

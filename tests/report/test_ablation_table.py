@@ -170,6 +170,7 @@ def test_a_collapsed_variant_is_marked(tmp_path: Path) -> None:
     assert "‡ without part a: codes collapsed (seed 0)." in text
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_one_command_runs_the_grid_and_continues_it(
     cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
