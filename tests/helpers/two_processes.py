@@ -1,18 +1,23 @@
-"""The work of two processes in test_distributed.py, started by torchrun, and of a single process.
+"""The work of two processes in test_distributed.py, and of a single process.
 
-`python -m torch.distributed.run --nproc-per-node 2 two_processes.py FOLDER`
+`python -m helpers.two_processes FOLDER` starts two processes with the launcher of torchrun, forked from one
+process, so that torch is imported once.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from helpers.forked import call, few_digits
 from safetensors.torch import save_file
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from hashbench import ArrayImages, distributed
 from hashbench.config import RunConfig
@@ -32,9 +37,36 @@ IMAGES = ArrayImages(
 QUERIES = IMAGES.subset(np.arange(20))
 LABELS = np.random.RandomState(1).randint(0, 5, 77)
 
+# The second process fails in the third step.
+FAILING = '''
+from hashbench import HashbenchError, HashMethod, distributed
+
+class Failing(HashMethod):
+    """Fails."""
+
+    step = 0
+
+    def training_losses(self, *views):
+        self.step += 1
+        if self.step == 3 and distributed.rank() == 1:
+            raise HashbenchError("the second process has had enough")
+        return {"loss": self.backbone.pooled(distributed.gather(views[0])).square().mean()}
+
+    def encode(self, images):
+        return self.backbone.pooled(images)[:, : self.bits]
+
+METHODS = {"failing": Failing}
+'''
+FAST = [
+    f"--set={setting}"
+    for setting in (
+        "backbone=test_resnet", "pretrained=false", "images.size=16", "epochs=1", "batch_size=14", "views={}",
+    )
+]  # fmt: skip
+
 
 def config(method: str, **training: Any) -> RunConfig:
-    """Return the configuration of a run of 21 steps, in batches of 32, 32 and 13 images, with batch norm."""
+    """Return the configuration of a run of 9 steps, in batches of 32, 32 and 13 images, with batch norm."""
     return RunConfig(
         method=method,
         dataset="none",
@@ -47,7 +79,7 @@ def config(method: str, **training: Any) -> RunConfig:
         images={"size": 32},
         views={"crop_scale": (0.5, 1.0), "horizontal_flip": 0.5},
         optimizer={"name": "sgd", "lr": METHODS.get(method, 1.0)},
-        training={"epochs": 7, "batch_size": 32, "precision": "float32", **training},
+        training={"epochs": 3, "batch_size": 32, "precision": "float32", **training},
     )
 
 
@@ -65,13 +97,41 @@ def run(method: str, folder: Path, **training: Any) -> None:
         (folder / "figures.json").write_text(json.dumps(evaluation.to_dict()["metrics"]), encoding="utf-8")
 
 
-def main(folder: Path) -> None:
+def run_all(folder: Path) -> None:
     """Run all configurations of the test."""
     distributed.init_process_group("cpu")
     torch.set_num_threads(1)
     for method in (*METHODS, *FITTED):
         run(method, folder / method)
     run("spq", folder / "half", precision="bfloat16", epochs=1)
+
+
+def fail(folder: Path) -> None:
+    """Call the program with a method that fails."""
+    plugin = folder / "failing.py"
+    command = ["run", "--plugin", str(plugin), "--method", "failing", "--dataset", "digits"]
+    sys.exit(call([*command, "--results", str(folder / "failing"), *FAST]))
+
+
+def launch(function: Callable[[Path], None], folder: Path) -> bool:
+    """Call a function in two processes, and return whether both end well; if one fails, so must the other."""
+    launcher = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, max_restarts=0, start_method="fork",
+        run_id=function.__name__, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+    )  # fmt: skip
+    try:
+        elastic_launch(launcher, function)(folder)
+    except ChildFailedError:
+        return False
+    return True
+
+
+def main(folder: Path) -> None:
+    """Leave the runs in a folder, and in its `ends.json` whether they ended well."""
+    few_digits(300)
+    (folder / "failing.py").write_text(FAILING, encoding="utf-8")
+    ends = {function.__name__: launch(function, folder) for function in (run_all, fail)}
+    (folder / "ends.json").write_text(json.dumps(ends), encoding="utf-8")
 
 
 if __name__ == "__main__":
