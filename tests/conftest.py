@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import sklearn.datasets
 import torch
 from helpers.forked import first_digits
+from helpers.trees import TREES
 from PIL import Image
 from torch import Tensor
 
@@ -114,13 +114,12 @@ def cli(
 
 
 @pytest.fixture
-def small_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the dataset of digits be its first 300 images: 200 queries, 100 to train on and to search.
+def small_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the dataset of digits be small: 200 queries, and 100 images to train on and to search.
 
     Of a run at few pixels, most of the time goes into the views of all 1,597 images.
     """
-    digits = first_digits(300)
-    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: digits)
+    TREES["digits"](tmp_path, monkeypatch)
 
 
 @pytest.fixture

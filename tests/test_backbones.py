@@ -228,7 +228,7 @@ def test_training_does_not_change_a_frozen_backbone() -> None:
 
 
 def test_dropout_of_a_frozen_backbone_can_stay_active() -> None:
-    backbone = create_backbone("vgg11", image_size=32, pretrained=False, drop_rate=0.5)
+    backbone = create_backbone("vgg11", image_size=32, pretrained=False, mlp_ratio=0.05, drop_rate=0.5)
     assert not backbone.constant
     backbone.freeze(dropout=True)
     assert not backbone.constant
@@ -238,7 +238,7 @@ def test_dropout_of_a_frozen_backbone_can_stay_active() -> None:
     backbone.freeze()
     assert backbone.constant
     assert torch.equal(backbone.train().pooled(images), backbone.pooled(images))
-    without = create_backbone("vgg11", image_size=32, pretrained=False)
+    without = create_backbone("vgg11", image_size=32, pretrained=False, mlp_ratio=0.05)
     without.freeze(dropout=True)
     assert without.constant  # there is no dropout to leave on
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.forked import few_digits, run_python, start, wait
+from helpers.forked import call, few_digits, run_python, start, wait
 from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
@@ -23,7 +23,7 @@ COMMAND = [
     *("run", "--dataset", "digits", "--bits", "16", "--resume", "--save-every", "0", "--set", "epochs=3"),
     *("--set", "backbone=test_vit", "--set", "backbone.options={proj_drop_rate: 0.2}"),
     *("--set", "views.affine=null", "--set", "pretrained=false", "--set", "images.size=16"),
-    *("--set", "batch_size=64"),
+    *("--set", "batch_size=25"),
 ]  # fmt: skip
 
 
@@ -39,9 +39,10 @@ def arrays(folder: Path) -> dict[str, Any]:
 
 def kill_and_go_on(folder: Path, method: str, moments: int) -> None:
     """Kill and resume runs at many random moments; compare each finished run with an uninterrupted one."""
-    few_digits(500)
+    few_digits(300)
     draw = random.Random(0)
     command = [*COMMAND, "--method", method, "--results"]
+    call([*command, str(folder / "first"), "--set", "epochs=1"])  # warms up
     began = time.monotonic()
     assert wait(start([*command, str(folder / "whole")], folder / "whole.txt")) == 0
     lasts = time.monotonic() - began

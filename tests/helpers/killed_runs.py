@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from helpers.forked import few_digits, start, wait
+from helpers.forked import call, few_digits, start, wait
 
 from hashbench.training.checkpoints import last_step
 
@@ -26,10 +26,10 @@ COMMAND = [
     *("--save-every", "0"),
     *("--set", "backbone=test_vit", "--set", "backbone.options={proj_drop_rate: 0.2, drop_path_rate: 0.2}"),
     *("--set", "views.affine=null", "--set", "views.horizontal_flip=0.5", "--set", "pretrained=false"),
-    *("--set", "images.size=16", "--set", "epochs=6", "--set", "batch_size=64"),
+    *("--set", "images.size=16", "--set", "epochs=6", "--set", "batch_size=25"),
 ]  # fmt: skip
-IMAGES = 500  # of the digits, 300 of them to train on: 30 steps
-STEPS = ("KILL", "KILL", "TERM", "KILL")  # signals that come while it trains
+IMAGES = 300  # of the digits, 100 of them to train on: 24 steps
+STEPS = ("KILL", "TERM", "KILL")  # signals that come while it trains
 
 
 def begin(results: Path) -> int:
@@ -79,6 +79,7 @@ def stop_and_go(folder: Path) -> None:
     """Stop and resume one run, and leave another one alone."""
     few_digits(IMAGES)
     random.seed(0)
+    call([*COMMAND, "--set", "epochs=1", "--results", str(folder / "first")])  # warms up
     whole, stopped = folder / "whole", folder / "stopped"
     undisturbed = begin(whole)
     ends = [stop(stopped, "KILL", lambda: any(stopped.glob("*/*/*/.*/states")))]
