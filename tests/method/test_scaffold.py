@@ -37,6 +37,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.usefixtures("small_digits")
 def test_a_folder_passes_its_test_and_runs(cli: Callable[..., str], tmp_path: Path) -> None:
     shown = cli("new-method", "very_own")
     assert files(tmp_path) == {
