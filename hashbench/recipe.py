@@ -50,9 +50,7 @@ def load_recipe(path: Path, dataset: str, bits: int) -> dict[str, Any]:
     recipe = _read(path)
     settings = merge(merge(recipe.defaults, recipe.bits.get(bits, {})), recipe.datasets.get(dataset, {}))
     if flags := FLAGS & settings.keys():
-        raise HashbenchError(
-            f"the recipe {path} sets {', '.join(sorted(flags))}; remove it, since only a flag can set it"
-        )
+        raise HashbenchError(f"the recipe {path} sets {', '.join(sorted(flags))}, which only a flag can set")
     return settings
 
 
@@ -64,8 +62,7 @@ def load_components(path: Path, hyperparameters: type[BaseModel]) -> dict[str, d
         hyperparameters: The model of the method's hyperparameters.
 
     Raises:
-        HashbenchError: The file is not a recipe, or a component has no key, an unknown key, or a key of
-            another component.
+        HashbenchError: The file is not a recipe, or a component has no key, or an unknown or shared one.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, settings in _read(path).components.items():

@@ -83,16 +83,13 @@ def _read(source: Path | bytes, exif: bool) -> Image.Image:
         if image.mode == "I" and opened.format != "PNG":  # a PNG has 16 bits, even if Pillow reports 32
             raise ValueError("grey levels of 32 bits are not supported")
         if image.mode.startswith("I"):
-            return _grey_of_16_bits(image).convert("RGB")
+            grey = np.rint(np.asarray(image) / 257).astype(np.uint8)
+            return Image.fromarray(grey).convert("RGB")
         if image.has_transparency_data:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, "white")
             return Image.alpha_composite(white, image).convert("RGB")
         return image.convert("RGB")
-
-
-def _grey_of_16_bits(image: Image.Image) -> Image.Image:
-    return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
 
 
 def _read_truncated(source: Path | bytes, exif: bool) -> Image.Image:

@@ -30,7 +30,7 @@ def test_transform(images: ImageConfig) -> v2.Transform:
 
 def square_transform(images: ImageConfig) -> v2.Transform:
     """Return the first part of the test transform: resize and centre crop, to a Pillow image."""
-    return v2.Compose([_resize(images), v2.CenterCrop(images.size)])
+    return v2.Compose([v2.Resize(images.resize or images.size), v2.CenterCrop(images.size)])
 
 
 class ViewTransform:
@@ -41,7 +41,7 @@ class ViewTransform:
     """
 
     def __init__(self, images: ImageConfig, views: ViewConfig) -> None:
-        shared: list[v2.Transform] = [v2.Identity()] if views.whole_image else [_resize(images)]
+        shared = [v2.Identity() if views.whole_image else v2.Resize(images.resize or images.size)]
         if not (views.whole_image or views.random_crop):
             shared.append(v2.CenterCrop(images.size))
         self._shared, self._random = v2.Compose(shared), v2.Compose(_random_steps(images, views))
@@ -85,10 +85,6 @@ def _random_steps(images: ImageConfig, views: ViewConfig) -> list[v2.Transform]:
     if views.horizontal_flip:
         steps.append(v2.RandomHorizontalFlip(p=views.horizontal_flip))
     return [*steps, *_to_tensor(images)]
-
-
-def _resize(images: ImageConfig) -> v2.Transform:
-    return v2.Resize(images.resize or images.size)
 
 
 def _to_tensor(images: ImageConfig) -> list[v2.Transform]:
