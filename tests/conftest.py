@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers.forked import first_digits
 from helpers.trees import TREES
 from PIL import Image
 from torch import Tensor

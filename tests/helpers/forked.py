@@ -65,7 +65,7 @@ def wait(process: int) -> int:
 
 
 def first_digits(images: int) -> Any:
-    """Return the first images of the digits dataset, in the form of scikit-learn; 200 of them become queries."""
+    """Return the first images of the digits dataset as scikit-learn does; 200 of them become queries."""
     digits = sklearn.datasets.load_digits()
     digits.update(images=digits.images[:images], target=digits.target[:images])
     return digits
