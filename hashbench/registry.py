@@ -16,7 +16,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from importlib.metadata import entry_points, files
@@ -29,17 +29,14 @@ from hashbench.plugin_files import (
     import_file,
     module_name,
     parse_source,
-    read_source,
     read_table,
 )
-from hashbench.sources import core_modules, is_within, plugin_modules
+from hashbench.source_digest import core_digest, digest_of, plugin_modules
 
 Kind = Literal["method", "dataset"]
 BUILT_IN = "built-in"
 _TABLES = {"method": ("hashbench_methods", "METHODS"), "dataset": ("hashbench_datasets", "DATASETS")}
 _BASES = {"method": "hashbench.method.base:HashMethod", "dataset": "hashbench.data.dataset:DatasetPlugin"}
-# Folders and modules of the core that do not affect the results of a run.
-_WITHOUT_EFFECT = ("cli", "report", "results", "runtime", "testing", "method/scaffold.py")
 
 
 @dataclass(frozen=True)
@@ -217,13 +214,7 @@ def source_digest(*entries: Entry) -> str:
 
     The code is hashed once per process, when it is loaded or when its hash is first needed.
     """
-    return hashlib.sha256(b"".join([_core_digest(), *map(_plugin_digest, entries)])).hexdigest()[:12]
-
-
-@functools.cache
-def _core_digest() -> bytes:
-    modules = core_modules().items()
-    return _digest(((path, file) for path, file in modules if not is_within(path, _WITHOUT_EFFECT)), "")
+    return hashlib.sha256(b"".join([core_digest(), *map(_plugin_digest, entries)])).hexdigest()[:12]
 
 
 @functools.cache
@@ -231,14 +222,7 @@ def _plugin_digest(entry: Entry) -> bytes:
     # The package name of a plugin file contains its folder, which must not change the digest.
     folder = f"{entry._module().partition('.')[0]}." if entry.origin == "file" else ""
     modules = entry._modules().items()
-    return _digest(((name.removeprefix(folder), file) for name, file in modules), entry.origin)
-
-
-def _digest(modules: Iterable[tuple[str, Path]], origin: str) -> bytes:
-    digest = hashlib.sha256(f"{origin}\0".encode())  # includes the version, as a package may have no source
-    for name, content in sorted((name, read_source(str(file))) for name, file in modules):
-        digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    return digest.digest()
+    return digest_of(((name.removeprefix(folder), file) for name, file in modules), entry.origin)
 
 
 def _all_entries(kind: Kind) -> Iterator[Entry]:

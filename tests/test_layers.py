@@ -17,7 +17,7 @@ PACKAGE = Path(hashbench.__file__).parent
 ORDER = [
     ["errors"],
     ["config", "depthwise", "distributed", "plugin_files"],
-    ["runtime", "sources"],
+    ["runtime", "source_digest"],
     ["backbones", "codes", "recipe"],
     ["evaluation.counts", "images", "registry"],
     ["data", "evaluation", "method"],

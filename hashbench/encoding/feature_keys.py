@@ -13,7 +13,7 @@ from hashbench.config import RunConfig
 from hashbench.data.packing import PackedImages
 from hashbench.images.image_sets import ArrayImages, FileImages, Images
 from hashbench.runtime import environment
-from hashbench.sources import core_modules, is_within
+from hashbench.source_digest import core_modules, is_within
 
 # Packages whose version stands for their code; edits of layers from elsewhere would go unnoticed.
 _VERSIONED = ("torch", "torchvision", "timm", "hashbench")

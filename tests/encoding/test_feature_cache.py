@@ -25,7 +25,7 @@ from hashbench.encoding.features import FeatureExtractor
 from hashbench.images.image_sets import FileImages
 from hashbench.runtime import environment
 from hashbench.runtime.files import SILENT_S
-from hashbench.sources import core_modules
+from hashbench.source_digest import core_modules
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (150, 32, 32, 3), dtype=np.uint8)
 CONFIG = RunConfig(

@@ -1,15 +1,39 @@
-"""Find the source files of a plugin without importing them."""
+"""Source files that the results of a run depend on, and their digest; no plugin is imported."""
 
 from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from importlib.util import resolve_name
 from pathlib import Path
 
 from hashbench.plugin_files import BUILT_IN_PACKAGES, find_specs, imported_name, parse_source, read_source
+
+# Folders and modules of the core that do not affect the results of a run.
+WITHOUT_EFFECT = ("cli", "report", "results", "runtime", "testing", "method/scaffold.py")
+
+
+@functools.cache
+def core_digest() -> bytes:
+    """Return the digest of the modules of hashbench that affect results, as of when it was first needed."""
+    modules = core_modules().items()
+    return digest_of(((path, file) for path, file in modules if not is_within(path, WITHOUT_EFFECT)), "")
+
+
+def digest_of(modules: Iterable[tuple[str, Path]], origin: str) -> bytes:
+    """Return the digest of the names and contents of modules.
+
+    Args:
+        modules: Name and file of each module, in any order.
+        origin: Source of a plugin, with its version, since a package may have no source files.
+    """
+    digest = hashlib.sha256(f"{origin}\0".encode())
+    for name, content in sorted((name, read_source(str(file))) for name, file in modules):
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.digest()
 
 
 def core_modules() -> dict[str, Path]:
