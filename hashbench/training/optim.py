@@ -29,7 +29,7 @@ def create_optimizer(method: HashMethod, config: OptimizerConfig, device: str) -
         return torch.optim.SGD(
             groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
         )
-    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+    optimizer: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
     return optimizer(groups, weight_decay=config.weight_decay, fused=fused)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ def start(arguments: Sequence[str], said: Path) -> int:
     if process:
         return process
     code: Any = 1
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which pytest's workers ignore
     try:
         file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)

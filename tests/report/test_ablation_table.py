@@ -272,7 +272,7 @@ def test_components_of_the_recipes_change_the_method(entry: Any) -> None:
         ({"x": {}}, r"component 'x' sets nothing"),
         (
             {"x": {"balance": False}, "y": {"hyperparameters.balance": False}},
-            r"component 'y' sets hyperp.* as",
+            r"component 'y' sets hyperp.*, like another",
         ),
         ([], r"the recipe .* is not valid: expected the keys"),
     ],

@@ -276,7 +276,7 @@ def looks(folder: Path, metric: str) -> list[float]:
 
 @pytest.mark.usefixtures("small_digits")
 def test_a_run_with_the_best_epoch_on_validation_images(cli: Callable[..., Any]) -> None:
-    record, folder = run_of(cli, "--set=selection=best-val", "--set=selection.validation=300")
+    record, folder = run_of(cli, "--set=selection=best-val", "--set=selection.validation=30")
     values = looks(folder, "validation mAP@1000")
     assert record.selected == SelectedEpoch(
         name="best-val",
