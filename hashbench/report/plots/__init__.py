@@ -1,1 +1,1 @@
-"""Plots of runs, as PDF and PNG."""
+"""Plots, one module per kind; `hashbench.cli.plot` has a command for each."""
