@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from hashbench import Backbone, plugin_files, registry
 from hashbench.cli.app import main
-from hashbench.config import RunConfig
 
 os.environ["HASHBENCH_CACHE"] = "off"  # tests must not write into the home folder
 # Tests run in parallel, so more threads would only wait for each other.
@@ -65,13 +64,6 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Backbone, "pooled", counted)
     return sizes
-
-
-def overlaid(settings: dict[str, Any], changes: dict[str, Any]) -> RunConfig:
-    """Return a configuration with these settings, updated by the changes section by section."""
-    for section, values in changes.items():
-        settings[section] = {**settings.get(section, {}), **values} if isinstance(values, dict) else values
-    return RunConfig(**settings)
 
 
 def forget_plugins() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.configs import run_config
 from torch import Tensor, nn
 
 from hashbench import ArrayImages, Backbone, HashbenchError, HashMethod
-from hashbench.config import RunConfig
 from hashbench.encoding import features
 from hashbench.encoding.encode import check_encoder, encode
 from hashbench.experiment.weights import build_method
@@ -17,10 +17,7 @@ from hashbench.method.base import straight_through_sign
 IMAGES = ArrayImages(
     np.random.RandomState(0).randint(0, 256, (11, 32, 32, 3), dtype=np.uint8), [f"i{n}" for n in range(11)]
 )
-CONFIG = RunConfig(
-    method="wch", dataset="none", protocol="none", bits=12, seed=0, device="cpu",
-    backbone={"name": "test_resnet", "pretrained": False}, images={"size": 32},
-)  # fmt: skip
+CONFIG = run_config()
 
 
 class Plain(HashMethod):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.configs import run_config
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -28,10 +29,7 @@ from hashbench.runtime.files import SILENT_S
 from hashbench.source_digest import core_modules
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (150, 32, 32, 3), dtype=np.uint8)
-CONFIG = RunConfig(
-    method="wch", dataset="none", protocol="none", bits=12, seed=0, device="cpu",
-    backbone={"name": "test_resnet", "pretrained": False}, images={"size": 32},
-)  # fmt: skip
+CONFIG = run_config()
 KEY = "0123456789abcdef" * 2
 FACTS = FeatureMetadata(
     backbone="net", image_size=32, images=5, dimensions=3, device="cpu", versions={"torch": "2"}

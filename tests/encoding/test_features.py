@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.configs import run_config
 from torch import Tensor
 
 from hashbench import ArrayImages, Backbone, BinaryCodes, ShallowMethod, create_backbone
@@ -16,10 +17,7 @@ from hashbench.encoding.features import FeatureExtractor
 from hashbench.training.trainer import train
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (7, 32, 32, 3), dtype=np.uint8)
-CONFIG = RunConfig(
-    method="wch", dataset="none", protocol="none", bits=12, seed=0, device="cpu",
-    backbone={"name": "test_resnet", "pretrained": False}, images={"size": 32},
-)  # fmt: skip
+CONFIG = run_config()
 
 
 def images() -> ArrayImages:

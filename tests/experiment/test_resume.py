@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import overlaid
 from helpers.checkpoints import flip, saved
+from helpers.configs import run_config
 from helpers.forked import run_python
 from helpers.owning_process import other_process
 from safetensors.torch import load_file
@@ -52,14 +52,13 @@ FAST = [
 
 def config(**changes: Any) -> RunConfig:
     """Return the configuration of a run of 9 steps, 3 per epoch, with dropout."""
-    settings: dict[str, Any] = {
-        "method": "wch", "dataset": "none", "protocol": "none", "bits": 8, "seed": 0, "device": "cpu",
-        "backbone": {"name": "test_vit", "pretrained": False, "options": {"proj_drop_rate": 0.5}},
-        "images": {"size": 32},
-        "views": {"crop_scale": (0.5, 1.0), "horizontal_flip": 0.5},
-        "training": {"epochs": 3, "batch_size": 5, "precision": "float32"},
-    }  # fmt: skip
-    return overlaid(settings, changes)
+    return run_config(
+        changes,
+        bits=8,
+        backbone={"name": "test_vit", "options": {"proj_drop_rate": 0.5}},
+        views={"crop_scale": (0.5, 1.0), "horizontal_flip": 0.5},
+        training={"epochs": 3, "batch_size": 5, "precision": "float32"},
+    )
 
 
 def log(folder: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from fuzz.mutation import PIECES, mutations
 from fuzz.outcomes import refused
 from PIL import Image
 
-from hashbench import registry
+from hashbench import plugin_files, registry
 from hashbench.data.list_files import read_list, read_names, read_pair, read_row_indices
 from hashbench.data.options import ListOptions
 from hashbench.data.packing import CHECKSUM, INDEX, PackedImages, pack, use_packed
@@ -223,7 +223,7 @@ def test_plugin_files(tmp_path: Path, tries: Tries, monkeypatch: pytest.MonkeyPa
                     entry.sources()
 
     def forget() -> None:
-        for cached in (registry.read_source, registry._plugin_digest):
+        for cached in (plugin_files.read_source, registry._plugin_digest):
             cached.cache_clear()
 
     for hard in HARD:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from helpers.configs import run_config
 from helpers.forked import call, few_digits
 from safetensors.torch import save_file
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -67,16 +68,10 @@ FAST = [
 
 def config(method: str, **training: Any) -> RunConfig:
     """Return the configuration of a run of 9 steps, in batches of 32, 32 and 13 images, with batch norm."""
-    return RunConfig(
+    return run_config(
         method=method,
-        dataset="none",
-        protocol="none",
         bits=16,
-        seed=0,
-        device="cpu",
         processes=distributed.world_size(),
-        backbone={"name": "test_resnet", "pretrained": False},
-        images={"size": 32},
         views={"crop_scale": (0.5, 1.0), "horizontal_flip": 0.5},
         optimizer={"name": "sgd", "lr": METHODS.get(method, 1.0)},
         training={"epochs": 3, "batch_size": 32, "precision": "float32", **training},

@@ -6,9 +6,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from helpers.configs import run_config
 
 from hashbench import HashbenchError, Record, UsageError, read_record
-from hashbench.config import BackboneConfig, EvaluationConfig, RunConfig
 from hashbench.data.protocol import Overlaps
 from hashbench.evaluation import CodeHealth
 from hashbench.results.record import Metric, SplitRecord, Timing, checksum, run_folder, write_record
@@ -20,10 +20,7 @@ RECORD = Record(
     protocol="default",
     bits=16,
     seed=0,
-    config=RunConfig(
-        method="wch", dataset="digits", protocol="default", bits=16, seed=0, device="cpu",
-        backbone=BackboneConfig(name="resnet18"), evaluation=EvaluationConfig(k=("all",)),
-    ).model_dump(mode="json"),
+    config=run_config(dataset="digits", protocol="default", bits=16).model_dump(mode="json"),
     split=SplitRecord(
         query=1, train=2, database=3, sha256="00", warnings=("one",),
         overlaps=Overlaps(query_database=0, query_train=0, train_database=2),

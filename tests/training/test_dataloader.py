@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.configs import run_config
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
@@ -32,16 +33,8 @@ AUGMENTED = {"crop_scale": (0.5, 1.0), "horizontal_flip": 0.5}
 
 
 def config(batch_size: int = 4, *, drop_last: bool = False, **settings: Any) -> RunConfig:
-    return RunConfig(
-        **{
-            "method": "none", "dataset": "none", "protocol": "none", "bits": 8, "seed": 0, "device": "cpu",
-            "backbone": {"name": "none"},
-            "images": {"size": SIZE},
-            "views": AUGMENTED,
-            "training": {"batch_size": batch_size, "drop_last": drop_last},
-            **settings,
-        }
-    )  # fmt: skip
+    training = {"batch_size": batch_size, "drop_last": drop_last}
+    return run_config(**{"images": {"size": SIZE}, "views": AUGMENTED, "training": training, **settings})
 
 
 def loaded(run: RunConfig, workers: int = 0, views: int = 2) -> ViewBatches:

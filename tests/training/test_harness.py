@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import overlaid
+from helpers.configs import run_config
 from PIL import Image
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
@@ -41,14 +41,14 @@ def images(count: int) -> ArrayImages:
 
 def config(**changes: Any) -> RunConfig:
     """Return a configuration of plain gradient descent on batches of four, without augmentation."""
-    settings: dict[str, Any] = {
-        "method": "plain", "dataset": "none", "protocol": "none", "bits": 4, "seed": 0, "device": "cpu",
-        "backbone": {"name": "none"},
-        "images": {"size": SIZE},
-        "optimizer": {"name": "sgd", "lr": 0.5},
-        "training": {"epochs": 1, "batch_size": 4, "precision": "float32"},
-    }  # fmt: skip
-    return overlaid(settings, changes)
+    return run_config(
+        changes,
+        method="plain",
+        bits=4,
+        images={"size": SIZE},
+        optimizer={"name": "sgd", "lr": 0.5},
+        training={"epochs": 1, "batch_size": 4, "precision": "float32"},
+    )
 
 
 class Plain(HashMethod):
@@ -328,7 +328,7 @@ def test_out_of_memory_is_one_line_with_advice(tmp_path: Path, error: Exception)
     with pytest.raises(HashbenchError) as raised:
         train(Failing(raising(error)), images(8), config(), tmp_path)
     assert re.fullmatch(
-        r"out of memory in training with 4 images a step: none at 16 px in float32 on the machine; "
+        r"out of memory in training with 4 images a step: test_resnet at 16 px in float32 on the machine; "
         r"lower --set batch_size=.* \(and raise accumulate=.*\), image size, or choose a smaller backbone",
         str(raised.value),
     )

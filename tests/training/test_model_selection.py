@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import overlaid
+from helpers.configs import run_config
 from torch import Tensor, nn
 
 import hashbench
@@ -43,15 +43,16 @@ def dataset(**parts: Split) -> Dataset:
 
 def config(selection: str | dict[str, Any] = "best-val", **changes: Any) -> RunConfig:
     chosen = {"name": selection} if isinstance(selection, str) else {"name": "best-val", **selection}
-    settings: dict[str, Any] = {
-        "method": "wch", "dataset": "made_up", "protocol": "default", "bits": 4, "seed": 0, "device": "cpu",
-        "backbone": {"name": "none"},
-        "images": {"size": SIZE},
-        "training": {"epochs": 3, "batch_size": 8, "precision": "float32"},
-        "selection": chosen,
-        "evaluation": {"k": (5, "all")},
-    }  # fmt: skip
-    return overlaid(settings, changes)
+    return run_config(
+        changes,
+        dataset="made_up",
+        protocol="default",
+        bits=4,
+        images={"size": SIZE},
+        training={"epochs": 3, "batch_size": 8, "precision": "float32"},
+        selection=chosen,
+        evaluation={"k": (5, "all")},
+    )
 
 
 class Plain(HashMethod):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import overlaid
+from helpers.configs import run_config
 from torch import Tensor, nn
 
 from hashbench import (
@@ -35,14 +35,12 @@ IMAGES = ArrayImages(
 
 
 def config(**changes: Any) -> RunConfig:
-    settings: dict[str, Any] = {
-        "method": "wch", "dataset": "none", "protocol": "none", "bits": 8, "seed": 0, "device": "cpu",
-        "backbone": {"name": "test_resnet", "pretrained": False},
-        "images": {"size": 32},
-        "views": {"crop_scale": (0.5, 1.0), "horizontal_flip": 0.5},
-        "training": {"epochs": 2, "batch_size": 5, "precision": "float32"},
-    }  # fmt: skip
-    return overlaid(settings, changes)
+    return run_config(
+        changes,
+        bits=8,
+        views={"crop_scale": (0.5, 1.0), "horizontal_flip": 0.5},
+        training={"epochs": 2, "batch_size": 5, "precision": "float32"},
+    )
 
 
 def trained(folder: Path, workers: int = 0, **changes: Any) -> tuple[HashMethod, list[dict[str, float]]]:
