@@ -233,7 +233,7 @@ class EvaluationConfig(Section):
     denominator: Literal["hits", "relevant"] = "hits"
     """Divisor of AP@K."""
     no_relevant: Literal["zero", "skip"] = "zero"
-    """How to treat queries without relevant images in the database."""
+    """Treatment of queries without relevant images in the database."""
     graded: bool = False
     """Also compute NDCG@K and ACG@K, with the number of shared labels as the relevance."""
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +10,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from helpers import two_processes
+from helpers.forked import run_python
 from safetensors.torch import load_file
 from torch import nn
 
@@ -28,21 +26,11 @@ class Launched(NamedTuple):
     said: str
 
 
-def output(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python with one thread per process."""
-    command = [sys.executable, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     """Return the results of two_processes.py."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    done = output("-m", "helpers.two_processes", two, folder=two)
-    assert done.returncode == 0, done.stderr
+    done = run_python("-m", "helpers.two_processes", two, cwd=two, timeout=120)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for method in (*two_processes.METHODS, *two_processes.FITTED):
@@ -86,8 +74,7 @@ def test_one_record_of_two_processes(tmp_path: Path, nuswide_tree: Callable[...,
     data = ["--dataset", "nuswide", "--protocol", "lists", "--data-root", nuswide_tree()]
     command = ["-m", "hashbench", "run", "--method", "bihalf", "--bits", "16", *data, *two_processes.FAST]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = output(*torchrun, *command, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = run_python(*torchrun, *command, cwd=tmp_path, timeout=120)
     assert done.stdout.count("mAP@5000") == 1
     (path,) = tmp_path.rglob("record.json")
     record = read_record(path.parent)

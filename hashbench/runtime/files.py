@@ -41,10 +41,10 @@ def update_hash(digest: hashlib._Hash, path: Path) -> str:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file, which replaces another file when the block succeeds.
+    """Yield the path of a temporary file, which replaces `path` when the block succeeds.
 
-    The other file is the old one or the new one at any moment, and is synced to disk. The temporary file is
-    removed if the block fails. If the process is killed, a later call removes it.
+    At any moment, `path` is the complete old file or the complete new one, which is synced to disk. If the
+    block fails, the temporary file is removed; if the process is killed, a later call removes it.
     """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
         with suppress(OSError):

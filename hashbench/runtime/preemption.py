@@ -116,5 +116,5 @@ def stopped(after_step: int | None = None) -> PreemptionError:
     name = (_stop.received or signal.SIGTERM).name
     when, unless = ("", ", if there is one") if after_step is None else (f" after step {after_step}", "")
     return PreemptionError(
-        f"stopped by {name}{when}; the same command with --resume goes on from the last state{unless}"
+        f"stopped by {name}{when}; the same command with --resume continues from the last checkpoint{unless}"
     )

@@ -100,7 +100,9 @@ def assert_same_run(one: Path, other: Path, run: RunConfig, *stops: int, workers
     """Stop and resume a run in these steps, each counted from the last stop; compare it with a whole run."""
     expected, undisturbed = trained(one, run)
     for stop in stops:
-        with pytest.raises(PreemptionError, match=r"^stopped by SIGTERM after step \d+; .*--resume goes on"):
+        with pytest.raises(
+            PreemptionError, match=r"^stopped by SIGTERM after step \d+; .*--resume continues"
+        ):
             trained(other, run, stop, workers)
     found, done = trained(other, run, workers=workers)
     for (name, a), b in zip(expected.state_dict().items(), found.state_dict().values(), strict=True):
@@ -593,8 +595,8 @@ def test_a_command_goes_on_with_the_same_settings_alone(cli: Callable[..., Any],
     stopped = cli(*command, "--set", "epochs=2", "--resume")
     assert stopped.code == 75
     assert stopped.err.splitlines()[-1] == (
-        "hashbench: error: stopped by SIGHUP after step 4; the same command with --resume goes on from "
-        "the last state"
+        "hashbench: error: stopped by SIGHUP after step 4; the same command with --resume continues "
+        "from the last checkpoint"
     )
     refused = cli(*command, "--set", "epochs=3", "--resume")
     assert refused.code == 2
@@ -635,7 +637,7 @@ def test_a_run_that_is_killed_again_and_again_gives_the_same(tmp_path: Path) -> 
     killed = -int(signal.SIGKILL)
     assert [end["code"] for end in ends] == [killed, killed, 75, killed, killed, 0, 0]
     assert re.fullmatch(
-        r"hashbench: error: stopped by SIGTERM after step \d+; the same command with --resume goes on .*",
+        r"hashbench: error: stopped by SIGTERM after step \d+; the same command with --resume continues .*",
         ends[2]["said"].splitlines()[-1],
     )
     assert 0 < ends[1]["step"] < ends[2]["step"] < ends[3]["step"] < 24

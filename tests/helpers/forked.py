@@ -19,13 +19,19 @@ from hashbench.cli.app import main
 TESTS = Path(__file__).parents[1]
 
 
-def run_python(*arguments: object) -> None:
-    """Run Python with these arguments and the folder of the tests on its path; check that it succeeds."""
+def run_python(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python, with the folder of the tests on its path and one thread, and check that it succeeds.
+
+    Args:
+        *arguments: The arguments of Python.
+        **options: Options of `subprocess.run`.
+    """
     paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **options)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def call(arguments: Sequence[str]) -> Any:
