@@ -16,7 +16,8 @@ import pytest
 import torch
 from helpers.checkpoints import flip, saved
 from helpers.configs import run_config
-from helpers.forked import run_python
+from helpers.forked import run_forked
+from helpers.killed_runs import stop_and_go
 from helpers.owning_process import other_process
 from safetensors.torch import load_file
 
@@ -632,7 +633,7 @@ def arrays(path: Path) -> dict[str, Any]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
 def test_a_run_that_is_killed_again_and_again_gives_the_same(tmp_path: Path) -> None:
-    run_python("-m", "helpers.killed_runs", tmp_path)
+    run_forked(stop_and_go, tmp_path)
     ends = json.loads((tmp_path / "ends.json").read_text())
     killed = -int(signal.SIGKILL)
     assert [end["code"] for end in ends] == [killed, killed, 75, killed, killed, 0, 0]

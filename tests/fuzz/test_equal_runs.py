@@ -6,14 +6,13 @@ import multiprocessing
 import os
 import random
 import re
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
-from helpers.forked import call, few_digits, run_python, start, wait
+from helpers.forked import call, few_digits, run_forked, start, wait
 
 from hashbench.errors import HashbenchError
 from hashbench.results.folders import new_run_folder
@@ -96,8 +95,4 @@ def stress(folder: Path, rounds: int) -> None:
 
 
 def test_equal_runs_at_once(tmp_path: Path, tries: Callable[[int, int], int]) -> None:
-    run_python(__file__, tmp_path, tries(2, 900))
-
-
-if __name__ == "__main__":
-    stress(Path(sys.argv[1]), int(sys.argv[2]))
+    run_forked(stress, tmp_path, tries(2, 900))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.forked import call, few_digits, run_python, start, wait
+from helpers.forked import call, few_digits, run_forked, start, wait
 from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
@@ -76,8 +76,4 @@ def kill_and_go_on(folder: Path, method: str, moments: int) -> None:
 def test_killed_at_any_moment(tmp_path: Path, method: str, tries: Callable[[int, int], int]) -> None:
     if not (moments := tries({"wch": 0, "spq": 1}[method], 50)):
         pytest.skip("test_resume.py kills this one")
-    run_python(__file__, tmp_path, method, moments)
-
-
-if __name__ == "__main__":
-    kill_and_go_on(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    run_forked(kill_and_go_on, tmp_path, method, moments)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.forked import call, few_digits, run_python
+from helpers.forked import call, few_digits, run_forked
 
 from hashbench import evaluate
 
@@ -62,9 +61,5 @@ def grid(results: Path, runs: int) -> None:
 
 
 def test_many_evaluations_and_runs(tmp_path: Path, tries: Callable[[int, int], int]) -> None:
-    run_python(__file__, tmp_path, tries(20, 300), tries(5, 50))
-
-
-if __name__ == "__main__":
-    evaluations(int(sys.argv[2]))
-    grid(Path(sys.argv[1]), int(sys.argv[3]))
+    run_forked(evaluations, tries(20, 300))
+    run_forked(grid, tmp_path, tries(5, 50))

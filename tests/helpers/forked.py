@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ def run_python(*arguments: object, **options: Any) -> subprocess.CompletedProces
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def run_forked(function: Callable[..., None], *arguments: object) -> None:
+    """Call a function in a forked process, and check that it succeeds."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def call(arguments: Sequence[str]) -> Any:

@@ -1,7 +1,7 @@
 """A run that is stopped and resumed many times, and an uninterrupted one, for test_resume.py.
 
-`python killed_runs.py FOLDER` leaves them in FOLDER/stopped and FOLDER/whole, and in FOLDER/ends.json how
-each of their processes ended. All are forked from this one, so that torch is imported once.
+`stop_and_go(folder)` leaves them in the folders stopped and whole, and in ends.json how each of their
+processes ended. All are forked from the calling process, so that torch is imported once.
 """
 
 from __future__ import annotations
@@ -90,7 +90,3 @@ def stop_and_go(folder: Path) -> None:
     ends.append(end(begin(stopped), stopped))
     ends.append(end(undisturbed, whole))
     (folder / "ends.json").write_text(json.dumps(ends), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    stop_and_go(Path(sys.argv[1]))
