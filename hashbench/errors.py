@@ -32,13 +32,7 @@ class UsageError(HashbenchError, ValueError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Return the error for a name that does not exist, which suggests the most similar one.
-
-    Args:
-        kind: Kind of the name, such as "method" or "key".
-        name: The unknown name.
-        known: The existing names.
-    """
+    """Return the error for a name that does not exist, which suggests the most similar one."""
     known = sorted(known)
     nearest = difflib.get_close_matches(name if isinstance(name, str) else "", known, n=1, cutoff=0.5)
     some = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")

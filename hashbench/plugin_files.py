@@ -36,10 +36,6 @@ BUILT_IN_PACKAGES = ("hashbench_methods", "hashbench_datasets")
 def read_table(path: Path, table: str) -> dict[str, str]:
     """Read a table of a plugin file from its source, without executing it.
 
-    Args:
-        path: The plugin file.
-        table: "METHODS" or "DATASETS".
-
     Returns:
         Name -> class name; empty if the file has no such table.
 
@@ -66,10 +62,6 @@ def read_table(path: Path, table: str) -> dict[str, str]:
 
 def parse_source(source: bytes, path: str = "<unknown>") -> ast.Module:
     """Parse Python source.
-
-    Args:
-        source: Content of the file.
-        path: Path of the file, for errors.
 
     Raises:
         SyntaxError: The source is not Python, or nested too deeply for the parser.

@@ -57,10 +57,6 @@ def load_recipe(path: Path, dataset: str, bits: int) -> dict[str, Any]:
 def load_components(path: Path, hyperparameters: type[BaseModel]) -> dict[str, dict[str, Any]]:
     """Load a method's components: by name, the settings that remove the component, by dotted path.
 
-    Args:
-        path: The recipe.
-        hyperparameters: The model of the method's hyperparameters.
-
     Raises:
         HashbenchError: The file is not a recipe, or a component has no key, or an unknown or shared one.
     """

@@ -75,12 +75,7 @@ class Grid:
             yield data
 
     def plan(self, variants: Mapping[str, Sequence[Sequence[str]]], device: str) -> list[Planned]:
-        """Configure all runs, so that a wrong key fails before hours of training.
-
-        Args:
-            variants: The settings of each variant, by method.
-            device: "cpu" or "cuda".
-        """
+        """Configure all runs, so that a wrong key fails before hours of training."""
         from hashbench.experiment.configure import configure
 
         return [

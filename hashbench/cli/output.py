@@ -39,13 +39,7 @@ def print_json(value: Any) -> None:
 
 
 def write_tables(form: str, tables: Callable[[], Sequence[Table]], csv: Callable[[], str]) -> None:
-    """Write tables to standard output.
-
-    Args:
-        form: The format, as in `TableFormat`.
-        tables: Function that returns the tables.
-        csv: Function that returns their content as CSV.
-    """
+    """Write tables to standard output."""
     from hashbench.report.tables.table import latex, markdown
 
     formats = {

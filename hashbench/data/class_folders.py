@@ -80,9 +80,6 @@ def read_class_folders(
 def split_folders(base: Path) -> dict[str, Path]:
     """Find the folders of a split, each of which contains class folders.
 
-    Args:
-        base: Folder to search.
-
     Returns:
         "train", "query" and "database" -> folder, if it exists; "validation" -> val/, if another folder has
         the queries.
@@ -153,10 +150,6 @@ def read_split_folders(
 
 def require_classes(root: Path, classes: Sequence[str]) -> None:
     """Check by their names and contents that folders are classes.
-
-    Args:
-        root: Folder that contains the class folders.
-        classes: Names of the class folders, from `class_names`.
 
     Raises:
         UsageError: The folders are the parts of a split, or the class folders are further down.

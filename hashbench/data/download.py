@@ -51,9 +51,6 @@ class Archive:
     def ensure(self, root: Path) -> Path:
         """Download and unpack the file if necessary; check a file that the user put there.
 
-        Args:
-            root: The data root.
-
         Returns:
             The file, or the folder with its content.
 

@@ -102,11 +102,6 @@ def read_idx_parts(
 def official_split(everything: Split, train_per_class: int, seed: int) -> dict[str, Split]:
     """Split into test images as queries, the rest as database, and training images drawn from the database.
 
-    Args:
-        everything: From `read_idx_parts`.
-        train_per_class: Number of training images per class.
-        seed: Random seed.
-
     Returns:
         The parts by name.
     """

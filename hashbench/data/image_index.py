@@ -50,9 +50,6 @@ class ImageIndex:
         It is the file at this path below the root; otherwise, the only one with the same last folder and
         name; otherwise, the only one with the same name.
 
-        Args:
-            path: A listed path, separated by `/`.
-
         Returns:
             The path of the file, or None if there is no such file.
 
@@ -76,11 +73,7 @@ class ImageIndex:
         return files[0] if files else None
 
     def find_similar(self, path: str) -> str | None:
-        """Return a file whose name differs from a listed one only in letter case or Unicode normal form.
-
-        Args:
-            path: A listed path that `find` does not find.
-        """
+        """Return a file whose name differs from a listed one only in letter case or Unicode normal form."""
         if not self._similar:
             self._similar = {_folded(name): files[0] for name, files in self._found.items()}
         return self._similar.get(_folded(self._key(path)))

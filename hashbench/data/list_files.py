@@ -121,10 +121,6 @@ def read_names(file: Path) -> tuple[str, ...]:
 def read_row_indices(file: Path, rows: int) -> dict[str, NDArray[np.int64]]:
     """Read a split as row indices: a JSON object with the keys train, query (or test) and database (or db).
 
-    Args:
-        file: The JSON file.
-        rows: Number of images in the list of all images.
-
     Returns:
         "train", "query" and "database" -> row indices, from 0.
 

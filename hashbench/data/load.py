@@ -91,12 +91,6 @@ def load_dataset(
 def read_dataset(name: str, plugin: DatasetPlugin, protocol: str, root: Path) -> Dataset:
     """Load a dataset with its plugin from its own files, and compare the sizes with the protocol.
 
-    Args:
-        name: Registered name of the plugin.
-        plugin: The plugin.
-        protocol: One of the plugin's protocols.
-        root: The data root.
-
     Raises:
         HashbenchError: The data is missing or damaged, or the plugin returns something else.
     """

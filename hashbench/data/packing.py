@@ -172,10 +172,6 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
 
     The whole copy is read and checked. The dataset's options, and so the record of a run, include its hashes.
 
-    Args:
-        dataset: A dataset whose images are files.
-        root: The data root.
-
     Raises:
         HashbenchError: The packed copy has changed since it was written, or has no checksum.
     """

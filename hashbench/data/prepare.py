@@ -19,12 +19,6 @@ LIST_NAMES = ("train.txt", "test.txt", "database.txt")
 def ensure(name: str, plugin: DatasetPlugin, root: Path, protocol: str) -> Dataset:
     """Load a dataset, after downloading its missing files if possible.
 
-    Args:
-        name: Name of the dataset.
-        plugin: Plugin of the dataset.
-        root: The data root.
-        protocol: One of the plugin's protocols.
-
     Raises:
         HashbenchError: A download fails, or only the user can get the files.
     """

@@ -61,13 +61,7 @@ class Overlaps:
 
 
 def overlaps(train: Sequence[str], query: Sequence[str], database: Sequence[str]) -> Overlaps:
-    """Count the ids that the parts of a split share.
-
-    Args:
-        train: Ids of the training images.
-        query: Ids of the queries.
-        database: Ids of the database images.
-    """
+    """Count the ids that the parts of a split share."""
     train_ids, query_ids, database_ids = set(train), set(query), set(database)
     return Overlaps(
         query_database=len(query_ids & database_ids),

@@ -30,13 +30,6 @@ PROBE = 8  # images that `check_encoder` encodes
 def encode(method: HashMethod, images: Images, config: RunConfig, *, workers: int, task: str) -> Codes:
     """Encode images in evaluation mode and full precision.
 
-    Args:
-        method: A trained method.
-        images: The images.
-        config: The run.
-        workers: Number of processes that load images.
-        task: Label of the progress bar.
-
     Returns:
         Codes in the order of the images.
 

@@ -101,10 +101,6 @@ def cache_folder() -> Path | None:
 def load(folder: Path, key: str) -> NDArray[np.float32] | None:
     """Load features after a check of their hash; warn if they are damaged.
 
-    Args:
-        folder: Folder of the cache.
-        key: Key of the features, 32 hexadecimal digits.
-
     Returns:
         [N, F], memory-mapped copy-on-write; None if there are none or they are damaged.
     """
@@ -135,12 +131,6 @@ def store(
     """Write features atomically, with one item of `rows` in memory at a time.
 
     If two processes write the same key, the last one wins, and each continues with its own features.
-
-    Args:
-        folder: Folder of the cache; created if it is missing.
-        key: Key of the features, 32 hexadecimal digits.
-        facts: Description of the features.
-        rows: Consecutive parts of the features, each [n, F].
 
     Returns:
         [N, F], memory-mapped copy-on-write.

@@ -65,13 +65,7 @@ def content_key(images: Images) -> str | None:
 
 
 def disk_key(network: str, content: str, config: RunConfig) -> str:
-    """Return the key of features on disk, 32 hexadecimal digits, which covers libraries, code and machine.
-
-    Args:
-        network: Output of `network_key`.
-        content: Output of `content_key`.
-        config: The run.
-    """
+    """Return the key of features on disk, 32 hexadecimal digits, which covers libraries, code and machine."""
     machine = environment.describe(config.device)
     facts = {
         "network": network,

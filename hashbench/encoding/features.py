@@ -43,14 +43,7 @@ class TransformedImages(Dataset[Tensor]):
 
 
 def batches(images: Images, config: RunConfig, *, workers: int, task: str) -> Iterator[Tensor]:
-    """Yield batches of transformed images in order, [B, 3, size, size] on the device of the run.
-
-    Args:
-        images: The images.
-        config: The run.
-        workers: Number of processes that load images.
-        task: Label of the progress bar.
-    """
+    """Yield batches of transformed images in order, [B, 3, size, size] on the device of the run."""
     loader = BatchLoader(TransformedImages(images, config), config, workers, persistent=False)
     starts = range(0, len(images), BATCH_SIZE)
     positions = [list(range(start, min(start + BATCH_SIZE, len(images)))) for start in starts]
@@ -82,13 +75,7 @@ class FeatureExtractor:
     _in_memory: ClassVar[WeakKeyDictionary[Images, tuple[str, Tensor]]] = WeakKeyDictionary()
 
     def __init__(self, backbone: Backbone, config: RunConfig, workers: int) -> None:
-        """Compute nothing yet.
-
-        Args:
-            backbone: The network.
-            config: The run.
-            workers: Number of processes that load images.
-        """
+        """Compute nothing yet."""
         self._backbone, self._config, self._workers = backbone, config, workers
         self._network = network_key(backbone, config)
 
@@ -96,10 +83,6 @@ class FeatureExtractor:
         """Return the features of images.
 
         Each process computes its shard, in whole batches.
-
-        Args:
-            images: The images.
-            task: Label of the progress bar.
 
         Returns:
             float32 [N, F] on the CPU, in the order of the images.

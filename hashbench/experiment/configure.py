@@ -69,10 +69,6 @@ def _resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
 def length_note(config: RunConfig, dataset: Dataset) -> str | None:
     """Describe how the length of training differs from the published one; None if it does not.
 
-    Args:
-        config: The configuration of the run.
-        dataset: The loaded dataset.
-
     Raises:
         HashbenchError: The recipe names a protocol that the dataset does not have.
     """
@@ -82,10 +78,6 @@ def length_note(config: RunConfig, dataset: Dataset) -> str | None:
 
 def record_fields(config: RunConfig, images: int) -> dict[str, Any]:
     """Return the fields of a record that come from the recipe of the method.
-
-    Args:
-        config: The configuration of the run.
-        images: Number of its training images.
 
     Raises:
         HashbenchError: The recipe cannot be read, or names a protocol that the dataset does not have.
@@ -144,10 +136,6 @@ def components(method: str) -> dict[str, dict[str, Any]]:
 def published_protocol(config: RunConfig, images: int) -> PublishedProtocol | None:
     """Return the protocol for which the training length was published, with both lengths.
 
-    Args:
-        config: The configuration of the run.
-        images: Number of its training images.
-
     Returns:
         None if the recipe names no published protocol for the dataset, or one without a fixed number of
         training images.
@@ -175,11 +163,6 @@ def published_protocol(config: RunConfig, images: int) -> PublishedProtocol | No
 
 
 def training_length(config: RunConfig, images: int) -> tuple[int, int]:
-    """Return the number of batches in an epoch and in the whole training.
-
-    Args:
-        config: The configuration of the run.
-        images: Number of training images.
-    """
+    """Return the number of batches in an epoch and in the whole training, for a number of training images."""
     batches = EpochBatches(images, config).batches
     return batches, batches * config.training.epochs

@@ -12,13 +12,7 @@ from hashbench.runtime import environment
 
 
 def identity_of(config: RunConfig, dataset: Dataset, source: str) -> dict[str, Any]:
-    """Return the identity of a run, from which `run_id_of` computes its id.
-
-    Args:
-        config: The configuration of the run.
-        dataset: The loaded dataset; its split is part of the identity.
-        source: Hash of the source code, from `source_of`.
-    """
+    """Return the identity of a run, from which `run_id_of` computes its id."""
     return run_identity(
         config.model_dump(mode="json"),
         dataset.fingerprint,

@@ -26,10 +26,6 @@ def require_same_settings(planned: Sequence[tuple[RunConfig, Dataset]], results:
 
     Runs are compared if they have the same method, dataset, protocol, code length and seed.
 
-    Args:
-        planned: The configurations to resume, with their datasets.
-        results: The results folder.
-
     Raises:
         UsageError: A stopped run had other settings; the message lists them.
     """

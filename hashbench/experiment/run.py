@@ -84,13 +84,6 @@ def run(
 
     If several processes call this function together, they share the work and the main process writes.
 
-    Args:
-        config: The configuration, from `configure`.
-        dataset: The dataset that the configuration names.
-        results: The results folder, which contains all records.
-        force: Replace an existing record.
-        execution: Options that change no number, such as the number of workers.
-
     Raises:
         UsageError: The backbone does not exist or does not fit.
         HashbenchError: Training diverged, the method breaks its contract, an image cannot be read, the record

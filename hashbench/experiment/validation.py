@@ -43,10 +43,6 @@ def hold_out(dataset: Dataset, config: RunConfig) -> ValidationSplit:
     none, they are drawn from the training images, once for all seeds, and are searched for in the remaining
     training images. Training images that are also queries are never drawn.
 
-    Args:
-        dataset: The loaded dataset.
-        config: The configuration of the run.
-
     Raises:
         UsageError: There are too few training images.
     """
@@ -73,14 +69,7 @@ def hold_out(dataset: Dataset, config: RunConfig) -> ValidationSplit:
 
 
 def scorer(query: Split, database: Split, config: RunConfig, workers: int) -> Callable[[HashMethod], float]:
-    """Return a function that computes the mAP of a method at the first cutoff of `evaluation.k`.
-
-    Args:
-        query: The images to search for.
-        database: The images to search.
-        config: The configuration of the run.
-        workers: Number of processes that load images.
-    """
+    """Return a function that computes the mAP of a method at the first cutoff of `evaluation.k`."""
 
     def score(method: HashMethod) -> float:
         with translate_errors(config, "validation", ENCODE_LESS):

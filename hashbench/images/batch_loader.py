@@ -22,14 +22,7 @@ class BatchLoader:
     """
 
     def __init__(self, items: Dataset[Any], config: RunConfig, workers: int, *, persistent: bool) -> None:
-        """Create the loader without starting a process.
-
-        Args:
-            items: The dataset of which batches are collated.
-            config: The run.
-            workers: Number of worker processes.
-            persistent: Keep the processes between calls of `load`.
-        """
+        """Create the loader without starting a process."""
         self._batches: list[list[int]] = []
         self._create = functools.partial(
             DataLoader[Any],
@@ -41,11 +34,7 @@ class BatchLoader:
         self._loader = self._create(num_workers=workers, persistent_workers=persistent and workers > 0)
 
     def load(self, batches: list[list[int]]) -> Iterator[Any]:
-        """Yield batches in order, on the CPU.
-
-        Args:
-            batches: Indices of the items of each batch.
-        """
+        """Yield batches in order, on the CPU."""
         self._batches[:] = batches
         if self._loader.num_workers:
             try:

@@ -29,10 +29,6 @@ class DeviceViews(nn.Module):
     def __init__(self, images: ImageConfig, views: ViewConfig) -> None:
         """Build the steps.
 
-        Args:
-            images: Settings of the transform to a tensor.
-            views: Settings of the augmentation.
-
         Raises:
             UsageError: Kornia is missing, or the settings need more than the centre crop of an image.
         """

@@ -133,9 +133,7 @@ def counted_queries(runs: Sequence[StoredRun], values: Sequence[NDArray[np.float
 def cells(runs: Sequence[StoredRun], metric: str = "") -> dict[Column, dict[str, Cell]]:
     """Group runs into cells: by column, from short to long codes, and by label, in the order of the runs.
 
-    Args:
-        runs: The runs, from `select`.
-        metric: Name of a metric that all of them have; empty if the figures of the cells are not needed.
+    The metric is empty if the figures of the cells are not needed.
 
     Raises:
         UsageError: A run lacks the metric, runs of a protocol are not comparable, or runs of a cell differ in

@@ -85,11 +85,6 @@ def select(results: Path, wanted: RunFilter, metric: str = "") -> FoundRuns:
     If several runs have the same configuration and seed, for example after a change of the code, the newest
     is used. Runs without the metric are left out. Notes report both.
 
-    Args:
-        results: The results folder.
-        wanted: The filter.
-        metric: Name of a metric that the runs must have; empty if they need none.
-
     Raises:
         UsageError: The folder does not exist, no run matches or has the metric, or a key of `where` is
             unknown.
@@ -161,10 +156,6 @@ def find(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[Unfini
 
 def matching(runs: Sequence[StoredRun], wanted: RunFilter) -> list[StoredRun]:
     """Return the runs that match the seeds, settings and values of a filter.
-
-    Args:
-        runs: Runs from `find`.
-        wanted: The filter.
 
     Raises:
         UsageError: No run has a key of `where`.

@@ -126,11 +126,6 @@ class PublishedProtocol(_Part):
     def difference(self, method: str, dataset: str, protocol: str) -> str | None:
         """Describe how the training length of a run differs from the published one.
 
-        Args:
-            method: Name of the method.
-            dataset: Name of the dataset.
-            protocol: Name of the protocol.
-
         Returns:
             One sentence; None if the run uses the published protocol, or has the published length.
         """
@@ -294,9 +289,6 @@ def checksum(content: Mapping[str, Any]) -> str:
     r"""Return the SHA-256 of the content of a record, without the key `sha256` itself.
 
     The content is hashed as JSON with sorted keys, without blanks, and with non-ASCII characters as `\uXXXX`.
-
-    Args:
-        content: The content of `record.json`.
     """
     others = {key: value for key, value in content.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -55,9 +55,6 @@ class StoredRun:
     def average_precisions(self, metric: str) -> NDArray[np.float64] | None:
         """Return the AP of each query for an mAP.
 
-        Args:
-            metric: Name of the metric, such as "mAP@1000".
-
         Returns:
             float64 [queries], with NaN for a query that the mean leaves out. None for any other metric, and
             if the values are missing and cannot be recomputed: the codes are missing, too, or another version

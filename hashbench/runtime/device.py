@@ -43,10 +43,6 @@ def resolve_workers(workers: int | None, device: str) -> int:
     """Return the number of worker processes that load images for each training process.
 
     The default is up to 8 on a GPU. On a CPU it is 0, because training itself uses all cores.
-
-    Args:
-        workers: The number that the user chose; None for the default.
-        device: "cpu" or "cuda".
     """
     if workers is not None:
         return workers

@@ -29,9 +29,6 @@ def locked(folder: Path) -> Iterator[None]:
     The lock ends with the process, even if it is killed. Users who share the folder share the lock. On a file
     system without locks, the block runs without one.
 
-    Args:
-        folder: The folder, which is created if it does not exist.
-
     Raises:
         OSError: The folder or its lock file cannot be written.
     """

@@ -29,11 +29,6 @@ ENCODE_LESS = "lower the image size, or choose a smaller backbone"
 def translate_errors(config: RunConfig, task: str, remedy: str) -> Iterator[None]:
     """Translate errors of the machine into errors of one line.
 
-    Args:
-        config: The configuration of the run.
-        task: Description of the task, such as "training with 32 images per step".
-        remedy: Advice on how to use less memory.
-
     Raises:
         HashbenchError: The machine ran out of memory, a worker process died, another process of the run
             failed, the training step cannot be compiled, or a setting is too large.

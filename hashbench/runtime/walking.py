@@ -61,11 +61,7 @@ def is_system_file(name: str) -> bool:
 
 
 def skipped_warning(skipped: Sequence[str]) -> list[str]:
-    """Return a list with a warning about skipped files and folders; it is empty if there are none.
-
-    Args:
-        skipped: Paths from `walk`.
-    """
+    """Return a list with a warning about skipped files and folders; it is empty if there are none."""
     if not skipped:
         return []
     names = (os.path.basename(path) for path in skipped)  # noqa: PTH119 - these are strings

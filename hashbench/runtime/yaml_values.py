@@ -56,9 +56,6 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 def parse_yaml(text: str) -> Any:
     """Parse a YAML document of finite numbers, texts, lists and mappings.
 
-    Args:
-        text: The document.
-
     Raises:
         ValueError: The text is invalid, too long or nested too deeply, or contains itself. The message is one
             line.

@@ -65,15 +65,7 @@ class ViewBatches:
     def __init__(
         self, images: Images, order: EpochBatches, views: int, config: RunConfig, workers: int
     ) -> None:
-        """Create the loader without starting a process.
-
-        Args:
-            images: The training images.
-            order: Indices of the images of each batch.
-            views: Number of views per image.
-            config: The run.
-            workers: Number of processes that load images.
-        """
+        """Create the loader without starting a process."""
         inputs: Dataset[Batch] = (
             _CroppedImages(images, config) if config.views.on_device else _Views(images, views, config)
         )
@@ -94,13 +86,7 @@ class FeatureBatches:
     """Batches of computed features, equal for all views; each process loads the whole batch."""
 
     def __init__(self, features: Tensor, order: EpochBatches, views: int) -> None:
-        """Store a reference to the features.
-
-        Args:
-            features: [N, F], on any device.
-            order: Indices of the images of each batch.
-            views: Number of views per image.
-        """
+        """Store a reference to the features."""
         self._features, self._order, self._views = features, order, views
 
     def epoch(self, epoch: int, first: int) -> Iterator[Batch]:

@@ -25,13 +25,7 @@ class LossModule(nn.Module):
     """A method's losses of a batch of views, of cropped images or of features."""
 
     def __init__(self, method: HashMethod, config: RunConfig, on_features: bool) -> None:
-        """Wrap a method.
-
-        Args:
-            method: The method to train.
-            config: The run.
-            on_features: True if batches are features.
-        """
+        """Wrap a method."""
         super().__init__()
         if isinstance(method, FeatureMethod):  # its head sees the whole batch
             if not method.backbone.frozen:
@@ -71,12 +65,7 @@ def loss_values(method: HashMethod, losses: dict[str, Tensor]) -> dict[str, floa
 
 
 def create_accelerator(config: RunConfig, precision: str) -> Accelerator:
-    """Create the accelerator of a run, whatever an earlier run of this process or the user configured.
-
-    Args:
-        config: The run.
-        precision: Precision of the forward pass, as in `TrainingConfig`.
-    """
+    """Create the accelerator of a run, whatever an earlier run of this process or the user configured."""
     AcceleratorState._reset_state(reset_partial_state=distributed.world_size() == 1)
     for name in ("GRADIENT_ACCUMULATION_STEPS", "DYNAMO_BACKEND"):  # set by `accelerate config`
         os.environ.pop(f"ACCELERATE_{name}", None)

@@ -38,12 +38,7 @@ class BestCheckpoint:
     """
 
     def __init__(self, config: RunConfig, score: Score | None) -> None:
-        """Store the settings.
-
-        Args:
-            config: The run.
-            score: Returns the mAP of a method; None: no validation, the last epoch is the result.
-        """
+        """Store the settings."""
         self._config, self._epochs, self._score = config.selection, config.training.epochs, score
         part = "query" if config.selection.name == "best-on-query" else "validation"
         self.metric = f"{part} mAP@{config.evaluation.k[0]}"

@@ -36,13 +36,7 @@ def create_optimizer(method: HashMethod, config: OptimizerConfig, device: str) -
 def create_schedule(
     optimizer: torch.optim.Optimizer, config: RunConfig, batches: int
 ) -> tuple[LRScheduler, bool]:
-    """Create a learning rate schedule, and return True with it if it changes by step and not by epoch.
-
-    Args:
-        optimizer: The optimizer.
-        config: The run.
-        batches: Number of batches per epoch.
-    """
+    """Create a learning rate schedule, and return True with it if it changes by step and not by epoch."""
     epochs, schedule = config.training.epochs, config.schedule
     if schedule.name == "one_cycle":
         rates = [group["lr"] for group in optimizer.param_groups]

@@ -62,13 +62,7 @@ class Labels:
 
 
 def _ids(array: NDArray[Any], kind: str, name: str) -> NDArray[np.uint64]:
-    """Return class ids as unsigned integers.
-
-    Args:
-        array: Class ids.
-        kind: Name of the original type, which may be bfloat16.
-        name: Name of the labels in error messages.
-    """
+    """Return class ids as unsigned integers."""
     if array.dtype.kind == "f" and not (whole := array == np.floor(array)).all():
         raise UsageError(f"{name}: class ids must be whole numbers, got {array[~whole][0]}")
     if array.dtype.kind != "b" and (array < 0).any():

@@ -47,11 +47,6 @@ _PIXELS = 130  # of a screen, per inch of a figure for print
 def html_page(selected: FoundRuns, metric: str, retrieval: RetrievalPlots) -> str:
     """Return a page that needs no other file and no network.
 
-    Args:
-        selected: The runs, from `select`.
-        metric: A metric that all of them have.
-        retrieval: The retrieved images of some runs, from `retrieval_plot`.
-
     Raises:
         UsageError: Runs of one protocol cannot be compared.
     """

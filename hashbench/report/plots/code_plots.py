@@ -39,9 +39,6 @@ def codes_plot(run: StoredRun) -> Plot:
     and a database item at each Hamming distance, counted over all pairs. Product codes have no Hamming
     distance and therefore no last panel; their bits are those of the indices of their codewords.
 
-    Args:
-        run: A run with its codes.
-
     Returns:
         The plot; `data` has a row for each value: panel ("balance", "correlation", "distances"), bit and
         other_bit (from 0), distance, pairs ("relevant", "irrelevant"), value.

@@ -116,9 +116,6 @@ def training_plot(runs: Sequence[StoredRun]) -> Plot:
     If a mAP selected the epoch, it is also a part. Lines are variants of the method. A value is the mean over
     the steps of an epoch and over seeds, and its band extends from the minimum to the maximum of the seeds.
 
-    Args:
-        runs: The runs, from `select`.
-
     Returns:
         The plot; `data` has a row for each point: dataset, protocol, bits, label, seeds (number of seeds),
         part, epoch (from 1), value, value_least, value_most.

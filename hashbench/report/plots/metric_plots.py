@@ -34,10 +34,6 @@ def bits_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
 
     A point is the mean over seeds, and its bar their standard deviation. It is hollow if codes collapsed.
 
-    Args:
-        runs: The runs, from `select`.
-        metric: A metric that all of them have.
-
     Returns:
         The plot; `data` has a row for each point: dataset, protocol, bits, label, metric, seeds and collapsed
         (numbers of runs), mean, deviation, bytes (of a code), train_seconds, encode_seconds (means).
@@ -66,10 +62,6 @@ def speed_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
 
     Each dataset has a row of two panels. A line joins the code lengths of a method; larger markers in the
     panel of seconds are longer codes. Seconds exclude features that an earlier run of the command computed.
-
-    Args:
-        runs: The runs, from `select`.
-        metric: A metric that all of them have.
 
     Returns:
         The plot; `data` has the columns of `bits_plot`.

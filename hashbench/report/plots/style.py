@@ -174,12 +174,7 @@ def log_axis(axis: Axes) -> None:
 
 
 def add_legend(figure: Figure, entries: Mapping[str, Any]) -> None:
-    """Add a legend of the lowest possible height below the panels, and increase the figure's height by it.
-
-    Args:
-        figure: The figure.
-        entries: The handle of each label: a line or a patch.
-    """
+    """Add a legend of the lowest possible height below the panels, and increase the figure's height by it."""
 
     def add(columns: int) -> Legend:
         width = figure.get_figwidth() / columns - _HANDLE
@@ -204,10 +199,6 @@ def legend_lines(styles: Mapping[str, LineStyle], groups: Iterable[Mapping[str, 
     """Return the legend entries of lines, which tell whose codes collapsed.
 
     The markers of an entry are hollow if all points of the label are.
-
-    Args:
-        styles: The styles, from `line_styles`.
-        groups: The cells of each panel, by label.
     """
     found: dict[str, list[Cell]] = {}
     for group in groups:
@@ -228,13 +219,7 @@ def wrapped(text: str, width: float, cut: bool = True) -> str:
 
 
 def add_run_title(figure: Figure, run: StoredRun, *more: str) -> None:
-    """Add a title that names a run and tells if its codes collapsed, and increase the figure's height by it.
-
-    Args:
-        figure: The figure.
-        run: The run.
-        more: Further sentences of the title.
-    """
+    """Add a title that names a run and tells if its codes collapsed; the figure grows by its height."""
     record = run.record
     column = Column(record.dataset, record.protocol, record.bits)
     reasons = (f"COLLAPSED: {reason}" for reason in record.health.reasons)

@@ -58,10 +58,7 @@ class Ablation:
 def ablations(runs: Sequence[StoredRun], metric: str, test: PairedTest = "bootstrap") -> list[Ablation]:
     """Find the ablations among runs: a whole method, and the same method without components of its recipe.
 
-    Args:
-        runs: The runs, from `select`.
-        metric: A metric of the runs that are part of an ablation; the others need not have it.
-        test: The test of the gains.
+    Runs that are not part of an ablation need not have the metric.
 
     Raises:
         UsageError: The runs cannot be compared.

@@ -26,12 +26,6 @@ def result_csv(
 ) -> str:
     """Format the table of results; the kind of a line is measured, published or unfinished.
 
-    Args:
-        selected: The runs, from `select`.
-        metric: A metric that all of them have.
-        published: Figures of papers.
-        test: The test of the differences.
-
     Raises:
         UsageError: The runs cannot be compared in one table.
     """

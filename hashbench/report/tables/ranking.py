@@ -37,12 +37,7 @@ class Ranked:
 def rank_cells(
     columns: Mapping[Column, Mapping[str, Cell]], test: PairedTest = "bootstrap"
 ) -> dict[Column, dict[str, Ranked]]:
-    """Rank the cells of each column, and test each against the best.
-
-    Args:
-        columns: The cells, from `cells`.
-        test: The test of the differences.
-    """
+    """Rank the cells of each column, and test each against the best."""
     pairs, ranks = {}, {}
     for column, rows in columns.items():
         ranked = {label: cell for label, cell in rows.items() if not cell.collapsed}

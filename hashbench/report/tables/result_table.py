@@ -90,13 +90,7 @@ def result_table(
 
 
 def caption_sentences(metric: str, runs: Sequence[StoredRun], seeds: Sequence[int]) -> list[str]:
-    """Describe a metric and the protocols it was measured by, in sentences for a caption.
-
-    Args:
-        metric: Name of the metric.
-        runs: The runs.
-        seeds: The seeds that most cells have.
-    """
+    """Describe a metric and the protocols it was measured by, in sentences for a caption."""
     ties = "expectation over all orders of equal distances"
     over = "mean ± standard deviation over seeds" if len(seeds) > 1 else "seed"
     sentences = [f"{metric}, {ties}; {over} {', '.join(map(str, seeds))}."]
