@@ -31,7 +31,7 @@ from hashbench.plugin_files import (
     parse_source,
     read_table,
 )
-from hashbench.source_digest import core_digest, digest_of, plugin_modules
+from hashbench.run_id_sources import core_digest, digest_of, plugin_modules
 
 Kind = Literal["method", "dataset"]
 BUILT_IN = "built-in"

@@ -17,7 +17,7 @@ PACKAGE = Path(hashbench.__file__).parent
 ORDER = [
     ["errors"],
     ["config", "depthwise", "distributed", "plugin_files"],
-    ["runtime", "source_digest"],
+    ["runtime", "run_id_sources"],
     ["backbones", "codes", "recipe"],
     ["evaluation.counts", "images", "registry"],
     ["data", "evaluation", "method"],

@@ -141,7 +141,7 @@ def retrieval(
     results: Results = RESULTS,
 ) -> None:
     """Plot queries of a run and their nearest images, with frames that show relevance."""
-    from hashbench.report.plots.retrieval_plots import retrieval_plot
+    from hashbench.report.plots.retrieved_image_plots import retrieval_plot
     from hashbench.results.query import find_run
 
     found = find_run(results, run)

@@ -47,7 +47,7 @@ def report(
 
 def _retrieval_plot(run: StoredRun, metric: str, datasets: RunDatasets, queries: int) -> Plot | str:
     """Return the plot of the images that a run retrieves, or the reason why there is none."""
-    from hashbench.report.plots.retrieval_plots import retrieval_plot
+    from hashbench.report.plots.retrieved_image_plots import retrieval_plot
 
     try:
         run.codes()

@@ -12,8 +12,8 @@ from hashbench.backbones import Backbone
 from hashbench.config import RunConfig
 from hashbench.data.packing import PackedImages
 from hashbench.images.image_sets import ArrayImages, FileImages, Images
+from hashbench.run_id_sources import core_modules, is_within
 from hashbench.runtime import environment
-from hashbench.source_digest import core_modules, is_within
 
 # Packages whose version stands for their code; edits of layers from elsewhere would go unnoticed.
 _VERSIONED = ("torch", "torchvision", "timm", "hashbench")

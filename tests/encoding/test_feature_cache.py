@@ -24,9 +24,9 @@ from hashbench.encoding.feature_cache import FeatureMetadata, cache_folder, load
 from hashbench.encoding.feature_keys import content_key, has_versions
 from hashbench.encoding.features import FeatureExtractor
 from hashbench.images.image_sets import FileImages
+from hashbench.run_id_sources import core_modules
 from hashbench.runtime import environment
 from hashbench.runtime.files import SILENT_S
-from hashbench.source_digest import core_modules
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (150, 32, 32, 3), dtype=np.uint8)
 CONFIG = run_config()

@@ -22,7 +22,7 @@ from hashbench.evaluation import VERSION
 from hashbench.report.plots.code_plots import codes_plot
 from hashbench.report.plots.curve_plots import pr_plot, training_plot
 from hashbench.report.plots.metric_plots import bits_plot, speed_plot
-from hashbench.report.plots.retrieval_plots import _evenly_spaced, retrieval_plot
+from hashbench.report.plots.retrieved_image_plots import _evenly_spaced, retrieval_plot
 from hashbench.report.plots.style import Plot, line_styles, style
 from hashbench.results.query import RunFilter, select
 from hashbench.results.stored_run import StoredRun
