@@ -192,7 +192,18 @@ def parse_pairs(flag: str, settings: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _at_path(key: str, value: Any, hyperparameters: type[BaseModel]) -> dict[str, Any]:
+def setting_path(setting: str, hyperparameters: type[BaseModel]) -> str:
+    """Return the dotted path of the setting that a text `KEY=VALUE` changes; see `resolve`.
+
+    Raises:
+        UsageError: The key is unknown or ambiguous, or the value is invalid.
+    """
+    ((key, _),) = parse_pairs("--set", [setting]).items()
+    return _path_of(key, hyperparameters)[0]
+
+
+def _path_of(key: str, hyperparameters: type[BaseModel]) -> tuple[str, bool]:
+    """Return the path of a key, and True if it is a section with a name."""
     if key.partition(".")[0] in FLAGS:
         raise UsageError(f"--set {key[:100]}: use the flag --{key.partition('.')[0]}")
     paths = dict(_paths(RunConfig, hyperparameters))
@@ -201,8 +212,12 @@ def _at_path(key: str, value: Any, hyperparameters: type[BaseModel]) -> dict[str
         raise UsageError(f"--set {key}: the key is ambiguous; use {' or '.join(matches)}")
     if not matches:
         raise unknown_name("key", key, {*paths, *(path.rpartition(".")[2] for path in paths)})
-    (path,) = matches
-    if paths[path] and isinstance(value, str):
+    return matches[0], paths[matches[0]]
+
+
+def _at_path(key: str, value: Any, hyperparameters: type[BaseModel]) -> dict[str, Any]:
+    path, named = _path_of(key, hyperparameters)
+    if named and isinstance(value, str):
         value = {"name": value}
     for part in reversed(path.split(".")):
         value = {part: value}

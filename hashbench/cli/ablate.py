@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hashbench.cli.grid import Grid, Planned, grid, run_all
-from hashbench.cli.options import METRIC, MetricName, TableFormat, names, with_options
+from hashbench.cli.grid import Grid, grid, report_failures, run_all
+from hashbench.cli.options import MetricName, TableFormat, names, with_options
 from hashbench.cli.output import write_ablations
 from hashbench.errors import UsageError, unknown_name
 from hashbench.runtime.console import is_main_process
+
+if TYPE_CHECKING:
+    from hashbench.experiment.plan import PlannedRun
 
 
 @with_options("wanted", grid)
@@ -25,7 +28,7 @@ def ablate(
             "e.g. 'balance term,patch weighting' (default: all)."
         ),
     ] = None,
-    metric: MetricName = METRIC,
+    metric: MetricName = None,
     form: TableFormat = "markdown",
 ) -> None:
     """Run a method whole, without each of its components and without all; show what each contributes.
@@ -34,23 +37,21 @@ def ablate(
     command continues an ablation that was interrupted.
     """
     device, options = wanted.init()
-    variants = {
-        name: [[*wanted.settings, *without] for without in _variants(name, components)]
-        for name in wanted.methods
-    }
-    planned = wanted.plan(variants, device)
+    planned = wanted.plan({name: _variants(name, components) for name in wanted.methods}, device)
     _check_plan(planned, metric)
-    runs = list(run_all(planned, wanted.results, wanted.force, options))
+    failed: list[str] = []
+    runs = list(run_all(planned, wanted, options, failed))
 
-    from hashbench.results.query import share_common
+    from hashbench.results.selection import found_runs
     from hashbench.results.stored_run import StoredRun
 
-    stored, _ = share_common([StoredRun(done.record, done.folder) for done in runs])
     if is_main_process():
-        write_ablations(stored, metric, form)
+        found = found_runs([StoredRun(done.record, done.folder) for done in runs], metric)
+        write_ablations(found.runs, form)
+    report_failures(failed, len(planned))
 
 
-def _check_plan(planned: Sequence[Planned], metric: str) -> None:
+def _check_plan(planned: Sequence[PlannedRun], metric: str | None) -> None:
     """Check that the runs of an ablation make a table, before hours of training.
 
     Raises:
@@ -59,8 +60,8 @@ def _check_plan(planned: Sequence[Planned], metric: str) -> None:
     from hashbench.experiment.configure import changes
 
     seen = set()
-    for config, data in planned:
-        if metric not in config.evaluation.metrics:
+    for config in (run.config for run in planned if run.config):
+        if metric and metric not in config.evaluation.metrics:
             raise UsageError(
                 f"no run will have {metric}; choose --metric from {', '.join(config.evaluation.metrics)}"
             )
@@ -68,8 +69,8 @@ def _check_plan(planned: Sequence[Planned], metric: str) -> None:
         variant = (*where, json.dumps(changes(config), sort_keys=True))
         if variant in seen:
             raise UsageError(
-                f"two variants of {config.method} on {data.name} would be the same run, since --set or the "
-                "recipe already removes a component; select the others by --components"
+                f"two variants of {config.method} on {config.dataset} would be the same run, since --set or "
+                "the recipe already removes a component; select the others by --components"
             )
         seen.add(variant)
 

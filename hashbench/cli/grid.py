@@ -3,7 +3,9 @@
 # Annotations must be objects here, since `with_options` passes them to typer from another module.
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,16 +23,16 @@ from hashbench.cli.options import (
     names,
     with_options,
 )
-from hashbench.cli.output import warn_about
+from hashbench.cli.output import format_result, warn_about
+from hashbench.errors import HashbenchError
 from hashbench.runtime.console import info
 
 if TYPE_CHECKING:
     from hashbench.config import RunConfig
     from hashbench.data.dataset import Dataset
+    from hashbench.experiment.plan import PlannedRun
     from hashbench.experiment.run import Run
     from hashbench.training.options import RunOptions
-
-Planned = tuple["RunConfig", "Dataset"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class Grid:
     datasets: list[str]
     bits: list[int]
     seeds: list[int]
+    backbones: list[str]
     data: DataOptions
+    limit: int | None
     settings: list[str]
     results: Path
     device: str
@@ -51,6 +55,7 @@ class Grid:
     save_every: float
     profile: int
     allow_overlap: bool
+    fail_fast: bool
 
     def init(self) -> tuple[str, "RunOptions"]:
         """Join the other processes of a distributed run, if any, and return the device and run options."""
@@ -63,29 +68,34 @@ class Grid:
         workers = resolve_workers(self.workers, device)
         return device, RunOptions(workers, self.resume, self.save_every, self.profile)
 
-    def load(self) -> Iterator["Dataset"]:
-        """Load the datasets one by one."""
+    def load(self, name: str) -> "Dataset":
+        """Load a dataset."""
         from hashbench.data.load import load_dataset
 
-        for name in self.datasets:
-            data = load_dataset(name, self.data.protocol, self.data.root, **self.data.options)
-            if not self.allow_overlap:
-                data.require_disjoint_queries()
-            warn_about(data)
-            yield data
+        data = load_dataset(name, self.data.protocol, self.data.root, limit=self.limit, **self.data.options)
+        if not self.allow_overlap:
+            data.require_disjoint_queries()
+        warn_about(data)
+        return data
 
-    def plan(self, variants: Mapping[str, Sequence[Sequence[str]]], device: str) -> list[Planned]:
-        """Configure all runs, so that a wrong key fails before hours of training."""
-        from hashbench.experiment.configure import configure
+    def plan(self, variants: Mapping[str, Sequence[Sequence[str]]], device: str) -> "list[PlannedRun]":
+        """Plan all runs.
 
-        return [
-            (configure(m, data, bits=b, seed=s, device=device, settings=settings), data)
-            for data in self.load()
-            for m, several in variants.items()
-            for b in self.bits
-            for settings in several
-            for s in self.seeds
-        ]
+        Args:
+            variants: The settings of each variant, by method, in addition to those of the grid.
+            device: "cpu" or "cuda".
+        """
+        from hashbench.experiment.configure import settings_by_method
+        from hashbench.experiment.plan import plan
+
+        own = settings_by_method(self.methods, self.settings)
+        backbones = [[f"backbone={name}"] for name in self.backbones] or [[]]
+        settings = {
+            name: [[*backbone, *own[name], *variant] for backbone in backbones for variant in several]
+            for name, several in variants.items()
+        }
+        datasets = {name: partial(self.load, name) for name in self.datasets}
+        return plan(datasets, settings, self.bits, self.seeds, device, self.results)
 
 
 @with_options("data", data_options)
@@ -94,9 +104,19 @@ def grid(
     dataset: Annotated[str, typer.Option("--dataset", help="One or more datasets, separated by commas.")],
     bits: Annotated[str, typer.Option("--bits", help="One or more code lengths, e.g. 16,32,64.")] = "32",
     seed: Annotated[str, typer.Option("--seed", help="One or more seeds, e.g. 0,1,2.")] = "0",
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone", help="One or more backbones, separated by commas (default: the recipe's)."
+        ),
+    ] = None,
     settings: Settings = [],  # noqa: B006 (typer copies it)
     *,
     data: DataOptions,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Use N images of each part only, for a first try."),
+    ] = None,
     results: Results = RESULTS,
     device: Device = "auto",
     workers: Annotated[
@@ -133,6 +153,9 @@ def grid(
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Accept queries that are also in the database.")
     ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first run that fails or cannot run.")
+    ] = False,
     plugin: PluginFiles = [],  # noqa: B006
 ) -> Grid:
     """Return the grid that these options describe; reject unknown names before torch is imported."""
@@ -145,45 +168,99 @@ def grid(
         registry.find("method", name)
     for name in datasets:
         registry.find("dataset", name)
+    backbones = names("--backbone", backbone) if backbone is not None else []
     return Grid(
-        methods, datasets, lengths, seeds, data, settings, results, device, workers, force, resume,
-        save_every, profile, allow_overlap,
+        methods, datasets, lengths, seeds, backbones, data, limit, settings, results, device, workers, force,
+        resume, save_every, profile, allow_overlap, fail_fast,
     )  # fmt: skip
 
 
-def run_all(planned: Sequence[Planned], results: Path, force: bool, options: "RunOptions") -> Iterator["Run"]:
-    """Execute runs one after another, and yield each when it is done or has a record already."""
-    from hashbench.experiment import run as experiment
-    from hashbench.experiment.configure import changes, length_note
+def run_all(
+    planned: "Sequence[PlannedRun]", wanted: Grid, options: "RunOptions", failed: list[str]
+) -> Iterator["Run"]:
+    """Execute runs one after another, and yield each when it is done or has a record already.
+
+    A line is appended to `failed` for each run that fails or is impossible, and the others go on. The error
+    of a single run is raised, and so is any error with --fail-fast or in one of several processes.
+    """
+    from hashbench import distributed
     from hashbench.experiment.resume import require_same_settings
-    from hashbench.results.stored_run import label_of
+    from hashbench.runtime.preemption import PreemptionError
+    from hashbench.runtime.progress import progress
+
+    one_failure = wanted.fail_fast or len(planned) == 1 or distributed.world_size() > 1
+    impossible = [run for run in planned if run.error]
+    if impossible and (one_failure or len(impossible) == len(planned)):
+        raise impossible[0].error or AssertionError
+    failed += [f"{run.kind}, seed {run.seed}: {run.error}" for run in impossible]
+    for line in failed:
+        info(f"cannot run: {line}")
+    ready = [(run, run.config, run.data) for run in planned if run.config and run.data and not run.error]
+    if options.resume:
+        require_same_settings([(config, data) for _, config, data in ready], wanted.results)
+    left = sum(wanted.force or run.status != "exists" for run, *_ in ready)
+    done, shown_notes = 0, set[str | None]([None])
+    with progress("runs", left) if len(planned) > 1 else nullcontext(lambda _: None) as advance:
+        for number, (run, config, data) in enumerate(ready, start=1):
+            fresh = wanted.force or run.status == "to run"
+            _announce(run, config, data, f"[{number}/{len(ready)}] " if len(planned) > 1 else "", shown_notes)
+            try:
+                yield _execute(config, data, wanted, options, len(planned) > 1)
+                done += 1
+            except KeyboardInterrupt:
+                info(
+                    f"stopped; {done} of {len(planned)} runs are done; repeat the command to start with the "
+                    "next one, or add --resume to continue within the interrupted run"
+                )
+                raise
+            except HashbenchError as error:
+                if one_failure or isinstance(error, PreemptionError):
+                    raise
+                failed.append(f"{run.kind}, seed {run.seed}: {error}")
+                info(f"failed: {error}")
+            if fresh:
+                advance(1)
+
+
+def _announce(
+    run: "PlannedRun", config: "RunConfig", data: "Dataset", number: str, shown_notes: set[str | None]
+) -> None:
+    """Print which run starts, and its note on the training length, once for all code lengths and seeds."""
+    from hashbench.experiment.configure import length_note
+
+    processes = f", {config.processes} processes" if config.processes > 1 else ""
+    info(f"{number}{run.kind}, seed {run.seed}, {config.device}{processes}")
+    note = length_note(config, data)
+    if note not in shown_notes:
+        info(str(note))
+        shown_notes.add(note)
+
+
+def _execute(
+    config: "RunConfig", data: "Dataset", wanted: Grid, options: "RunOptions", several: bool
+) -> "Run":
+    """Execute a run, and print a line about its record."""
+    from hashbench.experiment import run as experiment
     from hashbench.runtime.preemption import stoppable
 
-    if options.resume:
-        require_same_settings(planned, results)
-    shown_notes = set()
-    for number, (config, data) in enumerate(planned, start=1):
-        which = f"[{number}/{len(planned)}] " if len(planned) > 1 else ""
-        what = f"{label_of(config.method, changes(config))} on {data.name}@{data.protocol}"
-        where = config.device + (f", {config.processes} processes" if config.processes > 1 else "")
-        info(f"{which}{what}, {config.bits} bits, seed {config.seed}, {where}")
-        note = length_note(config, data)
-        if note and note not in shown_notes:  # once for all code lengths and seeds
-            info(note)
-            shown_notes.add(note)
-        try:
-            with stoppable():
-                run = experiment.run(config, data, results, force=force, execution=options)
-        except KeyboardInterrupt:
-            info(
-                f"stopped; {number - 1} of {len(planned)} runs are done; repeat the command to start with "
-                "the next one, or add --resume to continue within the interrupted run"
-            )
-            raise
-        if run.existed:
-            threads = experiment.threads_note(run.record)
-            info(
-                f"a record exists, nothing was trained; {f'{threads}; ' if threads else ''}"
-                "--force runs it again"
-            )
-        yield run
+    with stoppable():
+        run = experiment.run(config, data, wanted.results, force=wanted.force, execution=options)
+    if run.existed:
+        threads = experiment.threads_note(run.record)
+        again = f"{f'{threads}; ' if threads else ''}--force runs it again"
+        info(f"a record exists, nothing was trained; {again}")
+    if several:
+        info(f"{format_result(run.record)}, {run.folder}")
+    return run
+
+
+def report_failures(failed: Sequence[str], runs: int) -> None:
+    """Print a line for each run that failed or was impossible.
+
+    Raises:
+        HashbenchError: There are any.
+    """
+    for line in failed:
+        info(f"no record: {line}")
+    if failed:
+        raise HashbenchError(f"{len(failed)} of {runs} runs have no record; the lines above say why")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-METRIC = "mAP@all"
 RESULTS = Path("results/runs")
 _MAX_DIGITS = 18  # of a number that fits 64 bits
 
@@ -38,7 +37,18 @@ RunName = Annotated[
     str,
     typer.Argument(metavar="RUN", help="Id of the run, the beginning of its id, its hash, or its folder."),
 ]
-MetricName = Annotated[str, typer.Option("--metric", help="Metric in the records, e.g. mAP@1000 or P@H<=2.")]
+MetricName = Annotated[
+    str | None,
+    typer.Option(
+        "--metric", help="Metric in the records, e.g. mAP@1000 or P@H<=2 (default: the recipes' first mAP)."
+    ),
+]
+AcrossBackbones = Annotated[
+    bool,
+    typer.Option(
+        "--across-backbones", help="Rank and test methods together, even if their backbones differ."
+    ),
+]
 TableFormat = Annotated[
     Literal["markdown", "latex", "csv"],
     typer.Option("--format", help="latex is a complete document; csv has full precision."),
@@ -63,6 +73,9 @@ def run_filter(
         str | None, typer.Option("--bits", help="Only these code lengths, e.g. 16,32,64.")
     ] = None,
     seed: Annotated[str | None, typer.Option("--seed", help="Only these seeds, e.g. 0,1,2.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Only these backbones, separated by commas.")
+    ] = None,
     where: Annotated[
         list[str],
         typer.Option(
@@ -84,6 +97,7 @@ def run_filter(
         protocols=names("--protocol", protocol) if protocol is not None else (),
         bits=integers("--bits", bits, least=1) if bits is not None else (),
         seeds=integers("--seed", seed, least=0) if seed is not None else (),
+        backbones=names("--backbone", backbone) if backbone is not None else (),
         where=_pairs("--where", where),
         unchanged=unchanged,
     )

@@ -12,9 +12,10 @@ from hashbench.runtime.console import info, printable_lines, warn
 if TYPE_CHECKING:
     from hashbench.data.dataset import Dataset
     from hashbench.report.significance import PairedTest
+    from hashbench.report.tables.published import Published
     from hashbench.report.tables.table import Table
-    from hashbench.results.query import FoundRuns
-    from hashbench.results.record import Timing
+    from hashbench.results.record import Record, Timing
+    from hashbench.results.selection import FoundRuns
     from hashbench.results.stored_run import StoredRun
 
 
@@ -51,9 +52,28 @@ def write_tables(form: str, tables: Callable[[], Sequence[Table]], csv: Callable
     sys.stdout.flush()
 
 
-def write_ablations(
-    runs: Sequence[StoredRun], metric: str, form: str, test: PairedTest = "bootstrap"
+def write_results(
+    selected: FoundRuns,
+    form: str = "markdown",
+    published: Sequence[Published] = (),
+    test: PairedTest = "bootstrap",
+    bounds: bool = False,
+    across: bool = False,
 ) -> None:
+    """Write the table of results to standard output."""
+    from hashbench.report.tables.csv_tables import result_csv
+    from hashbench.report.tables.result_table import result_table
+
+    write_tables(
+        form,
+        lambda: [
+            result_table(selected, bounds=bounds, published=published, test=test, across_backbones=across)
+        ],
+        lambda: result_csv(selected, published, test, across),
+    )
+
+
+def write_ablations(runs: Sequence[StoredRun], form: str, test: PairedTest = "bootstrap") -> None:
     """Write the ablation tables of runs to standard output.
 
     Raises:
@@ -62,10 +82,19 @@ def write_ablations(
     from hashbench.report.tables.ablation_table import ablation_table, ablations
     from hashbench.report.tables.csv_tables import ablation_csv
 
-    found = ablations(runs, metric, test)
+    found = ablations(runs, test)
     if not found:
         raise UsageError("these runs contain no ablation; run one by `hashbench ablate`")
     write_tables(form, lambda: [ablation_table(one) for one in found], lambda: ablation_csv(found))
+
+
+def format_result(record: Record) -> str:
+    """Format the metric that the recipe puts first, with its bounds over all orders of ties."""
+    name = f"mAP@{record.config['evaluation']['k'][0]}"
+    metric = record.metrics[name]
+    collapsed = ", codes COLLAPSED" if record.health.collapsed else ""
+    bounds = f"[{metric.lowest:.4f}, {metric.highest:.4f}]"
+    return f"{name} {metric.expected:.4f} {bounds}{collapsed}, {record.timing.train:.1f} s of training"
 
 
 def format_timing(timing: Timing) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hashbench.cli.datasets import RunDatasets, run_datasets
-from hashbench.cli.options import METRIC, RESULTS, MetricName, Results, RunName, run_filter, with_options
+from hashbench.cli.options import RESULTS, MetricName, Results, RunName, run_filter, with_options
 from hashbench.cli.output import report_unfinished
 from hashbench.errors import UsageError
 from hashbench.runtime.console import info
@@ -85,25 +85,21 @@ def pr(
 @app.command()
 @with_options("file", plot_file)
 @with_options("wanted", run_filter)
-def bits(
-    file: PlotFile, wanted: "RunFilter", metric: MetricName = METRIC, results: Results = RESULTS
-) -> None:
+def bits(file: PlotFile, wanted: "RunFilter", metric: MetricName = None, results: Results = RESULTS) -> None:
     """Plot a metric against code length: the mean and standard deviation over seeds."""
     from hashbench.report.plots.metric_plots import bits_plot
 
-    file.write(bits_plot(_select(results, wanted, metric), metric))
+    file.write(bits_plot(_select(results, wanted, metric)))
 
 
 @app.command()
 @with_options("file", plot_file)
 @with_options("wanted", run_filter)
-def speed(
-    file: PlotFile, wanted: "RunFilter", metric: MetricName = METRIC, results: Results = RESULTS
-) -> None:
+def speed(file: PlotFile, wanted: "RunFilter", metric: MetricName = None, results: Results = RESULTS) -> None:
     """Plot a metric against its cost: seconds of training, and bytes per code."""
     from hashbench.report.plots.metric_plots import speed_plot
 
-    file.write(speed_plot(_select(results, wanted, metric), metric))
+    file.write(speed_plot(_select(results, wanted, metric)))
 
 
 @app.command()
@@ -137,7 +133,7 @@ def retrieval(
         int, typer.Option(min=1, max=50, help="Number of queries, evenly spaced in their order by AP.")
     ] = 5,
     top: Annotated[int, typer.Option(min=1, max=20, help="Number of nearest images per query.")] = 10,
-    metric: MetricName = METRIC,
+    metric: MetricName = None,
     results: Results = RESULTS,
 ) -> None:
     """Plot queries of a run and their nearest images, with frames that show relevance."""
@@ -148,8 +144,8 @@ def retrieval(
     file.write(retrieval_plot(found, datasets.load(found.record), metric, queries, top))
 
 
-def _select(results: Path, wanted: "RunFilter", metric: str = "") -> "list[StoredRun]":
-    from hashbench.results.query import select
+def _select(results: Path, wanted: "RunFilter", metric: str | None = "") -> "list[StoredRun]":
+    from hashbench.results.selection import select
     from hashbench.results.stored_run import common_changes, label_of
 
     selected = select(results, wanted, metric)

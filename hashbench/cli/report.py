@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hashbench.cli.datasets import RunDatasets, run_datasets
-from hashbench.cli.options import METRIC, RESULTS, MetricName, Results, run_filter, with_options
+from hashbench.cli.options import RESULTS, AcrossBackbones, MetricName, Results, run_filter, with_options
 from hashbench.cli.output import show
 from hashbench.errors import HashbenchError
 from hashbench.runtime.console import info
@@ -25,7 +25,8 @@ def report(
     wanted: RunFilter,
     datasets: RunDatasets,
     results: Results = RESULTS,
-    metric: MetricName = METRIC,
+    metric: MetricName = None,
+    across_backbones: AcrossBackbones = False,
     output: Annotated[Path, typer.Option(metavar="FILE.html", help="File to write.")] = Path("report.html"),
     retrieval: Annotated[
         int, typer.Option(min=0, help="Queries to show for the best run of each dataset; 0 shows none.")
@@ -33,19 +34,19 @@ def report(
 ) -> None:
     """Write an HTML page about runs: tables, curves, ablations, retrieved images, health, environment."""
     from hashbench.report.page.page import best_runs, html_page
-    from hashbench.results.query import select
+    from hashbench.results.selection import select
     from hashbench.runtime.files import write_output
 
     selected = select(results, wanted, metric)
-    best = best_runs(selected.runs, metric) if retrieval else []
+    best = best_runs(selected.runs) if retrieval else []
     plots = {run.record.run_id: _retrieval_plot(run, metric, datasets, retrieval) for run in best}
-    write_output(output, html_page(selected, metric, plots).encode())
+    write_output(output, html_page(selected, plots, across_backbones).encode())
     for note in selected.notes:
         info(note)
     show(str(output))
 
 
-def _retrieval_plot(run: StoredRun, metric: str, datasets: RunDatasets, queries: int) -> Plot | str:
+def _retrieval_plot(run: StoredRun, metric: str | None, datasets: RunDatasets, queries: int) -> Plot | str:
     """Return the plot of the images that a run retrieves, or the reason why there is none."""
     from hashbench.report.plots.retrieved_image_plots import retrieval_plot
 

@@ -10,9 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 from hashbench.cli.options import (
-    METRIC,
     RESULTS,
     AsJson,
+    MetricName,
     Results,
     RunName,
     names,
@@ -50,7 +50,9 @@ app = typer.Typer(
 
 @app.command("list")
 @with_options("wanted", run_filter)
-def list_runs(wanted: RunFilter, results: Results = RESULTS, as_json: AsJson = False) -> None:
+def list_runs(
+    wanted: RunFilter, results: Results = RESULTS, metric: MetricName = None, as_json: AsJson = False
+) -> None:
     """List all runs, including older runs of the same settings."""
     runs, unfinished, notes = _find(results, wanted)
     for note in notes:
@@ -64,7 +66,7 @@ def list_runs(wanted: RunFilter, results: Results = RESULTS, as_json: AsJson = F
         )
         return
     if runs:
-        _show_list(runs)
+        _show_list(runs, metric)
     for run in unfinished:
         show(f"unfinished: {run.folder}")
     if not runs and not unfinished:
@@ -195,38 +197,32 @@ def _json(record: Record) -> dict[str, Any]:
     return record.model_dump(mode="json")
 
 
-def _show_list(runs: list[StoredRun]) -> None:
+def _show_list(runs: list[StoredRun], metric: str | None) -> None:
     from rich.table import Column, Table
 
     table = Table(
         Column("method", overflow="fold"),
         Column("dataset", no_wrap=True),
-        *("bits", "seed", METRIC),
+        *("bits", "seed", "metric", "value"),
         Column("created", no_wrap=True),
         Column("run", no_wrap=True),
         box=None,
         padding=(0, 1, 0, 0),
     )
     for run in runs:
-        record = run.record
+        record, name = run.record, metric or run.first_metric
+        value = f"{record.metrics[name].expected:.4f}" if name in record.metrics else ""
         table.add_row(
             run.label,
-            f"{record.dataset}@{record.protocol}",
+            record.split_name,
             str(record.bits),
             str(record.seed),
-            f"{_format_map(record)} COLLAPSED" if record.health.collapsed else _format_map(record),
+            name,
+            f"{value} COLLAPSED" if record.health.collapsed else value,
             f"{record.created:%Y-%m-%d}",
             record.run_id.rpartition("-")[2],
         )
     show(table)
-
-
-def _format_map(record: Record) -> str:
-    """Format the usual metric, or, with its name, the first mAP of a run that lacks it."""
-    if METRIC in record.metrics:
-        return f"{record.metrics[METRIC].expected:.4f}"
-    name = next((name for name in record.metrics if name.startswith("mAP")), None)
-    return f"{record.metrics[name].expected:.4f} ({name})" if name else ""
 
 
 def _show_run(run: StoredRun) -> None:
@@ -244,7 +240,8 @@ def _show_run(run: StoredRun) -> None:
     _show_pairs(
         {
             "method": run.label,
-            "dataset": f"{record.dataset}@{record.protocol}",
+            "dataset": record.split_name,
+            "backbone": run.backbone,
             "bits": record.bits,
             "seed": record.seed,
             "created": f"{record.created:%Y-%m-%d %H:%M:%S %Z}",

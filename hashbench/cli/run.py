@@ -2,85 +2,118 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-from hashbench.cli.grid import Grid, grid, run_all
+import typer
+
+from hashbench.cli.grid import Grid, grid, report_failures, run_all
 from hashbench.cli.options import AsJson, with_options
-from hashbench.cli.output import format_timing, print_json, show
+from hashbench.cli.output import format_timing, print_json, show, write_results
 from hashbench.runtime.console import info, is_main_process
 
 if TYPE_CHECKING:
+    from hashbench.experiment.plan import PlannedRun
     from hashbench.experiment.run import Run
     from hashbench.results.record import Record
 
-_RUNS_PER_TABLE = 3  # so that a table fits a terminal of 80 columns
-
 
 @with_options("wanted", grid)
-def run(wanted: Grid, as_json: AsJson = False) -> None:
+def run(
+    wanted: Grid,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="List the runs: which have a record, would run, or cannot, and why."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Train and evaluate methods, and write a record of each run; several values make a grid of runs."""
     device, options = wanted.init()
-    planned = wanted.plan({name: [wanted.settings] for name in wanted.methods}, device)
+    planned = wanted.plan({name: [[]] for name in wanted.methods}, device)
+    if dry_run:
+        _show_plan(planned, as_json)
+        return
     runs: list[Run] = []
+    failed: list[str] = []
     try:
-        runs.extend(run_all(planned, wanted.results, wanted.force, options))
-    finally:  # if a run fails, those before it are shown
-        if not is_main_process():
-            pass
-        elif as_json:
-            print_json([{**done.record.model_dump(mode="json"), "folder": str(done.folder)} for done in runs])
-        else:
-            _print_runs(runs)
+        runs.extend(run_all(planned, wanted, options, failed))
+    finally:  # if the command is stopped, the runs before that are shown
+        if is_main_process():
+            _show_runs(runs, as_json)
+    report_failures(failed, len(planned))
 
 
-def _counts_unanswerable(record: Record) -> bool:
-    """Return True if the means include queries without relevant items, which score 0."""
-    return record.queries_without_relevant > 0 and record.config["evaluation"]["no_relevant"] == "zero"
+def _show_plan(planned: Sequence[PlannedRun], as_json: bool) -> None:
+    rows = [
+        {
+            "method": run.method,
+            "dataset": run.dataset,
+            "protocol": run.data.protocol if run.data else None,
+            "bits": run.bits,
+            "seed": run.seed,
+            "settings": list(run.settings),
+            "status": run.status,
+            "reason": str(run.error) if run.error else None,
+            "folder": str(run.folder) if run.folder else None,
+        }
+        for run in planned
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    from rich.table import Table
+
+    table = Table("run", "seed", "status")
+    for run in planned:
+        table.add_row(run.kind, str(run.seed), f"{run.status}: {run.error}" if run.error else run.status)
+    show(table)
+    counts = Counter(run.status for run in planned)
+    show(", ".join(f"{count:,} {status}" for status, count in counts.items()))
+
+
+def _show_runs(runs: Sequence[Run], as_json: bool) -> None:
+    from hashbench.results.selection import found_runs
+    from hashbench.results.stored_run import StoredRun
+
+    if as_json:
+        print_json([{**done.record.model_dump(mode="json"), "folder": str(done.folder)} for done in runs])
+    elif len(runs) == 1:
+        _show_run(runs[0])
+    elif runs:
+        write_results(found_runs([StoredRun(done.record, done.folder) for done in runs]))
 
 
 def _answerable(record: Record, name: str) -> str:
-    """Format the mean over the queries that have relevant items."""
-    if name not in record.metrics or not _counts_unanswerable(record):
-        return ""
+    """Format the mean over the queries that have relevant items, if the others count as 0."""
     answerable = record.split.query - record.queries_without_relevant
-    return f"{record.metrics[name].expected * record.split.query / answerable:.4f}" if answerable else ""
+    if record.config["evaluation"]["no_relevant"] != "zero" or answerable in (0, record.split.query):
+        return ""
+    return f"{record.metrics[name].expected * record.split.query / answerable:.4f}"
 
 
-def _epoch(record: Record) -> str:
-    """Format the epoch of the evaluated model, and the metric that selected it."""
-    selected = record.selected
-    return f"{selected.epoch}, {selected.name}" if selected else str(record.config["training"]["epochs"])
-
-
-def _print_runs(runs: list[Run]) -> None:
+def _show_run(run: Run) -> None:
     from rich.table import Table
 
-    for start in range(0, len(runs), _RUNS_PER_TABLE):
-        shown = [run.record for run in runs[start : start + _RUNS_PER_TABLE]]
-        table = Table("", pad_edge=False)
-        for record in shown:
-            table.add_column(
-                f"{record.method}\n{record.dataset}@{record.protocol}\n{record.bits} bits, seed {record.seed}"
-            )
-        for name in dict.fromkeys(name for record in shown for name in record.metrics):
-            if name.startswith("R@") or name == "P@all":
-                continue
-            metrics = [record.metrics.get(name) for record in shown]
-            table.add_row(name, *(f"{m.expected:.4f}" if m else "" for m in metrics))
-            if name.startswith("mAP"):
-                table.add_row(
-                    "  any tie order", *(f"{m.lowest:.4f} to {m.highest:.4f}" if m else "" for m in metrics)
-                )
-                if any(map(_counts_unanswerable, shown)):
-                    table.add_row("  answerable only", *(_answerable(record, name) for record in shown))
-        table.add_row("codes", *("COLLAPSED" if record.health.collapsed else "healthy" for record in shown))
-        if any(record.selected for record in shown):
-            table.add_row("epoch", *(_epoch(record) for record in shown))
-        timings = [format_timing(record.timing) for record in shown]
-        for name in dict.fromkeys(name for timing in timings for name in timing):
-            table.add_row(name, *(timing.get(name, "") for timing in timings))
-        show(table)
-    for run in runs:
-        for reason in run.record.health.reasons:
-            info(f"{run.record.run_id} COLLAPSED: {reason}")
-        show(str(run.folder))
+    record = run.record
+    table = Table("", pad_edge=False)
+    table.add_column(
+        f"{record.method}\n{record.dataset}@{record.protocol}\n{record.bits} bits, seed {record.seed}"
+    )
+    for name, metric in record.metrics.items():
+        if name.startswith("R@") or name == "P@all":
+            continue
+        table.add_row(name, f"{metric.expected:.4f}")
+        if name.startswith("mAP"):
+            table.add_row("  any tie order", f"{metric.lowest:.4f} to {metric.highest:.4f}")
+            if answerable := _answerable(record, name):
+                table.add_row("  answerable only", answerable)
+    table.add_row("codes", "COLLAPSED" if record.health.collapsed else "healthy")
+    if record.selected:
+        table.add_row("epoch", f"{record.selected.epoch}, {record.selected.name}")
+    for name, text in format_timing(record.timing).items():
+        table.add_row(name, text)
+    show(table)
+    for reason in record.health.reasons:
+        info(f"{record.run_id} COLLAPSED: {reason}")
+    show(str(run.folder))

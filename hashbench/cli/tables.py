@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hashbench.cli.options import (
-    METRIC,
     RESULTS,
+    AcrossBackbones,
     AsJson,
     MetricName,
     Results,
@@ -19,7 +19,7 @@ from hashbench.cli.options import (
     run_filter,
     with_options,
 )
-from hashbench.cli.output import print_json, report_unfinished, show, write_ablations, write_tables
+from hashbench.cli.output import print_json, report_unfinished, show, write_ablations, write_results
 from hashbench.errors import UsageError
 from hashbench.runtime.console import info
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def table(
     wanted: RunFilter,
     results: Results = RESULTS,
-    metric: MetricName = METRIC,
+    metric: MetricName = None,
     form: TableFormat = "markdown",
     bounds: Annotated[
         bool, typer.Option("--bounds", help="Show the bounds over all orders of equal distances.")
@@ -46,39 +46,34 @@ def table(
         typer.Option("--ablation", help="Show the gains of components, from runs of `hashbench ablate`."),
     ] = False,
     test: TestName = "bootstrap",
+    across_backbones: AcrossBackbones = False,
 ) -> None:
     """Tabulate methods by dataset and code length: means over seeds, the best, and those level with it."""
-    from hashbench.report.tables.csv_tables import result_csv
     from hashbench.report.tables.published import read_published
-    from hashbench.report.tables.result_table import result_table
-    from hashbench.results.query import select
+    from hashbench.results.selection import select
 
     if ablation and (bounds or published):
         raise UsageError("--ablation cannot be combined with --bounds or --published; leave those out")
-    selected = select(results, wanted, "" if ablation else metric)
+    selected = select(results, wanted, metric)
     for note in selected.notes:
         info(note)
     if ablation:
         report_unfinished(selected)
-        write_ablations(selected.runs, metric, form, test)
+        write_ablations(selected.runs, form, test)
         return
     figures = read_published(results, wanted) if published else []
     kinds = {(run.record.dataset, run.record.bits) for run in selected.runs}
     if published and not any((figure.dataset, figure.bits) in kinds for figure in figures):
         known = ", ".join(dict.fromkeys(figure.dataset for figure in figures)) or "other methods"
         info(f"there are no printed figures for these datasets and code lengths, only for {known}")
-    write_tables(
-        form,
-        lambda: [result_table(selected, metric, bounds=bounds, published=figures, test=test)],
-        lambda: result_csv(selected, metric, figures, test),
-    )
+    write_results(selected, form, figures, test, bounds, across_backbones)
 
 
 def compare(
     first: RunName,
     second: RunName,
     results: Results = RESULTS,
-    metric: MetricName = METRIC,
+    metric: MetricName = None,
     queries: Annotated[int, typer.Option(min=0, help="Number of most changed queries to list.")] = 10,
     test: TestName = "bootstrap",
     as_json: AsJson = False,

@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hashbench import registry
 from hashbench.data.dataset import Dataset, DatasetPlugin, default_root
 from hashbench.data.list_splits import LISTS
 from hashbench.data.packing import use_packed
+from hashbench.data.protocol import fingerprint, limit_of, overlaps
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.recipe import check_settings
 from hashbench.runtime.arguments import as_path
@@ -68,7 +71,12 @@ def choose_root(plugin: DatasetPlugin, root: Path | str | None) -> Path:
 
 
 def load_dataset(
-    name: str, protocol: str | None = None, root: Path | str | None = None, **options: Any
+    name: str,
+    protocol: str | None = None,
+    root: Path | str | None = None,
+    *,
+    limit: int | None = None,
+    **options: Any,
 ) -> Dataset:
     """Load a dataset by name, using the packed copy of its images if there is one.
 
@@ -76,16 +84,45 @@ def load_dataset(
         name: Name of a registered dataset.
         protocol: Name of the protocol; None: the dataset's default.
         root: The data root; None: `$HASHBENCH_DATA`, else `~/.cache/hashbench/data`.
+        limit: Number of images to draw from each part, for a first try. The protocol is then called
+            `NAME-limitN`, a name that is also accepted as the protocol.
         **options: Options of the dataset; `hashbench data info NAME` lists them.
 
     Raises:
         UsageError: The dataset, the protocol or an option is unknown.
         HashbenchError: The data is missing or damaged.
     """
+    if isinstance(protocol, str) and (named := limit_of(protocol)):
+        protocol, limit = protocol.removesuffix(f"-limit{named}"), named
     plugin = create_dataset(name, **options)
     root = choose_root(plugin, root)
     dataset = read_dataset(name, plugin, choose_protocol(name, plugin, protocol), root)
-    return use_packed(dataset, root) if plugin.options.packed else dataset
+    if plugin.options.packed:
+        dataset = use_packed(dataset, root)
+    return dataset if limit is None else _limited(dataset, limit)
+
+
+def _limited(dataset: Dataset, limit: int) -> Dataset:
+    """Draw images from each part of a dataset; the split is another one, and so is its fingerprint."""
+    parts = {**dataset.parts(), "validation": dataset.validation}
+    drawn = {
+        name: part.subset(np.sort(np.random.default_rng(0).permutation(len(part.images))[:limit]))
+        for name, part in parts.items()
+        if part is not None
+    }
+    train, query, database = (drawn[name] for name in ("train", "query", "database"))
+    return replace(
+        dataset,
+        protocol=f"{dataset.protocol}-limit{limit}",
+        train=train.images,
+        train_labels=train.labels,
+        query=query,
+        database=database,
+        validation=drawn.get("validation"),
+        fingerprint=fingerprint(*((part.images.ids, part.labels) for part in (train, query, database))),
+        overlaps=overlaps(train.images.ids, query.images.ids, database.images.ids),
+        warnings=(*dataset.warnings, f"limited to {limit:,} images of each part, for a first try only"),
+    )
 
 
 def read_dataset(name: str, plugin: DatasetPlugin, protocol: str, root: Path) -> Dataset:

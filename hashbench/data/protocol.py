@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,12 @@ class Protocol:
             for part, count in self.counts.items()
             if count is not None and found[part] != count
         ]
+
+
+def limit_of(protocol: str) -> int | None:
+    """Return the number N of images of each part in the name `…-limitN` of a protocol; None without it."""
+    found = re.fullmatch(r".+-limit([1-9]\d{0,8})", protocol)
+    return int(found[1]) if found else None
 
 
 @dataclass(frozen=True)

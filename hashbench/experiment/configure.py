@@ -14,11 +14,20 @@ from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.experiment.validation import hold_out
 from hashbench.images.gpu_transforms import DeviceViews
 from hashbench.method.base import HashMethod, ShallowMethod
-from hashbench.recipe import FLAGS, load_components, load_published_protocols, load_recipe, resolve
+from hashbench.recipe import (
+    FLAGS,
+    load_components,
+    load_published_protocols,
+    load_recipe,
+    resolve,
+    setting_path,
+)
 from hashbench.results.record import PublishedProtocol
 from hashbench.runtime.device import resolve_precision
 from hashbench.runtime.files import sha256_of
 from hashbench.training.dataloader import EpochBatches
+
+_OF_TRAINING = {"views", "optimizer", "schedule", "training", "selection"}  # sections without use in a fit
 
 
 def configure(
@@ -38,6 +47,8 @@ def configure(
         UsageError: A setting is unknown, or does not fit the method or the dataset.
         HashbenchError: The recipe cannot be read.
     """
+    for setting in settings:
+        _require_setting(method, setting)
     flags: dict[str, Any] = {"method": method, "bits": bits, "seed": seed}
     flags |= {"device": device, "processes": distributed.world_size()}
     flags |= {"dataset": dataset.name, "protocol": dataset.protocol, "data": dict(dataset.options)}
@@ -45,14 +56,47 @@ def configure(
     # These checks come before any training, which may take hours for the other runs of a grid.
     if config.views.on_device:
         DeviceViews(config.images, config.views)
-    if config.selection.name != "last" and issubclass(registry.find("method", method).load(), ShallowMethod):
-        raise UsageError(
-            f"selection={config.selection.name} needs epochs, and {method} is fitted in a single step; "
-            "leave it out"
-        )
-    published_protocol(config, len(hold_out(dataset, config).train))
+    images = len(hold_out(dataset, config).train)
+    if not _is_fitted(method):
+        training_length(config, images)
+    published_protocol(config, images)
     require_size(dataset, config.images.resize or config.images.size)
     return config
+
+
+def settings_by_method(methods: Sequence[str], settings: Sequence[str]) -> dict[str, list[str]]:
+    """Return the settings that each method has, of those for all of them.
+
+    Raises:
+        UsageError: No method has a setting.
+    """
+    found: dict[str, list[str]] = {method: [] for method in methods}
+    for setting in settings:
+        errors = []
+        for method in methods:
+            try:
+                _require_setting(method, setting)
+                found[method].append(setting)
+            except UsageError as error:
+                errors.append(error)
+        if len(errors) == len(methods):
+            raise errors[0]
+    return found
+
+
+def _require_setting(method: str, setting: str) -> None:
+    """Check that a method has the setting that a text `KEY=VALUE` changes.
+
+    Raises:
+        UsageError: The setting is unknown, or one of training and the method is fitted.
+    """
+    path = setting_path(setting, registry.find("method", method).load().Hyperparameters)
+    if path.partition(".")[0] in _OF_TRAINING and _is_fitted(method):
+        raise UsageError(f"--set {path}: {method} is fitted in a single step, without training; leave it out")
+
+
+def _is_fitted(method: str) -> bool:
+    return issubclass(registry.find("method", method).load(), ShallowMethod)
 
 
 def _resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:

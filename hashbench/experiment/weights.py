@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import set_seed
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hashbench import registry
-from hashbench.backbones import create_backbone
+from hashbench.backbones import Backbone, create_backbone
 from hashbench.config import RunConfig
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.experiment.identity import source_of
@@ -29,12 +30,17 @@ from hashbench.training.model_selection import BACKBONE
 def build_method(config: RunConfig) -> HashMethod:
     """Build the untrained method of a run; the seed determines its weights."""
     set_seed(config.seed)
-    arguments = config.backbone.model_dump()
-    options = arguments.pop("options")
-    backbone = create_backbone(**arguments, image_size=config.images.size, **options)
+    backbone = build_backbone(config)
     if config.training.freeze_backbone:
         backbone.freeze(dropout=config.training.feature_dropout)
     return create_method(config.method, backbone, config.bits, **config.hyperparameters)
+
+
+def build_backbone(config: RunConfig, **changes: Any) -> Backbone:
+    """Build the backbone of a run, with changed settings if there are any."""
+    arguments = config.backbone.model_dump() | changes
+    options = arguments.pop("options")
+    return create_backbone(**arguments, image_size=config.images.size, **options)
 
 
 def save_weights(path: Path, method: HashMethod, config: RunConfig) -> None:

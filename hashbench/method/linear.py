@@ -33,6 +33,18 @@ class LinearMethod(ShallowMethod):
         return (features - self.mean) @ self.projection
 
 
+class PrincipalMethod(LinearMethod):
+    """Base class of methods with one bit per principal component, of which features have F at most."""
+
+    def __init__(self, backbone: Backbone, bits: int, hyperparameters: BaseModel) -> None:
+        super().__init__(backbone, bits, hyperparameters)
+        if bits > backbone.feature_dim:
+            raise UsageError(
+                f"expected at most {backbone.feature_dim} bits, the dimension of the features, got {bits}; "
+                "choose fewer --bits or another --backbone"
+            )
+
+
 def principal_components(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Compute the mean and the first principal components of features in double precision.
 

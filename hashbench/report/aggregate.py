@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.report.significance import Pair
-from hashbench.results.record import QUERIES
+from hashbench.results.record import QUERIES, Record
+from hashbench.results.selection import measured
 from hashbench.results.stored_run import StoredRun, as_set, differing
 
 
@@ -24,8 +24,18 @@ class Column(NamedTuple):
     protocol: str
     bits: int
 
+    @property
+    def split_name(self) -> str:
+        """Name of the dataset and the protocol."""
+        return f"{self.dataset}@{self.protocol}"
+
     def __str__(self) -> str:
-        return f"{self.dataset}@{self.protocol}, {self.bits} bits"
+        return f"{self.split_name}, {self.bits} bits"
+
+
+def column_of(record: Record) -> Column:
+    """Return the column of a run."""
+    return Column(record.dataset_name, record.protocol, record.bits)
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,11 @@ class Cell:
     def seeds(self) -> tuple[int, ...]:
         """The seeds of the runs."""
         return tuple(run.record.seed for run in self.runs)
+
+    @property
+    def backbone(self) -> str:
+        """The backbone of the runs, with its weights and the size of its images."""
+        return self.runs[0].backbone
 
     @property
     def mean(self) -> float:
@@ -130,34 +145,22 @@ def counted_queries(runs: Sequence[StoredRun], values: Sequence[NDArray[np.float
     return ~missing[0]
 
 
-def cells(runs: Sequence[StoredRun], metric: str = "") -> dict[Column, dict[str, Cell]]:
+def cells(runs: Sequence[StoredRun]) -> dict[Column, dict[str, Cell]]:
     """Group runs into cells: by column, from short to long codes, and by label, in the order of the runs.
 
-    The metric is empty if the figures of the cells are not needed.
-
     Raises:
-        UsageError: A run lacks the metric, runs of a protocol are not comparable, or runs of a cell differ in
-            more than the seed.
+        UsageError: Runs of a cell differ in more than the seed.
     """
-    for run in runs:
-        if metric and metric not in run.record.metrics:
-            raise UsageError(
-                f"{run.record.run_id} has no {metric}, only {', '.join(run.record.metrics)}; "
-                "choose another --metric, or leave the run out by --where or --method"
-            )
     columns: dict[Column, dict[str, list[StoredRun]]] = {}
     for run in runs:
-        record = run.record
-        column = columns.setdefault(Column(record.dataset, record.protocol, record.bits), {})
-        column.setdefault(run.label, []).append(run)
-    for (dataset, protocol), names in groupby(sorted(columns), key=lambda name: name[:2]):
-        inside = [run for name in names for row in columns[name].values() for run in row]
-        require_one_protocol(f"runs of {dataset}@{protocol} cannot stand in one table", inside)
+        columns.setdefault(column_of(run.record), {}).setdefault(run.label, []).append(run)
     for name, rows in columns.items():
         for label, row in rows.items():
             _require_one_setting(f"{label}, {name}", row)
     return {
-        name: {label: Cell(tuple(sorted(row, key=_seed)), metric) for label, row in columns[name].items()}
+        name: {
+            label: Cell(tuple(sorted(row, key=_seed)), row[0].metric) for label, row in columns[name].items()
+        }
         for name in in_order(columns)
     }
 
@@ -169,34 +172,24 @@ def in_order(columns: Iterable[Column]) -> list[Column]:
     return sorted(found, key=lambda column: (first_index[column[:2]], column.bits))
 
 
-def require_one_protocol(refusal: str, runs: Iterable[StoredRun], choose: bool = True) -> None:
+def require_one_protocol(refusal: str, runs: Iterable[StoredRun]) -> None:
     """Check that the figures of runs measure the same on the same images.
 
     Args:
         refusal: Beginning of the error message.
         runs: The runs.
-        choose: Suggest `--where` in the error message.
 
     Raises:
         UsageError: The runs differ in their split, the definitions of the metrics or the evaluator's version.
     """
     values: dict[str, dict[Any, str]] = {}
     for run in runs:
-        record, evaluation = run.record, run.record.config["evaluation"]
-        for key, value in (
-            ("split.sha256", record.split.sha256),
-            ("evaluation.denominator", evaluation["denominator"]),
-            ("evaluation.no_relevant", evaluation["no_relevant"]),
-            ("evaluator", record.evaluator),
-        ):
-            values.setdefault(key, {}).setdefault(value, record.run_id)
+        for key, value in measured(run.record).items():
+            values.setdefault(key, {}).setdefault(value, run.record.run_id)
     for key, found in values.items():
         if len(found) > 1:
             examples = "; ".join(f"{value} ({run_id})" for value, run_id in found.items())
-            raise UsageError(
-                f"{refusal}, since they differ in {key}: {examples}"
-                + (f"; choose one with --where {key}={as_set(next(iter(found)))}" if choose else "")
-            )
+            raise UsageError(f"{refusal}, since they differ in {key}: {examples}")
 
 
 def _require_one_setting(cell: str, runs: Sequence[StoredRun]) -> None:

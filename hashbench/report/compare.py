@@ -65,7 +65,7 @@ def compare(first: StoredRun, second: StoredRun, metric: str, test: PairedTest =
         HashbenchError: The runs do not count the same queries.
     """
     runs = (first, second)
-    require_one_protocol("the two runs cannot be compared", runs, choose=False)
+    require_one_protocol("the two runs cannot be compared", runs)
     for run in runs:
         if metric not in run.record.metrics or not metric.startswith("mAP@"):
             known = ", ".join(name for name in run.record.metrics if name.startswith("mAP@"))

@@ -170,6 +170,17 @@ class Record(_Part):
     """Checksum of all other keys, from `checksum`; None before writing and in records of older versions."""
 
     @property
+    def dataset_name(self) -> str:
+        """Name of the dataset; for a user's own images, which have a name of their own, with that name."""
+        collection = self.config["data"].get("name")
+        return f"{self.dataset} ({collection})" if collection else self.dataset
+
+    @property
+    def split_name(self) -> str:
+        """Name of the dataset and the protocol, for example "digits@default"."""
+        return f"{self.dataset_name}@{self.protocol}"
+
+    @property
     def length_note(self) -> str | None:
         """Description of how the training length differs from the published one; None if it does not."""
         published = self.published_protocol

@@ -31,11 +31,13 @@ class StoredRun:
         record: Its record.
         folder: Its folder.
         common: Paths of changed settings that all runs of a report share; the label leaves them out.
+        metric: Name of the metric that a report shows of this run; empty if it shows none.
     """
 
     record: Record
     folder: Path
     common: Collection[str] = ()
+    metric: str = ""
 
     @cached_property
     def label(self) -> str:
@@ -46,6 +48,19 @@ class StoredRun:
     def changes(self) -> dict[str, Any] | None:
         """Settings that differ from the recipe, by dotted path; None if they are not recorded."""
         return self.record.changes
+
+    @property
+    def first_metric(self) -> str:
+        """The mAP at the first cutoff, which the recipe chooses as the one that is usually reported."""
+        return f"mAP@{self.record.config['evaluation']['k'][0]}"
+
+    @property
+    def backbone(self) -> str:
+        """The backbone with its weights and the size of its images, for example `vgg16, 224 px`."""
+        backbone, size = self.record.config["backbone"], self.record.config["images"]["size"]
+        stage = "" if backbone["stage"] is None else f" stage {backbone['stage']}"
+        weights = "" if backbone["pretrained"] else ", untrained"
+        return f"{backbone['name']}{stage}{weights}, {size} px"
 
     @cached_property
     def settings(self) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from helpers.given_runs import given_run
 
 from hashbench import HashbenchError, UsageError
 from hashbench.report.aggregate import Column, cells, paired
-from hashbench.results.query import RunFilter, find_run, select
+from hashbench.results.query import RunFilter, find_run
+from hashbench.results.selection import select
 
 VALUES = (0.2, 0.4, 0.9)
 

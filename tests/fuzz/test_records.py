@@ -23,7 +23,8 @@ from hashbench.report.tables.csv_tables import result_csv
 from hashbench.report.tables.published import read_published
 from hashbench.report.tables.result_table import result_table
 from hashbench.report.tables.table import latex, markdown
-from hashbench.results.query import RunFilter, find, select
+from hashbench.results.query import RunFilter, find
+from hashbench.results.selection import select
 from hashbench.results.record import CODES, CURVES, LOG, QUERIES, RECORD, read_record
 from hashbench.results.stored_run import StoredRun, Unfinished
 from hashbench.runtime.console import printable_lines

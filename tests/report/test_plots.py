@@ -24,7 +24,8 @@ from hashbench.report.plots.curve_plots import pr_plot, training_plot
 from hashbench.report.plots.metric_plots import bits_plot, speed_plot
 from hashbench.report.plots.retrieved_image_plots import _evenly_spaced, retrieval_plot
 from hashbench.report.plots.style import Plot, line_styles, style
-from hashbench.results.query import RunFilter, select
+from hashbench.results.query import RunFilter
+from hashbench.results.selection import select
 from hashbench.results.stored_run import StoredRun
 from hashbench.runtime.files import write_output
 

@@ -21,7 +21,8 @@ from hashbench.report.tables.csv_tables import csv_text
 from hashbench.report.tables.ranking import rank_cells
 from hashbench.report.tables.result_table import result_table
 from hashbench.report.tables.table import ColumnHeader, Table, TableCell, latex, markdown
-from hashbench.results.query import RunFilter, select
+from hashbench.results.query import RunFilter
+from hashbench.results.selection import select
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LATIN = (0.1, 0.9) * 20  # mean 0.5

@@ -21,14 +21,13 @@ from PIL import Image
 from hashbench.config import flatten
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import VERSION
-from hashbench.report.aggregate import cells
 from hashbench.report.plots.curve_plots import pr_plot
 from hashbench.report.plots.metric_plots import bits_plot, speed_plot
 from hashbench.report.plots.style import COLUMN, Plot
 from hashbench.report.tables.ablation_table import ablation_table, ablations
 from hashbench.report.tables.result_table import result_table
 from hashbench.report.tables.table import NOTHING, Table
-from hashbench.results.query import FoundRuns
+from hashbench.results.selection import FoundRuns
 from hashbench.results.stored_run import StoredRun
 
 TEMPLATES = Environment(
@@ -44,54 +43,50 @@ RetrievalPlots = Mapping[str, "Plot | str"]
 _PIXELS = 130  # of a screen, per inch of a figure for print
 
 
-def html_page(selected: FoundRuns, metric: str, retrieval: RetrievalPlots) -> str:
+def html_page(selected: FoundRuns, retrieval: RetrievalPlots, across_backbones: bool = False) -> str:
     """Return a page that needs no other file and no network.
 
     Raises:
         UsageError: Runs of one protocol cannot be compared.
     """
     runs = selected.runs
-    found = ablations(runs, metric)
+    found = ablations(runs)
     variants = {run.record.run_id for one in found for v in one.variants[1:] for run in v.cell.runs}
     whole = [run for run in runs if run.record.run_id not in variants]
     methods = dict.fromkeys(run.record.method for run in runs)
-    names = {run.record.run_id: f"{run.label}, {run.record.dataset}@{run.record.protocol}" for run in runs}
+    names = {run.record.run_id: f"{run.label}, {run.record.split_name}" for run in runs}
+    metrics = {name: group[0].metric for name, group in _by_split(runs).items()}
     return TEMPLATES.get_template("page.html").render(
-        heading=f"{metric} on {', '.join(_by_protocol(runs))}",
+        heading=", ".join(f"{metric} on {name}" for name, metric in metrics.items()),
         summary=f"{len(runs)} runs of {', '.join(methods)}. "
         f"Made by hashbench {version('hashbench')}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC.",
         warnings=_warnings(selected),
-        results=_results(selected, whole, metric),
-        curves=_curves(whole, metric),
+        results=_results(selected, whole, across_backbones),
+        curves=_curves(whole),
         ablations=[ablation_table(one) for one in found],
         retrieval=[
             (names[run_id], plot if isinstance(plot, str) else _embedded(plot, names[run_id], "webp"))
             for run_id, plot in retrieval.items()
         ],
-        overview=_overview(runs, metric),
+        overview=_overview(runs),
         runs=[_details(run) for run in runs],
         environments=_environments(runs),
     )
 
 
-def best_runs(runs: Sequence[StoredRun], metric: str) -> list[StoredRun]:
-    """Return the run with the highest metric of each dataset and protocol, without collapsed runs.
-
-    Raises:
-        UsageError: Runs of one protocol cannot be compared, or lack the metric.
-    """
-    compared = (cell for row in cells(runs, metric).values() for cell in row.values())
-    sound = [run for cell in compared for run in cell.runs if not run.record.health.collapsed]
+def best_runs(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Return the run with the highest metric of each dataset and protocol, without collapsed runs."""
+    sound = [run for run in runs if not run.record.health.collapsed]
     return [
-        max(group, key=lambda run: run.record.metrics[metric].expected)
-        for group in _by_protocol(sound).values()
+        max(group, key=lambda run: run.record.metrics[run.metric].expected)
+        for group in _by_split(sound).values()
     ]
 
 
-def _by_protocol(runs: Iterable[StoredRun]) -> dict[str, list[StoredRun]]:
+def _by_split(runs: Iterable[StoredRun]) -> dict[str, list[StoredRun]]:
     groups: dict[str, list[StoredRun]] = {}
     for run in runs:
-        groups.setdefault(f"{run.record.dataset}@{run.record.protocol}", []).append(run)
+        groups.setdefault(run.record.split_name, []).append(run)
     return groups
 
 
@@ -106,7 +101,7 @@ def _warnings(selected: FoundRuns) -> list[str]:
         for run in selected.unfinished
     ]
     found += selected.notes
-    for name, runs in _by_protocol(selected.runs).items():
+    for name, runs in _by_split(selected.runs).items():
         warnings = dict.fromkeys(warning for run in runs for warning in run.record.split.warnings)
         found += [f"{name}: {warning}" for warning in warnings]
         shared = max(run.record.split.overlaps.query_database for run in runs)
@@ -118,13 +113,13 @@ def _warnings(selected: FoundRuns) -> list[str]:
     return found
 
 
-def _results(selected: FoundRuns, whole: Sequence[StoredRun], metric: str) -> dict[str, Table]:
+def _results(selected: FoundRuns, whole: Sequence[StoredRun], across_backbones: bool) -> dict[str, Table]:
     tables = {}
-    for name, runs in _by_protocol(whole).items():
+    for name, runs in _by_split(whole).items():
         labels = {run.label for run in runs}
         unfinished = [run for run in selected.unfinished if f"{run.dataset}@{run.protocol}" == name]
         part = FoundRuns(runs, [label for label in selected.labels if label in labels], unfinished, [])
-        tables[name] = result_table(part, metric, bounds=True)
+        tables[name] = result_table(part, bounds=True, across_backbones=across_backbones)
     return tables
 
 
@@ -164,12 +159,13 @@ def _embedded(plot: Plot, alternative: str, format: Literal["svg", "webp"] = "sv
     return EmbeddedImage(source, alternative, round(_PIXELS * width), width > COLUMN, plot.notes)
 
 
-def _curves(runs: Sequence[StoredRun], metric: str) -> dict[str, EmbeddedImage | str]:
+def _curves(runs: Sequence[StoredRun]) -> dict[str, EmbeddedImage | str]:
     """Return the plots by title, each of them or the reason why it cannot be drawn."""
+    metric = " and ".join(dict.fromkeys(run.metric for run in runs))
     plots: dict[str, Callable[[], Plot]] = {
         "Precision against recall, by rank over the full database": lambda: pr_plot(runs),
-        f"{metric} against code length": lambda: bits_plot(runs, metric),
-        f"{metric} against seconds of training and bytes of a code": lambda: speed_plot(runs, metric),
+        f"{metric} against code length": lambda: bits_plot(runs),
+        f"{metric} against seconds of training and bytes of a code": lambda: speed_plot(runs),
     }
     shown: dict[str, EmbeddedImage | str] = {}
     for title, draw in plots.items():
@@ -180,23 +176,26 @@ def _curves(runs: Sequence[StoredRun], metric: str) -> dict[str, EmbeddedImage |
     return shown
 
 
-def _overview(runs: Sequence[StoredRun], metric: str) -> dict[str, Any]:
+def _overview(runs: Sequence[StoredRun]) -> dict[str, Any]:
     """Return the head, rows and caption of a table with a row for each run."""
     head = (
-        "run", "dataset", "bits", "seed", metric, "chance", "codes", "distinct codes", "dead bits", "balance",
-        "correlation", "largest tie", "training, s", "encoding, s", "evaluation, s", "bytes a code",
+        "run", "dataset", "backbone", "bits", "seed", "metric", "value", "chance", "codes", "distinct codes",
+        "dead bits", "balance", "correlation", "largest tie", "training, s", "encoding, s", "evaluation, s",
+        "bytes a code",
     )  # fmt: skip
     rows = []
     for run in runs:
         record, health = run.record, run.record.health
-        chance = health.chance_map.get(metric)
+        chance = health.chance_map.get(run.metric)
         rows.append(
             (
                 run.label,
-                f"{record.dataset}@{record.protocol}",
+                record.split_name,
+                run.backbone,
                 record.bits,
                 record.seed,
-                f"{record.metrics[metric].expected:.4f}",
+                run.metric,
+                f"{record.metrics[run.metric].expected:.4f}",
                 NOTHING if chance is None else f"{chance:.4f}",
                 "COLLAPSED" if health.collapsed else "healthy",
                 f"{health.unique_code_ratio:.3f}",

@@ -29,8 +29,8 @@ _HARDWARE = ("processor", "threads", "gpu")  # of a record's environment
 _Panels = dict[str, dict[str, dict[int, Cell]]]  # by dataset and protocol, label, code length
 
 
-def bits_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
-    """Plot a metric against code length, with a panel for each dataset and a line for each method.
+def bits_plot(runs: Sequence[StoredRun]) -> Plot:
+    """Plot the metric of runs against code length, with a panel for each dataset and a line for each method.
 
     A point is the mean over seeds, and its bar their standard deviation. It is hollow if codes collapsed.
 
@@ -39,9 +39,9 @@ def bits_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
         (numbers of runs), mean, deviation, bytes (of a code), train_seconds, encode_seconds (means).
 
     Raises:
-        UsageError: The runs cannot be compared, or lack the metric.
+        UsageError: The runs cannot be compared.
     """
-    columns = cells(runs, metric)
+    columns = cells(runs)
     styles = line_styles(run.label for run in runs)
     shown = _panels(columns)
     with style():
@@ -52,13 +52,13 @@ def bits_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
                 _draw(axis, styles[label], [bits * factor for bits in by_bits], list(by_bits.values()))
             _mark_lengths(axis, {bits: str(bits) for by_bits in row.values() for bits in by_bits})
             set_title(axis, name)
-            axis.set(xlabel="Code length (bits); markers side by side", ylabel=_y_label(runs, metric))
+            axis.set(xlabel="Code length (bits); markers side by side", ylabel=_y_label(row))
         add_legend(figure, legend_lines(styles, columns.values()))
-    return Plot(figure, _table(columns, metric))
+    return Plot(figure, _table(columns))
 
 
-def speed_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
-    """Plot a metric against its cost: the seconds of training, and the bytes of an image's code.
+def speed_plot(runs: Sequence[StoredRun]) -> Plot:
+    """Plot the metric of runs against its cost: the seconds of training, and the bytes of an image's code.
 
     Each dataset has a row of two panels. A line joins the code lengths of a method; larger markers in the
     panel of seconds are longer codes. Seconds exclude features that an earlier run of the command computed.
@@ -67,9 +67,9 @@ def speed_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
         The plot; `data` has the columns of `bits_plot`.
 
     Raises:
-        UsageError: The runs cannot be compared, or lack the metric.
+        UsageError: The runs cannot be compared.
     """
-    columns = cells(runs, metric)
+    columns = cells(runs)
     styles = line_styles(run.label for run in runs)
     shown = _panels(columns)
     with style():
@@ -81,7 +81,7 @@ def speed_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
                 _draw(time, styles[label], seconds, found, sizes=[1.5 + bits**0.5 / 2 for bits in by_bits])
                 _draw(size, styles[label], [bits / 8 for bits in by_bits], found)
             log_axis(time)
-            time.set(xlabel="Training (s); larger marker: longer code", ylabel=_y_label(runs, metric))
+            time.set(xlabel="Training (s); larger marker: longer code", ylabel=_y_label(row))
             _mark_lengths(size, {bits / 8: f"{bits / 8:g}" for by_bits in row.values() for bits in by_bits})
             size.set(xlabel="Code of an image (bytes)")
             for axis in (time, size):
@@ -91,14 +91,14 @@ def speed_plot(runs: Sequence[StoredRun], metric: str) -> Plot:
     notes = ["features that a command computes once count in the seconds of its first run only"]
     if len(hardware) > 1:
         notes.append("runs were timed on different hardware, so their seconds are not comparable")
-    return Plot(figure, _table(columns, metric), notes)
+    return Plot(figure, _table(columns), notes)
 
 
 def _panels(columns: Mapping[Column, Mapping[str, Cell]]) -> _Panels:
     shown: _Panels = {}
     for column in sorted(columns, key=lambda column: column.bits):
         for label, cell in columns[column].items():
-            panel = shown.setdefault(f"{column.dataset}@{column.protocol}", {})
+            panel = shown.setdefault(column.split_name, {})
             panel.setdefault(label, {})[column.bits] = cell
     return shown
 
@@ -129,20 +129,22 @@ def _mark_lengths(axis: Axes, texts: Mapping[float, str]) -> None:
         axis.set_xlim(only / 2, only * 2)
 
 
-def _y_label(runs: Sequence[StoredRun], metric: str) -> str:
-    return f"{metric} (± std over seeds)" if len({run.record.seed for run in runs}) > 1 else metric
+def _y_label(row: Mapping[str, Mapping[int, Cell]]) -> str:
+    found = [cell for by_bits in row.values() for cell in by_bits.values()]
+    several = any(cell.deviation is not None for cell in found)
+    return f"{found[0].metric} (± std over seeds)" if several else found[0].metric
 
 
 def _mean_seconds(cell: Cell, step: str) -> float:
     return float(np.mean([getattr(run.record.timing, step) for run in cell.runs]))
 
 
-def _table(columns: Mapping[Column, Mapping[str, Cell]], metric: str) -> pd.DataFrame:
+def _table(columns: Mapping[Column, Mapping[str, Cell]]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             **column._asdict(),
             "label": label,
-            "metric": metric,
+            "metric": cell.metric,
             "seeds": len(cell.runs),
             "collapsed": len(cell.collapsed),
             "mean": cell.mean,

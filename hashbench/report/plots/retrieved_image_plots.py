@@ -38,7 +38,9 @@ _TEXT = 0.17  # height of the text below an image, in inches
 _FRAMES = {True: (GREEN, "-"), False: (VERMILION, (0, (2.5, 2)))}  # by relevance
 
 
-def retrieval_plot(run: StoredRun, dataset: Dataset, metric: str, queries: int = 5, top: int = 10) -> Plot:
+def retrieval_plot(
+    run: StoredRun, dataset: Dataset, metric: str | None = None, queries: int = 5, top: int = 10
+) -> Plot:
     """Plot queries of a run and their nearest images, with frames that show their relevance.
 
     The queries are evenly spaced in their order by AP, from best to worst. Images at equal distances keep the
@@ -66,6 +68,7 @@ def retrieval_plot(run: StoredRun, dataset: Dataset, metric: str, queries: int =
             "run's data by --data-root or --lists"
         )
     query_codes, database_codes, query_labels, database_labels = run.codes()
+    metric = metric or run.first_metric
     if not metric.startswith("mAP") or metric not in record.metrics:
         metric = next(name for name in record.metrics if name.startswith("mAP"))
     values = run.average_precisions(metric)

@@ -17,7 +17,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from hashbench.report.aggregate import Cell, Column
+from hashbench.report.aggregate import Cell, column_of
 from hashbench.results.stored_run import StoredRun
 
 Format = Literal["pdf", "svg", "png"]
@@ -221,8 +221,7 @@ def wrapped(text: str, width: float, cut: bool = True) -> str:
 def add_run_title(figure: Figure, run: StoredRun, *more: str) -> None:
     """Add a title that names a run and tells if its codes collapsed; the figure grows by its height."""
     record = run.record
-    column = Column(record.dataset, record.protocol, record.bits)
     reasons = (f"COLLAPSED: {reason}" for reason in record.health.reasons)
-    sentences = (f"{run.label}, {column}, seed {record.seed}", *reasons, *more)
+    sentences = (f"{run.label}, {column_of(record)}, seed {record.seed}", *reasons, *more)
     text = figure.suptitle("\n".join(wrapped(sentence, figure.get_figwidth()) for sentence in sentences))
     figure.set_figheight(figure.get_figheight() + text.get_window_extent().height / figure.dpi)

@@ -55,17 +55,15 @@ class Ablation:
     variants: tuple[Variant, ...]
 
 
-def ablations(runs: Sequence[StoredRun], metric: str, test: PairedTest = "bootstrap") -> list[Ablation]:
+def ablations(runs: Sequence[StoredRun], test: PairedTest = "bootstrap") -> list[Ablation]:
     """Find the ablations among runs: a whole method, and the same method without components of its recipe.
-
-    Runs that are not part of an ablation need not have the metric.
 
     Raises:
         UsageError: The runs cannot be compared.
     """
     methods = {_where(run) for run in runs if _taken_away(run)[1]}
     found = []
-    for column, rows in cells([run for run in runs if _where(run) in methods], metric).items():
+    for column, rows in cells([run for run in runs if _where(run) in methods]).items():
         groups: dict[str, dict[tuple[str, ...], Cell]] = {}
         for cell in rows.values():
             base, without = _taken_away(cell.runs[0])
@@ -82,7 +80,7 @@ def ablation_table(ablation: Ablation) -> Table:
     runs = [run for variant in ablation.variants for run in variant.cell.runs]
     sentences = [
         f"Components of {ablation.method}, {ablation.column}.",
-        *caption_sentences(whole.metric, runs, whole.seeds),
+        *caption_sentences(runs, whole.seeds),
         "Gain is that of the whole method over the row, with its 95 % interval "
         "(paired bootstrap over the queries).",
     ]

@@ -13,24 +13,24 @@ from hashbench.report.significance import Difference, PairedTest
 from hashbench.report.tables.ablation_table import Ablation
 from hashbench.report.tables.published import Published, published_columns
 from hashbench.report.tables.ranking import rank_cells
-from hashbench.results.query import FoundRuns
+from hashbench.results.selection import FoundRuns
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes text that begins so for a formula
 
 
 def result_csv(
     selected: FoundRuns,
-    metric: str,
     published: Sequence[Published] = (),
     test: PairedTest = "bootstrap",
+    across_backbones: bool = False,
 ) -> str:
     """Format the table of results; the kind of a line is measured, published or unfinished.
 
     Raises:
         UsageError: The runs cannot be compared in one table.
     """
-    columns = cells(selected.runs, metric)
-    ranking = rank_cells(columns, test)
+    columns = cells(selected.runs)
+    ranking = rank_cells(columns, test, across_backbones)
     lines: list[dict[str, Any]] = []
     for column, rows in columns.items():
         for label, cell in rows.items():
@@ -43,7 +43,7 @@ def result_csv(
             lines.append({"kind": "published", **line, "metric": "mAP", "mean": figure.map})
     for run in selected.unfinished:
         kind = {"method": run.label, "dataset": run.dataset, "protocol": run.protocol, "bits": run.bits}
-        lines.append({"kind": "unfinished", **kind, "metric": metric, "note": run.run_id})
+        lines.append({"kind": "unfinished", **kind, "note": run.run_id})
     return csv_text(lines)
 
 
@@ -80,6 +80,7 @@ def without_formula(value: Any) -> Any:
 
 def _values(cell: Cell) -> dict[str, Any]:
     return {
+        "backbone": cell.backbone,
         "metric": cell.metric,
         "mean": cell.mean,
         "std": cell.deviation,

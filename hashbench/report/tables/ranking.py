@@ -35,19 +35,28 @@ class Ranked:
 
 
 def rank_cells(
-    columns: Mapping[Column, Mapping[str, Cell]], test: PairedTest = "bootstrap"
+    columns: Mapping[Column, Mapping[str, Cell]],
+    test: PairedTest = "bootstrap",
+    across_backbones: bool = False,
 ) -> dict[Column, dict[str, Ranked]]:
-    """Rank the cells of each column, and test each against the best."""
+    """Rank the cells of each column, and test each against the best.
+
+    The cells of each backbone and image size are ranked among themselves, unless `across_backbones` is true.
+    """
     pairs, ranks = {}, {}
     for column, rows in columns.items():
-        ranked = {label: cell for label, cell in rows.items() if not cell.collapsed}
-        means = {label: round(cell.mean, DIGITS) for label, cell in ranked.items()}
-        order = sorted(set(means.values()), reverse=True)
-        for label, cell in ranked.items() if len(ranked) > 1 else ():
-            ranks[column, label] = order.index(means[label]) + 1
-            best = next(other for other, mean in means.items() if mean == order[0])
-            if label != best and (pair := paired(ranked[best], cell)):
-                pairs[column, label] = pair
+        groups: dict[str, dict[str, Cell]] = {}
+        for label, cell in rows.items():
+            if not cell.collapsed:
+                groups.setdefault("" if across_backbones else cell.backbone, {})[label] = cell
+        for ranked in groups.values():
+            means = {label: round(cell.mean, DIGITS) for label, cell in ranked.items()}
+            order = sorted(set(means.values()), reverse=True)
+            best = next(label for label, mean in means.items() if mean == order[0])
+            for label, cell in ranked.items() if len(ranked) > 1 else ():
+                ranks[column, label] = order.index(means[label]) + 1
+                if label != best and (pair := paired(ranked[best], cell)):
+                    pairs[column, label] = pair
     tests = dict(zip(pairs, paired_test(list(pairs.values()), test), strict=True))
     return {
         column: {

@@ -10,8 +10,7 @@ from hashbench.report.significance import DESCRIBED, PairedTest
 from hashbench.report.tables.published import Published, published_columns, published_notes, with_published
 from hashbench.report.tables.ranking import Ranked, rank_cells
 from hashbench.report.tables.table import ColumnHeader, Table, TableCell, number
-from hashbench.results.query import FoundRuns
-from hashbench.results.record import Record
+from hashbench.results.selection import FoundRuns
 from hashbench.results.stored_run import StoredRun, common_changes, label_of
 
 LEVEL, UNTESTED, COLLAPSED, OTHER_SEEDS, MIXED, UNFINISHED = "≈", "¶", "‡", "†", "‖", "§"
@@ -26,26 +25,26 @@ EXPLAINED = {
 
 def result_table(
     selected: FoundRuns,
-    metric: str,
     *,
     bounds: bool = False,
     published: Sequence[Published] = (),
     test: PairedTest = "bootstrap",
+    across_backbones: bool = False,
 ) -> Table:
     """Return the table of results.
 
     Args:
-        selected: The runs, from `select`.
-        metric: A metric that all of them have.
+        selected: The runs, from `select` with a metric.
         bounds: Show the lowest and highest value that the order of ties can give.
         published: Figures of papers, shown in separate columns.
         test: The test of the differences.
+        across_backbones: Rank and test methods together even if their backbones or image sizes differ.
 
     Raises:
         UsageError: The runs cannot be compared in one table.
     """
-    found = cells(selected.runs, metric)
-    ranking = rank_cells(found, test)
+    found = cells(selected.runs)
+    ranking = rank_cells(found, test, across_backbones)
     pending = dict.fromkeys(
         (run.label, Column(run.dataset, run.protocol, run.bits)) for run in selected.unfinished
     )
@@ -70,15 +69,21 @@ def result_table(
         return TableCell(number(cell.mean), spread(cell, bounds), ranked.rank, shown)
 
     rows = [(label, [table_cell(label, column) for column in columns]) for label in labels]
-    heads = [ColumnHeader(f"{c.bits} bits", f"{c.dataset}@{c.protocol}") for c in columns]
+    heads = [ColumnHeader(f"{c.bits} bits", c.split_name) for c in columns]
+    if several := several_backbones(found):
+        heads.insert(0, ColumnHeader("backbone"))
+        for label, row in rows:
+            used = dict.fromkeys(column[label].backbone for column in found.values() if label in column)
+            row.insert(0, TableCell("; ".join(used)))
     printed = published_columns(published, columns)
     return Table(
-        caption=_caption(selected, metric, usual, bounds),
+        caption=_caption(selected, usual, bounds, several and not across_backbones),
         corner="method",
         heads=[*heads, *printed],
         rows=with_published(rows, printed, len(heads)),
         notes=[
-            *_notes(metric, found, ranking, test, usual),
+            *(f"{note}." for note in selected.incomparable),
+            *_notes(found, ranking, test, usual),
             *(
                 f"{UNFINISHED} {run.label}, seed {run.seed}: {EXPLAINED[UNFINISHED]}; if it is not wanted, "
                 f"delete {run.folder}."
@@ -89,35 +94,53 @@ def result_table(
     )
 
 
-def caption_sentences(metric: str, runs: Sequence[StoredRun], seeds: Sequence[int]) -> list[str]:
-    """Describe a metric and the protocols it was measured by, in sentences for a caption."""
+def several_backbones(columns: Mapping[Column, Mapping[str, Cell]]) -> bool:
+    """Return True if methods on the same split differ in their backbone or image size."""
+    return any(len({cell.backbone for cell in rows.values()}) > 1 for rows in columns.values())
+
+
+def caption_sentences(runs: Sequence[StoredRun], seeds: Sequence[int]) -> list[str]:
+    """Describe the metrics of runs and the protocols they were measured by, in sentences for a caption."""
+    by_split: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        by_split.setdefault(run.record.split_name, []).append(run)
+    metrics = dict.fromkeys(run.metric for run in runs)
+    measures = ", ".join(metrics)
+    if len(metrics) > 1:
+        measures = ", ".join(f"{group[0].metric} on {name}" for name, group in by_split.items())
     ties = "expectation over all orders of equal distances"
     over = "mean ± standard deviation over seeds" if len(seeds) > 1 else "seed"
-    sentences = [f"{metric}, {ties}; {over} {', '.join(map(str, seeds))}."]
+    sentences = [f"{measures}, {ties}; {over} {', '.join(map(str, seeds))}."]
     if common := common_changes(runs):
         sentences.append(f"{label_of('All runs', common)}.")
-    by_protocol: dict[str, Record] = {}
-    for record in (run.record for run in runs):
-        by_protocol.setdefault(f"{record.dataset}@{record.protocol}", record)
-    for name, record in by_protocol.items():
-        split, evaluation = record.split, record.config["evaluation"]
+    return sentences + [f"{name}: {_protocol(group)}." for name, group in by_split.items()]
+
+
+def _protocol(runs: Sequence[StoredRun]) -> str:
+    """Describe how runs of one split were measured, and their backbone if they share it."""
+    record, metric = runs[0].record, runs[0].metric
+    split, evaluation = record.split, record.config["evaluation"]
+    images = f"{split.train:,} training and {split.database:,} database images"
+    text = f"{split.query:,} queries, {images}"
+    if any(warning.startswith("limited to ") for warning in split.warnings):
+        text += ", a small part of the protocol for a first try"
+    if metric.startswith("mAP"):
         divisor = {"hits": "the hits in the top K", "relevant": "min(K, all relevant)"}
-        images = f"{split.train:,} training and {split.database:,} database images"
-        text = f"{name}: {split.query:,} queries, {images}"
-        if metric.startswith("mAP"):
-            text += f"; AP@K divides by {divisor[evaluation['denominator']]}"
-        if record.queries_without_relevant:
-            counts = {"zero": "count 0", "skip": "are left out"}[evaluation["no_relevant"]]
-            text += f"; {record.queries_without_relevant:,} queries without anything relevant {counts}"
-        sentences.append(f"{text}.")
-    return sentences
+        text += f"; AP@K divides by {divisor[evaluation['denominator']]}"
+    if record.queries_without_relevant:
+        counts = {"zero": "count 0", "skip": "are left out"}[evaluation["no_relevant"]]
+        text += f"; {record.queries_without_relevant:,} queries without anything relevant {counts}"
+    if len(backbones := {run.backbone for run in runs}) == 1:
+        text += f"; backbone {backbones.pop()}"
+    return text
 
 
-def _caption(selected: FoundRuns, metric: str, seeds: Sequence[int], bounds: bool) -> str:
-    sentences = caption_sentences(metric, selected.runs, seeds)
+def _caption(selected: FoundRuns, seeds: Sequence[int], bounds: bool, by_backbone: bool) -> str:
+    sentences = caption_sentences(selected.runs, seeds)
     if bounds:
         sentences.append("In brackets what the unluckiest and the luckiest order of equal distances give.")
-    sentences.append("Best bold, second underlined.")
+    among = " of the methods with the same backbone and image size" if by_backbone else ""
+    sentences.append(f"Best{among} bold, second underlined.")
     return " ".join(sentences)
 
 
@@ -135,7 +158,6 @@ def _usual_seeds(found: Iterable[Cell]) -> tuple[int, ...]:
 
 
 def _notes(
-    metric: str,
     columns: Mapping[Column, Mapping[str, Cell]],
     ranking: Mapping[Column, Mapping[str, Ranked]],
     test: PairedTest,
@@ -147,7 +169,8 @@ def _notes(
         notes.append(f"{LEVEL} {EXPLAINED[LEVEL]} ({DESCRIBED[test]}).")
     reasons = dict.fromkeys(ranked.from_best.untested for ranked in all_ranked if ranked.from_best)
     notes += [f"{UNTESTED} {EXPLAINED[UNTESTED]}: {reason}." for reason in reasons if reason]
-    if not metric.startswith("mAP"):
+    metrics = {cell.metric for rows in columns.values() for cell in rows.values()}
+    if not all(metric.startswith("mAP") for metric in metrics):
         notes.append("Differences are not tested; those of mAP are.")
     for column, cells_ in columns.items():
         for label, cell in cells_.items():
@@ -161,6 +184,6 @@ def _notes(
                 notes.append(f"{OTHER_SEEDS} {where}: seed {seeds}; {shared}.")
             if cell.code_versions > 1:
                 notes.append(f"{MIXED} {where}: {EXPLAINED[MIXED]} ({cell.code_versions} of them).")
-            if metric.startswith("mAP") and cell.average_precisions is None:
+            if cell.metric.startswith("mAP") and cell.average_precisions is None:
                 notes.append(f"{where}: AP of the queries is not stored, so that nothing was tested.")
     return notes

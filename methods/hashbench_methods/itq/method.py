@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hashbench.method.linear import LinearMethod, principal_components
+from hashbench.method.linear import PrincipalMethod, principal_components
 
 
 def iterative_quantization(values: Tensor, iterations: int) -> Tensor:
@@ -36,10 +36,10 @@ def iterative_quantization(values: Tensor, iterations: int) -> Tensor:
     return rotation
 
 
-class ITQ(LinearMethod):
+class ITQ(PrincipalMethod):
     """ITQ: signs of rotated principal components."""
 
-    class Hyperparameters(LinearMethod.Hyperparameters):
+    class Hyperparameters(PrincipalMethod.Hyperparameters):
         """Hyperparameters with the defaults of the paper."""
 
         iterations: int = Field(default=50, ge=0, description="Iterations to find the rotation.")

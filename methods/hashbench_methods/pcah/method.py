@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hashbench.method.linear import LinearMethod, principal_components
+from hashbench.method.linear import PrincipalMethod, principal_components
 
 
-class PCAH(LinearMethod):
+class PCAH(PrincipalMethod):
     """PCAH: each bit is the sign of a principal component."""
 
     def fit(self, features: Tensor) -> None:

@@ -1,0 +1,133 @@
+"""The plan of a grid of runs: which have a record, which can run, and which cannot, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from hashbench.backbones import Backbone
+from hashbench.config import RunConfig
+from hashbench.data.dataset import Dataset
+from hashbench.errors import HashbenchError
+from hashbench.experiment.configure import changes, configure
+from hashbench.experiment.identity import identity_of, source_of
+from hashbench.experiment.weights import build_backbone
+from hashbench.method.create import create_method
+from hashbench.results.record import run_folder, run_id_of
+from hashbench.results.stored_run import label_of
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a grid, before it starts.
+
+    Attributes:
+        method: Name of the method.
+        dataset: Name of the dataset.
+        bits: Code length.
+        seed: Random seed.
+        settings: The texts `KEY=VALUE` of the run.
+        data: The loaded dataset; None if it cannot be loaded.
+        config: The configuration; None if the run is impossible.
+        folder: The folder of the record; None if the run is impossible.
+        error: The reason why the run is impossible; None if it is not.
+    """
+
+    method: str
+    dataset: str
+    bits: int
+    seed: int
+    settings: Sequence[str]
+    data: Dataset | None = None
+    config: RunConfig | None = None
+    folder: Path | None = None
+    error: HashbenchError | None = None
+
+    @property
+    def status(self) -> Literal["exists", "to run", "impossible"]:
+        """State of the run: it has a record, can run, or cannot."""
+        if self.folder is None:
+            return "impossible"
+        return "exists" if self.folder.exists() else "to run"
+
+    @property
+    def kind(self) -> str:
+        """Description of the run without its seed, such as `wch (epochs=1) on digits@default, 32 bits`."""
+        label = self.method if self.config is None else label_of(self.method, changes(self.config))
+        data = self.dataset if self.data is None else f"{self.dataset}@{self.data.protocol}"
+        return f"{label} on {data}, {self.bits} bits"
+
+
+def plan(
+    datasets: Mapping[str, Callable[[], Dataset]],
+    variants: Mapping[str, Sequence[Sequence[str]]],
+    bits: Sequence[int],
+    seeds: Sequence[int],
+    device: str,
+    results: Path,
+) -> list[PlannedRun]:
+    """Configure the runs of a grid, and check everything that can be checked before hours of training.
+
+    Args:
+        datasets: By name, a function that loads the dataset.
+        variants: By method, the settings `KEY=VALUE` of each of its variants.
+        bits: Code lengths.
+        seeds: Random seeds.
+        device: "cpu" or "cuda".
+        results: The results folder.
+    """
+    planned: list[PlannedRun] = []
+    for dataset, load in datasets.items():
+        runs = [
+            PlannedRun(method, dataset, length, seed, settings)
+            for method, several in variants.items()
+            for length in bits
+            for settings in several
+            for seed in seeds
+        ]
+        try:
+            data = load()
+        except HashbenchError as error:
+            planned += [replace(run, error=error) for run in runs]
+        else:
+            planned += [_configured(run, data, device, results) for run in runs]
+    return list(_checked(planned)) if len(planned) > 1 else planned  # a single run checks itself at its start
+
+
+def _configured(run: PlannedRun, data: Dataset, device: str, results: Path) -> PlannedRun:
+    """Add the configuration and the folder to a run, or the error."""
+    try:
+        config = configure(
+            run.method, data, bits=run.bits, seed=run.seed, device=device, settings=run.settings
+        )
+        run_id = run_id_of(identity_of(config, data, source_of(config)))
+    except HashbenchError as error:
+        return replace(run, data=data, error=error)
+    folder = run_folder(results, config.dataset, config.protocol, config.method, config.bits, run_id)
+    return replace(run, data=data, config=config, folder=folder)
+
+
+def _checked(planned: Sequence[PlannedRun]) -> Iterator[PlannedRun]:
+    """Build the method of each run that is to run, on a backbone without its weights, to find its errors."""
+    backbones: dict[str, Backbone] = {}
+    errors: dict[str, HashbenchError | None] = {}
+    for run in planned:
+        if run.config is None or run.status == "exists":
+            yield run
+            continue
+        config = run.config
+        network = config.model_dump_json(include={"backbone", "images"})
+        method = config.model_dump_json(include={"method", "bits", "hyperparameters"}) + network
+        if method not in errors:
+            errors[method] = None
+            try:
+                if network not in backbones:
+                    require_weights(config.backbone)
+                    backbones[network] = build_backbone(config, pretrained=False)
+                create_method(config.method, backbones[network], config.bits, **config.hyperparameters)
+            except HashbenchError as error:
+                errors[method] = error
+        found = errors[method]
+        yield run if found is None else replace(run, folder=None, error=found)
