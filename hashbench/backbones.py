@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import timm
 import torch
@@ -17,6 +19,8 @@ from hashbench.runtime.torch_errors import ran_out_of_memory
 
 BUILT_IN = "efficientnet_lite0"
 CIFAR_RESNET = "resnet18_cifar"
+
+_ANSWER_S = 10.0  # seconds in which the server of the weights must answer
 
 
 class Backbone(nn.Module):
@@ -200,6 +204,7 @@ def _timm_model(name: str, image_size: int, pretrained: bool, options: dict[str,
     if pretrained:
         # Built twice, to distinguish a failed download from a wrong option.
         try:
+            _require_reachable(pretrained_cfg)
             network = timm.create_model(name, pretrained=True, num_classes=0, **size, **options)
         except Exception as error:  # the client of the hub raises errors of many libraries
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -216,6 +221,24 @@ def _timm_model(name: str, image_size: int, pretrained: bool, options: dict[str,
                 f"choose --set backbone={BUILT_IN}, whose weights are installed, or --set pretrained=false"
             ) from error
     return network
+
+
+def _require_reachable(pretrained_cfg: Any) -> None:
+    """Ask once for weights that are not cached, and raise the error if there is no answer.
+
+    Without a network, timm would try the same download again and again for more than a minute.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if _cached_weights(pretrained_cfg) is not None:
+        return
+    if pretrained_cfg.hf_hub_id:
+        url = hf_hub_url(pretrained_cfg.hf_hub_id, pretrained_cfg.hf_hub_filename or "model.safetensors")
+        with suppress(EntryNotFoundError):  # the weights are in another file
+            get_hf_file_metadata(url, timeout=_ANSWER_S)
+    elif pretrained_cfg.url:
+        urlopen(Request(pretrained_cfg.url, method="HEAD"), timeout=_ANSWER_S).close()
 
 
 def _cached_weights(pretrained_cfg: Any) -> Path | None:

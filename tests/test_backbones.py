@@ -1,6 +1,8 @@
 """Tests of backbones: tokens, pooled vectors, weights and errors."""
 
+import dataclasses
 import importlib.resources
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,10 +128,31 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
         return create(name, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(backbones, "_require_reachable", lambda pretrained_cfg: None)
     with pytest.raises(
         HashbenchError, match=r"weights of test_vit .*no route to host\).*backbone=efficientnet_lite0"
     ):
         create_backbone("test_vit", image_size=64)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "gcvit_xxtiny.in1k"])  # from the hub, and from another server
+def test_a_server_that_cannot_be_reached_is_asked_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    closed = "http://127.0.0.1:9"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    template = f"{closed}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    config = timm.get_pretrained_cfg(name)
+    if not config.hf_hub_id:
+        config = dataclasses.replace(config, url=f"{closed}/weights.pth")
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: config)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it is tried again"))
+    image_size = 224 if "gcvit" in name else 64
+    with pytest.raises(HashbenchError, match=rf"^the weights of {name} could not be .*Connection refused"):
+        create_backbone(name, image_size=image_size)
+    assert capfd.readouterr().err == ""
 
 
 def cached(folder: Path, name: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -211,6 +234,7 @@ def test_out_of_memory_is_not_reported_as_a_network_error(
 
     loading = pretrained
     monkeypatch.setattr(timm, "create_model", short)
+    monkeypatch.setattr(backbones, "_require_reachable", lambda pretrained_cfg: None)
     with pytest.raises(
         HashbenchError, match=r"^out of memory while the backbone test_vit was built; .*ulimit -v"
     ):

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.main import get_command
 
 from hashbench.cli import ablate, cache, data, evaluate, plot, report, run, tables
 from hashbench.cli import results as cli_results
 from hashbench.cli.options import AsJson, PluginFiles, Settings, add_plugins
 from hashbench.cli.output import print_json, show
-from hashbench.errors import HashbenchError, UsageError
-from hashbench.runtime.console import is_main_process, protect_streams, write_line
+from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.runtime.console import is_main_process, protect_streams, quiet_libraries, write_line
 
 if TYPE_CHECKING:
     from hashbench.registry import Entry, Kind
+
+_TyperUsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer exports only its subclasses
 
 app = typer.Typer(
     help="A benchmark suite for unsupervised image hashing.",
@@ -107,14 +110,16 @@ def new_method(
 def main() -> None:
     """Run a command, and turn errors into one line and an exit code."""
     protect_streams()
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        # Set before torch is imported, which else warns about weights that do have a gradient.
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    quiet_libraries()
     try:
         _reject_empty(sys.argv[1:])
-        app()
+        sys.exit(app(prog_name="hashbench", standalone_mode=False))
     except HashbenchError as error:
         _fail(error)
+    except _TyperUsageError as error:
+        if message := _usage_message(error):
+            _fail(UsageError(message))
+        sys.exit(2)
     except (ImportError, MemoryError, OSError) as error:
         if not isinstance(error, OSError) or "shared object" in str(error):  # numba's error for a library
             remedy = "free memory, raise its limit (`ulimit -v`), or reinstall the library"
@@ -132,6 +137,23 @@ def _fail(error: HashbenchError) -> NoReturn:
     if error.exit_code == 1 or is_main_process():
         write_line(f"hashbench: error: {error}")
     sys.exit(error.exit_code)
+
+
+def _usage_message(error: Any) -> str:
+    """Return typer's error as one line that names the help; empty if typer has already printed the help."""
+    command, path = get_command(app), "hashbench"
+    if error.ctx is not None:
+        command, path = error.ctx.command, error.ctx.command_path
+    else:  # as for an option without its value
+        for argument in sys.argv[1:]:
+            if inner := getattr(command, "commands", {}).get(argument):
+                command, path = inner, f"{path} {argument}"
+    if hasattr(error, "possibilities"):
+        known = [name for parameter in command.params for name in parameter.opts]
+        message = str(unknown_name("option", error.option_name, known))
+    else:
+        message = error.format_message().replace("Value error, ", "").strip().rstrip(".")
+    return f"{message[0].lower()}{message[1:]} (see `{path} --help`)" if message else ""
 
 
 def _reject_empty(arguments: list[str]) -> None:

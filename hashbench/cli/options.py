@@ -26,7 +26,12 @@ PluginFiles = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output instead of a table.")]
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto uses a GPU if there is one.")
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:N for GPU number N, or auto, which uses a GPU if there is one.",
+    ),
 ]
 Settings = Annotated[
     list[str],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import warnings
 from contextlib import suppress
 from io import TextIOWrapper
 
@@ -31,6 +33,19 @@ def write_line(line: str) -> None:
     with suppress(AttributeError, OSError, ValueError):
         sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()
+
+
+def quiet_libraries() -> None:
+    """Silence what libraries print beside the messages of a command; call it before they are imported.
+
+    Retries of the Hugging Face hub and new caches of matplotlib need no action: what fails is an error.
+    """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", module="huggingface_hub|matplotlib")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # Otherwise torch warns about weights that do have a gradient.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 class _DroppingStream(TextIOWrapper):

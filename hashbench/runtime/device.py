@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import os
+import re
 
 import torch
 
-from hashbench.errors import UsageError
+from hashbench.errors import UsageError, quoted
 
 
 def resolve_device(device: str) -> str:
-    """Return `cuda` for `auto` if there is a GPU, else `cpu`; return any other device unchanged.
+    """Return "cpu" or "cuda": for "auto", "cuda" if there is a GPU; "cuda:N" makes GPU N torch's current one.
 
     Raises:
-        UsageError: The device is `cuda` and there is no GPU.
+        UsageError: The device is unknown, there is no such GPU, or each process has a GPU of its own.
     """
+    found = re.fullmatch(r"auto|cpu|cuda(:(\d{1,3}))?", device)
+    if found is None:
+        raise UsageError(f"--device: expected auto, cpu, cuda or cuda:N, got {quoted(device)}")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
+    if device == "cpu":
+        return device
+    if not torch.cuda.is_available():
         raise UsageError(
-            "--device cuda: torch sees no GPU; check `nvidia-smi` and torch's CUDA build, or use --device cpu"
+            f"--device {device}: torch sees no GPU; check `nvidia-smi` and torch's CUDA build, or use "
+            "--device cpu"
         )
-    return device
+    if found[2]:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise UsageError(f"--device {device}: each process has a GPU of its own; use --device cuda")
+        count = torch.cuda.device_count()
+        if int(found[2]) >= count:
+            raise UsageError(f"--device {device}: torch sees {count} GPUs, from cuda:0 to cuda:{count - 1}")
+        torch.cuda.set_device(int(found[2]))
+    return "cuda"
 
 
 def resolve_precision(precision: str, device: str) -> str:

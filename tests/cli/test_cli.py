@@ -290,7 +290,7 @@ def test_an_overlap_can_be_allowed_and_is_recorded(
         ),
         (["--method", "wch", "--dataset", "digits", "--protocol", "x"], "unknown protocol of digits 'x'"),
         (["--method", "wch", "--dataset", "digits", "--plugin", "no.py"], "no.py cannot be read"),
-        (["--method", "wch"], "Missing option '--dataset'"),
+        (["--method", "wch"], "missing option '--dataset'"),
     ],
 )
 def test_usage_errors_have_exit_code_2(cli: Callable[..., Any], arguments: list[str], message: str) -> None:

@@ -122,8 +122,6 @@ def test_options_without_a_command_are_those_of_list(cli: Cli, results: Path) ->
     assert narrow.out == cli("results", "list", "--method", "spq").out
     assert "wch" not in narrow.out
     assert "Commands" in cli("results", "--help").out
-    misspelt = cli("results", "lst")
-    assert (misspelt.code, "Did you mean 'list'" in misspelt.err) == (2, True)
 
 
 def test_list_shows_every_run(cli: Cli, results: Path) -> None:

@@ -361,11 +361,29 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device("auto") == "cpu"
     with pytest.raises(UsageError, match="torch sees no GPU"):
         resolve_device("cuda")
+    with pytest.raises(UsageError, match="--device cuda:1: torch sees no GPU"):
+        resolve_device("cuda:1")
     assert resolve_precision("auto", "cpu") == "float32"
     assert resolve_precision("bfloat16", "cpu") == "bfloat16"
     assert resolve_workers(None, "cpu") == 0
     assert resolve_workers(3, "cpu") == 3
     assert 0 <= resolve_workers(None, "cuda") <= 8
+
+
+def test_a_gpu_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert [resolve_device(device) for device in ("cuda", "cuda:1", "cuda:0", "auto", "cpu")] == [
+        *("cuda", "cuda", "cuda", "cuda", "cpu")
+    ]
+    assert chosen == [1, 0]
+    with pytest.raises(UsageError, match=r"^--device cuda:2: torch sees 2 GPUs, from cuda:0 to cuda:1$"):
+        resolve_device("cuda:2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="each process has a GPU of its own; use --device cuda$"):
+        resolve_device("cuda:1")
 
 
 @pytest.mark.parametrize(("name", "whole"), [("wch", True), ("spq", False)])
