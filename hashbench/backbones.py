@@ -207,20 +207,38 @@ def _timm_model(name: str, image_size: int, pretrained: bool, options: dict[str,
             _require_reachable(pretrained_cfg)
             network = timm.create_model(name, pretrained=True, num_classes=0, **size, **options)
         except Exception as error:  # the client of the hub raises errors of many libraries
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            file = None if isinstance(error, OSError) else _cached_weights(pretrained_cfg)
-            if file is not None:
-                raise HashbenchError(
-                    f"the weights of {name} in {file} are damaged ({reason}); delete this file, and the next "
-                    "run downloads it"
-                ) from error
-            no_home = "home directory" in reason
-            remedy = "set $HF_HOME to a folder for them" if no_home else "connect to the network once"
-            raise HashbenchError(
-                f"the weights of {name} could not be loaded ({reason}); {remedy}, or "
-                f"choose --set backbone={BUILT_IN}, whose weights are installed, or --set pretrained=false"
-            ) from error
+            raise _weights_error(name, pretrained_cfg, error) from error
     return network
+
+
+def require_weights(name: str) -> None:
+    """Check that the pretrained weights of a backbone are installed or cached, or can be downloaded.
+
+    Raises:
+        HashbenchError: The server of the weights cannot be reached.
+    """
+    if timm.is_model(name):
+        pretrained_cfg = timm.get_pretrained_cfg(name)
+        try:
+            _require_reachable(pretrained_cfg)
+        except Exception as error:
+            raise _weights_error(name, pretrained_cfg, error) from error
+
+
+def _weights_error(name: str, pretrained_cfg: Any, error: Exception) -> HashbenchError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    file = None if isinstance(error, OSError) else _cached_weights(pretrained_cfg)
+    if file is not None:
+        return HashbenchError(
+            f"the weights of {name} in {file} are damaged ({reason}); delete this file, and the next run "
+            "downloads it"
+        )
+    no_home = "home directory" in reason
+    remedy = "set $HF_HOME to a folder for them" if no_home else "connect to the network once"
+    return HashbenchError(
+        f"the weights of {name} could not be loaded ({reason}); {remedy}, or choose --backbone {BUILT_IN}, "
+        "whose weights are installed, or --set pretrained=false"
+    )
 
 
 def _require_reachable(pretrained_cfg: Any) -> None:

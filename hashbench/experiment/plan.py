@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from hashbench.backbones import Backbone
+from hashbench.backbones import Backbone, require_weights
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset
 from hashbench.errors import HashbenchError
@@ -124,8 +124,9 @@ def _checked(planned: Sequence[PlannedRun]) -> Iterator[PlannedRun]:
             errors[method] = None
             try:
                 if network not in backbones:
-                    require_weights(config.backbone)
                     backbones[network] = build_backbone(config, pretrained=False)
+                    if config.backbone.pretrained:
+                        require_weights(config.backbone.name)
                 create_method(config.method, backbones[network], config.bits, **config.hyperparameters)
             except HashbenchError as error:
                 errors[method] = error

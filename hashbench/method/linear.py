@@ -63,7 +63,7 @@ def principal_components(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if count > most:
         raise UsageError(
             f"expected at least {count} principal components, but {len(features)} images with "
-            f"{features.shape[1]} features have {most}; choose fewer --bits or another --set backbone=…"
+            f"{features.shape[1]} features have {most}; choose fewer --bits or another --backbone"
         )
     pca = PCA(count, svd_solver="covariance_eigh").fit(features.double().cpu().numpy())
     mean, components = torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_.T.copy())

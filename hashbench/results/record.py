@@ -173,7 +173,7 @@ class Record(_Part):
     def dataset_name(self) -> str:
         """Name of the dataset; for a user's own images, which have a name of their own, with that name."""
         collection = self.config["data"].get("name")
-        return f"{self.dataset} ({collection})" if collection else self.dataset
+        return f"{self.dataset} ({str(collection)[:LONGEST]})" if collection else self.dataset
 
     @property
     def split_name(self) -> str:

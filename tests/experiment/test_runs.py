@@ -11,6 +11,7 @@ from helpers.given_runs import given_run
 
 from hashbench import HashbenchError, UsageError
 from hashbench.report.aggregate import Column, cells, paired
+from hashbench.report.tables.result_table import result_table
 from hashbench.results.query import RunFilter, find_run
 from hashbench.results.selection import select
 
@@ -208,7 +209,7 @@ def test_a_cell_is_the_mean_over_seeds(tmp_path: Path) -> None:
     runs = [
         given_run(tmp_path, "wch", (value, value + 0.2), seed=seed) for seed, value in enumerate((0.1, 0.4))
     ]
-    ((column, rows),) = cells(runs, "mAP@all").items()
+    ((column, rows),) = cells(runs).items()
     cell = rows["wch"]
     assert column == Column("digits", "default", 16)
     assert cell.seeds == (0, 1)
@@ -216,55 +217,65 @@ def test_a_cell_is_the_mean_over_seeds(tmp_path: Path) -> None:
     assert cell.deviation == pytest.approx(np.sqrt(2 * 0.15**2))
     assert (cell.lowest, cell.highest) == pytest.approx((0.3, 0.4))
     np.testing.assert_allclose(cell.average_precisions[1], [0.4, 0.6])
-    assert cells(runs[:1], "mAP@all")[column]["wch"].deviation is None
+    assert cells(runs[:1])[column]["wch"].deviation is None
 
 
 def test_queries_that_do_not_count_are_left_out(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, name, (0.1, np.nan, 0.3), no_relevant="skip") for name in ("wch", "itq")]
-    (rows,) = cells(runs, "mAP@all").values()
+    (rows,) = cells(runs).values()
     np.testing.assert_allclose(paired(rows["wch"], rows["itq"]), [[0.1, 0.3]] * 2)
 
 
 @pytest.mark.parametrize(
-    ("other", "message"),
+    ("other", "said"),
     [
-        (
-            {"sha256": "bb"},
-            r"split\.sha256: aa \(itq-.*\); bb \(wch-.*\); choose one with --where split\.sha256=aa",
-        ),
-        ({"denominator": "relevant"}, r"evaluation\.denominator: hits .* relevant"),
-        ({"evaluator": 2}, r"evaluator: 1 .* 2"),
-        ({"no_relevant": "skip"}, r"evaluation\.no_relevant: zero .* skip"),
-        ({"sha256": "bb", "bits": 64}, r"digits@default cannot stand in one table"),
+        ({"sha256": "bb"}, "split.sha256 is bb and not aa; --where split.sha256=bb shows them"),
+        ({"denominator": "relevant"}, "evaluation.denominator is relevant and not hits"),
+        ({"evaluator": 2}, "evaluator is 2 and not 1"),
+        ({"no_relevant": "skip"}, "evaluation.no_relevant is skip and not zero"),
+        ({"sha256": "bb", "bits": 64}, "split.sha256 is bb and not aa"),
     ],
 )
-def test_what_does_not_measure_the_same_is_refused(
-    tmp_path: Path, other: dict[str, Any], message: str
+def test_what_was_measured_otherwise_is_left_out_and_named(
+    tmp_path: Path, other: dict[str, Any], said: str
 ) -> None:
     given_run(tmp_path, "itq", VALUES)
-    given_run(tmp_path, "wch", VALUES, **other)
-    with pytest.raises(UsageError, match=message):
-        cells(select(tmp_path, RunFilter()).runs, "mAP@all")
+    given_run(tmp_path, "sh", VALUES)
+    wch = given_run(tmp_path, "wch", VALUES, **other).record.run_id
+    selected = select(tmp_path, RunFilter(), None)
+    assert selected.labels == ["itq", "sh"]
+    (note,) = selected.incomparable
+    assert note in selected.notes
+    assert note.startswith(f"1 runs of digits@default are left out, for example {wch}, since their {said}")
+    assert f"{note}." in result_table(selected).notes
 
 
 def test_other_datasets_may_differ(tmp_path: Path) -> None:
     given_run(tmp_path, "itq", VALUES)
     given_run(tmp_path, "wch", VALUES, dataset="coco", sha256="bb", denominator="relevant")
-    assert len(cells(select(tmp_path, RunFilter()).runs, "mAP@all")) == 2
+    assert len(cells(select(tmp_path, RunFilter()).runs)) == 2
 
 
-def test_a_metric_that_a_run_lacks_is_named(tmp_path: Path) -> None:
-    given_run(tmp_path, "itq", VALUES, metrics=["mAP@all", "mAP@1000"])
-    given_run(tmp_path, "wch", VALUES, metrics=["mAP@all", "mAP@5000"])
-    with pytest.raises(UsageError, match=r"wch-.* has no mAP@1000, only mAP@all, mAP@5000"):
-        cells(select(tmp_path, RunFilter()).runs, "mAP@1000")
+def test_the_metric_is_the_first_of_the_recipe_by_default(tmp_path: Path) -> None:
+    given_run(tmp_path, "itq", VALUES, metrics=["mAP@1000", "mAP@all"])
+    given_run(tmp_path, "sh", VALUES, metrics=["mAP@1000", "mAP@all"])
+    given_run(tmp_path, "wch", VALUES, metrics=["mAP@all"])
+    given_run(tmp_path, "itq", VALUES, dataset="coco", metrics=["mAP@5000"])
+    selected = select(tmp_path, RunFilter(), None)
+    assert [(run.record.dataset, run.metric) for run in selected.runs] == [
+        ("coco", "mAP@5000"), ("digits", "mAP@1000"), ("digits", "mAP@1000"),
+    ]  # fmt: skip
+    assert selected.notes == ["wch is left out where it has no mAP@1000"]
+    caption = result_table(selected).caption
+    assert caption.startswith("mAP@5000 on coco@default, mAP@1000 on digits@default, expectation over all")
+    assert {run.metric for run in select(tmp_path, RunFilter(), "mAP@all").runs} == {"mAP@all"}
 
 
 def test_runs_that_differ_in_more_than_the_seed_have_no_mean(tmp_path: Path) -> None:
     given_run(tmp_path, "wch", VALUES)
     given_run(tmp_path, "wch", VALUES, seed=1, epochs=5)
     with pytest.raises(UsageError, match=r"differ in more than the seed \(training\.epochs: 10, 5\)"):
-        cells(select(tmp_path, RunFilter()).runs, "mAP@all")
+        cells(select(tmp_path, RunFilter()).runs)
 
 
 def test_old_records_are_tested_by_their_codes(tmp_path: Path) -> None:

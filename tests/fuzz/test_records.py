@@ -24,8 +24,8 @@ from hashbench.report.tables.published import read_published
 from hashbench.report.tables.result_table import result_table
 from hashbench.report.tables.table import latex, markdown
 from hashbench.results.query import RunFilter, find
-from hashbench.results.selection import select
 from hashbench.results.record import CODES, CURVES, LOG, QUERIES, RECORD, read_record
+from hashbench.results.selection import select
 from hashbench.results.stored_run import StoredRun, Unfinished
 from hashbench.runtime.console import printable_lines
 
@@ -59,12 +59,12 @@ def reports(results: Path) -> None:
     """Create all reports without plots; notes on what is left out have no control characters."""
     selected = select(results, RunFilter(), METRIC)
     assert all(len(note) < 1000 for note in selected.notes)
-    grid = result_table(selected, METRIC, bounds=True)
-    csv = result_csv(selected, METRIC)
+    grid = result_table(selected, bounds=True)
+    csv = result_csv(selected)
     for text in (markdown(grid), latex([grid]), csv):
         assert printable_lines(printable_lines(text)) == printable_lines(text)
     assert not any(line.startswith(("=", "+", "-", "@")) for line in csv.splitlines())
-    ablations(selected.runs, METRIC)
+    ablations(selected.runs)
     if len(selected.runs) > 1:
         compare(*selected.runs[:2], METRIC)
 
@@ -74,9 +74,9 @@ def figures(results: Path) -> None:
     for draw in (
         lambda: pr_plot(selected.runs),
         lambda: training_plot(selected.runs),
-        lambda: bits_plot(selected.runs, METRIC),
-        lambda: speed_plot(selected.runs, METRIC),
-        lambda: html_page(selected, METRIC, {}),
+        lambda: bits_plot(selected.runs),
+        lambda: speed_plot(selected.runs),
+        lambda: html_page(selected, {}),
     ):
         refused(draw)
 

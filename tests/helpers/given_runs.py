@@ -37,6 +37,7 @@ def given_run(
     suffix: str = "",
     source: str = "0",
     metrics: Sequence[str] = ("mAP@all",),
+    backbone: Mapping[str, Any] | None = None,
 ) -> StoredRun:
     """Write a run with a record and with the AP of its queries, but without codes.
 
@@ -60,6 +61,7 @@ def given_run(
         suffix: End of the run id.
         source: Hash of the source code.
         metrics: Names of the metrics, which all have the same value.
+        backbone: Settings of the backbone.
     """
     changes, mean = dict(changes or {}), float(np.nanmean(values))
     config = make_config(
@@ -67,7 +69,7 @@ def given_run(
         dataset=dataset,
         bits=bits,
         seed=seed,
-        backbone={"name": "resnet18"},
+        backbone=backbone or {"name": "resnet18"},
         training={"epochs": epochs},
         evaluation={
             "k": [metric.partition("@")[2] for metric in metrics if metric.startswith("mAP@")],

@@ -49,4 +49,4 @@ def make_record(folder: Path, config: Mapping[str, Any], **fields: Any) -> Store
         "files": {},
     }
     write_record(Record(**{**defaults, **fields}), folder)
-    return StoredRun(read_record(folder), folder)
+    return StoredRun(read_record(folder), folder, metric="mAP@all")

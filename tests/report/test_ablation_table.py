@@ -52,7 +52,7 @@ def runs(tmp_path: Path) -> list[Any]:
 
 
 def test_gains_are_the_whole_minus_the_row(runs: list[Any]) -> None:
-    (ablation,) = ablations(runs, "mAP@all")
+    (ablation,) = ablations(runs)
     assert ablation.components == ("part a", "part b")
     assert [variant.without for variant in ablation.variants] == [
         (), ("part a",), ("part b",), ("part a", "part b"),
@@ -68,7 +68,7 @@ def test_gains_are_the_whole_minus_the_row(runs: list[Any]) -> None:
 
 
 def test_the_table_has_check_marks_for_present_components(runs: list[Any]) -> None:
-    grid = ablation_table(ablations(runs, "mAP@all")[0])
+    grid = ablation_table(ablations(runs)[0])
     rows = [line for line in markdown(grid).splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert cells[0] == ["variant", "part a", "part b", "mAP@all", "gain"]
@@ -79,7 +79,7 @@ def test_the_table_has_check_marks_for_present_components(runs: list[Any]) -> No
 
 
 def test_gains_by_the_permutation_test(runs: list[Any]) -> None:
-    (ablation,) = ablations(runs, "mAP@all", "permutation")
+    (ablation,) = ablations(runs, "permutation")
     _, a, b, _ = ablation.variants
     assert a.gain.p == pytest.approx(2 / 10_001)
     assert b.gain.p > 0.8
@@ -96,7 +96,7 @@ def test_a_gain_that_cannot_be_tested_and_seeds_of_several_versions_are_marked(t
         )
         for seed in (0, 1)
     ]
-    text = markdown(ablation_table(ablations(runs, "mAP@all")[0]))
+    text = markdown(ablation_table(ablations(runs)[0]))
     assert re.search(r"\| without part a \| +\| +0.400 ± 0.000 ‖ \| +\+0.100 ¶ \|", text)
     assert "¶ gain not tested: the difference is the same for every query." in text
     assert (
@@ -107,7 +107,7 @@ def test_a_gain_that_cannot_be_tested_and_seeds_of_several_versions_are_marked(t
 def test_gains_are_over_the_common_seeds(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, "mine", VALUES + seed, seed=seed, components=COMPONENTS) for seed in (0, 1)]
     runs.append(given_run(tmp_path, "mine", VALUES - 0.1, changes=A, components=COMPONENTS))
-    (ablation,) = ablations(runs, "mAP@all")
+    (ablation,) = ablations(runs)
     assert ablation.variants[1].gain.mean == pytest.approx(0.1)
     assert "without part a: seed 0; gain over seed 0." in ablation_table(ablation).notes
 
@@ -117,7 +117,7 @@ def test_variants_without_common_seeds_are_compared_over_all_seeds(tmp_path: Pat
         given_run(tmp_path, "mine", VALUES, seed=1, components=COMPONENTS),
         given_run(tmp_path, "mine", VALUES - 0.1, changes=A, components=COMPONENTS),
     ]
-    (ablation,) = ablations(runs, "mAP@all")
+    (ablation,) = ablations(runs)
     assert ablation.variants[1].gain.mean == pytest.approx(0.1)
     assert "without part a: seed 0; no seed in common." in ablation_table(ablation).notes
 
@@ -128,7 +128,7 @@ def test_a_recipe_may_get_components_after_its_first_run(tmp_path: Path) -> None
         given_run(tmp_path, "mine", VALUES - 0.1, changes=B | A, components=COMPONENTS),
         given_run(tmp_path, "other", VALUES, metrics=["mAP@5"]),  # may lack the metric
     ]
-    (ablation,) = ablations(runs, "mAP@all")
+    (ablation,) = ablations(runs)
     assert ablation.components == ("part a", "part b")
 
 
@@ -137,13 +137,13 @@ def test_a_component_is_removed_only_if_all_of_its_settings_are(tmp_path: Path) 
     runs = [
         given_run(tmp_path, "mine", VALUES, changes=changes, components=both) for changes in ({}, A, A | B)
     ]
-    (ablation,) = ablations(runs, "mAP@all")
+    (ablation,) = ablations(runs)
     assert [variant.without for variant in ablation.variants] == [(), ("both",)]
 
 
 def test_a_gain_needs_values_of_queries(runs: list[Any]) -> None:
     (runs[1].folder / "queries.npz").unlink()  # seed 0 without part a
-    (ablation,) = ablations(runs, "mAP@all")
+    (ablation,) = ablations(runs)
     assert [variant.gain is None for variant in ablation.variants] == [True, True, False, False]
 
 
@@ -153,11 +153,11 @@ def test_other_changes_make_separate_ablations(tmp_path: Path) -> None:
         given_run(tmp_path, "mine", VALUES, changes=changes, components=COMPONENTS)
         for changes in ({}, A, fast, fast | B, {"hyperparameters.b": 7})
     ]
-    found = ablations(runs, "mAP@all")
+    found = ablations(runs)
     assert [(a.method, a.components) for a in found] == [
         ("mine", ("part a",)), ("mine (lr=0.1)", ("part b",)),
     ]  # fmt: skip
-    assert ablations(runs[2:3], "mAP@all") == []
+    assert ablations(runs[2:3]) == []
 
 
 def test_a_collapsed_variant_is_marked(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_collapsed_variant_is_marked(tmp_path: Path) -> None:
         given_run(tmp_path, "mine", VALUES, components=COMPONENTS),
         given_run(tmp_path, "mine", VALUES, changes=A, components=COMPONENTS, collapsed=True),
     ]
-    text = markdown(ablation_table(ablations(runs, "mAP@all")[0]))
+    text = markdown(ablation_table(ablations(runs)[0]))
     assert "0.500 ‡" in text
     assert "‡ without part a: codes collapsed (seed 0)." in text
 
@@ -214,7 +214,7 @@ def test_one_command_runs_the_grid_and_continues_it(
     [
         (
             ["--metric", "mAP@7"],
-            "no run will have mAP@7; choose --metric from mAP@1000, mAP@all, P@1000",
+            "no run will have mAP@7; choose --metric from mAP@all, mAP@1000, P@all",
         ),
         (["--set", "balance=false"], "two variants of wch on digits would be the same run, since --set"),
     ],

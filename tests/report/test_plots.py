@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def runs_of(results: Path, **wanted: Any) -> list[StoredRun]:
-    return select(results, RunFilter(**wanted)).runs
+    return select(results, RunFilter(**wanted), "mAP@all").runs
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +65,8 @@ def plots(results: Path) -> dict[str, Plot]:
         "rank": pr_plot(runs, "rank"),
         "radius": pr_plot(short, "radius"),
         "topn": pr_plot(short, "topn"),
-        "bits": bits_plot(runs, "mAP@all"),
-        "speed": speed_plot(short, "mAP@all"),
+        "bits": bits_plot(runs),
+        "speed": speed_plot(short),
         "training": training_plot(short),
         **{f"codes of {run.label}": codes_plot(run) for run in (wch, spq, bad)},
         **{
@@ -116,8 +117,8 @@ def test_a_single_run_makes_every_plot(results: Path) -> None:
     (run,) = runs_of(results, methods=["wch"], datasets=["photographs"], bits=[16])
     for plot, notes in (
         (pr_plot([run]), []),
-        (bits_plot([run], "mAP@all"), []),
-        (speed_plot([run], "P@all"), [FEATURES]),
+        (bits_plot([run]), []),
+        (speed_plot([replace(run, metric="P@all")]), [FEATURES]),
         (training_plot([run]), []),
     ):
         require_legible(plot.figure)
@@ -145,7 +146,7 @@ def test_many_long_labels_fit(tmp_path: Path) -> None:
 
 def test_collapsed_codes_are_hollow_and_named(results: Path, plots: dict[str, Plot], tmp_path: Path) -> None:
     runs = runs_of(results, methods=["bad", "wch"], datasets=["shapes"], bits=[16], unchanged=True)
-    for plot in (pr_plot(runs), bits_plot(runs, "mAP@all"), training_plot(runs)):
+    for plot in (pr_plot(runs), bits_plot(runs), training_plot(runs)):
         assert labels_of(plot.figure) == ["bad, collapsed", "wch"]
         filled = {line.get_color(): line.get_markerfacecolor() for line in plot.figure.legends[0].get_lines()}
         bad, wch = line_styles(["bad", "wch"]).values()
@@ -159,7 +160,7 @@ def test_collapsed_codes_are_hollow_and_named(results: Path, plots: dict[str, Pl
         assert drawn == set(filled.items())
 
     some = [make_run(tmp_path, "wch", seed=seed, collapsed=seed == 1) for seed in range(3)]
-    assert labels_of(bits_plot(some, "mAP@all").figure) == ["wch, 1 of 3 runs collapsed"]
+    assert labels_of(bits_plot(some).figure) == ["wch, 1 of 3 runs collapsed"]
     for kind in ("codes", "retrieval"):
         assert "COLLAPSED: " in plots[f"{kind} of bad"].figure.get_suptitle()
         assert "COLLAPSED" not in plots[f"{kind} of wch"].figure.get_suptitle()
@@ -235,7 +236,7 @@ def test_radius_is_the_macro_average(tmp_path: Path) -> None:
 
 def test_metric_by_code_length(results: Path) -> None:
     runs = runs_of(results, methods=["wch"], unchanged=True)
-    plot = bits_plot(runs, "mAP@1000")
+    plot = bits_plot([replace(run, metric="mAP@1000") for run in runs])
     assert titles_of(plot.figure) == ["photographs@lists", "shapes@default"]
     values = [
         run.record.metrics["mAP@1000"].expected
@@ -263,14 +264,14 @@ def places_of(axis: Axes) -> list[float]:
 
 def test_points_stand_side_by_side(results: Path) -> None:
     runs = runs_of(results, methods=["wch", "lsh"], datasets=["shapes"], unchanged=True)
-    (axis,) = bits_plot(runs, "mAP@all").figure.axes
+    (axis,) = bits_plot(runs).figure.axes
     assert axis.get_xlabel() == "Code length (bits); markers side by side"
     assert places_of(axis) == pytest.approx([15.834, 31.669, 16.167, 32.334], abs=1e-3)  # by 0.015 doublings
 
 
 def test_cost(results: Path) -> None:
     runs = runs_of(results, methods=["wch", "lsh"], datasets=["shapes"], unchanged=True)
-    plot = speed_plot(runs, "mAP@all")
+    plot = speed_plot(runs)
     row = plot.data[(plot.data["label"] == "wch") & (plot.data["bits"] == 32)].iloc[0]
     assert row["train_seconds"] == pytest.approx((132 + 133 + 134) / 3)
     assert row["encode_seconds"] == 1.5
@@ -281,7 +282,7 @@ def test_cost(results: Path) -> None:
     assert places_of(size) == [2, 4, 2, 4]  # not shifted, since the axis is a quantity
     assert plot.notes == [FEATURES]
     other = runs[0].record.model_copy(update={"environment": {"gpu": "H100"}})
-    features, note = speed_plot([StoredRun(other, runs[0].folder), *runs[1:]], "mAP@all").notes
+    features, note = speed_plot([StoredRun(other, runs[0].folder, metric="mAP@all"), *runs[1:]]).notes
     assert features == FEATURES
     assert "different hardware" in note
 
@@ -665,7 +666,7 @@ def test_damaged_files_of_a_run_are_named(tmp_path: Path, name: str, content: st
 
 def test_incomparable_runs_are_rejected(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, "wch", make_dataset(seed=seed), seed=seed) for seed in (0, 1)]
-    for make in (pr_plot, training_plot, lambda runs: bits_plot(runs, "mAP@all")):
+    for make in (pr_plot, training_plot, lambda runs: bits_plot(runs)):
         with pytest.raises(UsageError, match="split.sha256"):
             make(runs)
 

@@ -87,7 +87,7 @@ def test_csv_has_every_digit(cli: Callable[..., Any], results: Path) -> None:
 
 
 def test_marks(results: Path) -> None:
-    marks, _ = rank_cells(cells(select(results, RunFilter()).runs, "mAP@all")).values()
+    marks, _ = rank_cells(cells(select(results, RunFilter(), "mAP@all").runs)).values()
     assert {label: m.rank for label, m in marks.items()} == {"wch": 1, "spq": 2, "itq": 0, "l_sh": 0}
     assert {label for label, m in marks.items() if m.level_with_best} == {"spq"}
     assert marks["wch"].from_best is None
@@ -99,18 +99,18 @@ def test_equal_means_share_a_rank(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, name, LATIN) for name in ("a", "b")]
     runs.append(given_run(tmp_path, "c", shifted(-0.1)))
     runs.append(given_run(tmp_path, "d", [value - 1e-15 for value in LATIN]))  # as another NumPy may add
-    (marks,) = rank_cells(cells(runs, "mAP@all")).values()
+    (marks,) = rank_cells(cells(runs)).values()
     assert [m.rank for m in marks.values()] == [1, 1, 2, 1]
     assert not marks["d"].level_with_best
     assert marks["d"].from_best.untested == "the difference is the same for every query"
-    (marks,) = rank_cells(cells(runs[:1], "mAP@all")).values()
+    (marks,) = rank_cells(cells(runs[:1])).values()
     assert marks["a"].rank == 0  # not ranked if it is the only one
 
 
 def test_means_are_tested_over_the_common_seeds(tmp_path: Path) -> None:
     runs = [given_run(tmp_path, "a", shifted(gain), seed=seed) for seed, gain in enumerate((0.0, 0.1, 0.2))]
     runs.append(given_run(tmp_path, "b", wobbling(0.2), seed=2))
-    (marks,) = rank_cells(cells(runs, "mAP@all")).values()
+    (marks,) = rank_cells(cells(runs)).values()
     assert (marks["b"].rank, marks["a"].rank) == (1, 2)
     assert marks["a"].from_best.mean == 0  # on seed 2 they are the same on average
     assert marks["a"].level_with_best
@@ -121,7 +121,7 @@ def test_a_cell_that_is_ahead_on_the_common_seeds_is_level(tmp_path: Path) -> No
     runs += [
         given_run(tmp_path, "b", wobbling(gain), seed=seed) for seed, gain in enumerate((0.35, 0.0, 0.0))
     ]
-    (marks,) = rank_cells(cells(runs, "mAP@all")).values()
+    (marks,) = rank_cells(cells(runs)).values()
     assert (marks["a"].rank, marks["b"].rank) == (1, 2)
     assert marks["b"].from_best.highest < 0
     assert marks["b"].level_with_best
@@ -151,12 +151,12 @@ def test_a_figure_without_values_of_queries_is_not_tested(tmp_path: Path) -> Non
     runs = [given_run(tmp_path, "a", LATIN, seed=seed) for seed in (0, 1)]
     runs += [given_run(tmp_path, name, shifted(-0.1)) for name in ("b", "c")]
     (runs[1].folder / "queries.npz").unlink()
-    (marks,) = rank_cells(cells([runs[0], *runs[2:]], "mAP@all")).values()
+    (marks,) = rank_cells(cells([runs[0], *runs[2:]])).values()
     assert marks["c"].from_best is not None
-    (marks,) = rank_cells(cells(runs, "mAP@all")).values()
+    (marks,) = rank_cells(cells(runs)).values()
     assert [m.from_best for m in marks.values()] == [None, None, None]
     (runs[3].folder / "queries.npz").unlink()
-    (marks,) = rank_cells(cells([runs[0], *runs[2:]], "mAP@all")).values()
+    (marks,) = rank_cells(cells([runs[0], *runs[2:]])).values()
     assert (marks["b"].from_best is None, marks["c"].from_best is None) == (False, True)
 
 
@@ -216,7 +216,7 @@ def test_seeds_of_several_versions_of_the_code_are_marked(cli: Callable[..., Any
     lines = csv.DictReader(io.StringIO(cli("table", "--bits", "16", "--format", "csv").out))
     assert {line["method"]: line["code_versions"] for line in lines}["sh"] == "2"
     elements = TEMPLATES.get_template("elements.html").module
-    page = elements.metric_table(result_table(select(results, RunFilter()), "mAP@all"))
+    page = elements.metric_table(result_table(select(results, RunFilter(), "mAP@all")))
     assert "<sup>‖</sup>" in page
     assert f"‖ {note}" in page
 
@@ -266,14 +266,47 @@ def test_unfinished_runs_are_marked(cli: Callable[..., Any], results: Path) -> N
     assert "wch (settings not recorded)" in cli("table").out
 
 
-def test_incomparable_runs_are_rejected(cli: Callable[..., Any], results: Path) -> None:
+def test_incomparable_runs_are_left_out_and_named(cli: Callable[..., Any], results: Path) -> None:
+    table = cli("table").out
     given_run(results, "sh", LATIN, sha256="bb")
     done = cli("table")
-    assert done.code == 2
-    assert "cannot stand in one table, since they differ in split.sha256" in done.err
-    assert "choose one with --where split.sha256=" in done.err
-    assert done.err.count("\n") == 1
-    assert cli("table", "--where", "split.sha256=aa").code == 0
+    said = "their split.sha256 is bb and not aa; --where split.sha256=bb shows them"
+    assert done.code == 0
+    assert said in done.err
+    assert said in done.out
+    assert done.out.splitlines()[:8] == table.splitlines()[:8]
+    assert "| sh " in cli("table", "--where", "split.sha256=bb").out
+
+
+def test_methods_are_ranked_within_a_backbone(cli: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "runs"
+    large = {"name": "vgg16"}
+    given_run(folder, "a", LATIN)
+    given_run(folder, "b", shifted(-0.1))
+    given_run(folder, "c", shifted(0.1), backbone=large)
+    given_run(folder, "d", shifted(0.05), backbone=large)
+    done = cli("table")
+    assert "Best of the methods with the same backbone and image size bold, second underlined." in done.out
+    rows = [[part.strip() for part in line.split("|")[1:-1]] for line in done.out.splitlines()[2:8]]
+    assert rows[0] == ["method", "backbone", "digits@default 16 bits"]
+    assert rows[2:] == [
+        ["a", "resnet18, 224 px", "**0.520**"], ["b", "resnet18, 224 px", "_0.420_"],
+        ["c", "vgg16, 224 px", "**0.620**"], ["d", "vgg16, 224 px", "_0.570_"],
+    ]  # fmt: skip
+    across = cli("table", "--across-backbones").out
+    assert "Best bold, second underlined." in across
+    assert [line.split("|")[3].strip() for line in across.splitlines()[4:8]] == [
+        "0.520", "0.420", "**0.620**", "_0.570_",
+    ]  # fmt: skip
+    one = cli("table", "--backbone", "vgg16")
+    assert "; backbone vgg16, 224 px. Best bold" in one.out
+    assert "| backbone" not in one.out
+    lines = list(csv.DictReader(io.StringIO(cli("table", "--format", "csv").out)))
+    assert [(line["method"], line["backbone"], line["place"]) for line in lines] == [
+        ("a", "resnet18, 224 px", "1"), ("b", "resnet18, 224 px", "2"),
+        ("c", "vgg16, 224 px", "1"), ("d", "vgg16, 224 px", "2"),
+    ]  # fmt: skip
+    assert "no run has the backbone vgg" in cli("table", "--backbone", "vgg").err
 
 
 def test_several_datasets_are_columns(cli: Callable[..., Any], results: Path) -> None:
