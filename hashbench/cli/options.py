@@ -38,10 +38,9 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override the recipe, e.g. --set epochs=10; repeatable."),
 ]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the records.")]
-RunName = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="Id of the run, the beginning of its id, its hash, or its folder."),
-]
+_Run = typer.Argument(metavar="RUN", help="Id of a run, the beginning of its id, its hash, or its folder.")
+RunName = Annotated[str, _Run]
+OptionalRun = Annotated[str | None, _Run]
 MetricName = Annotated[
     str | None,
     typer.Option(

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hashbench.cli.datasets import RunDatasets, run_datasets
-from hashbench.cli.options import RESULTS, MetricName, Results, RunName, run_filter, with_options
+from hashbench.cli.options import (
+    RESULTS,
+    AcrossBackbones,
+    MetricName,
+    Results,
+    RunName,
+    TestName,
+    run_filter,
+    with_options,
+)
 from hashbench.cli.output import report_unfinished
 from hashbench.errors import UsageError
 from hashbench.runtime.console import info
@@ -110,6 +119,24 @@ def training(file: PlotFile, wanted: "RunFilter", results: Results = RESULTS) ->
     from hashbench.report.plots.curve_plots import training_plot
 
     file.write(training_plot(_select(results, wanted)))
+
+
+@app.command()
+@with_options("file", plot_file)
+@with_options("wanted", run_filter)
+def difference(
+    file: PlotFile,
+    wanted: "RunFilter",
+    metric: MetricName = None,
+    test: TestName = "bootstrap",
+    across_backbones: AcrossBackbones = False,
+    results: Results = RESULTS,
+) -> None:
+    """Plot the difference of two methods, by --method A,B, with its 95 % interval over the queries."""
+    from hashbench.report.compare import compare_methods
+    from hashbench.report.plots.difference_plot import difference_plot
+
+    file.write(difference_plot(*compare_methods(_select(results, wanted, metric), test, across_backbones)))
 
 
 @app.command()

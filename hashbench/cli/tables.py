@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,8 @@ from hashbench.cli.options import (
     AcrossBackbones,
     AsJson,
     MetricName,
+    OptionalRun,
     Results,
-    RunName,
     TableFormat,
     TestName,
     run_filter,
@@ -24,7 +25,8 @@ from hashbench.errors import UsageError
 from hashbench.runtime.console import info
 
 if TYPE_CHECKING:
-    from hashbench.report.compare import Comparison
+    from hashbench.report.compare import Comparison, MethodDifference
+    from hashbench.report.significance import Difference
     from hashbench.results.query import RunFilter
     from hashbench.results.stored_run import StoredRun
 
@@ -69,19 +71,40 @@ def table(
     write_results(selected, form, figures, test, bounds, across_backbones)
 
 
+@with_options("wanted", run_filter)
 def compare(
-    first: RunName,
-    second: RunName,
+    wanted: RunFilter,
+    first: OptionalRun = None,
+    second: OptionalRun = None,
     results: Results = RESULTS,
     metric: MetricName = None,
-    queries: Annotated[int, typer.Option(min=0, help="Number of most changed queries to list.")] = 10,
+    queries: Annotated[
+        int, typer.Option(min=0, help="Of two runs: number of most changed queries to list.")
+    ] = 10,
     test: TestName = "bootstrap",
+    across_backbones: AcrossBackbones = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two runs on the same queries: difference, interval, p-value, changed queries, settings."""
-    from hashbench.report.compare import compare as compare_runs
-    from hashbench.results.query import find_run
+    """Compare two runs query by query, or two methods, by --method A,B, over their seeds and code lengths.
 
+    `hashbench plot difference` draws the differences of two methods.
+    """
+    from hashbench.report.compare import compare as compare_runs
+    from hashbench.report.compare import compare_methods
+    from hashbench.results.query import RunFilter, find_run
+    from hashbench.results.selection import select
+
+    if first is None or second is None:
+        if first is not None or len(wanted.methods) not in (1, 2):
+            raise UsageError("expected two runs, or two methods as --method A,B")
+        selected = select(results, wanted, metric)
+        for note in selected.notes:
+            info(note)
+        labels, differences = compare_methods(selected.runs, test, across_backbones)
+        _show_differences(labels, differences, as_json)
+        return
+    if wanted != RunFilter():
+        raise UsageError("pass either two runs or options that choose two methods, not both")
     runs = find_run(results, first), find_run(results, second)
     comparison = compare_runs(*runs, metric, test)
     if as_json:
@@ -91,6 +114,40 @@ def compare(
         )
     else:
         _show_comparison(runs, comparison, queries)
+
+
+def _show_differences(
+    labels: tuple[str, str], differences: Sequence[MethodDifference], as_json: bool
+) -> None:
+    if as_json:
+        first, second = labels
+        print_json({"first": first, "second": second, "differences": [asdict(row) for row in differences]})
+        return
+    from rich.table import Table
+
+    from hashbench.report.significance import DESCRIBED
+
+    table = Table("split", "bits", "seeds", "metric", *labels, "first − second", "95 % interval", "p")
+    for row in differences:
+        table.add_row(
+            row.split,
+            " ".join(map(str, row.bits)),
+            " ".join(map(str, row.seeds)) or "none in common",
+            row.metric,
+            *(f"{mean:.4f}" for mean in row.means),
+            *_format_difference(row.difference),
+        )
+    show(table)
+    test = DESCRIBED[differences[0].difference.test]
+    show(f"{test}; AP is averaged over the seeds and code lengths of a row")
+
+
+def _format_difference(difference: Difference) -> tuple[str, str, str]:
+    """Format a difference, its interval and its p-value."""
+    if difference.untested:
+        return f"{difference.mean:+.4f}", "–", "–"
+    interval = f"{difference.lowest:+.4f} to {difference.highest:+.4f}"
+    return f"{difference.mean:+.4f}", interval, f"{difference.p:.4f}"
 
 
 def _show_comparison(runs: tuple[StoredRun, StoredRun], comparison: Comparison, queries: int) -> None:
@@ -103,11 +160,8 @@ def _show_comparison(runs: tuple[StoredRun, StoredRun], comparison: Comparison, 
         )
         show(f"{which} {run.record.run_id}{collapsed}")
     table = Table("", "first", "second", "first − second")
-    table.add_row(comparison.metric, *(f"{mean:.4f}" for mean in comparison.means), f"{difference.mean:+.4f}")
-    interval, p = "–", "–"
-    if not difference.untested:
-        interval = f"{difference.lowest:+.4f} to {difference.highest:+.4f}"
-        p = f"{difference.p:.4f}"
+    mean, interval, p = _format_difference(difference)
+    table.add_row(comparison.metric, *(f"{mean:.4f}" for mean in comparison.means), mean)
     table.add_row("95 % interval (bootstrap)", "", "", interval)
     table.add_row(f"p ({difference.test})", "", "", p)
     show(table)

@@ -10,6 +10,8 @@ import pytest
 from helpers.given_runs import given_run
 from scipy import stats
 
+from hashbench.results.query import find_run
+
 VALUES = np.linspace(0.2, 0.8, 30)
 
 
@@ -161,3 +163,74 @@ def test_without_values_of_queries_there_is_no_comparison(cli: Callable[..., Any
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert f"{file.relative_to(results.parents[1])} is not an .npz file" in done.err
     assert "has no run 'lsh'" in cli("compare", "wch", "lsh").err
+
+
+@pytest.fixture
+def grids(tmp_path: Path) -> Path:
+    """Return a folder with runs of two methods at two code lengths, with three and two seeds."""
+    folder = tmp_path / "results" / "runs"
+    random = np.random.default_rng(0)
+    for bits in (16, 32):
+        for seed in range(3):
+            given_run(folder, "wch", VALUES + bits / 1000 + random.normal(0, 0.01, 30), bits=bits, seed=seed)
+            if seed:
+                given_run(folder, "itq", VALUES + random.normal(0, 0.01, 30), bits=bits, seed=seed)
+    return folder
+
+
+def test_methods_are_compared_over_common_seeds_and_all_lengths(
+    cli: Callable[..., Any], grids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = cli("compare", "--method", "wch,itq", "--dataset", "digits", "--json")
+    assert done.code == 0, done.err
+    shown = json.loads(done.out)
+    assert (shown["first"], shown["second"]) == ("wch", "itq")
+    assert [(row["bits"], row["seeds"]) for row in shown["differences"]] == [
+        ([16], [1, 2]), ([32], [1, 2]), ([16, 32], [1, 2]),
+    ]  # fmt: skip
+
+    def mean(method: str, lengths: list[int]) -> Any:
+        ids = [f"{method}-digits-{bits}bit-seed{seed}-" for bits in lengths for seed in (1, 2)]
+        return np.mean([find_run(grids, name).average_precisions("mAP@all") for name in ids], axis=0)
+
+    for row in shown["differences"]:
+        one, other = mean("wch", row["bits"]), mean("itq", row["bits"])
+        assert row["means"] == pytest.approx([one.mean(), other.mean()])
+        found = row["difference"]
+        assert found["mean"] == pytest.approx((one - other).mean())
+        interval = stats.bootstrap(
+            (one - other,), np.mean, method="percentile", rng=np.random.default_rng(1)
+        ).confidence_interval
+        assert (found["lowest"], found["highest"]) == pytest.approx(interval, abs=5e-4)
+    monkeypatch.setenv("COLUMNS", "160")
+    text = cli("compare", "--method", "wch,itq").out
+    assert "paired bootstrap over the queries, 95 %" in text
+    done = cli("plot", "difference", "--method", "wch,itq", "--output", "difference.png", "--data", "d.csv")
+    assert done.code == 0, done.err
+    assert (tmp_path / "difference.png").stat().st_size > 1000
+    assert len((tmp_path / "d.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected two runs, or two methods as --method A,B"),
+        (["wch"], "expected two runs, or two methods"),
+        (["--method", "wch"], "expected the runs of two methods, got those of wch; choose two with --method"),
+        (
+            ["wch-digits-16bit-seed0-", "itq-digits-16bit-seed1-", "--bits", "16"],
+            "pass either two runs or opt",
+        ),
+        (
+            ["--method", "wch,sh"],
+            "on digits@default, 16 bits, wch runs on resnet18, 224 px and sh on vgg16, ",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_said(
+    cli: Callable[..., Any], grids: Path, arguments: list[str], message: str
+) -> None:
+    given_run(grids, "sh", VALUES, backbone={"name": "vgg16"})
+    done = cli("compare", *arguments)
+    assert (done.code, message in done.err) == (2, True), done.err
+    assert cli("compare", "--method", "wch,sh", "--across-backbones").code == 0
