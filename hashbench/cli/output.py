@@ -94,12 +94,18 @@ def format_result(record: Record) -> str:
     metric = record.metrics[name]
     collapsed = ", codes COLLAPSED" if record.health.collapsed else ""
     bounds = f"[{metric.lowest:.4f}, {metric.highest:.4f}]"
-    return f"{name} {metric.expected:.4f} {bounds}{collapsed}, {record.timing.train:.1f} s of training"
+    return (
+        f"{name} {metric.expected:.4f} {bounds}{collapsed}, {record.timing.whole_training:.1f} s of training"
+    )
 
 
 def format_timing(timing: Timing) -> dict[str, str]:
     """Format the durations, speed and peak memory of a run, as far as they are known."""
     texts = {step: f"{getattr(timing, step):.2f} s" for step in ("train", "encode", "evaluate")}
+    if timing.features is not None:
+        texts["train"] += f" and {timing.features:.2f} s for features"
+    if timing.encode_features is not None:
+        texts["encode"] += f" and {timing.encode_features:.2f} s for features"
     if timing.images_per_second is not None:
         texts["speed"] = f"{timing.images_per_second:.0f} images/s"
     if timing.waiting is not None:

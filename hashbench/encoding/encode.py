@@ -27,8 +27,16 @@ from hashbench.method.base import FeatureMethod, HashMethod
 PROBE = 8  # images that `check_encoder` encodes
 
 
-def encode(method: HashMethod, images: Images, config: RunConfig, *, workers: int, task: str) -> Codes:
-    """Encode images in evaluation mode and full precision.
+def encode(
+    method: HashMethod,
+    images: Images,
+    config: RunConfig,
+    *,
+    workers: int,
+    task: str,
+    extractor: FeatureExtractor | None = None,
+) -> Codes:
+    """Encode images in evaluation mode and full precision, with the features of an extractor if possible.
 
     Returns:
         Codes in the order of the images.
@@ -36,16 +44,22 @@ def encode(method: HashMethod, images: Images, config: RunConfig, *, workers: in
     Raises:
         HashbenchError: The method does not pass `check_encoder`, or returns NaN.
     """
-    values = _values(method, images, config, workers, task)
+    values = _values(method, images, config, workers, task, extractor)
     with _as_method_error(method):
         return method.codes(values)
 
 
 def encode_queries(
-    method: HashMethod, images: Images, config: RunConfig, *, workers: int, task: str
+    method: HashMethod,
+    images: Images,
+    config: RunConfig,
+    *,
+    workers: int,
+    task: str,
+    extractor: FeatureExtractor | None = None,
 ) -> Codes | NDArray[np.float32]:
     """Encode images like `encode`, but by the method's `HashMethod.query_codes`."""
-    values = _values(method, images, config, workers, task)
+    values = _values(method, images, config, workers, task, extractor)
     with _as_method_error(method):
         return method.query_codes(values)
 
@@ -89,7 +103,21 @@ def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None
             )
 
 
-def _values(method: HashMethod, images: Images, config: RunConfig, workers: int, task: str) -> Tensor:
+def feature_extractor(method: HashMethod, config: RunConfig, workers: int) -> FeatureExtractor | None:
+    """Return the extractor of a method on features of a frozen backbone; None for any other method."""
+    if isinstance(method, FeatureMethod) and method.backbone.frozen:
+        return FeatureExtractor(method.backbone, config, workers)
+    return None
+
+
+def _values(
+    method: HashMethod,
+    images: Images,
+    config: RunConfig,
+    workers: int,
+    task: str,
+    extractor: FeatureExtractor | None,
+) -> Tensor:
     """Return the output of `HashMethod.encode` for all images, on the CPU.
 
     Each process encodes its shard in whole batches. The batches, and so the values, are those of one process.
@@ -98,9 +126,9 @@ def _values(method: HashMethod, images: Images, config: RunConfig, workers: int,
 
     def values() -> Iterator[Tensor]:
         own = distributed.shard(len(images), BATCH_SIZE)
-        if isinstance(method, FeatureMethod) and method.backbone.frozen:
-            features = FeatureExtractor(method.backbone, config, workers)(images, task)
-            for batch in torch.split(features[own], BATCH_SIZE):
+        features = extractor or feature_extractor(method, config, workers)
+        if features is not None and isinstance(method, FeatureMethod):
+            for batch in torch.split(features(images, task)[own], BATCH_SIZE):
                 # A copy, since a method may work in place and the features are cached.
                 yield method.encode_features(batch.to(config.device, copy=True))
         else:

@@ -62,6 +62,8 @@ class _Index(BaseModel):
     sha256: str
     created: datetime
     facts: FeatureMetadata
+    seconds: float = 0.0  # as older versions wrote no time
+    """Time that it took to compute and write the features."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,12 @@ def cache_folder() -> Path | None:
         return None
 
 
-def load(folder: Path, key: str) -> NDArray[np.float32] | None:
+def load(folder: Path, key: str) -> tuple[NDArray[np.float32], float] | None:
     """Load features after a check of their hash; warn if they are damaged.
 
     Returns:
-        [N, F], memory-mapped copy-on-write; None if there are none or they are damaged.
+        [N, F], memory-mapped copy-on-write, and the seconds that they took; None if there are none or they
+        are damaged.
     """
     index = folder / f"{key}.json"
     try:
@@ -122,7 +125,7 @@ def load(folder: Path, key: str) -> NDArray[np.float32] | None:
         return None
     with suppress(OSError):  # a file of another user
         os.utime(index)
-    return features
+    return features, found.seconds
 
 
 def store(
@@ -146,6 +149,7 @@ def store(
     size = len(header.getvalue()) + 4 * facts.images * facts.dimensions
     if shutil.disk_usage(folder).free < size + MIN_FREE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    start = time.monotonic()
     partial = folder / f"{key}-{uuid4().hex[:8]}.part"
     digest = hashlib.sha256()
     try:
@@ -163,7 +167,9 @@ def store(
         sha256 = digest.hexdigest()
         file = _features_path(folder, key, sha256)
         partial.replace(file)
-        index = _Index(key=key, sha256=sha256, created=datetime.now(timezone.utc), facts=facts)
+        seconds = time.monotonic() - start
+        now = datetime.now(timezone.utc)
+        index = _Index(key=key, sha256=sha256, created=now, facts=facts, seconds=seconds)
         with atomic_write(folder / f"{key}.json") as named:
             named.write_text(index.model_dump_json(indent=2), encoding="utf-8")
     finally:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -65,6 +66,14 @@ def inference_mode(module: nn.Module, config: RunConfig) -> Iterator[None]:
         yield
 
 
+class _Features(NamedTuple):
+    """Features in memory, the key of their network, and the seconds that they took."""
+
+    network: str
+    values: Tensor
+    seconds: float
+
+
 class FeatureExtractor:
     """Computes pooled features with the current weights of a backbone, without augmentation.
 
@@ -72,12 +81,18 @@ class FeatureExtractor:
     disk for later commands, if everything that they depend on is known. All sources give the same values.
     """
 
-    _in_memory: ClassVar[WeakKeyDictionary[Images, tuple[str, Tensor]]] = WeakKeyDictionary()
+    _in_memory: ClassVar[WeakKeyDictionary[Images, _Features]] = WeakKeyDictionary()
 
     def __init__(self, backbone: Backbone, config: RunConfig, workers: int) -> None:
-        """Compute nothing yet."""
+        """Compute nothing yet.
+
+        Attributes:
+            seconds: Time that it took to compute the features of all calls, now or for an earlier run.
+            waited: The part of this time that was spent now.
+        """
         self._backbone, self._config, self._workers = backbone, config, workers
         self._network = network_key(backbone, config)
+        self.seconds = self.waited = 0.0
 
     def __call__(self, images: Images, task: str) -> Tensor:
         """Return the features of images.
@@ -88,32 +103,42 @@ class FeatureExtractor:
             float32 [N, F] on the CPU, in the order of the images.
         """
         kept = self._in_memory
-        if images not in kept or kept[images][0] != self._network:
+        if images not in kept or kept[images].network != self._network:
             kept.pop(images, None)  # frees the memory first
             own = distributed.shard(len(images), BATCH_SIZE)
             part = images if distributed.world_size() == 1 else images.subset(np.arange(own.start, own.stop))
-            parts = distributed.all_gather_object(self._load_or_compute(part, task))
-            kept[images] = self._network, parts[0] if len(parts) == 1 else torch.cat(parts)
-        return kept[images][1]
+            start = time.monotonic()
+            values, seconds = self._load_or_compute(part, task)
+            if seconds is None:
+                seconds = time.monotonic() - start
+                self.waited += seconds
+            parts = distributed.all_gather_object(values)
+            kept[images] = _Features(self._network, torch.cat(parts) if parts[1:] else parts[0], seconds)
+        self.seconds += kept[images].seconds
+        return kept[images].values
 
-    def _load_or_compute(self, images: Images, task: str) -> Tensor:
-        """Return the features of this process's shard, from the cache on disk if possible."""
+    def _load_or_compute(self, images: Images, task: str) -> tuple[Tensor, float | None]:
+        """Return the features of this process's shard, from the cache on disk if possible.
+
+        Returns:
+            The features, and the seconds that they took before; None if they were computed now.
+        """
         if not len(images):
-            return torch.empty(0, self._backbone.feature_dim)
+            return torch.empty(0, self._backbone.feature_dim), None
         folder = cache_folder()
         content = content_key(images) if folder is not None and has_versions(self._backbone) else None
         if folder is None or content is None:
-            return torch.cat([*self._batches(images, task)])
+            return torch.cat([*self._batches(images, task)]), None
         key = disk_key(self._network, content, self._config)
-        found = load(folder, key)
-        if found is None:
-            try:
-                with closing(self._batches(images, task)) as computed:
-                    found = store(folder, key, self._metadata(images), _unchanged(computed, images, content))
-            except OSError as error:
-                warn(f"features cannot be cached in {folder} ({error.strerror or error}); the run continues")
-                return torch.cat([*self._batches(images, task)])
-        return torch.from_numpy(found)
+        if (found := load(folder, key)) is not None:
+            return torch.from_numpy(found[0]), found[1]
+        try:
+            with closing(self._batches(images, task)) as computed:
+                rows = _unchanged(computed, images, content)
+                return torch.from_numpy(store(folder, key, self._metadata(images), rows)), None
+        except OSError as error:
+            warn(f"features cannot be cached in {folder} ({error.strerror or error}); the run continues")
+            return torch.cat([*self._batches(images, task)]), None
 
     def _batches(self, images: Images, task: str) -> Generator[Tensor, None, None]:
         """Compute features batch by batch, float32 [B, F] on the CPU."""

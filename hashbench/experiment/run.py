@@ -19,7 +19,7 @@ from hashbench import distributed
 from hashbench.codes import Codes
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset
-from hashbench.encoding.encode import check_encoder, encode, encode_queries
+from hashbench.encoding.encode import check_encoder, encode, encode_queries, feature_extractor
 from hashbench.encoding.features import BATCH_SIZE
 from hashbench.evaluation import VERSION, Evaluation, code_health
 from hashbench.experiment.artifacts import curves, save_codes, save_queries
@@ -168,20 +168,24 @@ def _measure(
 ) -> _Measured:
     """Encode the queries and the database, and evaluate the codes."""
     start = time.monotonic()
+    features = feature_extractor(method, config, workers)
+    shared: dict[str, Any] = {"workers": workers, "extractor": features}
     with translate_errors(config, f"encoding {BATCH_SIZE} images at once", ENCODE_LESS):
-        query = encode_queries(method, dataset.query.images, config, workers=workers, task="queries")
-        database = encode(method, dataset.database.images, config, workers=workers, task="database")
+        query = encode_queries(method, dataset.query.images, config, task="queries", **shared)
+        database = encode(method, dataset.database.images, config, task="database", **shared)
     encoded = time.monotonic()
     with translate_errors(config, "evaluation", "free some memory; --resume continues with the evaluation"):
         evaluation = evaluate_together(query, database, dataset.query.labels, dataset.database.labels, config)
     metrics = {name: Metric(**values) for name, values in evaluation.to_dict()["metrics"].items()}
     timing = Timing(
         train=round(training.seconds, 2),
-        encode=round(encoded - start, 2),
+        encode=round(encoded - start - (features.waited if features else 0), 2),
         evaluate=round(time.monotonic() - encoded, 2),
         peak_memory=training.peak_memory,
         images_per_second=training.images_per_second,
         waiting=training.waiting,
+        features=training.feature_seconds,
+        encode_features=round(features.seconds, 2) if features else None,
     )
     return _Measured(training, query, database, evaluation, metrics, timing)
 

@@ -92,6 +92,21 @@ class Timing(_Part):
     """Number of training images, not views, in all processes."""
     waiting: float | None = None
     """Share of the training time spent waiting for images."""
+    features: float | None = None
+    """Seconds to compute the features of the training images, whenever that was; not part of `train`. None if
+    the method computes no features in advance."""
+    encode_features: float | None = None
+    """The same for the features of the queries and the database; not part of `encode`."""
+
+    @property
+    def whole_training(self) -> float:
+        """Seconds of training, with those of the features that it used."""
+        return self.train + (self.features or 0)
+
+    @property
+    def whole_encoding(self) -> float:
+        """Seconds of encoding, with those of the features that it used."""
+        return self.encode + (self.encode_features or 0)
 
 
 class SelectedEpoch(_Part):

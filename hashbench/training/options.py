@@ -38,6 +38,8 @@ class TrainingSummary:
         waiting: Share of the time of the steps that was spent waiting for data.
         resumed: How often the training was resumed.
         selected: The epoch whose weights are the result; None for the last one, without validation.
+        feature_seconds: Time that the features of the training images took, which `seconds` excludes; None if
+            they are not computed in advance.
     """
 
     seconds: float
@@ -46,3 +48,4 @@ class TrainingSummary:
     waiting: float | None = None
     resumed: int = 0
     selected: SelectedEpoch | None = None
+    feature_seconds: float | None = None

@@ -98,15 +98,17 @@ def _fit(
 ) -> TrainingSummary:
     if execution.profile:
         info(f"no trace is written: {config.method} is fitted, without training steps")
+    extractor = FeatureExtractor(method.backbone, config, execution.workers)
+    features = extractor(images, "train")
     start = time.monotonic()
-    features = FeatureExtractor(method.backbone, config, execution.workers)(images, "train")
     method.fit(features.to(config.device, copy=True))  # a copy, since the cached ones must not change
     # Other processes drew other random numbers.
     load_trained_weights(method, distributed.broadcast_object(trained_weights(method)))
     seconds = round(time.monotonic() - start, 3)
     with JsonLinesLog(log) as lines:
         lines.write(images=len(images), seconds=seconds)
-    return TrainingSummary(seconds, peak_memory(config.device))
+    feature_seconds = round(extractor.seconds, 2)
+    return TrainingSummary(seconds, peak_memory(config.device), feature_seconds=feature_seconds)
 
 
 @dataclass
@@ -147,6 +149,7 @@ class Trainer:
         """Prepare the batches, the optimizer and the device; see `train` for the arguments."""
         self.method, self.config, self.folder, self.execution = method, config, folder, execution
         self.start = self.saved = time.monotonic()
+        self.feature_seconds: float | None = None
         on_features = (
             isinstance(method, FeatureMethod) and method.backbone.constant and config.views == ViewConfig()
         )
@@ -154,7 +157,10 @@ class Trainer:
         self.order = EpochBatches(len(images), config)
         self.batches: FeatureBatches | ViewBatches
         if on_features:
-            features = FeatureExtractor(method.backbone, config, workers)(images, "features")
+            extractor = FeatureExtractor(method.backbone, config, workers)
+            features = extractor(images, "features")
+            self.feature_seconds = round(extractor.seconds, 2)
+            self.start += extractor.waited
             self.batches = FeatureBatches(features.to(config.device), self.order, method.views)
         else:
             self.batches = ViewBatches(images, self.order, method.views, config, workers)
@@ -207,6 +213,7 @@ class Trainer:
             round(self.meter.waited / self.meter.seconds, 4),
             self.state.resumed,
             self.selection.finish(self.method),
+            self.feature_seconds,
         )
 
     def _step(self, batch: Batch, advance: Advance) -> None:

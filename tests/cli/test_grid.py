@@ -61,7 +61,7 @@ def test_failures_do_not_end_a_grid(grid: Callable[..., Any], tmp_path: Path) ->
         record = hashbench.read_record(folder)
         metric = record.metrics["mAP@5"]
         result = f"mAP@5 {metric.expected:.4f} [{metric.lowest:.4f}, {metric.highest:.4f}]"
-        timing = f"{record.timing.train:.1f} s of training, {folder.relative_to(tmp_path)}"
+        timing = f"{record.timing.whole_training:.1f} s of training, {folder.relative_to(tmp_path)}"
         assert f"hashbench: {result}, codes COLLAPSED, {timing}" in lines
     assert len(folders) == 2
     # At the end, the view of `hashbench table`.

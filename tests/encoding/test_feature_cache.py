@@ -94,6 +94,28 @@ def test_another_process_finds_the_same_features(
     assert [path.suffix for path in sorted(folder.iterdir())] == [".npy", ".json"]
 
 
+def test_the_time_of_features_is_known_to_all_that_use_them(
+    network: Backbone, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, pooled = images(), Backbone.pooled
+
+    def slow(self: Backbone, batch: Tensor) -> Tensor:
+        time.sleep(0.05)
+        return pooled(self, batch)
+
+    monkeypatch.setattr(Backbone, "pooled", slow)
+    first, second, third = (FeatureExtractor(network, CONFIG, 0) for _ in range(3))
+    first(data, "t")
+    second(data, "t")  # from memory
+    third(images(), "t")  # from the cache on disk
+    assert first.waited == first.seconds >= 0.1  # two batches
+    assert second.seconds == first.seconds
+    assert 0.1 <= third.seconds <= first.seconds
+    assert (second.waited, third.waited) == (0, 0)
+    third(data, "t")
+    assert third.seconds >= 0.2
+
+
 def test_changes_of_features_stay_in_the_process(
     network: Backbone, folder: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -246,7 +268,7 @@ def test_stored_features_are_loaded_and_listed(folder: Path) -> None:
     np.testing.assert_array_equal(store(folder, KEY, FACTS, pieces()), ROWS)
     loaded = load(folder, KEY)
     assert loaded is not None
-    np.testing.assert_array_equal(loaded, ROWS)
+    np.testing.assert_array_equal(loaded[0], ROWS)
     (one,) = stored(folder)
     assert (one.key, one.facts) == (KEY, FACTS)
     assert one.size == sum(path.stat().st_size for path in folder.iterdir())
@@ -298,7 +320,7 @@ def test_damaged_features_are_reported_and_replaced(
     store(folder, KEY, FACTS, pieces())
     loaded = load(folder, KEY)
     assert loaded is not None
-    np.testing.assert_array_equal(loaded, ROWS)
+    np.testing.assert_array_equal(loaded[0], ROWS)
     assert len(names(folder)) == 2
 
 
@@ -317,11 +339,11 @@ def test_concurrent_processes_continue_with_their_own_features(
     def rows() -> Iterator[NDArray[np.float32]]:
         yield ROWS[:2]
         np.testing.assert_array_equal(store(folder, KEY, FACTS, iter([other])), other)
-        np.testing.assert_array_equal(np.asarray(load(folder, KEY)), other)
+        np.testing.assert_array_equal(load(folder, KEY)[0], other)
         yield ROWS[2:]
 
     np.testing.assert_array_equal(store(folder, KEY, FACTS, rows()), ROWS)
-    np.testing.assert_array_equal(np.asarray(load(folder, KEY)), ROWS)
+    np.testing.assert_array_equal(load(folder, KEY)[0], ROWS)
     assert len(names(folder)) == 2
 
 

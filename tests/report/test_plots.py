@@ -31,7 +31,7 @@ from hashbench.results.stored_run import StoredRun
 from hashbench.runtime.files import write_output
 
 LONG = {"hyperparameters.mutual_attention": False, "hyperparameters.patch_weighting": False}
-FEATURES = "features that a command computes once count in the seconds of its first run only"
+FEATURES = "the seconds of a run include those of the features that it used, cached or not"
 
 
 @pytest.fixture(scope="module")

@@ -203,8 +203,8 @@ def _overview(runs: Sequence[StoredRun]) -> dict[str, Any]:
                 f"{health.bit_balance:.3f}",
                 f"{health.mean_bit_correlation:.3f}",
                 f"{health.largest_tie_block_mean:.3f}",
-                f"{record.timing.train:.1f}",
-                f"{record.timing.encode:.1f}",
+                f"{record.timing.whole_training:.1f}",
+                f"{record.timing.whole_encoding:.1f}",
                 f"{record.timing.evaluate:.1f}",
                 f"{record.bits / 8:g}",
             )
@@ -212,7 +212,8 @@ def _overview(runs: Sequence[StoredRun]) -> dict[str, Any]:
     caption = (
         "Chance is the metric of a random ranking. Columns on the codes of the database: distinct codes as a "
         "share of the items, dead bits, mean |mean sign| of a bit, mean |correlation| of two bits, largest "
-        "share of the database at one distance from a query."
+        "share of the database at one distance from a query. Seconds include those of the features that a "
+        "run used, even if an earlier run had computed them."
     )
     return {"head": head, "rows": rows, "caption": caption}
 

@@ -61,7 +61,8 @@ def speed_plot(runs: Sequence[StoredRun]) -> Plot:
     """Plot the metric of runs against its cost: the seconds of training, and the bytes of an image's code.
 
     Each dataset has a row of two panels. A line joins the code lengths of a method; larger markers in the
-    panel of seconds are longer codes. Seconds exclude features that an earlier run of the command computed.
+    panel of seconds are longer codes. Seconds include those of the features that a run used, even if an
+    earlier run had computed them.
 
     Returns:
         The plot; `data` has the columns of `bits_plot`.
@@ -77,7 +78,7 @@ def speed_plot(runs: Sequence[StoredRun]) -> Plot:
         for time, size, (name, row) in zip(axes[::2], axes[1::2], shown.items(), strict=True):
             for label, by_bits in row.items():
                 found = list(by_bits.values())
-                seconds = [max(_SHORTEST_S, _mean_seconds(cell, "train")) for cell in found]
+                seconds = [max(_SHORTEST_S, _mean_seconds(cell, "whole_training")) for cell in found]
                 _draw(time, styles[label], seconds, found, sizes=[1.5 + bits**0.5 / 2 for bits in by_bits])
                 _draw(size, styles[label], [bits / 8 for bits in by_bits], found)
             log_axis(time)
@@ -88,7 +89,7 @@ def speed_plot(runs: Sequence[StoredRun]) -> Plot:
                 set_title(axis, name)
         add_legend(figure, legend_lines(styles, columns.values()))
     hardware = {tuple(run.record.environment.get(key) for key in _HARDWARE) for run in runs}
-    notes = ["features that a command computes once count in the seconds of its first run only"]
+    notes = ["the seconds of a run include those of the features that it used, cached or not"]
     if len(hardware) > 1:
         notes.append("runs were timed on different hardware, so their seconds are not comparable")
     return Plot(figure, _table(columns), notes)
@@ -150,8 +151,8 @@ def _table(columns: Mapping[Column, Mapping[str, Cell]]) -> pd.DataFrame:
             "mean": cell.mean,
             "deviation": cell.deviation,
             "bytes": column.bits / 8,
-            "train_seconds": _mean_seconds(cell, "train"),
-            "encode_seconds": _mean_seconds(cell, "encode"),
+            "train_seconds": _mean_seconds(cell, "whole_training"),
+            "encode_seconds": _mean_seconds(cell, "whole_encoding"),
         }
         for column, row in columns.items()
         for label, cell in row.items()
