@@ -4,6 +4,7 @@ Public names are imported on first use, since commands such as `--help` must not
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 # Worker processes unpickle classes of plugin files, which only the finder of this module can import.
@@ -43,6 +44,8 @@ _MODULES = {
     "method.create": ("create_method",),
     "results.record": ("Record", "read_record"),
 }
+__version__: str  # read on first use, too
+
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [  # noqa: RUF022 (by topic)
@@ -81,6 +84,8 @@ __all__ = [  # noqa: RUF022 (by topic)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("hashbench")
     if name not in _HOMES:
         raise AttributeError(f"module 'hashbench' has no attribute {name!r}")
     return getattr(import_module(f"hashbench.{_HOMES[name]}"), name)

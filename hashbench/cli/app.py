@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.main import get_command
 
-from hashbench.cli import ablate, cache, data, evaluate, plot, report, run, tables
-from hashbench.cli import results as cli_results
+import hashbench
+from hashbench.cli import ablate, cache, completion, data, evaluate, plot, report, run, tables
 from hashbench.cli.options import AsJson, PluginFiles, Settings, add_plugins
 from hashbench.cli.output import print_json, show
+from hashbench.cli.results import commands as cli_results
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.runtime.console import is_main_process, protect_streams, quiet_libraries, write_line
 
@@ -25,10 +26,26 @@ _TyperUsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer exp
 app = typer.Typer(
     help="A benchmark suite for unsupervised image hashing.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        show(f"hashbench {hashbench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def group(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Handle the options before the name of a command."""
+
 
 app.command()(run.run)
 app.command()(ablate.ablate)
@@ -56,7 +73,9 @@ def datasets(plugin: PluginFiles = [], as_json: AsJson = False) -> None:  # noqa
 
 @app.command()
 def check_method(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the method.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the method.", autocompletion=completion.methods)
+    ],
     settings: Settings = [],  # noqa: B006
     plugin: PluginFiles = [],  # noqa: B006
     as_json: AsJson = False,

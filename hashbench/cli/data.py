@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from hashbench.cli.datasets import ChosenDataset, DataRoot, choose_dataset
+from hashbench.cli.datasets import ChosenDataset, DataRoot, DatasetName, choose_dataset
 from hashbench.cli.options import AsJson, PluginFiles, add_plugins, with_options
 from hashbench.cli.output import print_json, show, warn_about
 from hashbench.errors import HashbenchError, UsageError
@@ -26,7 +26,7 @@ app = typer.Typer(help="Describe, verify, prepare and export datasets.", no_args
 
 @app.command("info")
 def describe(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the dataset.")],
+    name: DatasetName,
     data_root: DataRoot = None,
     plugin: PluginFiles = [],  # noqa: B006 (typer copies it)
     as_json: AsJson = False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from hashbench.cli import completion
 from hashbench.cli.options import PluginFiles, add_plugins, with_options
 from hashbench.errors import UsageError
 
@@ -20,6 +21,9 @@ DataRoot = Annotated[
     typer.Option(
         "--data-root", help="Folder of the data (default: $HASHBENCH_DATA, else ~/.cache/hashbench/data)."
     ),
+]
+DatasetName = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the dataset.", autocompletion=completion.datasets)
 ]
 Lists = Annotated[
     Path | None,
@@ -39,7 +43,11 @@ class DataOptions:
 def data_options(
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", help="Protocol that splits the dataset (default: the dataset's first)."),
+        typer.Option(
+            "--protocol",
+            help="Protocol that splits the dataset (default: the dataset's first).",
+            autocompletion=completion.protocols,
+        ),
     ] = None,
     data_root: DataRoot = None,
     lists: Lists = None,
@@ -95,7 +103,7 @@ class ChosenDataset:
 
 @with_options("data", data_options)
 def choose_dataset(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the dataset.")],
+    name: DatasetName,
     data: DataOptions,
     plugin: PluginFiles = [],  # noqa: B006
 ) -> ChosenDataset:

@@ -14,7 +14,9 @@ import typer
 from hashbench.cli.datasets import DataOptions, data_options
 from hashbench.cli.options import (
     RESULTS,
+    DatasetNames,
     Device,
+    MethodNames,
     PluginFiles,
     Results,
     Settings,
@@ -100,8 +102,8 @@ class Grid:
 
 @with_options("data", data_options)
 def grid(
-    method: Annotated[str, typer.Option("--method", help="One or more methods, separated by commas.")],
-    dataset: Annotated[str, typer.Option("--dataset", help="One or more datasets, separated by commas.")],
+    method: MethodNames,
+    dataset: DatasetNames,
     bits: Annotated[str, typer.Option("--bits", help="One or more code lengths, e.g. 16,32,64.")] = "32",
     seed: Annotated[str, typer.Option("--seed", help="One or more seeds, e.g. 0,1,2.")] = "0",
     backbone: Annotated[

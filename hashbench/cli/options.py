@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from hashbench.cli import completion
 from hashbench.errors import UsageError, quoted
 
 if TYPE_CHECKING:
@@ -23,6 +24,18 @@ _MAX_DIGITS = 18  # of a number that fits 64 bits
 PluginFiles = Annotated[
     list[Path],
     typer.Option("--plugin", metavar="FILE.py", help="Register the plugins in this file; repeatable."),
+]
+MethodNames = Annotated[
+    str,
+    typer.Option(
+        "--method", help="One or more methods, separated by commas.", autocompletion=completion.methods
+    ),
+]
+DatasetNames = Annotated[
+    str,
+    typer.Option(
+        "--dataset", help="One or more datasets, separated by commas.", autocompletion=completion.datasets
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output instead of a table.")]
 Device = Annotated[
@@ -38,19 +51,13 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override the recipe, e.g. --set epochs=10; repeatable."),
 ]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the records.")]
-_Run = typer.Argument(metavar="RUN", help="Id of a run, the beginning of its id, its hash, or its folder.")
+_Run = typer.Argument(
+    metavar="RUN",
+    help="Id of a run, the beginning of its id, its hash, or its folder.",
+    autocompletion=completion.runs,
+)
 RunName = Annotated[str, _Run]
 OptionalRun = Annotated[str | None, _Run]
-MetricName = Annotated[
-    str | None,
-    typer.Option(
-        "--metric", help="Metric in the records, e.g. mAP@1000 or P@H<=2 (default: the recipes' first mAP)."
-    ),
-]
-AcrossBackbones = Annotated[
-    bool,
-    typer.Option(
-        "--across-backbones", help="Rank and test methods together, even if their backbones differ."
     ),
 ]
 TableFormat = Annotated[
@@ -65,13 +72,28 @@ TestName = Annotated[
 
 def run_filter(
     method: Annotated[
-        str | None, typer.Option("--method", help="Only these methods, separated by commas.")
+        str | None,
+        typer.Option(
+            "--method",
+            help="Only these methods, separated by commas.",
+            autocompletion=completion.methods,
+        ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Only these datasets, separated by commas.")
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="Only these datasets, separated by commas.",
+            autocompletion=completion.datasets,
+        ),
     ] = None,
     protocol: Annotated[
-        str | None, typer.Option("--protocol", help="Only these protocols, separated by commas.")
+        str | None,
+        typer.Option(
+            "--protocol",
+            help="Only these protocols, separated by commas.",
+            autocompletion=completion.protocols,
+        ),
     ] = None,
     bits: Annotated[
         str | None, typer.Option("--bits", help="Only these code lengths, e.g. 16,32,64.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from hashbench.cli import completion
 from hashbench.cli.options import (
     RESULTS,
     AsJson,
@@ -94,6 +95,7 @@ def verify(
         typer.Argument(
             metavar="RUN",
             help="Ids of runs, the beginnings of ids, hashes, or folders (default: all runs).",
+            autocompletion=completion.runs,
         ),
     ] = None,
     results: Results = RESULTS,
