@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hashbench.cli.grid import Grid, grid, report_failures, run_all
-from hashbench.cli.options import MetricName, TableFormat, names, with_options
+from hashbench.cli.options import MetricName, TableFile, TableFormat, names, with_options
 from hashbench.cli.output import write_ablations
 from hashbench.errors import UsageError, unknown_name
 from hashbench.runtime.console import is_main_process
@@ -30,6 +30,7 @@ def ablate(
     ] = None,
     metric: MetricName = None,
     form: TableFormat = "markdown",
+    output: TableFile = None,
 ) -> None:
     """Run a method whole, without each of its components and without all; show what each contributes.
 
@@ -47,7 +48,7 @@ def ablate(
 
     if is_main_process():
         found = found_runs([StoredRun(done.record, done.folder) for done in runs], metric)
-        write_ablations(found.runs, form)
+        write_ablations(found.runs, form, output=output)
     report_failures(failed, len(planned))
 
 

@@ -14,6 +14,7 @@ import typer
 from hashbench.cli.datasets import DataOptions, data_options
 from hashbench.cli.options import (
     RESULTS,
+    AcceptStale,
     DatasetNames,
     Device,
     MethodNames,
@@ -58,6 +59,7 @@ class Grid:
     profile: int
     allow_overlap: bool
     fail_fast: bool
+    accept_stale: bool
 
     def init(self) -> tuple[str, "RunOptions"]:
         """Join the other processes of a distributed run, if any, and return the device and run options."""
@@ -68,7 +70,7 @@ class Grid:
         device = resolve_device(self.device)
         distributed.init_process_group(device)
         workers = resolve_workers(self.workers, device)
-        return device, RunOptions(workers, self.resume, self.save_every, self.profile)
+        return device, RunOptions(workers, self.resume, self.save_every, self.profile, self.accept_stale)
 
     def load(self, name: str) -> "Dataset":
         """Load a dataset."""
@@ -158,6 +160,7 @@ def grid(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first run that fails or cannot run.")
     ] = False,
+    accept_stale: AcceptStale = False,
     plugin: PluginFiles = [],  # noqa: B006
 ) -> Grid:
     """Return the grid that these options describe; reject unknown names before torch is imported."""
@@ -173,7 +176,7 @@ def grid(
     backbones = names("--backbone", backbone) if backbone is not None else []
     return Grid(
         methods, datasets, lengths, seeds, backbones, data, limit, settings, results, device, workers, force,
-        resume, save_every, profile, allow_overlap, fail_fast,
+        resume, save_every, profile, allow_overlap, fail_fast, accept_stale,
     )  # fmt: skip
 
 
@@ -243,14 +246,17 @@ def _execute(
 ) -> "Run":
     """Execute a run, and print a line about its record."""
     from hashbench.experiment import run as experiment
+    from hashbench.experiment.identity import source_of
     from hashbench.runtime.preemption import stoppable
 
     with stoppable():
         run = experiment.run(config, data, wanted.results, force=wanted.force, execution=options)
     if run.existed:
         threads = experiment.threads_note(run.record)
+        stale = run.record.environment.get("source") != source_of(config)
+        kept = "a record of another version of the code" if stale else "a record"
         again = f"{f'{threads}; ' if threads else ''}--force runs it again"
-        info(f"a record exists, nothing was trained; {again}")
+        info(f"{kept} exists, nothing was trained; {again}")
     if several:
         info(f"{format_result(run.record)}, {run.folder}")
     return run

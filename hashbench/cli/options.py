@@ -58,11 +58,31 @@ _Run = typer.Argument(
 )
 RunName = Annotated[str, _Run]
 OptionalRun = Annotated[str | None, _Run]
+MetricName = Annotated[
+    str | None,
+    typer.Option(
+        "--metric", help="Metric in the records, e.g. mAP@1000 or P@H<=2 (default: the recipes' first mAP)."
+    ),
+]
+AcrossBackbones = Annotated[
+    bool,
+    typer.Option(
+        "--across-backbones", help="Rank and test methods together, even if their backbones differ."
+    ),
+]
+AcceptStale = Annotated[
+    bool,
+    typer.Option(
+        "--accept-stale", help="Keep records that another version of the code made from the same settings."
     ),
 ]
 TableFormat = Annotated[
     Literal["markdown", "latex", "csv"],
     typer.Option("--format", help="latex is a complete document; csv has full precision."),
+]
+TableFile = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="FILE", help="File to write instead of standard output."),
 ]
 TestName = Annotated[
     Literal["bootstrap", "permutation"],

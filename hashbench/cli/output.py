@@ -10,6 +10,8 @@ from hashbench.errors import UsageError
 from hashbench.runtime.console import info, printable_lines, warn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hashbench.data.dataset import Dataset
     from hashbench.report.significance import PairedTest
     from hashbench.report.tables.published import Published
@@ -39,16 +41,23 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()  # so that a full disk is reported here, not when Python exits
 
 
-def write_tables(form: str, tables: Callable[[], Sequence[Table]], csv: Callable[[], str]) -> None:
-    """Write tables to standard output."""
+def write_tables(
+    form: str, tables: Callable[[], Sequence[Table]], csv: Callable[[], str], output: Path | None = None
+) -> None:
+    """Write tables to a file, or to standard output."""
     from hashbench.report.tables.table import latex, markdown
+    from hashbench.runtime.files import write_output
 
     formats = {
         "markdown": lambda: "\n".join(map(markdown, tables())),
         "latex": lambda: latex(tables()),
         "csv": csv,
     }
-    sys.stdout.write(printable_lines(formats[form]()))
+    text = printable_lines(formats[form]())
+    if output is not None:
+        write_output(output, text.encode())
+        return
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 
@@ -59,8 +68,9 @@ def write_results(
     test: PairedTest = "bootstrap",
     bounds: bool = False,
     across: bool = False,
+    output: Path | None = None,
 ) -> None:
-    """Write the table of results to standard output."""
+    """Write the table of results to a file, or to standard output."""
     from hashbench.report.tables.csv_tables import result_csv
     from hashbench.report.tables.result_table import result_table
 
@@ -70,11 +80,14 @@ def write_results(
             result_table(selected, bounds=bounds, published=published, test=test, across_backbones=across)
         ],
         lambda: result_csv(selected, published, test, across),
+        output,
     )
 
 
-def write_ablations(runs: Sequence[StoredRun], form: str, test: PairedTest = "bootstrap") -> None:
-    """Write the ablation tables of runs to standard output.
+def write_ablations(
+    runs: Sequence[StoredRun], form: str, test: PairedTest = "bootstrap", output: Path | None = None
+) -> None:
+    """Write the ablation tables of runs to a file, or to standard output.
 
     Raises:
         UsageError: The runs contain no ablation.
@@ -85,7 +98,7 @@ def write_ablations(runs: Sequence[StoredRun], form: str, test: PairedTest = "bo
     found = ablations(runs, test)
     if not found:
         raise UsageError("these runs contain no ablation; run one by `hashbench ablate`")
-    write_tables(form, lambda: [ablation_table(one) for one in found], lambda: ablation_csv(found))
+    write_tables(form, lambda: [ablation_table(one) for one in found], lambda: ablation_csv(found), output)
 
 
 def format_result(record: Record) -> str:

@@ -37,7 +37,7 @@ class PlotFile:
 
     path: Path
     format: "Format"
-    data: Path | None
+    csv: Path | None
 
     def write(self, plot: "Plot") -> None:
         """Write a plot, and print its notes."""
@@ -47,16 +47,16 @@ class PlotFile:
         for note in plot.notes:
             info(note)
         write_output(self.path, plot.render(self.format))
-        if self.data is not None:
-            write_output(self.data, plot.data.map(without_formula).to_csv(index=False).encode())
+        if self.csv is not None:
+            write_output(self.csv, plot.data.map(without_formula).to_csv(index=False).encode())
 
 
 def plot_file(
     output: Annotated[
         Path, typer.Option("--output", metavar="FILE", help="File to write, ending in .pdf, .svg or .png.")
     ],
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="FILE.csv", help="Also write the numbers of the plot.")
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE.csv", help="Also write the numbers of the plot.")
     ] = None,
 ) -> PlotFile:
     """Return the file that these options describe.
@@ -67,7 +67,7 @@ def plot_file(
     formats: dict[str, Format] = {".pdf": "pdf", ".svg": "svg", ".png": "png"}
     if output.suffix.lower() not in formats:
         raise UsageError(f"--output: expected a name that ends in .pdf, .svg or .png, got {output}")
-    return PlotFile(output, formats[output.suffix.lower()], data)
+    return PlotFile(output, formats[output.suffix.lower()], csv)
 
 
 @app.command()

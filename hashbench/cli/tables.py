@@ -15,6 +15,7 @@ from hashbench.cli.options import (
     MetricName,
     OptionalRun,
     Results,
+    TableFile,
     TableFormat,
     TestName,
     run_filter,
@@ -37,6 +38,7 @@ def table(
     results: Results = RESULTS,
     metric: MetricName = None,
     form: TableFormat = "markdown",
+    output: TableFile = None,
     bounds: Annotated[
         bool, typer.Option("--bounds", help="Show the bounds over all orders of equal distances.")
     ] = False,
@@ -61,14 +63,14 @@ def table(
         info(note)
     if ablation:
         report_unfinished(selected)
-        write_ablations(selected.runs, form, test)
+        write_ablations(selected.runs, form, test, output)
         return
     figures = read_published(results, wanted) if published else []
     kinds = {(run.record.dataset, run.record.bits) for run in selected.runs}
     if published and not any((figure.dataset, figure.bits) in kinds for figure in figures):
         known = ", ".join(dict.fromkeys(figure.dataset for figure in figures)) or "other methods"
         info(f"there are no printed figures for these datasets and code lengths, only for {known}")
-    write_results(selected, form, figures, test, bounds, across_backbones)
+    write_results(selected, form, figures, test, bounds, across_backbones, output)
 
 
 @with_options("wanted", run_filter)

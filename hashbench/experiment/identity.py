@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from hashbench import registry
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset
-from hashbench.results.record import Record, run_identity
+from hashbench.errors import HashbenchError
+from hashbench.results.record import Record, read_record, run_identity
 from hashbench.runtime import environment
+from hashbench.runtime.environment import recorded_versions
 
 
 def identity_of(config: RunConfig, dataset: Dataset, source: str) -> dict[str, Any]:
@@ -20,6 +25,28 @@ def identity_of(config: RunConfig, dataset: Dataset, source: str) -> dict[str, A
         source,
         environment.library_versions(*optional_libraries(config)),
     )
+
+
+def find_stale(parent: Path, identity: Mapping[str, Any]) -> Path | None:
+    """Return the newest run whose identity differs in the source code of hashbench only; None if none does.
+
+    Args:
+        parent: The folder of the runs with this method, dataset, protocol and code length.
+        identity: The identity of a run, from `identity_of`.
+    """
+    found = []
+    for folder in parent.glob("[!.]*"):
+        with suppress(HashbenchError):  # a record that cannot be read
+            record = read_record(folder)
+            split, libraries = record.split, recorded_versions(record.environment)
+            stored = run_identity(record.config, split.sha256, split.validation, "", libraries)
+            if _without_code(stored) == _without_code(identity):
+                found.append((record.created, folder))
+    return max(found)[1] if found else None
+
+
+def _without_code(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {**identity, "code": None, "libraries": {**identity["libraries"], "hashbench": None}}
 
 
 def source_of(run: RunConfig | Record) -> str:

@@ -24,7 +24,13 @@ from hashbench.encoding.features import BATCH_SIZE
 from hashbench.evaluation import VERSION, Evaluation, code_health
 from hashbench.experiment.artifacts import curves, save_codes, save_queries
 from hashbench.experiment.configure import record_fields
-from hashbench.experiment.identity import identity_of, optional_libraries, source_of, validation_fingerprint
+from hashbench.experiment.identity import (
+    find_stale,
+    identity_of,
+    optional_libraries,
+    source_of,
+    validation_fingerprint,
+)
 from hashbench.experiment.validation import evaluate_together, hold_out, scorer
 from hashbench.experiment.weights import build_method, save_weights
 from hashbench.method.base import HashMethod
@@ -99,6 +105,10 @@ def run(
         tidy(folder)
     if distributed.broadcast_object(folder.exists()) and not force:
         return Run(read_record(folder), folder, existed=True)
+    if execution.accept_stale and not force:
+        stale = distributed.broadcast_object(find_stale(folder.parent, identity))
+        if stale is not None:
+            return Run(read_record(stale), stale, existed=True)
     with translate_errors(config, "checking the method on a few images", ENCODE_LESS):
         method = build_method(config)
         check_encoder(method, dataset.train, config)  # errors should appear before the training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import shutil
 import tempfile
 import time
@@ -13,7 +14,7 @@ from uuid import uuid4
 
 from hashbench.errors import HashbenchError
 from hashbench.results.record import STATES
-from hashbench.runtime.files import put_back, put_in_place, set_aside, sync_tree
+from hashbench.runtime.files import original, put_back, put_in_place, set_aside, sync_tree
 from hashbench.runtime.locking import LOCK, owned
 
 _ABANDONED_S = 7 * 24 * 3600  # every run writes something within a week
@@ -103,6 +104,42 @@ def tidy(final: Path, used: Path | None = None) -> None:
         shutil.rmtree(finished / STATES, ignore_errors=True)
         with suppress(OSError):
             (finished / LOCK).unlink()
+
+
+def remove_run(final: Path) -> None:
+    """Remove the folder of a finished run; at any moment it is complete or absent.
+
+    Raises:
+        HashbenchError: Another process repeats the run, or the folder cannot be removed.
+    """
+    if any(map(in_use, _hidden(final))):
+        raise HashbenchError(f"{final.name} is in use by another process; wait until it ends, or stop it")
+    try:
+        final.rename(hidden := final.with_name(f".{final.name}.{uuid4().hex[:8]}"))
+        shutil.rmtree(hidden)
+    except OSError as error:
+        raise HashbenchError(f"{final} cannot be removed ({error.strerror})") from error
+
+
+def leftovers(results: Path) -> list[Path]:
+    """Return the hidden folders that killed or failed processes left in a results folder."""
+    found = [*results.glob("*@*/*/*bit/.*.*"), *results.glob(".import.*")]
+    return sorted(folder for folder in found if original(folder) == folder and not in_use(folder))
+
+
+def remove_leftover(folder: Path) -> bool:
+    """Remove a folder of `leftovers`; return False if a process owns it now, or it cannot be removed."""
+    _remove_unused(folder, -math.inf)
+    return not folder.exists()
+
+
+def in_use(folder: Path) -> bool:
+    """Return True if a process owns a hidden folder, or may have just created it."""
+    silent = time.time() - _last_change(folder)
+    if not (folder / LOCK).exists():
+        return silent < _SETTLED_S
+    with owned(folder / LOCK, without_locks=silent > _ABANDONED_S, remove=False) as free:
+        return not free
 
 
 @contextmanager

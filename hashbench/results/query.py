@@ -148,8 +148,14 @@ def find_run(results: Path, name: str) -> StoredRun:
     Raises:
         UsageError: No run matches, or several do.
     """
+    folder = find_folder(results, name)
+    return StoredRun(read_record(folder), folder)
+
+
+def find_folder(results: Path, name: str) -> Path:
+    """Find the folder of a run as `find_run` does, but without reading its record."""
     if (Path(name) / RECORD).is_file():
-        return StoredRun(read_record(Path(name)), Path(name))
+        return Path(name)
     known = {folder.name: folder for folder in _folders(results) if not folder.name.startswith(_HIDDEN)}
     matches = [n for n in known if n.startswith(name) or n.endswith(f"-{name}")]
     if name in known:
@@ -158,7 +164,7 @@ def find_run(results: Path, name: str) -> StoredRun:
         raise UsageError(f"{results} has no run {name!r}; `hashbench results --results {results}` lists all")
     if len(matches) > 1:
         raise UsageError(f"{name} may be {' or '.join(sorted(matches)[:4])}; enter more of it")
-    return StoredRun(read_record(known[matches[0]]), known[matches[0]])
+    return known[matches[0]]
 
 
 def _folders(results: Path) -> set[Path]:

@@ -52,14 +52,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def owned(path: Path, *, without_locks: bool = True) -> Iterator[bool]:
-    """Own a file while the block runs, so that no other process does; remove it if the block succeeds.
+def owned(path: Path, *, without_locks: bool = True, remove: bool = True) -> Iterator[bool]:
+    """Own a file while the block runs, so that no other process does.
 
     Child processes do not own the file, so none of them outlives the ownership.
 
     Args:
         path: The file, which is created if it does not exist.
         without_locks: The value to yield if the system or the file system has no locks.
+        remove: Remove the file if the block succeeds.
 
     Yields:
         True if the file is owned; False if another process owns it, or has renamed or removed its folder.
@@ -84,7 +85,7 @@ def owned(path: Path, *, without_locks: bool = True) -> Iterator[bool]:
         except OSError:  # a file system without locks
             free = without_locks
         yield free
-        if free:
+        if free and remove:
             path.unlink(missing_ok=True)
     finally:
         os.close(file)

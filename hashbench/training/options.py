@@ -16,12 +16,14 @@ class RunOptions:
         resume: Continue from the last checkpoint of a run that was stopped.
         save_every: Seconds between checkpoints.
         profile: Number of steps to record in a profiler trace; 0: no trace.
+        accept_stale: Keep a record of the same run by another version of the source code.
     """
 
     workers: int = 0
     resume: bool = False
     save_every: float = 300.0
     profile: int = 0
+    accept_stale: bool = False
 
 
 DEFAULT = RunOptions()

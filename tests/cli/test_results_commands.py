@@ -91,6 +91,7 @@ def check(folder: Path) -> Checked:
     return next(verify_all([StoredRun(read_record(folder), folder)]))
 
 
+EITHER = "pass either runs or options that select runs, not both"
 NOT_REGISTERED = "changes and components are not recomputed: unknown dataset 'shapes'; known: cifar10, coco, "
 NOT_REGISTERED += "digits, fashionmnist, flickr25k, folder, imagenet100, mnist, nuswide"
 
@@ -533,6 +534,17 @@ def test_an_archive_reproduces_all_bytes(cli: Cli, results: Path, tmp_path: Path
     assert (taken.code, taken.out) == (0, "new: 0 new, 4 already there\n")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["shapes@default"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tar.gz", "b.tar.gz"]
+
+
+def test_runs_are_exported_by_name(cli: Cli, results: Path, tmp_path: Path) -> None:
+    first, second = (f"wch-shapes-16bit-seed{seed}" for seed in (0, 1))
+    ids = sorted(path.name for path in results.glob("*/wch/16bit/*") if path.name.startswith(second))
+    done = cli("results", "export", "out", ids[0], ids[0].rpartition("-")[2])
+    assert done.out == "out: 1 new, 0 already there\n"
+    assert [path.name for path in (tmp_path / "out").glob("*/*/*/*")] == ids
+    both = cli("results", "export", "out", ids[0], "--method", "spq")
+    assert (both.code, both.err) == (2, f"hashbench: error: {EITHER}\n")
+    assert "may be" in error(cli("results", "export", "out", first))
 
 
 def test_a_folder_is_exported_and_imported(cli: Cli, results: Path, tmp_path: Path) -> None:

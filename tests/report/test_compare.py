@@ -205,7 +205,7 @@ def test_methods_are_compared_over_common_seeds_and_all_lengths(
     monkeypatch.setenv("COLUMNS", "160")
     text = cli("compare", "--method", "wch,itq").out
     assert "paired bootstrap over the queries, 95 %" in text
-    done = cli("plot", "difference", "--method", "wch,itq", "--output", "difference.png", "--data", "d.csv")
+    done = cli("plot", "difference", "--method", "wch,itq", "--output", "difference.png", "--csv", "d.csv")
     assert done.code == 0, done.err
     assert (tmp_path / "difference.png").stat().st_size > 1000
     assert len((tmp_path / "d.csv").read_text().splitlines()) == 4

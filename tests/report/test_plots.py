@@ -540,7 +540,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_commands_write_plot_and_numbers(cli: Callable[..., Any], results: Path, kind: str) -> None:
     arguments = ("plot", kind, *COMMANDS[kind], "--results", results, "--output", "plot.svg")
-    done = cli(*arguments, "--data", "numbers.csv")
+    done = cli(*arguments, "--csv", "numbers.csv")
     assert done.code == 0, done.err
     assert {path.name for path in Path().iterdir()} == {"plot.svg", "numbers.csv"}
     assert len(pd.read_csv("numbers.csv")) > 4
@@ -550,7 +550,7 @@ def test_retrieval_command_takes_the_options_of_the_run(cli: Callable[..., Any],
     run = make_run(tmp_path / "runs", "wch", load_dataset("digits", seed=3))
     command = ("plot", "retrieval", run.folder, "--queries", 2, "--top", 3, "--output", "r.svg")
     for options, name in (((), "AP@all"), (("--metric", "mAP@1000"), "AP@1000")):
-        done = cli(*command, "--data", "r.csv", *options)
+        done = cli(*command, "--csv", "r.csv", *options)
         assert (done.code, done.out, done.err) == (0, "", "")
         found = pd.read_csv("r.csv")
         with np.load(run.folder / "queries.npz") as file:
@@ -564,7 +564,7 @@ def test_the_command_reports_what_the_plot_leaves_out(cli: Callable[..., Any], t
     make_run(tmp_path / "runs", "spq", changes=LONG, product=True)
     (run.folder.parent / ".wch-shapes-16bit-seed7-0a1b2c.0123abcd").mkdir()
     command = ("plot", "bits", "--metric", "P@H<=2", "--results", "runs")
-    done = cli(*command, "--output", "p.svg", "--data", "p.csv")
+    done = cli(*command, "--output", "p.svg", "--csv", "p.csv")
     assert (done.code, done.out) == (0, "")
     assert done.err.splitlines() == [
         "hashbench: spq is left out where it has no P@H<=2",
@@ -634,7 +634,7 @@ def test_missing_files_of_a_run(cli: Callable[..., Any], tmp_path: Path) -> None
         assert "was imported without codes" in done.err
     for name, kind in (("curves.csv", "pr"), ("log.jsonl", "training")):
         (run.folder / name).unlink()  # an export may leave it out
-        done = cli("plot", kind, "--results", "runs", "--output", "p.svg", "--data", "p.csv")
+        done = cli("plot", kind, "--results", "runs", "--output", "p.svg", "--csv", "p.csv")
         assert (done.code, done.err) == (0, f"hashbench: left out, since they have no {name}: wch\n")
         assert set(pd.read_csv("p.csv")["label"]) == {"cibhash"}
         (other.folder / name).unlink()

@@ -57,6 +57,17 @@ def test_the_table_equals_the_one_made_by_hand(cli: Callable[..., Any], results:
     assert done.out == (GOLDEN / "table.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("form", ["markdown", "latex", "csv"])
+def test_a_table_can_be_written_to_a_file(
+    cli: Callable[..., Any], results: Path, tmp_path: Path, form: str
+) -> None:
+    command = ("table", "--dataset", "digits", "--format", form)
+    shown, written = cli(*command), cli(*command, "--output", tmp_path / "table")
+    assert (written.code, written.out) == (0, "")
+    assert (tmp_path / "table").read_text(encoding="utf-8") == shown.out
+    assert cli(*command, "--output", tmp_path / "none" / "table").code == 2
+
+
 def test_the_latex_table_equals_the_one_made_by_hand(cli: Callable[..., Any], results: Path) -> None:
     done = cli("table", "--dataset", "digits", "--format", "latex", "--bounds")
     assert done.code == 0, done.err

@@ -1,1 +1,1 @@
-"""The commands `hashbench results …`: list, show, verify, export and import runs."""
+"""The commands `hashbench results …`."""

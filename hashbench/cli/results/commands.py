@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hashbench.cli import completion
 from hashbench.cli.options import (
     RESULTS,
     AsJson,
@@ -21,14 +20,16 @@ from hashbench.cli.options import (
     with_options,
 )
 from hashbench.cli.output import format_timing, print_json, show
-from hashbench.errors import HashbenchError, UsageError
+from hashbench.cli.results import removal
+from hashbench.cli.results.selection import RunNames, find_chosen, find_sorted
+from hashbench.errors import HashbenchError
 from hashbench.runtime.console import info, warn
 
 if TYPE_CHECKING:
     from hashbench.results.archive import Transferred
     from hashbench.results.query import RunFilter
     from hashbench.results.record import Record
-    from hashbench.results.stored_run import StoredRun, Unfinished
+    from hashbench.results.stored_run import StoredRun
     from hashbench.results.verify import Checked
 
 _SHOWN = 5  # problems and notes of a run; --json has all
@@ -45,7 +46,7 @@ class _ListByDefault(TyperGroup):
 
 app = typer.Typer(
     cls=_ListByDefault,
-    help="List (the default), show, verify, export and import runs that have a record.",
+    help="List (the default), show, verify, export, import and remove runs that have a record.",
 )
 
 
@@ -55,7 +56,7 @@ def list_runs(
     wanted: RunFilter, results: Results = RESULTS, metric: MetricName = None, as_json: AsJson = False
 ) -> None:
     """List all runs, including older runs of the same settings."""
-    runs, unfinished, notes = _find(results, wanted)
+    runs, unfinished, notes = find_sorted(results, wanted)
     for note in notes:
         warn(note)
     if as_json:
@@ -90,14 +91,7 @@ def show_run(run: RunName, results: Results = RESULTS, as_json: AsJson = False) 
 @with_options("wanted", run_filter)
 def verify(
     wanted: RunFilter,
-    run: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN",
-            help="Ids of runs, the beginnings of ids, hashes, or folders (default: all runs).",
-            autocompletion=completion.runs,
-        ),
-    ] = None,
+    run: RunNames = None,
     results: Results = RESULTS,
     as_json: AsJson = False,
 ) -> None:
@@ -107,16 +101,9 @@ def verify(
     codes, an older evaluator measured it, or an older version wrote the record.
     """
     from hashbench.experiment.verify import verify_all
-    from hashbench.results.query import RunFilter, find_run
     from hashbench.runtime.progress import progress
 
-    unreadable: list[str] = []
-    if not run:
-        runs, unreadable = _some(results, wanted)
-    elif wanted == RunFilter():
-        runs = [find_run(results, name) for name in run]
-    else:
-        raise UsageError("pass either runs or options that select runs, not both")
+    runs, unreadable = find_chosen(results, run, wanted)
     checked = []
     with progress("verify", len(runs)) as advance:
         for check in verify_all(runs):
@@ -137,6 +124,7 @@ def export(
     destination: Annotated[
         Path, typer.Argument(metavar="DEST", help="A folder, or a new archive NAME.tar.gz.")
     ],
+    run: RunNames = None,
     without: Annotated[
         str | None, typer.Option(help="Parts to leave out, separated by commas: codes, log, weights.")
     ] = None,
@@ -145,7 +133,7 @@ def export(
     """Copy runs to a folder, or pack them into an archive; existing runs are never replaced."""
     from hashbench.results.archive import export_runs
 
-    runs, unreadable = _some(results, wanted)
+    runs, unreadable = find_chosen(results, run, wanted)
     if unreadable:
         raise HashbenchError(f"nothing was exported: {unreadable[0]}")
     done = export_runs(runs, destination, names("--without", without) if without is not None else ())
@@ -169,30 +157,9 @@ def import_(
         info(f"{done.unverified:,} of them are not verified; `hashbench results verify` shows why")
 
 
-def _find(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[Unfinished], list[str]]:
-    """Return the wanted runs in order, those without a record, and notes on unreadable records."""
-    from hashbench.results.query import find, matching
-
-    found, unfinished, notes = find(results, wanted)
-    return sorted(matching(found, wanted), key=_sort_key), unfinished, notes
-
-
-def _some(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[str]]:
-    """Return the wanted runs, and notes on unreadable records.
-
-    Raises:
-        UsageError: There are neither.
-    """
-    runs, _, notes = _find(results, wanted)
-    if not runs and not notes:
-        raise UsageError(f"{results} has no such run; `hashbench results --results {results}` lists all")
-    return runs, notes
-
-
-def _sort_key(run: StoredRun) -> tuple[Any, ...]:
-    record = run.record
-    settings = record.dataset, record.protocol, record.method, bool(record.changes), run.label
-    return (*settings, record.bits, record.seed, record.created)
+app.command()(removal.stale)
+app.command()(removal.remove)
+app.command()(removal.prune)
 
 
 def _json(record: Record) -> dict[str, Any]:
