@@ -10,15 +10,19 @@ LONGEST = 150  # characters of a value in a message
 
 
 class HashbenchError(Exception):
-    """Error with a message of one line that says what failed and what to do (exit code 1)."""
+    """Error with a message of one line that says what failed and what to do (exit code 1).
+
+    Only an error for missing data has further lines: the expected layout and what to do next.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *further_lines: str) -> None:
         # The error of a worker process has its whole traceback as the message.
         if message.startswith("Caught "):
             message = message.strip().partition(f"{type(self).__module__}.{type(self).__name__}: ")[2]
-        super().__init__(printable(" ".join(message.split())))  # messages of libraries may have several lines
+        first_line = " ".join(message.split())  # messages of libraries may have several lines
+        super().__init__("\n".join(map(printable, (first_line, *further_lines))))
 
 
 class MissingDataError(HashbenchError):

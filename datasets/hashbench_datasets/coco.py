@@ -11,12 +11,12 @@ import numpy as np
 
 from hashbench.data.dataset import About, ColumnOrders, Dataset, DatasetPlugin
 from hashbench.data.download import Archive
-from hashbench.data.image_index import locate_all
+from hashbench.data.image_index import find_folder, locate_all, missing_data, up_to
 from hashbench.data.list_files import ImageList, whole_number
 from hashbench.data.list_splits import LISTS, PROTOCOL, dataset_from_lists
 from hashbench.data.options import ListOptions
 from hashbench.data.protocol import Protocol, draw
-from hashbench.errors import LONGEST, HashbenchError, MissingDataError, quoted
+from hashbench.errors import LONGEST, HashbenchError, quoted
 from hashbench.runtime.json_files import read_json
 
 FOLDERS = ("coco", "COCO", "mscoco", "")  # below the root, in order of preference
@@ -65,11 +65,13 @@ class COCO(DatasetPlugin):
         source="https://cocodataset.org",
         size="20 GB",
         layout=(
-            "coco/, COCO/, mscoco/ or the root itself, with",
-            "annotations/instances_train2014.json and instances_val2014.json, or those of 2017",
-            "train2014/COCO_train2014_000000566612.jpg, val2014/…; or train2017/000000566612.jpg, val2017/…",
-            "for the protocol lists: train.txt, test.txt and database.txt with one image per line: path, "
-            "then 80 labels",
+            "coco/, COCO/, mscoco/ or the root itself",
+            "├── annotations/",
+            "│   ├── instances_train2014.json, or …2017.json",
+            "│   └── instances_val2014.json, or …2017.json",
+            "├── train2014/COCO_train2014_000000566612.jpg, …; or train2017/000000566612.jpg, …",
+            "├── val2014/, or val2017/",
+            "└── train.txt, test.txt, database.txt for the protocol lists; each line a path and 80 labels",
         ),
         notes=(
             "HashNet's lists, which BiHalf also uses, have all 5,000 queries and no training images in the "
@@ -112,10 +114,18 @@ class COCO(DatasetPlugin):
             return dataset_from_lists(
                 "coco", self.options, folders, self.column_orders, key=image_number, image_id=_image_id
             )
-        folder, annotations = _annotations(folders)
-        listed = read_annotations(annotations)
+        folder = find_folder(folders, lambda folder: len(_annotation_files(folder)) == 2)
+        if folder is None:
+            if (folder := find_folder(folders, _annotation_files)) is not None:
+                (file,) = _annotation_files(folder)
+                raise HashbenchError(f"coco: {_other_part(file)} is missing; both parts are needed")
+            raise missing_data("coco", self, root, "annotations/instances_train2014.json", protocol)
         everything, warnings = locate_all(
-            listed, [folder, root], self.options, key=image_number, image_id=_image_id
+            read_annotations(_annotation_files(folder)),
+            up_to(root, folder),
+            self.options,
+            key=image_number,
+            image_id=_image_id,
         )
         train, query, rest = draw(len(everything.images), [TRAIN, QUERIES], self.options.seed)
         database = rest if protocol == "107k" else np.sort(np.concatenate([train, rest]))
@@ -217,20 +227,17 @@ def _read_json(file: Path) -> Any:
         raise HashbenchError(f"{file} cannot be read ({error}); get it again") from error
 
 
-def _annotations(folders: Sequence[Path]) -> tuple[Path, list[Path]]:
-    """Return the folder of the dataset and its two annotation files."""
-    incomplete = ""
-    for folder in folders:
+def _annotation_files(folder: Path) -> list[Path]:
+    """Return both annotation files of a year, else the only one; they may be in the folder `annotations`."""
+    found: list[Path] = []
+    for base in (folder / "annotations", folder):
         for year in ("2014", "2017"):
-            files = [folder / "annotations" / f"instances_{part}{year}.json" for part in ("train", "val")]
-            absent = [file for file in files if not file.is_file()]
-            if not absent:
-                return folder, files
-            if len(absent) == 1:
-                incomplete = incomplete or f"coco: {absent[0]} is missing; both parts are needed"
-    if incomplete:
-        raise HashbenchError(incomplete)
-    raise MissingDataError(
-        f"coco: no annotations in {folders[0] / 'annotations'}; run `hashbench data prepare coco` to "
-        "download everything, or use --protocol lists with the lists of a paper"
-    )
+            files = [base / f"instances_{part}{year}.json" for part in ("train", "val")]
+            found = max(found, [*filter(Path.is_file, files)], key=len)
+    return found
+
+
+def _other_part(file: Path) -> Path:
+    """Return the annotation file of the other part of the same year."""
+    part, other = ("train", "val") if "train" in file.name else ("val", "train")
+    return file.with_name(file.name.replace(part, other))

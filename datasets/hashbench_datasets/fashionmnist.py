@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
 from hashbench.data.dataset import About, Dataset, DatasetPlugin
 from hashbench.data.download import Archive
 from hashbench.data.idx import official_split, read_idx_parts
+from hashbench.data.image_index import with_subfolders
 from hashbench.data.protocol import Protocol, draw_per_class
 
 MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -71,7 +73,8 @@ class FashionMNIST(DatasetPlugin):
 
     def load(self, root: Path, protocol: str) -> Dataset:
         """Read the dataset; see `DatasetPlugin.load`."""
-        folders = [root / RAW, root / "fashionmnist", root, SYSTEM_FOLDER]
+        deeper = chain.from_iterable(with_subfolders([root / "FashionMNIST", root / "fashionmnist"]))
+        folders = [root / RAW, root / "fashionmnist", root, *deeper, SYSTEM_FOLDER]
         everything = read_idx_parts(root, folders, self.downloads, MD5)
         seed = self.options.seed
         parts = official_split(everything, TRAIN_PER_CLASS, seed)

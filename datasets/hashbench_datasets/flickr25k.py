@@ -10,15 +10,16 @@ import numpy as np
 
 from hashbench.data.dataset import About, ColumnOrders, Dataset, DatasetPlugin
 from hashbench.data.download import Archive
-from hashbench.data.image_index import locate_all
+from hashbench.data.image_index import find_folder, locate_all, missing_data, up_to
 from hashbench.data.list_files import ImageList, read_names, whole_number
 from hashbench.data.list_splits import LISTS, PROTOCOL, dataset_from_lists
 from hashbench.data.options import ListOptions
 from hashbench.data.protocol import Protocol, draw
-from hashbench.errors import HashbenchError, MissingDataError, quoted
+from hashbench.errors import HashbenchError, quoted
 
 FOLDERS = ("flickr25k", "mirflickr25k", "mirflickr", "")  # below the root, in order of preference
 ANNOTATIONS = "mirflickr25k_annotations_v080"
+MARKER = "plant_life.txt"  # the label file whose name is least likely in other datasets
 SITE = "https://press.liacs.nl/mirflickr/mirflickr25k.v3b"
 IMAGES = 25_000
 
@@ -91,10 +92,10 @@ class Flickr25k(DatasetPlugin):
         source="https://press.liacs.nl/mirflickr/mirdownload.html",
         size="3.1 GB",
         layout=(
-            "flickr25k/, mirflickr25k/, mirflickr/ or the root itself, with",
-            f"{ANNOTATIONS}/animals.txt, …, and mirflickr/im1.jpg to im25000.jpg (in any folder)",
-            "for the protocol lists: train.txt, test.txt and database.txt with one image per line: path, "
-            "then 24 or 38 labels",
+            "flickr25k/, mirflickr25k/, mirflickr/ or the root itself",
+            f"├── {ANNOTATIONS}/animals.txt, …",
+            "├── mirflickr/im1.jpg to im25000.jpg, in any folder",
+            "└── train.txt, test.txt, database.txt for the protocol lists; each line a path and its labels",
         ),
         notes=(
             "419 images have none of the labels; as queries, they have an AP of 0 with any method.",
@@ -127,18 +128,16 @@ class Flickr25k(DatasetPlugin):
         folders = [root / name for name in FOLDERS]
         if protocol == LISTS:
             return dataset_from_lists("flickr25k", self.options, folders, self.column_orders)
-        folder = next((folder for folder in folders if (folder / ANNOTATIONS).is_dir()), None)
-        if folder is None:
-            raise MissingDataError(
-                f"flickr25k: no folder {folders[0] / ANNOTATIONS}; run `hashbench data prepare flickr25k` to "
-                "download everything, or use --protocol lists with the lists of a paper"
-            )
+        folder = find_folder(folders, _annotations)
+        annotations = _annotations(folder) if folder else None
+        if annotations is None:
+            raise missing_data("flickr25k", self, root, f"{ANNOTATIONS}/{MARKER}", protocol)
         labels, _, labelled = protocol.partition("-")
         classes = POTENTIAL if labels == "24" else ALL
-        listed = read_annotations(folder / ANNOTATIONS, classes)
+        listed = read_annotations(annotations, classes)
         if labelled:
             listed = listed.rows(np.flatnonzero(listed.labels.any(axis=1)))
-        everything, warnings = locate_all(listed, [folder, root], self.options)
+        everything, warnings = locate_all(listed, up_to(root, annotations), self.options)
         train, query, rest = draw(len(everything.images), DRAWN[labels], self.options.seed)
         database = np.sort(np.concatenate([train, rest])) if labels == "24" else rest
         return Dataset.from_splits(
@@ -151,6 +150,10 @@ class Flickr25k(DatasetPlugin):
             options=self.options,
             warnings=warnings,
         )
+
+
+def _annotations(folder: Path) -> Path | None:
+    return next((folder / n for n in (ANNOTATIONS, "") if (folder / n / MARKER).is_file()), None)
 
 
 def read_annotations(folder: Path, classes: Sequence[str]) -> ImageList:

@@ -14,6 +14,7 @@ from hashbench.data.class_folders import FOLDERS as FOLDERS_PROTOCOL
 from hashbench.data.class_folders import PROTOCOL as FOLDERS_RULE
 from hashbench.data.class_folders import ignored_files, read_class_folders, read_split_folders, split_folders
 from hashbench.data.dataset import About, ColumnOrders, Dataset, DatasetPlugin
+from hashbench.data.image_index import find_folder, missing_data
 from hashbench.data.list_splits import LISTS, PROTOCOL, dataset_from_lists
 from hashbench.data.options import ListOptions
 from hashbench.data.protocol import Protocol, draw_per_class
@@ -65,12 +66,13 @@ class ImageNet100(DatasetPlugin):
         source="https://image-net.org/challenges/LSVRC/2012/",
         size="17 GB for the 100 synsets, 145 GB for all",
         layout=(
-            "imagenet100/, imagenet/ or the root itself, with",
-            "train/n01514668/n01514668_13547.JPEG and val/n01514668/ILSVRC2012_val_00000007.JPEG",
-            "for the protocol folders: train/, query/ and database/, each with one folder per synset; or "
-            "training; queries, test, testing, val, valid or validation; db or gallery, in any letter case",
-            "for the protocol lists: train.txt, test.txt and database.txt with one image per line: path, "
-            "then 100 labels or a class id",
+            "imagenet100/, imagenet/ or the root itself",
+            "├── train/n01514668/n01514668_13547.JPEG, …",
+            "├── val/n01514668/ILSVRC2012_val_00000007.JPEG, …",
+            "├── for the protocol folders: train/, query/, database/, each with one folder per synset; or",
+            "│   training; queries, test, testing, val, valid, validation; db, gallery; in any letter case",
+            "└── train.txt, test.txt, database.txt for the protocol lists; each line a path and 100 labels,",
+            "    or a path and a class id",
         ),
         notes=(
             "The 100 synsets are those of HashNet's lists; other subsets with this name have other synsets.",
@@ -78,12 +80,11 @@ class ImageNet100(DatasetPlugin):
             "About 20 images are CMYK and one is a PNG; all of them are decoded.",
         ),
         by_hand=(
-            "ImageNet is only available from https://image-net.org, after you agree to its terms: "
-            "ILSVRC2012_img_train.tar (MD5 1d675b47d978889d74fa0da5fadfb00e) and ILSVRC2012_img_val.tar "
-            "(MD5 29b22e2961454d5413ddabcf34fc5622). Unpack them into one folder per synset, train/<synset>/ "
-            "and val/<synset>/, below the folder imagenet100 (or imagenet) of the data root; the validation "
-            "images are not sorted by synset, but valprep.sh of "
-            "https://github.com/soumith/imagenetloader.torch sorts them"
+            "get it from https://image-net.org, after you agree to its terms:\n"
+            "  ILSVRC2012_img_train.tar (MD5 1d675b47d978889d74fa0da5fadfb00e)\n"
+            "  ILSVRC2012_img_val.tar (MD5 29b22e2961454d5413ddabcf34fc5622)\n"
+            "unpack them into one folder per synset; valprep.sh of\n"
+            "https://github.com/soumith/imagenetloader.torch sorts the validation images"
         ),
     )
     column_orders: ClassVar[ColumnOrders] = {100: {"synsets": SYNSETS}}
@@ -99,9 +100,9 @@ class ImageNet100(DatasetPlugin):
         if protocol == FOLDERS_PROTOCOL:
             base = next((folder for folder in folders if "train" in split_folders(folder)), None)
         else:
-            base = next((folder for folder in folders if (folder / "train").is_dir()), None)
+            base = find_folder(folders, _has_synsets)
         if base is None:
-            raise HashbenchError(f"imagenet100: no folder {folders[0] / 'train'}. {self.about.by_hand}")
+            raise missing_data("imagenet100", self, root, f"train/{SYNSETS[0]}/", protocol)
 
         if protocol == FOLDERS_PROTOCOL:
             parts, _, warnings = read_split_folders(base, SYNSETS, self.options, _name)
@@ -122,6 +123,10 @@ class ImageNet100(DatasetPlugin):
         return Dataset.from_splits(
             "imagenet100", protocol, SYNSETS, **parts, options=self.options, warnings=warnings
         )
+
+
+def _has_synsets(folder: Path) -> bool:
+    return any((folder / "train" / synset).is_dir() for synset in SYNSETS)
 
 
 def _name(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ import numpy as np
 from hashbench.data.dataset import About, Dataset, DatasetPlugin
 from hashbench.data.download import Archive
 from hashbench.data.idx import official_split, read_idx_parts
+from hashbench.data.image_index import with_subfolders
 from hashbench.data.protocol import Protocol, draw_per_class
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -80,7 +82,8 @@ class MNIST(DatasetPlugin):
     def load(self, root: Path, protocol: str) -> Dataset:
         """Read the dataset; see `DatasetPlugin.load`."""
         # The files of Fashion-MNIST have the same names, so a root with both datasets needs two folders.
-        everything = read_idx_parts(root, [root / RAW, root / "mnist", root], self.downloads, MD5)
+        deeper = chain.from_iterable(with_subfolders([root / "MNIST", root / "mnist"]))
+        everything = read_idx_parts(root, [root / RAW, root / "mnist", root, *deeper], self.downloads, MD5)
         seed = self.options.seed
         if protocol == "official":
             parts = official_split(everything, TRAIN_PER_CLASS, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashbench.data.dataset import About, ColumnOrders, Dataset, DatasetPlugin
-from hashbench.data.image_index import locate_all
+from hashbench.data.image_index import find_folder, locate_all, missing_data, up_to
 from hashbench.data.list_files import ImageList, read_names
-from hashbench.data.list_splits import LISTS, PROTOCOL, dataset_from_lists, find_lists, find_master
+from hashbench.data.list_splits import LISTS, PROTOCOL, dataset_from_lists, lists_below
 from hashbench.data.options import ListOptions
 from hashbench.data.protocol import Protocol, draw, draw_by_quota
 from hashbench.errors import HashbenchError, quoted
@@ -92,11 +93,11 @@ class NUSWide(DatasetPlugin):
         source="https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html",
         size="about 22 GB for the images of the 21 concepts",
         layout=(
-            "nuswide/, nuswide_21/, NUS-WIDE/ or the root itself, with",
-            "Groundtruth/AllLabels/Labels_<concept>.txt and ImageList/Imagelist.txt, as NUS distributes them",
-            "and the images in any folders: Flickr/actor/0001_2124494179.jpg, images/0001_2124494179.jpg, …",
-            "for the protocol lists: train.txt, test.txt and database.txt with one image per line: path, "
-            "then the labels",
+            "nuswide/, nuswide_21/, NUS-WIDE/ or the root itself",
+            "├── Groundtruth/AllLabels/Labels_<concept>.txt",
+            "├── ImageList/Imagelist.txt",
+            "├── Flickr/actor/0001_2124494179.jpg, …; or images/0001_2124494179.jpg, …; in any folders",
+            "└── train.txt, test.txt, database.txt for the protocol lists; each line a path and its labels",
         ),
         notes=(
             "Published splits of the same sizes share few queries, since each was drawn independently.",
@@ -106,13 +107,14 @@ class NUSWide(DatasetPlugin):
             "Numbers at the start of `…_m.jpg` names are rows of NUS-WIDE-urls.txt, not of Imagelist.txt.",
         ),
         by_hand=(
-            "NUS-WIDE needs two things that you must get yourself. (1) The images: send the agreement form "
-            "of https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html; there "
-            "are copies of the 21-class images, such as ssaysham/nuswide-for-deephash on Kaggle and "
-            "jiuntian/OrthoHash on Hugging Face. (2) The labels: Groundtruth.zip and ImageList.zip from the "
-            "same page (also Lxyhaha/NUS-WIDE on Hugging Face), or the lists of a paper, such as "
-            "data/nuswide_21 of https://github.com/swuxyj/DeepHash-pytorch, for --protocol lists. Put "
-            "everything into the folder nuswide below the data root"
+            "get the images: send the agreement form of\n"
+            "  https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html\n"
+            "  or copy those of the 21 concepts: ssaysham/nuswide-for-deephash on Kaggle,\n"
+            "  jiuntian/OrthoHash on Hugging Face\n"
+            "get the labels: Groundtruth.zip and ImageList.zip of the same page,\n"
+            "  or Lxyhaha/NUS-WIDE on Hugging Face\n"
+            "or the lists of a paper, for --protocol lists:\n"
+            "  data/nuswide_21 of https://github.com/swuxyj/DeepHash-pytorch"
         ),
     )
     column_orders: ClassVar[ColumnOrders] = ORDERS
@@ -122,14 +124,16 @@ class NUSWide(DatasetPlugin):
         """Read the labels or lists and find the images; see `DatasetPlugin.load`."""
         folders = [root / name for name in FOLDERS]
         if protocol == LISTS:
-            if self.options.lists is None and not any(map(_has_lists, folders)):
-                raise HashbenchError(f"nuswide: no lists in {folders[0]}. {self.about.by_hand}")
+            if self.options.lists is None and lists_below(folders) is None:
+                raise missing_data("nuswide", self, root, "lists", protocol)
             return dataset_from_lists("nuswide", self.options, folders, self.column_orders)
-        folder = _official_folder(folders, self.about.by_hand)
+        image_list, label_folder = (_find(folders, names) for names in (IMAGE_LISTS, LABEL_FOLDERS))
+        if image_list is None or label_folder is None:
+            raise missing_data("nuswide", self, root, _missing(folders, image_list, label_folder), protocol)
         concepts = CONCEPTS if protocol == "81" else FREQUENT[: int(protocol)]
-        listed = read_official(folder, concepts)
+        listed = read_official(image_list, label_folder, concepts)
         labelled = listed.rows(np.flatnonzero(listed.labels.any(axis=1)))
-        everything, warnings = locate_all(labelled, [folder, root], self.options)
+        everything, warnings = locate_all(labelled, up_to(root, image_list.parent), self.options)
         warnings += _conflicts(everything.images.ids, everything.labels)
         train, query, rest = draw_split(everything.images.ids, everything.labels, protocol, self.options.seed)
         return Dataset.from_splits(
@@ -190,11 +194,12 @@ def flickr_id(path: str) -> str:
     return posixpath.basename(path).partition("_")[2].partition(".")[0]
 
 
-def read_official(folder: Path, concepts: Sequence[str]) -> ImageList:
+def read_official(image_list: Path, label_folder: Path, concepts: Sequence[str]) -> ImageList:
     r"""Read the official label files, whose lines match the image list (`actor\0001_2124494179.jpg`).
 
     Args:
-        folder: Folder of ImageList and Groundtruth.
+        image_list: The file `Imagelist.txt`.
+        label_folder: The folder `AllLabels`.
         concepts: Concepts to read.
 
     Returns:
@@ -203,10 +208,6 @@ def read_official(folder: Path, concepts: Sequence[str]) -> ImageList:
     Raises:
         HashbenchError: A file is missing or damaged, or the list and the labels do not match.
     """
-    image_list = _first(folder, IMAGE_LISTS)
-    label_folder = _first(folder, LABEL_FOLDERS)
-    assert image_list is not None
-    assert label_folder is not None
     paths = tuple(path.replace("\\", "/") for path in read_names(image_list))
     columns = [read_column(label_folder / f"Labels_{name}.txt", len(paths)) for name in concepts]
     listed = ImageList(image_list, paths, np.stack(columns, axis=1))
@@ -252,31 +253,25 @@ def read_column(file: Path, images: int) -> NDArray[np.uint8]:
     return digits
 
 
-def _first(folder: Path, names: Sequence[str]) -> Path | None:
+def _first(names: Sequence[str], folder: Path) -> Path | None:
     return next((folder / name for name in names if (folder / name).exists()), None)
 
 
-def _has_lists(folder: Path) -> bool:
-    return bool(find_lists(folder) or find_master(folder))
+def _find(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
+    """Find one of several files or folders in the folder of the dataset."""
+    folder = find_folder(folders, partial(_first, names))
+    return None if folder is None else _first(names, folder)
 
 
-def _official_folder(folders: Sequence[Path], by_hand: str) -> Path:
-    """Return the folder with the official label files."""
-    candidates = [(folder, _first(folder, IMAGE_LISTS), _first(folder, LABEL_FOLDERS)) for folder in folders]
-    for folder, image_list, labels in candidates:
-        if image_list and labels:
-            return folder
-    for folder, image_list, labels in candidates:
-        if labels:
-            raise HashbenchError(f"nuswide: {folder} lacks {IMAGE_LISTS[0]}, which NUS distributes")
-        if image_list or (folder / TRAIN_TEST_LABELS).is_dir():
-            raise HashbenchError(
-                f"nuswide: {folder} lacks {LABEL_FOLDERS[0]}, which NUS distributes; {TRAIN_TEST_LABELS} "
-                "cannot replace it, since line 78,372 of its Labels_lake_Train.txt is broken"
-            )
-        if _has_lists(folder):
-            raise HashbenchError(
-                f"nuswide: {folder} has lists, but not the official labels that this protocol needs; pass "
-                "--protocol lists"
-            )
-    raise HashbenchError(f"nuswide: neither labels nor lists in {folders[0]}. {by_hand}")
+def _missing(folders: Sequence[Path], image_list: Path | None, label_folder: Path | None) -> str:
+    """Describe what is missing of the official files, and why what is there does not replace it."""
+    if label_folder is not None:
+        return f"{IMAGE_LISTS[0]} for {label_folder}"
+    if _find(folders, [TRAIN_TEST_LABELS]) is not None:
+        return (
+            f"{LABEL_FOLDERS[0]} ({TRAIN_TEST_LABELS} cannot replace it, since line 78,372 of its "
+            "Labels_lake_Train.txt is broken)"
+        )
+    if image_list is None and (with_lists := lists_below(folders)) is not None:
+        return f"{LABEL_FOLDERS[0]} ({with_lists} has lists; to use them, pass --protocol lists)"
+    return LABEL_FOLDERS[0]

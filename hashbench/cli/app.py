@@ -154,7 +154,8 @@ def _fail(error: HashbenchError) -> NoReturn:
     """Print an error and exit with its code."""
     # Any process may fail on its own, but a usage error occurs in all of them and is printed once.
     if error.exit_code == 1 or is_main_process():
-        write_line(f"hashbench: error: {error}")
+        for line in f"hashbench: error: {error}".split("\n"):
+            write_line(line)
     sys.exit(error.exit_code)
 
 

@@ -92,7 +92,7 @@ def _show_description(described: dict[str, Any], summary: str) -> None:
     for note in described["notes"]:
         show(f"note: {note}")
     if described["by_hand"]:
-        show(f"\n{described['by_hand']}.")
+        show(f"\n{described['by_hand']}")
 
 
 @app.command()

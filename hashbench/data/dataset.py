@@ -175,9 +175,9 @@ class About:
         licence: Licence of the images and labels.
         source: Where the dataset is published.
         size: Total size of the files.
-        layout: Folders and files below the data root, one text each.
+        layout: Tree of the folders and files below the data root, one line each.
         notes: What to know before comparing results, one sentence each.
-        by_hand: What the user must get manually and where to put it; empty if everything can be downloaded.
+        by_hand: What the user must get manually, in short lines; empty if everything can be downloaded.
     """
 
     licence: str = ""

@@ -110,8 +110,9 @@ def fetch(url: str, path: Path, md5: str) -> None:
         part.replace(path)
     except (OSError, HTTPException, ValueError) as error:  # ValueError: a redirection to an invalid URL
         raise HashbenchError(
-            f"cannot download {url} ({str(error)[: 2 * LONGEST]}); try again, which resumes the download, or "
-            f"download it manually and save it as {path} (MD5 {md5})"
+            f"cannot download {url} ({str(error)[: 2 * LONGEST]})",
+            "next: run the same command again, which resumes the download",
+            f"or download it manually and save it as {path} (MD5 {md5})",
         ) from error
 
 

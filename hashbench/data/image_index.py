@@ -1,25 +1,101 @@
-"""Find the files of listed images below a folder."""
+"""Find the folder of a dataset below the data root, and the files of listed images below a folder."""
 
 from __future__ import annotations
 
 import os
 import posixpath
+import shlex
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from hashbench.data.dataset import Split
+from hashbench.data.dataset import DatasetPlugin, Split
 from hashbench.data.list_files import ImageList
 from hashbench.data.options import FileOptions
 from hashbench.errors import HashbenchError, MissingDataError, quoted
 from hashbench.images.image_sets import FileImages
-from hashbench.runtime.walking import skipped_warning, walk
+from hashbench.runtime.walking import is_system_folder, skipped_warning, walk
 
 SHOWN = 3  # missing images in an error
 LISTED = 100  # missing images in a warning
+DEPTH = 2  # levels below the expected folders in which a dataset is also found
+
+
+def with_subfolders(folders: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield the folders, then the subfolders of all of them, then the subfolders of these."""
+    level = [*folders]
+    for _ in range(DEPTH):
+        yield level
+        found = (subfolder for folder in level for subfolder in _subfolders(folder))
+        level = [*{subfolder.resolve(): subfolder for subfolder in found}.values()]
+    yield level
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []
+    visible = (folder / name for name in names if name[0] != "." and not is_system_folder(name))
+    return [subfolder for subfolder in visible if os.access(subfolder, os.R_OK | os.X_OK)]
+
+
+def find_folder(folders: Sequence[Path], has_data: Callable[[Path], object]) -> Path | None:
+    """Find the folder with the data of a dataset.
+
+    Args:
+        folders: The expected folders, in order of preference.
+        has_data: Returns a true value for a folder with the data.
+
+    Returns:
+        The first expected folder with the data; otherwise, the only such folder one level deeper; otherwise,
+        two levels; None if there is none.
+
+    Raises:
+        HashbenchError: Several folders at the same depth have the data.
+    """
+    for depth, level in enumerate(with_subfolders(folders)):
+        found = [*filter(has_data, level)]
+        if depth and len(found) > 1:
+            raise HashbenchError(
+                f"{found[0]} and {found[1]} both have the data; rename the one to use to {folders[0]}"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def up_to(root: Path, folder: Path) -> list[Path]:
+    """Return a folder below the data root, and the folders that contain it, up to the root."""
+    return [parent for parent in (folder, *folder.parents) if parent == root or root in parent.parents]
+
+
+def missing_data(
+    name: str, plugin: DatasetPlugin, root: Path, missing: str, protocol: str
+) -> MissingDataError:
+    """Return the error for missing data, with the expected layout and the next command.
+
+    Args:
+        name: Name of the dataset.
+        plugin: Its plugin.
+        root: The data root.
+        missing: What was not found there.
+        protocol: The protocol that needs it.
+    """
+    command = "next: hashbench data prepare" if plugin.downloads else "then check it: hashbench data verify"
+    default = next(iter(plugin.protocols))
+    chosen = "" if protocol == default else f" --protocol {protocol}"
+    return MissingDataError(
+        f"{name}: no {missing} in {root}, nor up to two levels deeper",
+        f"expected in {root}:",
+        *(f"  {line}" for line in plugin.about.layout),
+        *plugin.about.by_hand.splitlines(),
+        f"{command} {name}{chosen} --data-root {shlex.quote(str(root))}",
+    )
 
 
 class ImageIndex:
@@ -136,13 +212,12 @@ def locate(
     total = sum(len(entry.paths) for entry in lists)
     text = f"{len(absent):,} of {total:,} listed images are not below {index.root}"
     similar = _similar_names(index, [*absent.values()])
+    hint = "next: add them there, in any folder"
     if len(absent) == total:
-        raise MissingDataError(f"{text}: {_some([*absent], SHOWN)}{similar}; add them there in any folder")
+        raise MissingDataError(f"{text}: {_some([*absent], SHOWN)}{similar}", hint)
     if missing == "error":
-        raise HashbenchError(
-            f"{text}: {_some([*absent], SHOWN)}{similar}; add them there in any folder, or leave them out "
-            "with --missing skip, which results in a different split"
-        )
+        alternative = "or leave them out with --missing skip, which results in a different split"
+        raise HashbenchError(f"{text}: {_some([*absent], SHOWN)}{similar}", hint, alternative)
     left_out = f"{text} and are left out, which is a different split: {_some([*absent], LISTED)}{similar}"
     return located, [left_out, *skipped]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hashbench.data.dataset import ColumnOrders, Dataset, Split
-from hashbench.data.image_index import locate
+from hashbench.data.image_index import locate, with_subfolders
 from hashbench.data.list_files import (
     ImageList,
     in_other_case,
@@ -138,6 +139,17 @@ def find_master(folder: Path) -> tuple[Source, Path | None] | None:
     return (source, _only(folder, splits) if splits else None) if source else None
 
 
+def lists_below(folders: Sequence[Path]) -> Path | None:
+    """Return the first of the folders, or of those up to two levels below the first, that has lists."""
+    deeper = (folder for level in with_subfolders(folders[:1]) for folder in level)
+    return next((folder for folder in (*folders, *deeper) if _has_lists(folder)), None)
+
+
+def _has_lists(folder: Path) -> bool:
+    names = {path.name for path in folder.iterdir()} - {CLASS_NAMES} if folder.is_dir() else set()
+    return any(re.fullmatch(_NAMES, name) for name in names)
+
+
 def dataset_from_lists(
     name: str,
     options: ListOptions,
@@ -214,7 +226,8 @@ def _read(
     """Return the pieces of the list of each part, the class names, and warnings."""
     if options.lists is not None and not options.lists.is_dir():
         raise UsageError(f"--lists {options.lists}: the folder does not exist")
-    folder = options.lists or next((f for f in folders if find_lists(f) or find_master(f)), folders[0])
+    searched = [options.lists] if options.lists else folders
+    folder = next((f for f in searched if find_lists(f) or find_master(f)), searched[0])
     not_read = in_other_case(folder, _NAMES)
     named = read_names(folder / CLASS_NAMES) if (folder / CLASS_NAMES).is_file() else None
     classes = (
@@ -238,6 +251,8 @@ def _read(
         else:
             lists = {"all": [everything]}
     else:
+        if not found:
+            raise _no_lists(name, searched, not_read)
         _require(name, folder, found, options, not_read)
         for part, sources in found.items():
             lists[part] = []
@@ -257,6 +272,21 @@ def _read(
     return ordered, target, not_read
 
 
+def _no_lists(name: str, searched: Sequence[Path], not_read: Sequence[str]) -> HashbenchError:
+    below = lists_below(searched)
+    their_folder = "DIR" if below is None or below in searched else shlex.quote(str(below))
+    return HashbenchError(
+        f"{name}: {searched[0]} has no lists",
+        *not_read,
+        "expected, with one image per line (its path, then its labels):",
+        "├── train.txt",
+        "├── test.txt (the queries)",
+        "└── database.txt",
+        "or another layout of datasets/README.md",
+        f"next: pass their folder with --lists {their_folder}",
+    )
+
+
 def _require(
     name: str,
     folder: Path,
@@ -266,12 +296,6 @@ def _require(
 ) -> None:
     """Check that there is a list for each part, or an option to draw the part."""
     details = "".join(f"; {warning}" for warning in not_read)
-    if not found:
-        raise HashbenchError(
-            f"{name}: {folder} has no lists; expected train.txt, test.txt (the queries) and database.txt "
-            "with one image per line, or another layout of datasets/README.md; pass their folder as --lists"
-            f"{details}"
-        )
     given = [part for part in ("train", "query") if part in found and getattr(options, part) is not None]
     if given:
         raise UsageError(f"--data {given[0]}: {folder} has a list of them, so none can be drawn; omit it")

@@ -74,11 +74,13 @@ def test_the_files_are_those_of_torchvision(
 # where the files are
 
 
-@pytest.mark.parametrize("folder", ["raw", "own", "root"])
+@pytest.mark.parametrize("folder", ["raw", "own", "root", "deeper"])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_files_are_found(tmp_path: Path, small: str, folder: str, suffix: str) -> None:
     root = tmp_path / "data"
-    write_idx({"raw": root / RAW[small], "own": root / small, "root": root}[folder], FILES[small], suffix)
+    deeper = root / RAW[small].partition("/")[0] / RAW[small]
+    folders = {"raw": root / RAW[small], "own": root / small, "root": root, "deeper": deeper}
+    write_idx(folders[folder], FILES[small], suffix)
     dataset = load_dataset(small, "official", root)
     assert counts(dataset) == {"fashionmnist": (20, 20, 30), "mnist": (20, 20, 50)}[small]
     assert dataset.query.images.ids == tuple(f"test/{number:05d}" for number in range(20))
@@ -162,9 +164,7 @@ def test_what_cannot_be_downloaded(tmp_path: Path, small: str, monkeypatch: pyte
 
     monkeypatch.setattr(download, "urlopen", unreachable)
     path = tmp_path / RAW[small] / "train-images-idx3-ubyte.gz"
-    message = (
-        rf"cannot download http\S+/train-images-idx3-ubyte\.gz \(no route to host\); .* save it as {path} "
-    )
+    message = rf"cannot download http\S+/train-images-\S+ \(no route to host\)\n.*\n.* save it as {path} "
     with pytest.raises(HashbenchError, match=message):
         load_dataset(small, "official", tmp_path)
 

@@ -207,7 +207,7 @@ def test_missing_images_name_the_piece_and_make_another_split(write: Write) -> N
     pieces = {"database0.txt": lines(2, 3, 4), "database1.txt": lines(5, 0) + "images/no.jpg 1 1 1\n"}
     folder = write({"train.txt": lines(2), "test.txt": lines(1), **pieces})
     with pytest.raises(
-        HashbenchError, match=r"1 of 8 .*: 'images/no\.jpg' \(.*database1\.txt, line 3\); add"
+        HashbenchError, match=r"1 of 8 .*: 'images/no\.jpg' \(.*database1\.txt, line 3\)\nnext: add"
     ):
         load(folder)
     dataset = load(folder, missing="skip")
@@ -232,7 +232,7 @@ def test_how_to_decode_is_handed_on(write: Write) -> None:
     [
         (
             {},
-            r"has no lists; expected train\.txt, test\.txt .* and database\.txt .*; pass their .* as --li",
+            r"has no lists\nexpected.*:\n├── train\.txt\n├── test\.txt .*\n(.*\n){2}next: .* --lists DIR$",
         ),
         ({"test.txt": lines(0)}, "has lists for query, but none for train and database; to draw training"),
         (
@@ -417,7 +417,7 @@ def test_lists_in_another_letter_case_are_named(write: Write, name: str, other: 
 def test_no_list_but_one_in_another_letter_case(write: Write) -> None:
     folder = write({"AllAnnots.txt": ALL_LABELS, "Classes.txt": "cat\n", "Notes.txt": ""})
     with pytest.raises(
-        HashbenchError, match=r"has no lists; .*AllAnnots\.txt is not read, .*; .*Classes\.txt is not"
+        HashbenchError, match=r"has no lists\n.*AllAnnots\.txt is not read, .*\n.*Classes\.txt is not"
     ):
         load(folder)
     with pytest.raises(HashbenchError, match="(?!.*Notes)"):

@@ -112,10 +112,56 @@ def test_an_annotation_file_is_missing(root: Path, part: str) -> None:
         load_dataset("coco", None, root)
 
 
-def test_nothing_is_there(tmp_path: Path) -> None:
-    message = rf"no annotations in {tmp_path}/coco/annotations; run `hashbench data prepare coco` to download"
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [
+        ("coco2017/annotations", "coco2017"),
+        ("downloads/coco-2017/annotations", "downloads"),
+        ("coco/annotations/annotations", "coco"),
+        ("coco/a/b/annotations", "images"),
+        ("coco", "coco"),
+    ],
+)
+def test_annotations_that_lie_deeper_are_found(root: Path, annotations: str, images: str) -> None:
+    before = load_dataset("coco", None, root)
+    (root / "coco").rename(root / "copy")
+    (root / annotations).mkdir(parents=True)
+    for file in (root / "copy/annotations").iterdir():
+        file.rename(root / annotations / file.name)
+    for part in ("train2014", "val2014"):
+        (root / images).mkdir(exist_ok=True)
+        (root / "copy" / part).rename(root / images / part)
+    dataset = load_dataset("coco", None, root)
+    assert (dataset.fingerprint, dataset.options) == (before.fingerprint, before.options)
+
+
+def test_two_copies_that_lie_deeper_are_named(root: Path) -> None:
+    (root / "coco").rename(root / "b")
+    write_coco(root / "a", "2017")
+    message = f"^{root}/a and {root}/b both have the data; rename the one to use to {root}/coco$"
     with pytest.raises(HashbenchError, match=message):
-        load_dataset("coco", None, tmp_path)
+        load_dataset("coco", None, root)
+    (root / "a").rename(root / "coco")
+    assert len(load_dataset("coco", None, root).query.images) == 10
+
+
+def test_the_layout_and_the_next_command_are_shown(cli: Callable[..., Any], tmp_path: Path) -> None:
+    root = tmp_path / "my data"
+    done = cli("run", "--method", "itq", "--dataset", "coco", "--protocol", "107k", "--data-root", root)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines() == [
+        "hashbench: error: coco: no annotations/instances_train2014.json "
+        f"in {root}, nor up to two levels deeper",
+        f"expected in {root}:",
+        "  coco/, COCO/, mscoco/ or the root itself",
+        "  ├── annotations/",
+        "  │   ├── instances_train2014.json, or …2017.json",
+        "  │   └── instances_val2014.json, or …2017.json",
+        "  ├── train2014/COCO_train2014_000000566612.jpg, …; or train2017/000000566612.jpg, …",
+        "  ├── val2014/, or val2017/",
+        "  └── train.txt, test.txt, database.txt for the protocol lists; each line a path and 80 labels",
+        f"next: hashbench data prepare coco --protocol 107k --data-root '{root}'",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -141,12 +141,25 @@ def test_the_files_may_be_in_other_folders(root: Path, layout: str) -> None:
     assert load_dataset("flickr25k", None, root).fingerprint == before
 
 
+@pytest.mark.parametrize(
+    "folder", ["MIRFLICKR", "downloads/mirflickr25k", f"flickr25k/{ANNOTATIONS}", "flickr25k/x/y"]
+)
+def test_annotations_that_lie_deeper_are_found(root: Path, folder: str) -> None:
+    before = load_dataset("flickr25k", None, root)
+    (root / "flickr25k" / ANNOTATIONS).rename(root / "annotations")
+    (root / folder).mkdir(parents=True)
+    (root / "annotations").rename(root / folder / ANNOTATIONS)
+    dataset = load_dataset("flickr25k", None, root)
+    assert (dataset.fingerprint, dataset.options) == (before.fingerprint, before.options)
+
+
 def test_nothing_is_there(tmp_path: Path) -> None:
     message = (
-        rf"no folder {tmp_path}/flickr25k/{ANNOTATIONS}; run `hashbench data prepare flickr25k` to download"
+        rf"^flickr25k: no {ANNOTATIONS}/plant_life\.txt in {tmp_path}, nor up to two levels deeper\n[^$]*\n"
+        rf"next: hashbench data prepare flickr25k --protocol 38 --data-root {tmp_path}$"
     )
     with pytest.raises(HashbenchError, match=message):
-        load_dataset("flickr25k", None, tmp_path)
+        load_dataset("flickr25k", "38", tmp_path)
 
 
 def test_missing_images_are_an_error_or_left_out(root: Path) -> None:

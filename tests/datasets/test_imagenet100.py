@@ -80,7 +80,9 @@ def test_validation_images_without_folders(root: Path) -> None:
 
 
 def test_how_to_get_it(tmp_path: Path) -> None:
-    message = rf"no folder {tmp_path}/imagenet100/train\. .*image-net\.org.*after you agree to its terms"
+    message = (
+        rf"^imagenet100: no train/n01514668/ in {tmp_path}, nor .*\n[^$]*image-net\.org, after you agree"
+    )
     with pytest.raises(HashbenchError, match=message):
         load_dataset("imagenet100", None, tmp_path)
 

@@ -52,15 +52,17 @@ def test_the_concepts() -> None:
     assert all(labels <= set(FREQUENT) for labels in KNOWN_LABELS.values())
 
 
-def write_official(folder: Path, labels: dict[str, set[str]], *, listed: Sequence[str] | None = None) -> Path:
-    """Write label files of these images, and a list of the same or other images."""
+def write_official(
+    folder: Path, labels: dict[str, set[str]], *, listed: Sequence[str] | None = None
+) -> tuple[Path, Path]:
+    """Write label files of these images, and a list of the same or other images; return list and labels."""
     (folder / "ImageList").mkdir(parents=True)
     (folder / "Groundtruth/AllLabels").mkdir(parents=True)
     (folder / "ImageList/Imagelist.txt").write_text("".join(f"{path}\n" for path in listed or labels))
     for concept in CONCEPTS:
         text = "".join(f"{int(concept in row)}\n" for row in labels.values())
         (folder / f"Groundtruth/AllLabels/Labels_{concept}.txt").write_text(text)
-    return folder
+    return folder / "ImageList/Imagelist.txt", folder / "Groundtruth/AllLabels"
 
 
 @pytest.mark.parametrize("count", [10, 21, 81])
@@ -74,8 +76,8 @@ def test_rows_are_joined_by_folder_and_file(tmp_path: Path, count: int) -> None:
         {path: labels[path] for path in order},
         listed=[path.replace("/", "\\") for path in order],
     )
-    for folder, paths in ((one, tuple(labels)), (other, order)):
-        listed = read_official(folder, concepts)
+    for files, paths in ((one, tuple(labels)), (other, order)):
+        listed = read_official(*files, concepts)
         assert listed.paths == paths
         found = [{concepts[at] for at in np.flatnonzero(row)} for row in listed.labels]
         assert found == [labels[path] & set(concepts) for path in paths]
@@ -84,7 +86,7 @@ def test_rows_are_joined_by_folder_and_file(tmp_path: Path, count: int) -> None:
 @pytest.mark.parametrize("count", [10, 21, 81])
 def test_labels_of_another_row_order_are_refused(tmp_path: Path, count: int) -> None:
     labels = {"a/1_1.jpg": {"moon"}, **KNOWN_LABELS}
-    folder = write_official(tmp_path, labels, listed=[*KNOWN_LABELS, "a/1_1.jpg"])
+    files = write_official(tmp_path, labels, listed=[*KNOWN_LABELS, "a/1_1.jpg"])
     shown = {"sky", "water", "grass", "buildings", "reflection"} & set(
         CONCEPTS if count == 81 else FREQUENT[:count]
     )
@@ -93,7 +95,7 @@ def test_labels_of_another_row_order_are_refused(tmp_path: Path, count: int) -> 
         rf"{', '.join(sorted(shown))}, got {'moon' if count == 81 else 'nothing'}; get both from the same"
     )
     with pytest.raises(HashbenchError, match=message):
-        read_official(folder, CONCEPTS if count == 81 else FREQUENT[:count])
+        read_official(*files, CONCEPTS if count == 81 else FREQUENT[:count])
 
 
 @pytest.mark.parametrize(
@@ -164,6 +166,38 @@ def test_the_official_files_may_be_in_other_folders(root: Path, layout: str) -> 
     assert load_dataset("nuswide", "10", root).fingerprint == before
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("ImageList", "NUS-WIDE/Groundtruth"),
+        ("ImageList/ImageList", "Groundtruth/Groundtruth"),
+        ("../downloads/nus/ImageList", "../downloads/nus/Groundtruth"),
+        ("../NUS/ImageList", "../more/labels/Groundtruth"),
+    ],
+)
+def test_official_files_that_lie_deeper_are_found(root: Path, images: str, labels: str) -> None:
+    before = load_dataset("nuswide", "10", root)
+    folder = root / "nuswide"
+    for name, new in (("ImageList", images), ("Groundtruth", labels)):
+        (folder / name).rename(root / "moved")
+        (folder / new).parent.mkdir(parents=True, exist_ok=True)
+        (root / "moved").rename(folder / new)
+    dataset = load_dataset("nuswide", "10", root)
+    assert (dataset.fingerprint, dataset.options) == (before.fingerprint, before.options)
+
+
+def test_lists_that_lie_deeper_are_named(nuswide_tree: Callable[..., Path]) -> None:
+    root = nuswide_tree(folder="nuswide/data/nuswide_21")
+    before = load_dataset("nuswide", "lists", root, lists=root / "nuswide/data/nuswide_21").fingerprint
+    with pytest.raises(HashbenchError) as raised:
+        load_dataset("nuswide", "lists", root)
+    assert str(raised.value).startswith(f"nuswide: {root}/nuswide has no lists\nexpected")
+    assert str(raised.value).endswith(
+        f"\nnext: pass their folder with --lists {root}/nuswide/data/nuswide_21"
+    )
+    assert before == load_dataset("nuswide", "lists", root / "nuswide/data").fingerprint
+
+
 def test_missing_images_are_an_error_or_left_out(root: Path) -> None:
     whole = load_dataset("nuswide", "21", root)
     for name in ("actor/0000_2124494179.jpg", "zebra_fish/0021_2124494200.jpg"):
@@ -193,13 +227,16 @@ def test_missing_images_are_an_error_or_left_out(root: Path) -> None:
 @pytest.mark.parametrize(
     ("absent", "message"),
     [
-        ("Groundtruth", r"nuswide lacks Groundtruth/AllLabels, which NUS distributes; Groundtruth/TrainTest"),
-        ("ImageList", r"nuswide lacks ImageList/Imagelist\.txt, which NUS distributes$"),
+        ("Groundtruth", r"^nuswide: no Groundtruth/AllLabels in {root}, nor up to two levels deeper$"),
+        (
+            "ImageList",
+            r"^nuswide: no ImageList/Imagelist\.txt for {root}/nuswide/Groundtruth/AllLabels in {root}",
+        ),
     ],
 )
 def test_half_of_the_official_files(root: Path, absent: str, message: str) -> None:
     shutil.rmtree(root / "nuswide" / absent)
-    with pytest.raises(HashbenchError, match=message):
+    with pytest.raises(HashbenchError, match="(?m)" + message.format(root=root)):
         load_dataset("nuswide", "21", root)
 
 
@@ -209,7 +246,9 @@ def test_the_labels_of_the_halves_are_not_used(root: Path, with_list: bool) -> N
     (folder / "Groundtruth/AllLabels").rename(folder / "Groundtruth/TrainTestLabels")
     if not with_list:
         shutil.rmtree(folder / "ImageList")
-    message = r"TrainTestLabels cannot replace it, since line 78,372 of its Labels_lake_Train\.txt is broken$"
+    message = (
+        r"TrainTestLabels cannot replace it, since line 78,372 of its Labels_lake_Train\.txt is broken\)"
+    )
     with pytest.raises(HashbenchError, match=message):
         load_dataset("nuswide", "81", root)
 
@@ -218,10 +257,14 @@ def test_the_labels_of_the_halves_are_not_used(root: Path, with_list: bool) -> N
 def test_how_to_get_it(tmp_path: Path, protocol: str) -> None:
     with pytest.raises(HashbenchError) as raised:
         load_dataset("nuswide", protocol, tmp_path / "none")
-    shown = str(raised.value)
-    for part in ("agreement form", "lms.comp.nus.edu.sg", "DeepHash-pytorch", f"{tmp_path}/none/nuswide"):
-        assert part in shown
-    assert "\n" not in shown
+    lines = str(raised.value).splitlines()
+    missing = {"21": "Groundtruth/AllLabels", "lists": "lists"}[protocol]
+    assert lines[0] == f"nuswide: no {missing} in {tmp_path}/none, nor up to two levels deeper"
+    assert "  ├── Groundtruth/AllLabels/Labels_<concept>.txt" in lines
+    assert "get the images: send the agreement form of" in lines
+    chosen = "" if protocol == "21" else " --protocol lists"
+    assert lines[-1] == f"then check it: hashbench data verify nuswide{chosen} --data-root {tmp_path}/none"
+    assert max(map(len, lines[1:-1])) <= 100
 
 
 # the draws
@@ -358,7 +401,9 @@ def test_rows_of_one_list(nuswide_tree: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("protocol", ["21", "10", "81"])
 def test_lists_alone_are_not_the_official_labels(nuswide_tree: Callable[..., Path], protocol: str) -> None:
-    message = r"nuswide has lists, but not the official labels .* needs; pass --protocol lists$"
+    message = (
+        r"^nuswide: no Groundtruth/AllLabels \(.*/nuswide has lists; to use them, pass --protocol lists\) in "
+    )
     with pytest.raises(HashbenchError, match=message):
         load_dataset("nuswide", protocol, nuswide_tree())
 
