@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from hashbench.data.dataset import About, Dataset, DatasetPlugin, Split
 from hashbench.data.download import Archive
+from hashbench.data.image_index import with_subfolders
 from hashbench.data.protocol import Protocol, draw_per_class
-from hashbench.errors import HashbenchError, UsageError
+from hashbench.errors import HashbenchError, UsageError, reason
+from hashbench.images.decoding import decode
 from hashbench.images.image_sets import ArrayImages
 
 FOLDER = "cifar-10-batches-py"
@@ -27,12 +30,27 @@ MD5 = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
+# SHA-1 of the binary batches, which have a class id and then the pixels for each image; as in MXNet's
+# `gluon.data.vision.CIFAR10`.
+SHA1 = {
+    "data_batch_1": "aadd24acce27caa71bf4b10992e9e7b2d74c2540",
+    "data_batch_2": "c0ba65cce70568cd57b4e03e9ac8d2a5367c1795",
+    "data_batch_3": "1dd00a74ab1d17a6e7d73e185b69dbf31242f295",
+    "data_batch_4": "aab85764eb3584312d3c7f65fd2fd016e36a258e",
+    "data_batch_5": "26e2849e66a845b7f1e4614ae70f4889ae604628",
+    "test_batch": "67eb016db431130d61cd03c7ad570b013799c88c",
+}
 TRAIN_IMAGES = 50_000  # the official training images, which precede the test images
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FIXED = ("cibhash", "bihalf-1", "bihalf-2", "spq")
 """Protocols without a seed: the split of the authors, or the official one."""
 
+SIZE = (32, 32)
+ROW = 1 + 3 * 32 * 32  # bytes of an image in a binary batch: its class id and its color planes
+
 Rows = NDArray[np.int64]
+Batch = NDArray[np.uint8]
+"""Class id and pixels of each image [n, ROW], one color plane after the other."""
 
 
 class CIFAR10(DatasetPlugin):
@@ -96,7 +114,18 @@ class CIFAR10(DatasetPlugin):
         licence="none stated; cite the technical report (Krizhevsky 2009)",
         source="https://www.cs.toronto.edu/~kriz/cifar.html",
         size="163 MB",
-        layout=(f"{FOLDER}/ (as in torchvision) or cifar10/{FOLDER}/: data_batch_1 to _5, test_batch",),
+        layout=(
+            f"{FOLDER}/ (as in torchvision), cifar10/{FOLDER}/ or the root itself",
+            "├── data_batch_1 to data_batch_5",
+            "└── test_batch",
+            "or cifar-10-batches-bin/, the binary version",
+            "├── data_batch_1.bin to data_batch_5.bin",
+            "└── test_batch.bin",
+            "or cifar10/, the Parquet files of Hugging Face",
+            "└── plain_text/",
+            "    ├── train-00000-of-00001.parquet",
+            "    └── test-00000-of-00001.parquet",
+        ),
         notes=(
             "WCH's code calls 54k cifar10, 59k cifar10-1 and 50k cifar10-2; it sets no seed, so the splits "
             "of its authors cannot be reproduced.",
@@ -124,9 +153,9 @@ class CIFAR10(DatasetPlugin):
                 f"cifar10: {protocol} is a fixed split, which seed={seed} cannot change; omit the seed, or "
                 f"choose one of the protocols {seeded}"
             )
-        folders = [root / FOLDER, root / "cifar10" / FOLDER]
-        folder = next(filter(Path.is_dir, folders), None) or self.downloads[0].ensure(root)
-        everything = read_batches(folder)
+        levels = with_subfolders([root / FOLDER, root / "cifar10" / FOLDER, root, root / "cifar10"])
+        folder = next((folder for level in levels for folder in level if _form(folder)), None)
+        everything = read_batches(folder or self.downloads[0].ensure(root))
         query_rows, train_rows, database_rows = draw_split(everything.labels, protocol, seed)
         database = everything.subset(database_rows)
         unused_rows = np.setdiff1d(np.arange(TRAIN_IMAGES, len(everything.labels)), query_rows)
@@ -196,38 +225,116 @@ def read_batches(folder: Path) -> Split:
     """Read all images, beginning with the official training batches.
 
     Args:
-        folder: Folder of the batches.
+        folder: Folder of the batches, pickled or binary, or of Parquet files with the same images.
 
     Returns:
-        Images with the ids `train/00000`, … and `test/00000`, …, and class ids.
+        Images with the ids `train/00000`, … and `test/00000`, …, and class ids, the same for each form.
 
     Raises:
-        HashbenchError: A batch is missing, damaged or another file.
+        HashbenchError: A file is missing, damaged or another one, or pyarrow is not installed.
     """
-    batches = [_read_batch(folder / name, md5) for name, md5 in MD5.items()]
-    planar = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, 3, 32, 32)
-    labels = np.concatenate([labels for _, labels in batches])
+    read = _form(folder) or _read_pickled
+    rows = np.concatenate(read(folder))
     ids = [f"train/{row:05d}" for row in range(TRAIN_IMAGES)]
-    ids += [f"test/{row:05d}" for row in range(len(labels) - TRAIN_IMAGES)]
-    return Split(ArrayImages(np.ascontiguousarray(planar.transpose(0, 2, 3, 1)), ids), labels)
+    ids += [f"test/{row:05d}" for row in range(len(rows) - TRAIN_IMAGES)]
+    pixels = rows[:, 1:].reshape(-1, 3, *SIZE).transpose(0, 2, 3, 1)
+    return Split(ArrayImages(np.ascontiguousarray(pixels), ids), rows[:, 0].astype(np.int64))
 
 
-def _read_batch(path: Path, md5: str) -> tuple[NDArray[np.uint8], Rows]:
-    """Return the pixels [n, 3072] of a batch, one color plane after the other, and its class ids."""
+def _form(folder: Path) -> Callable[[Path], list[Batch]] | None:
+    """Return the function that reads the batches in a folder; None if there are none."""
+    if any((folder / name).is_file() for name in MD5):
+        return _read_pickled
+    if any((folder / f"{name}.bin").is_file() for name in SHA1):
+        return _read_binary
+    # Parquet files of any dataset may have these names.
+    if re.search(r"cifar-?10(?!0)", str(folder), re.IGNORECASE) and any(_parquet_files(folder).values()):
+        return _read_parquet
+    return None
+
+
+def _parquet_files(folder: Path) -> dict[str, list[Path]]:
+    """Return the Parquet files by part, in order: `train-….parquet`, or `….parquet` in a folder `train`."""
+    return {
+        part: sorted([*folder.glob(f"*{part}*.parquet"), *folder.glob(f"{part}/*.parquet")])
+        for part in ("train", "test")
+    }
+
+
+def _error(path: Path, problem: object) -> HashbenchError:
+    return HashbenchError(
+        f"{path} is not the published batch of CIFAR-10 ({problem}); delete or move all batches there, and "
+        "the next run downloads them"
+    )
+
+
+def _content(path: Path, algorithm: str, expected: str) -> bytes:
+    content = path.read_bytes()
+    found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise ValueError(f"expected the {algorithm.upper()} {expected}, got {found}")
+    return content
+
+
+def _read_pickled(folder: Path) -> list[Batch]:
+    return [_read_batch(folder / name, md5) for name, md5 in MD5.items()]
+
+
+def _read_batch(path: Path, md5: str) -> Batch:
     try:
-        content = path.read_bytes()
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if found != md5:
-            raise ValueError(f"expected the MD5 {md5}, got {found}")
-        batch = _Unpickler(BytesIO(content), encoding="latin1").load()
+        batch = _Unpickler(BytesIO(_content(path, "md5", md5)), encoding="latin1").load()
         if "labels" not in batch:
             raise ValueError(f"expected the key labels, got {', '.join(sorted(batch))}")
-        return batch["data"], np.array(batch["labels"], np.int64)
+        return np.column_stack([np.array(batch["labels"], np.uint8), batch["data"]])
     except (OSError, ValueError, pickle.UnpicklingError) as error:
+        raise _error(path, error) from error
+
+
+def _read_binary(folder: Path) -> list[Batch]:
+    batches = []
+    for name, sha1 in SHA1.items():
+        path = folder / f"{name}.bin"
+        try:
+            batches.append(np.frombuffer(_content(path, "sha1", sha1), np.uint8).reshape(-1, ROW))
+        except (OSError, ValueError) as error:
+            raise _error(path, error) from error
+    return batches
+
+
+def _read_parquet(folder: Path) -> list[Batch]:
+    """Read the batches from Parquet files, which have them in another order."""
+    try:
+        from pyarrow import ArrowException, parquet
+    except ModuleNotFoundError:
         raise HashbenchError(
-            f"{path} is not the published batch of CIFAR-10 ({error}); delete the folder {path.parent}, and "
-            "the next run downloads it again"
-        ) from error
+            f"{folder} has CIFAR-10 in Parquet files, which need pyarrow; pip install 'hashbench[parquet]'"
+        ) from None
+    count = TRAIN_IMAGES // 5
+    batches: dict[str, Batch] = {}
+    for files in _parquet_files(folder).values():
+        rows: list[bytes] = []
+        for file in files:
+            try:
+                table = parquet.read_table(file).to_pydict()
+                rows += map(_row, table["img" if "img" in table else "image"], table["label"])
+            except (OSError, KeyError, TypeError, ValueError, ArrowException, HashbenchError) as error:
+                raise _error(file, reason(error)) from error
+        for start in range(0, len(rows), count):
+            content = b"".join(rows[start : start + count])
+            sha1 = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+            batches[sha1] = np.frombuffer(content, np.uint8).reshape(-1, ROW)
+    absent = [name for name, sha1 in SHA1.items() if sha1 not in batches]
+    if absent:
+        raise _error(folder, f"its Parquet files have other images or another order than {absent[0]}")
+    return [batches[sha1] for sha1 in SHA1.values()]
+
+
+def _row(image: Mapping[str, bytes], label: int) -> bytes:
+    """Return an image as in the binary batches."""
+    pixels = np.asarray(decode(image["bytes"]))
+    if pixels.shape != (*SIZE, 3) or not 0 <= label < len(CLASSES):
+        raise ValueError(f"expected images of 32×32 pixels in 10 classes, got {pixels.shape} in {label}")
+    return bytes([label]) + pixels.transpose(2, 0, 1).tobytes()
 
 
 class _Unpickler(pickle.Unpickler):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 import re
+import sys
 import tarfile
 import threading
 import warnings
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 import torchvision
 from helpers.cifar_files import PER_BATCH, Global, batch, pixel, python2_call, python2_pickle
+from PIL import Image
 
 from hashbench.data.dataset import Dataset, Split
 from hashbench.data.download import Archive
@@ -37,7 +40,7 @@ def counts(dataset: Dataset) -> tuple[int, int, int]:
 
 
 def place(folder: Path, files: dict[str, bytes]) -> Path:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return folder
@@ -113,7 +116,7 @@ def test_a_damaged_batch_is_named(
         path.unlink()
     message = (
         rf"^{re.escape(str(path))} is not the published batch of CIFAR-10 \(.*{reason}.*\); "
-        rf"delete the folder {re.escape(str(folder))}, and the next run downloads it again$"
+        r"delete or move all batches there, and the next run downloads them$"
     )
     with pytest.raises(HashbenchError, match=message):
         CIFAR10().load(tmp_path, "spq")
@@ -164,6 +167,164 @@ def test_an_alien_pickle_of_the_right_md5_is_refused_and_not_run(
     with pytest.raises(HashbenchError, match=rf"/data_batch_2 is not the published batch .*\({reason}"):
         CIFAR10().load(tmp_path / "data", "spq")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+# other forms and folders
+
+
+def in_binary_form(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Return the content of the small dataset's binary batches, which the plugin accepts."""
+    contents = {}
+    for number, name in enumerate(cifar10.MD5):
+        one = batch(number)
+        rows = zip(one["labels"], one["data"], strict=True)
+        contents[name] = b"".join(bytes([label]) + pixels.tobytes() for label, pixels in rows)
+    digests = {name: hashlib.sha1(content).hexdigest() for name, content in contents.items()}
+    monkeypatch.setattr(cifar10, "SHA1", digests)
+    return contents
+
+
+def write_parquet(folder: Path, batches: dict[str, list[int]], image: str = "img") -> None:
+    """Write Parquet files like those of Hugging Face, with the batches of each file in the given order."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    folder.mkdir(parents=True)
+    for name, numbers in batches.items():
+        images, labels = [], []
+        for number in numbers:
+            one = batch(number)
+            labels += one["labels"]
+            for pixels in one["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1):
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).save(buffer, "PNG")
+                images.append({"bytes": buffer.getvalue(), "path": None})
+        (folder / name).parent.mkdir(exist_ok=True)
+        parquet.write_table(pyarrow.table({image: images, "label": labels}), folder / name)
+
+
+# The order of Hugging Face is that of the batches in the published archive.
+PUBLISHED_PARQUET = {"train-00000-of-00001.parquet": [3, 2, 1, 4, 0], "test-00000-of-00001.parquet": [5]}
+
+
+def require_same_run(dataset: Dataset) -> None:
+    """Check that a run on the dataset is the same as one on the pickled batches."""
+    assert dataset.fingerprint == "cc2884795de8c3bb37b78d57e5c3fe021e96d5273d31dd530c3055faf6d4ce78"
+    assert dataset.options["files"] == "d1d44e225bded813"
+    assert dataset.query.labels.tolist() == batch(5)["labels"]
+    assert dataset.train.ids[23] == "train/00023"
+    assert np.asarray(dataset.train[23])[31, 5].tolist() == [
+        pixel(23, channel, 31, 5) for channel in range(3)
+    ]
+    assert dataset.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "cifar-10-python/cifar-10-batches-py",
+        ".",
+        f"{FOLDER}/{FOLDER}",
+        "cifar10",
+        "downloads/cifar",
+        "cifar10/a/b",
+    ],
+)
+def test_batches_that_lie_elsewhere_are_found(tmp_path: Path, small: dict[str, bytes], folder: str) -> None:
+    place(tmp_path / "data" / folder, small)
+    require_same_run(CIFAR10().load(tmp_path / "data", "spq"))
+
+
+@pytest.mark.parametrize("folder", ["cifar-10-batches-bin", "cifar-10-binary/cifar-10-batches-bin", "."])
+def test_the_binary_version_is_the_same_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, bytes], folder: str
+) -> None:
+    contents = in_binary_form(monkeypatch)
+    place(tmp_path / "data" / folder, {f"{name}.bin": content for name, content in contents.items()})
+    require_same_run(CIFAR10().load(tmp_path / "data", "spq"))
+
+
+@pytest.mark.parametrize("harm", [lambda content: content[:-1], lambda content: b"\1" + content[1:], None])
+def test_a_damaged_binary_batch_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, bytes], harm: Any
+) -> None:
+    contents = {f"{name}.bin": content for name, content in in_binary_form(monkeypatch).items()}
+    content = contents.pop("data_batch_4.bin")
+    folder = place(tmp_path / "cifar-10-batches-bin", contents)
+    if harm:
+        (folder / "data_batch_4.bin").write_bytes(harm(content))
+    problem = f"expected the SHA1 {cifar10.SHA1['data_batch_4']}, got" if harm else ".*No such file"
+    message = rf"^{folder}/data_batch_4\.bin is not the published batch of CIFAR-10 \({problem}"
+    with pytest.raises(HashbenchError, match=message):
+        CIFAR10().load(tmp_path, "spq")
+
+
+@pytest.mark.parametrize(
+    ("folder", "files", "image"),
+    [
+        ("cifar10/plain_text", PUBLISHED_PARQUET, "img"),
+        ("uoft-cs--CIFAR-10", PUBLISHED_PARQUET, "image"),
+        (
+            "cifar10",
+            {"train/0000.parquet": [0, 1, 2], "train/0001.parquet": [3, 4], "test/0000.parquet": [5]},
+            "img",
+        ),
+    ],
+)
+def test_parquet_files_are_the_same_dataset(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small: dict[str, bytes],
+    folder: str,
+    files: dict[str, list[int]],
+    image: str,
+) -> None:
+    in_binary_form(monkeypatch)
+    write_parquet(tmp_path / "data" / folder, files, image)
+    require_same_run(CIFAR10().load(tmp_path / "data", "spq"))
+
+
+@pytest.mark.parametrize("numbers", [[3, 2, 1, 4], [3, 2, 1, 4, 6], [0, 0, 1, 2, 3]])
+def test_other_images_in_parquet_files_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, bytes], numbers: list[int]
+) -> None:
+    in_binary_form(monkeypatch)
+    write_parquet(tmp_path / "cifar10", {"train.parquet": numbers, "test.parquet": [5]})
+    message = (
+        rf"^{tmp_path}/cifar10 is not .* \(its Parquet files have other images or another order than data_"
+    )
+    with pytest.raises(HashbenchError, match=message):
+        CIFAR10().load(tmp_path, "spq")
+
+
+def test_damaged_parquet_files_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, bytes]
+) -> None:
+    in_binary_form(monkeypatch)
+    write_parquet(tmp_path / "cifar10", PUBLISHED_PARQUET)
+    file = tmp_path / "cifar10/test-00000-of-00001.parquet"
+    for content in (b"<html>", b"", file.read_bytes()[:-200]):
+        file.write_bytes(content)
+        with pytest.raises(HashbenchError, match=rf"^{file} is not the published batch of CIFAR-10 \("):
+            CIFAR10().load(tmp_path, "spq")
+
+
+def test_pyarrow_is_named_if_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, bytes]
+) -> None:
+    place(tmp_path / "cifar10/plain_text", dict.fromkeys(PUBLISHED_PARQUET, b""))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    message = (
+        f"^{tmp_path}/cifar10/plain_text has CIFAR-10 in Parquet files, which need pyarrow; "
+        r"pip install 'hashbench\[parquet\]'$"
+    )
+    with pytest.raises(HashbenchError, match=message):
+        CIFAR10().load(tmp_path, "spq")
+
+
+@pytest.mark.parametrize("folder", ["mnist", "cifar100"])
+def test_parquet_files_of_other_datasets_are_not_read(tmp_path: Path, published: Path, folder: str) -> None:
+    place(tmp_path / "data" / folder, dict.fromkeys(PUBLISHED_PARQUET, b""))
+    assert counts(CIFAR10().load(tmp_path / "data", "spq")) == (10, 50, 50)  # downloaded
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -300,7 +461,7 @@ def test_parts_have_the_images_of_the_draw_in_its_order(
     ids = [f"train/{row:05d}" for row in range(50_000)] + [f"test/{row:05d}" for row in range(10_000)]
     images = ArrayImages(np.zeros((60_000, 1, 1), np.uint8), ids)
     monkeypatch.setattr(cifar10, "read_batches", lambda folder: Split(images, labels))
-    (tmp_path / FOLDER).mkdir()
+    place(tmp_path / FOLDER, {"test_batch": b""})
     seed = 4 if protocol in SEEDED else 0
 
     dataset = CIFAR10(CIFAR10.Options(seed=seed)).load(tmp_path, protocol)
