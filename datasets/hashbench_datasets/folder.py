@@ -7,11 +7,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from hashbench.data.class_folders import (
     FOLDERS,
@@ -28,9 +28,18 @@ from hashbench.data.list_files import ImageList, in_other_case
 from hashbench.data.list_splits import LISTS, PROTOCOL, dataset_from_lists
 from hashbench.data.options import ListOptions
 from hashbench.data.protocol import Protocol
-from hashbench.errors import HashbenchError, UsageError, quoted
+from hashbench.errors import HashbenchError, UsageError, printable, quoted
 
 LABELS = "labels.csv"
+MAX_NAME = 60  # characters
+
+
+def _short_text(name: Any) -> str:
+    if not (isinstance(name, str) and name.isprintable() and 1 <= len(name.strip()) <= MAX_NAME):
+        raise ValueError(
+            f"expected a text of 1 to {MAX_NAME} printable characters; for a number, --data 'name=\"2024\"'"
+        )
+    return name.strip()
 
 
 class Folder(DatasetPlugin):
@@ -39,6 +48,8 @@ class Folder(DatasetPlugin):
     class Options(ListOptions):
         """Options for your own images."""
 
+        name: Annotated[str, BeforeValidator(_short_text)] | None = None
+        """Name of the collection in records; None: the name of the folder."""
         query_ratio: float = Field(default=0.1, gt=0, lt=1)
         """Fraction of the images to use as queries, per class if each image has one class."""
         train_ratio: float = Field(default=1.0, gt=0, le=1)
@@ -56,16 +67,19 @@ class Folder(DatasetPlugin):
         licence="yours",
         source="you: hashbench run --dataset folder --data-root DIR",
         layout=(
-            "for the protocol split: DIR/<class>/… with any images; or DIR/labels.csv with the header "
-            "`path,label` and one image per line (several labels: `cat|dog`), or with the header "
-            "`path,cat,dog` and 0 or 1 for each class",
-            "for the protocol folders: DIR/train/<class>/…, DIR/query/<class>/…, DIR/database/<class>/…; or "
-            "training; queries, test, testing, val, valid or validation; db or gallery, in any letter case",
-            "for the protocol lists: train.txt, test.txt and database.txt with one image per line: path, "
-            "then the labels",
+            "DIR/, for the protocol split",
+            "├── <class>/, with any images; one folder per class",
+            "└── or labels.csv with the header path,label and one image per line (several labels: cat|dog),",
+            "    or with the header path,cat,dog and 0 or 1 for each class",
+            "DIR/, for the protocol folders: train/, query/, database/, each with one folder per class; or",
+            "    training; queries, test, testing, val, valid, validation; db, gallery; in any letter case",
+            "DIR/, for the protocol lists: train.txt, test.txt, database.txt; each line a path and labels",
         ),
-        notes=("Use a separate results folder for each collection: all are named `folder` in the records.",),
-        by_hand="These are your own images; put them into a folder and pass it as --data-root",
+        notes=(
+            "All collections are the dataset `folder` in the records, which also have the name of each "
+            "collection: --data name=…, by default the name of its folder.",
+        ),
+        by_hand="These are your own images; put them into a folder and pass it as --data-root.",
     )
     options: Options
 
@@ -85,7 +99,7 @@ class Folder(DatasetPlugin):
             return relative_path(file)
 
         if protocol == LISTS:
-            return dataset_from_lists("folder", self.options, [root], image_id=image_id)
+            return dataset_from_lists("folder", self._named(root), [root], image_id=image_id)
         classes: Sequence[str]
         if protocol == FOLDERS:
             parts, classes, warnings = read_split_folders(root, None, self.options, relative_path)
@@ -104,8 +118,13 @@ class Folder(DatasetPlugin):
                 warnings = ignored_files([root / name for name in classes], [root])
             parts = {part: everything.subset(rows) for part, rows in self._draw(everything.labels).items()}
         return Dataset.from_splits(
-            "folder", protocol, classes, **parts, options=self.options, warnings=warnings
+            "folder", protocol, classes, **parts, options=self._named(root), warnings=warnings
         )
+
+    def _named(self, root: Path) -> Options:
+        """Return the options with a name for the collection."""
+        default = printable(root.resolve().name)[:MAX_NAME].strip() or "root"
+        return self.options.model_copy(update={"name": self.options.name or default})
 
     def _draw(self, labels: NDArray[np.integer]) -> dict[str, NDArray[np.int64]]:
         """Draw the row indices of the queries, the training images and the database."""

@@ -75,7 +75,7 @@ def data_options(
     """
     from hashbench.recipe import parse_pairs
 
-    own_flags = {"name": "dataset", "protocol": "protocol", "root": "data-root"}
+    own_flags = {"protocol": "protocol", "root": "data-root"}
     for key, equals, value in (setting.partition("=") for setting in data_settings):
         if equals and not value.strip():
             raise UsageError(f"--data {key[:100]} is empty; is a shell variable unset?")

@@ -19,7 +19,7 @@ from hashbench.recipe import check_settings
 from hashbench.runtime.arguments import as_path
 
 
-def create_dataset(name: str, **options: Any) -> DatasetPlugin:
+def create_dataset(name: str, /, **options: Any) -> DatasetPlugin:
     """Create the plugin of a dataset without reading any data.
 
     Args:
@@ -72,6 +72,7 @@ def choose_root(plugin: DatasetPlugin, root: Path | str | None) -> Path:
 
 def load_dataset(
     name: str,
+    /,
     protocol: str | None = None,
     root: Path | str | None = None,
     *,

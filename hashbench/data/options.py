@@ -61,5 +61,6 @@ class ListOptions(FileOptions):
     """Number of queries to draw, if there is only a list of all images; the others are the database."""
 
 
-SPLIT_OPTIONS = frozenset(ListOptions.model_fields) - {"exif", "truncated", "packed"}
-"""Options that only affect a run through its split, so that runs with equal fingerprints are the same."""
+SPLIT_OPTIONS = frozenset(ListOptions.model_fields) - {"exif", "truncated", "packed"} | {"name"}
+"""Options that only affect a run through its split, so that runs with equal fingerprints are the same; also
+`name`, the name of a collection of a user, since the same images under another name are the same."""

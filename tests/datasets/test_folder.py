@@ -14,7 +14,7 @@ from helpers.trees import own_folder, photo
 from hashbench import load_dataset
 from hashbench.data.dataset import Dataset
 from hashbench.errors import HashbenchError, UsageError
-from hashbench_datasets.folder import read_labels
+from hashbench_datasets.folder import Folder, read_labels
 
 
 @pytest.fixture
@@ -209,6 +209,57 @@ def test_nothing_is_there(tmp_path: Path, name: str) -> None:
     }[name]
     with pytest.raises(HashbenchError, match=message):
         load_dataset("folder", None, tmp_path / name)
+
+
+# the name of the collection
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("data", "data"),
+        ("a  b", "a  b"),
+        ("é\x1b[1m", r"é\x1b[1m"),
+        ("x" * 99, "x" * 60),
+        (b"\xff", r"\udcff"),
+    ],
+)
+def test_a_collection_is_named_like_its_folder(root: Path, folder: str | bytes, name: str) -> None:
+    moved = root.rename(root.parent / os.fsdecode(folder))
+    (root.parent / "link").symlink_to(moved)
+    for given in (moved, root.parent / "link", moved / "cat/.."):
+        assert load_dataset("folder", None, given).options["name"] == name
+
+
+def test_the_root_of_all_folders_has_a_name() -> None:
+    assert Folder()._named(Path("/")).name == "root"
+
+
+@pytest.mark.parametrize("protocol", ["split", "folders", "lists"])
+def test_a_collection_keeps_its_given_name(tmp_path: Path, protocol: str) -> None:
+    for number, part in enumerate(("train", "query", "database")):
+        for label, name in enumerate(("cat", "dog")):
+            photo(tmp_path / part / name / f"{number}.jpg", label, number)
+        lines = [f"{part}/{name}/{number}.jpg {label}\n" for label, name in enumerate(("cat", "dog"))]
+        (tmp_path / f"{part}.txt").write_text("".join(lines))
+    root = tmp_path / "train" if protocol == "split" else tmp_path
+    options = {"classes": 2, "label_format": "id"} if protocol == "lists" else {}
+    if protocol == "split":
+        photo(root / "cat/9.jpg", 0, 9)
+    unnamed = load_dataset("folder", protocol, root, **options)
+    dataset = load_dataset("folder", protocol, root, name=" My pets ", **options)
+    assert unnamed.options["name"] == root.name
+    assert dataset.options == {**unnamed.options, "name": "My pets"}
+    assert dataset.fingerprint == unnamed.fingerprint
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 61, "a\nb", "\x1b[2J", "a\u202eb", 2024, ["a"]])
+def test_a_name_that_cannot_be_shown(root: Path, name: object) -> None:
+    message = (
+        r"^option of folder name=.*: expected a text of 1 to 60 printable characters; for a number, --data"
+    )
+    with pytest.raises(UsageError, match=message):
+        load_dataset("folder", None, root, name=name)
 
 
 # labels.csv
