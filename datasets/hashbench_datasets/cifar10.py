@@ -247,10 +247,9 @@ def _form(folder: Path) -> Callable[[Path], list[Batch]] | None:
         return _read_pickled
     if any((folder / f"{name}.bin").is_file() for name in SHA1):
         return _read_binary
-    # Parquet files of any dataset may have these names.
-    if re.search(r"cifar-?10(?!0)", str(folder), re.IGNORECASE) and any(_parquet_files(folder).values()):
-        return _read_parquet
-    return None
+    # Parquet files of other datasets have the same names, so a folder must be named after this one.
+    named = re.search(r"cifar-?10(?!0)", "/".join(folder.absolute().parts[-4:]), re.IGNORECASE)
+    return _read_parquet if named and any(_parquet_files(folder).values()) else None
 
 
 def _parquet_files(folder: Path) -> dict[str, list[Path]]:

@@ -321,10 +321,10 @@ def test_pyarrow_is_named_if_it_is_missing(
         CIFAR10().load(tmp_path, "spq")
 
 
-@pytest.mark.parametrize("folder", ["mnist", "cifar100"])
+@pytest.mark.parametrize("folder", ["data/mnist", "data/cifar100", "cifar10/a/b/data/mnist"])
 def test_parquet_files_of_other_datasets_are_not_read(tmp_path: Path, published: Path, folder: str) -> None:
-    place(tmp_path / "data" / folder, dict.fromkeys(PUBLISHED_PARQUET, b""))
-    assert counts(CIFAR10().load(tmp_path / "data", "spq")) == (10, 50, 50)  # downloaded
+    root = place(tmp_path / folder, dict.fromkeys(PUBLISHED_PARQUET, b"")).parent
+    assert counts(CIFAR10().load(root, "spq")) == (10, 50, 50)  # downloaded
 
 
 class Quiet(SimpleHTTPRequestHandler):
