@@ -29,13 +29,12 @@ def test_the_synsets() -> None:
     assert [SYNSETS.index(name) for name in ("n02256656", "n02834397", "n02113023")] == [33, 43, 31]
 
 
-@pytest.mark.parametrize("folder", ["imagenet", "imagenet100", "."])
+@pytest.mark.parametrize("folder", ["imagenet", "imagenet100", ".", "downloads/ILSVRC"])
 def test_the_class_is_the_place_of_the_synset(root: Path, folder: str) -> None:
-    if folder == "imagenet100":
-        (root / "imagenet").rename(root / folder)
-    elif folder == ".":
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    if folder != "imagenet":
         for part in ("train", "val"):
-            (root / "imagenet" / part).rename(root / part)
+            (root / "imagenet" / part).rename(root / folder / part)
     dataset = load_dataset("imagenet100", "13k", root)
     assert dataset.class_names == SYNSETS
     assert dataset.query.labels.tolist() == list(range(100))
