@@ -197,7 +197,7 @@ def run_all(
     impossible = [run for run in planned if run.error]
     if impossible and (one_failure or len(impossible) == len(planned)):
         raise impossible[0].error or AssertionError
-    failed += [f"{run.kind}, seed {run.seed}: {run.error}" for run in impossible]
+    failed += [_failure(run, run.error) for run in impossible if run.error]
     for line in failed:
         info(f"cannot run: {line}")
     ready = [(run, run.config, run.data) for run in planned if run.config and run.data and not run.error]
@@ -221,8 +221,8 @@ def run_all(
             except HashbenchError as error:
                 if one_failure or isinstance(error, PreemptionError):
                     raise
-                failed.append(f"{run.kind}, seed {run.seed}: {error}")
-                info(f"failed: {error}")
+                failed.append(_failure(run, error))
+                info(f"failed: {failed[-1]}")
             if fresh:
                 advance(1)
 
@@ -260,6 +260,11 @@ def _execute(
     if several:
         info(f"{format_result(run.record)}, {run.folder}")
     return run
+
+
+def _failure(run: "PlannedRun", error: HashbenchError) -> str:
+    """Describe a run that has no record in one line."""
+    return f"{run.kind}, seed {run.seed}: {str(error).splitlines()[0]}"
 
 
 def report_failures(failed: Sequence[str], runs: int) -> None:
