@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hashbench.images.image_sets import ArrayImages, FileImages, Images
     from hashbench.method.base import FeatureMethod, HashMethod, ShallowMethod, straight_through_sign
     from hashbench.method.create import create_method
+    from hashbench.results.data_frame import read_results
     from hashbench.results.record import Record, read_record
 
 _MODULES = {
@@ -42,6 +43,7 @@ _MODULES = {
     "data.protocol": ("Protocol",),
     "data.load": ("load_dataset",),
     "method.create": ("create_method",),
+    "results.data_frame": ("read_results",),
     "results.record": ("Record", "read_record"),
 }
 __version__: str  # read on first use, too
@@ -77,6 +79,7 @@ __all__ = [  # noqa: RUF022 (by topic)
     "FileImages",
     "load_trained",
     "read_record",
+    "read_results",
     "Record",
     "HashbenchError",
     "UsageError",

@@ -19,6 +19,7 @@ from hashbench.data.protocol import Overlaps, Protocol, fingerprint, overlaps
 from hashbench.data.split_checks import checked_labels, common_class, unlabelled
 from hashbench.errors import HashbenchError, UsageError, printable
 from hashbench.images.image_sets import ArrayImages, FileImages, Images
+from hashbench.runtime.summary import Summarized
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +44,8 @@ class Split:
         return fingerprint(part, part, part)
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(Summarized):
     """A dataset under one protocol. Create it with `from_splits`, which validates the parts.
 
     Attributes:
@@ -139,6 +140,15 @@ class Dataset:
             warnings=tuple(map(printable, (*warnings, *excluded, *found))),  # may contain names of files
             validation=validation,
         )
+
+    def _summary(self) -> dict[str, object]:
+        return {
+            "dataset": f"{self.name}@{self.protocol}",
+            "classes": len(self.class_names),
+            **{part: f"{len(split.images):,}" for part, split in self.parts().items()},
+            "sha256": self.fingerprint[:12],
+            "warnings": "; ".join(self.warnings) or "none",
+        }
 
     def parts(self) -> dict[str, Split]:
         """Return train, query and database by name, with labels."""

@@ -28,6 +28,7 @@ from hashbench.evaluation.inputs import (
 )
 from hashbench.evaluation.metrics import EXPECTED, average_precisions, average_precisions_within, hits_at
 from hashbench.runtime.arguments import check_choice, check_type
+from hashbench.runtime.summary import Summarized
 
 _DEFAULT_RANKS = 100
 _BOUNDS = ("expected", "lowest", "highest")  # in the order of EXPECTED, LOWEST, HIGHEST
@@ -40,8 +41,8 @@ class _Reported(NamedTuple):
     hits: dict[int, NDArray[np.float64]]  # number of items retrieved -> [3, queries]
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Summarized):
     """Retrieval metrics of one set of rankings. A metric is the mean over the counted queries.
 
     If items are at the same distance, a metric is its expectation over all orders of the tied items. The
@@ -256,6 +257,14 @@ class Evaluation:
             "database": self.rankings.database,
         }
         return {"settings": settings, "metrics": metrics}
+
+    def _summary(self) -> dict[str, object]:
+        metrics = self.to_dict()["metrics"].items()
+        return {
+            "queries": f"{self.rankings.queries:,}",
+            "database": f"{self.rankings.database:,}",
+            **{name: "{expected:.4f} ({lowest:.4f} to {highest:.4f})".format(**m) for name, m in metrics},
+        }
 
     @cached_property
     def _reported(self) -> _Reported:

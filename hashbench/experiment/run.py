@@ -58,13 +58,14 @@ from hashbench.runtime import environment
 from hashbench.runtime.console import is_main_process, warn
 from hashbench.runtime.files import sha256_of
 from hashbench.runtime.json_files import read_json
+from hashbench.runtime.summary import Summarized
 from hashbench.runtime.torch_errors import ENCODE_LESS, translate_errors
 from hashbench.training.options import DEFAULT, RunOptions, TrainingSummary
 from hashbench.training.trainer import train
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Summarized):
     """A finished run.
 
     Attributes:
@@ -76,6 +77,9 @@ class Run:
     record: Record
     folder: Path
     existed: bool
+
+    def _summary(self) -> dict[str, object]:
+        return {**self.record._summary(), "folder": self.folder}
 
 
 def run(

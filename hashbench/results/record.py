@@ -28,6 +28,7 @@ from hashbench.evaluation import CodeHealth
 from hashbench.runtime.arguments import as_path
 from hashbench.runtime.files import set_aside
 from hashbench.runtime.json_files import read_json
+from hashbench.runtime.summary import Summarized
 
 RECORD = "record.json"
 CODES = "codes.npz"
@@ -153,7 +154,7 @@ class PublishedProtocol(_Part):
         )
 
 
-class Record(_Part):
+class Record(Summarized, _Part):
     """The record of a run: its configuration, its data, its environment and its results."""
 
     schema_version: Literal[4] = 4
@@ -200,6 +201,12 @@ class Record(_Part):
         """Description of how the training length differs from the published one; None if it does not."""
         published = self.published_protocol
         return published.difference(self.method, self.dataset, self.protocol) if published else None
+
+    def _summary(self) -> dict[str, object]:
+        where = {"dataset": f"{self.dataset}@{self.protocol}", "bits": self.bits, "seed": self.seed}
+        metrics = {name: f"{metric.expected:.4f}" for name, metric in self.metrics.items()}
+        codes = "COLLAPSED" if self.health.collapsed else "healthy"
+        return {"run": self.run_id, "method": self.method, **where, **metrics, "codes": codes}
 
     @model_validator(mode="before")
     @classmethod

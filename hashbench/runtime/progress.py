@@ -1,4 +1,4 @@
-"""Progress of long tasks: a bar with the remaining time on a terminal, else a plain line now and then."""
+"""Progress of long tasks: a bar on a terminal or in a notebook, else a plain line now and then."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Literal, Protocol, TypeVar
 
 from rich.console import Console
@@ -53,7 +54,8 @@ def progress(task: str, total: int, unit: Literal["", "MB"] = "", done: int = 0)
         yield lambda steps, note="": None
         return
     console = Console(stderr=True)
-    if not console.is_terminal:
+    # In a notebook, rich draws the bar with ipywidgets.
+    if not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets"))):
         yield _Lines(task, total, unit, done).advance
         return
     columns = (

@@ -1,4 +1,8 @@
-"""Progress with and without a terminal."""
+"""Progress with and without a terminal, and in a notebook."""
+
+import sys
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from rich.console import Console
@@ -32,3 +36,19 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     shown = capsys.readouterr().err
     assert "8/8" in shown
     assert "going well" in shown
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_bar_in_a_notebook(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], widgets: bool
+) -> None:
+    shown: list[object] = []
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=shown.append))
+    monkeypatch.setitem(sys.modules, "ipywidgets", SimpleNamespace(Output=MagicMock))
+    monkeypatch.setattr(module, "find_spec", lambda name: name if widgets else None)
+    monkeypatch.setattr(module, "Console", lambda **options: Console(force_jupyter=True, **options))
+    with progress("work", 8) as advance:
+        advance(8, "going well")
+    line = "work: 8/8, 0 s, 0 s left, going well\n"
+    assert (bool(shown), capsys.readouterr().err) == ((True, "") if widgets else (False, line))
