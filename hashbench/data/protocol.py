@@ -100,12 +100,12 @@ def fingerprint(
     """
     digest = hashlib.sha256()
     for name, (ids, labels) in (("train", train), ("query", query), ("database", database)):
-        rows = list(zip(ids, _classes(labels), strict=True))
+        rows = list(zip(ids, class_lists(labels), strict=True))
         digest.update(json.dumps([name, rows], separators=(",", ":")).encode("ascii") + b"\n")
     return digest.hexdigest()
 
 
-def _classes(labels: NDArray[Any]) -> list[list[int]]:
+def class_lists(labels: NDArray[Any]) -> list[list[int]]:
     """Return the classes of each image in ascending order."""
     if labels.ndim == 1:
         return [[label] for label in labels.tolist()]

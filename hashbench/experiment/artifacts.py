@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hashbench.codes import BinaryCodes, Codes, ProductCodes
-from hashbench.data.dataset import Dataset
 from hashbench.evaluation import Counts, Evaluation
 
 
@@ -33,7 +33,7 @@ def curves(evaluation: Evaluation) -> pd.DataFrame:
     ]
 
 
-def save_queries(path: Path, evaluation: Evaluation, dataset: Dataset) -> None:
+def save_queries(path: Path, evaluation: Evaluation, query_ids: Sequence[str]) -> None:
     """Save the id and the expected AP of each query; the AP is NaN for a query that the mean leaves out."""
     values: dict[str, Any] = {
         f"AP@{k}": np.where(evaluation.counted, evaluation.average_precision(k), np.nan) for k in evaluation.k
@@ -41,14 +41,19 @@ def save_queries(path: Path, evaluation: Evaluation, dataset: Dataset) -> None:
     if isinstance(evaluation.rankings, Counts):
         within = evaluation.average_precision_within_radius
         values[f"AP@H<={evaluation.radius}"] = np.where(evaluation.counted, within, np.nan)
-    np.savez_compressed(path, query_ids=np.array(dataset.query.images.ids), **values)
+    np.savez_compressed(path, query_ids=np.array(query_ids), **values)
 
 
-def save_codes(path: Path, query: Codes | NDArray[np.float32], database: Codes, dataset: Dataset) -> None:
+def save_codes(
+    path: Path,
+    query: Codes | NDArray[np.float32],
+    database: Codes,
+    parts: Mapping[str, tuple[Sequence[str], NDArray[Any]]],
+) -> None:
     """Save the codes, and the ids and labels of all parts of the split, as plain arrays."""
     arrays: dict[str, Any] = {}
-    for name, part in dataset.parts().items():  # the fingerprint of the split covers all of them
-        arrays |= {f"{name}_labels": part.labels, f"{name}_ids": np.array(part.images.ids)}
+    for name, (ids, labels) in parts.items():  # the fingerprint of the split covers all of them
+        arrays |= {f"{name}_labels": labels, f"{name}_ids": np.array(ids, dtype=str)}
     if isinstance(database, ProductCodes):
         arrays |= {"codebooks": database.codebooks, "database_codes": database.indices}
         arrays["query_codes"] = query.indices if isinstance(query, ProductCodes) else query

@@ -207,9 +207,10 @@ def _measure(
 def _save(folder: Path, method: HashMethod, dataset: Dataset, config: RunConfig, measured: _Measured) -> None:
     """Write the files of a finished run, except for its record."""
     save_weights(folder / MODEL, method, config)
-    save_codes(folder / CODES, measured.query, measured.database, dataset)
+    parts = {name: (part.images.ids, part.labels) for name, part in dataset.parts().items()}
+    save_codes(folder / CODES, measured.query, measured.database, parts)
     curves(measured.evaluation).to_csv(folder / CURVES, index=False)
-    save_queries(folder / QUERIES, measured.evaluation, dataset)
+    save_queries(folder / QUERIES, measured.evaluation, dataset.query.images.ids)
     (folder / STARTED).unlink()
 
 

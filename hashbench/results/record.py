@@ -14,6 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
     ValidationError,
     field_validator,
@@ -60,7 +61,8 @@ class SplitRecord(_Part):
     """The data that a run was trained and evaluated on."""
 
     query: PositiveInt
-    train: PositiveInt
+    train: NonNegativeInt
+    """0 if it is not known, as of codes of another program."""
     database: PositiveInt
     sha256: Short
     overlaps: Overlaps
@@ -157,7 +159,7 @@ class PublishedProtocol(_Part):
 class Record(Summarized, _Part):
     """The record of a run: its configuration, its data, its environment and its results."""
 
-    schema_version: Literal[4] = 4
+    schema_version: Literal[5] = 5
     run_id: Short
     method: Name
     dataset: Name
@@ -182,6 +184,8 @@ class Record(Summarized, _Part):
     """SHA-256 of the method's recipe, which determines `changes` and `components`; None if there is none."""
     published_protocol: PublishedProtocol | None = None
     """None if the recipe names no published protocol for the dataset."""
+    foreign: Short | None = None
+    """SHA-256 of the file of codes that another program made; None for a run."""
     sha256: Short | None = None
     """Checksum of all other keys, from `checksum`; None before writing and in records of older versions."""
 
@@ -214,7 +218,7 @@ class Record(Summarized, _Part):
         if not isinstance(data, dict):
             return data
         version = data.get("schema_version")
-        if version in (1, 2, 3, 4):
+        if version in (1, 2, 3, 4, 5):
             _check_keys(version, data)
         if version == 1:
             data = {**data, "evaluator": 1, "changes": None, "components": {}, "files": None}
@@ -222,7 +226,7 @@ class Record(Summarized, _Part):
             raise ValueError("only records of version 1 have no changes and files")
         if version in (1, 2) and isinstance(data.get("config"), dict):
             data = {**data, "config": _with_later_settings(data["config"])}
-        return {**data, "schema_version": 4} if version in (1, 2, 3) else data
+        return {**data, "schema_version": 5} if version in (1, 2, 3, 4) else data
 
     @field_validator("environment")
     @classmethod
@@ -252,6 +256,7 @@ _KEYS_SINCE = {
     2: ("evaluator", "changes", "components", "files"),
     3: ("resumed", "selected"),
     4: ("recipe", "published_protocol", "sha256"),
+    5: ("foreign",),
 }
 
 

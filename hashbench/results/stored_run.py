@@ -41,8 +41,9 @@ class StoredRun:
 
     @cached_property
     def label(self) -> str:
-        """The method and its changed settings, for example `wch (balance=false)`."""
-        return label_of(self.record.method, self.changes, self.common)
+        """The method and its changed settings, for example `wch (balance=false)`; it marks foreign codes."""
+        label = label_of(self.record.method, self.changes, self.common)
+        return f"{label} (foreign)" if self.record.foreign else label
 
     @property
     def changes(self) -> dict[str, Any] | None:
@@ -58,6 +59,8 @@ class StoredRun:
     def backbone(self) -> str:
         """The backbone with its weights and the size of its images, for example `vgg16, 224 px`."""
         backbone, size = self.record.config["backbone"], self.record.config["images"]["size"]
+        if self.record.foreign:
+            return f"{backbone['name']}"
         stage = "" if backbone["stage"] is None else f" stage {backbone['stage']}"
         weights = "" if backbone["pretrained"] else ", untrained"
         return f"{backbone['name']}{stage}{weights}, {size} px"

@@ -107,9 +107,10 @@ def make_run(
     evaluated = evaluate(
         query, database, dataset.query.labels, dataset.database.labels, **config["evaluation"]
     )
-    save_codes(folder / CODES, query, database, dataset)
+    parts = {name: (part.images.ids, part.labels) for name, part in dataset.parts().items()}
+    save_codes(folder / CODES, query, database, parts)
     curves(evaluated).to_csv(folder / CURVES, index=False)
-    save_queries(folder / QUERIES, evaluated, dataset)
+    save_queries(folder / QUERIES, evaluated, dataset.query.images.ids)
     _write_log(folder / LOG, random, 0 if fitted else epochs)
     return make_record(
         folder,

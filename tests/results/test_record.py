@@ -46,7 +46,7 @@ def test_a_record_reads_back_as_written(tmp_path: Path) -> None:
     for path in (None, 5, b"folder", "a\0b", "a" * 5000):
         with pytest.raises(UsageError, match="folder: expected a"):
             read_record(path)  # type: ignore[arg-type]
-    assert content["schema_version"] == 4
+    assert content["schema_version"] == 5
     assert list(content)[-1] == "sha256"
 
 
@@ -74,7 +74,7 @@ def test_what_is_no_record_is_named(tmp_path: Path, text: str | None, message: s
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_record(RECORD, tmp_path)
-    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": 5}
+    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": 6}
     (tmp_path / "record.json").write_text(json.dumps(changed))
     with pytest.raises(HashbenchError, match="schema_version"):
         read_record(tmp_path)
@@ -83,7 +83,9 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "without", "message"),
     [
-        (4, ["sha256"], "records of version 4 have sha256, which is missing"),
+        (4, ["sha256", "foreign"], "records of version 4 have sha256, which is missing"),
+        (5, ["foreign"], "records of version 5 have foreign, which is missing"),
+        (4, [], "records of version 4 have no foreign"),
         (3, [], "records of version 3 have no recipe"),
         (2, ["recipe", "published_protocol", "sha256"], "records of version 2 have no resumed"),
         (1, ["recipe", "published_protocol", "sha256", "resumed", "selected"],

@@ -14,6 +14,7 @@ from hashbench.results.selection import FoundRuns
 from hashbench.results.stored_run import StoredRun, common_changes, label_of
 
 LEVEL, UNTESTED, COLLAPSED, OTHER_SEEDS, MIXED, UNFINISHED = "≈", "¶", "‡", "†", "‖", "§"
+FOREIGN = "(foreign): codes that another program made."
 EXPLAINED = {
     LEVEL: "not distinguishable from the best of its column",
     UNTESTED: "not tested against the best of its column",
@@ -83,6 +84,7 @@ def result_table(
         rows=with_published(rows, printed, len(heads)),
         notes=[
             *(f"{note}." for note in selected.incomparable),
+            *([FOREIGN] if any(run.record.foreign for run in selected.runs) else []),
             *_notes(found, ranking, test, usual),
             *(
                 f"{UNFINISHED} {run.label}, seed {run.seed}: {EXPLAINED[UNFINISHED]}; if it is not wanted, "
