@@ -203,6 +203,7 @@ def run_all(
     ready = [(run, run.config, run.data) for run in planned if run.config and run.data and not run.error]
     if options.resume:
         require_same_settings([(config, data) for _, config, data in ready], wanted.results)
+    _report_backbones([config for _, config, _ in ready])
     left = sum(wanted.force or run.status != "exists" for run, *_ in ready)
     done, shown_notes = 0, set[str | None]([None])
     with progress("runs", left) if len(planned) > 1 else nullcontext(lambda _: None) as advance:
@@ -225,6 +226,20 @@ def run_all(
                 info(f"failed: {failed[-1]}")
             if fresh:
                 advance(1)
+
+
+def _report_backbones(configs: "Sequence[RunConfig]") -> None:
+    """Print a line for each dataset on which the runs differ in their backbone or image size."""
+    from hashbench.results.stored_run import describe_backbone
+
+    used: dict[str, dict[str, dict[str, None]]] = {}
+    for config in configs:
+        backbones = used.setdefault(f"{config.dataset}@{config.protocol}", {})
+        backbones.setdefault(describe_backbone(config.model_dump()), {})[config.method] = None
+    for name, backbones in used.items():
+        if len(backbones) > 1:
+            listed = "; ".join(f"{', '.join(methods)}: {text}" for text, methods in backbones.items())
+            info(f"{name}: the backbones differ ({listed}); --backbone NAME uses one for all")
 
 
 def _announce(

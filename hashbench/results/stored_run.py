@@ -58,12 +58,8 @@ class StoredRun:
     @property
     def backbone(self) -> str:
         """The backbone with its weights and the size of its images, for example `vgg16, 224 px`."""
-        backbone, size = self.record.config["backbone"], self.record.config["images"]["size"]
-        if self.record.foreign:
-            return f"{backbone['name']}"
-        stage = "" if backbone["stage"] is None else f" stage {backbone['stage']}"
-        weights = "" if backbone["pretrained"] else ", untrained"
-        return f"{backbone['name']}{stage}{weights}, {size} px"
+        name: str = self.record.config["backbone"]["name"]
+        return name if self.record.foreign else describe_backbone(self.record.config)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -207,6 +203,14 @@ def label_of(method: str, changes: Mapping[str, Any] | None, common: Collection[
         return f"{method} (settings not recorded)"
     shown = ", ".join(f"{_short(path)}={as_set(v)}" for path, v in changes.items() if path not in common)
     return f"{method} ({shown})" if shown else method
+
+
+def describe_backbone(config: Mapping[str, Any]) -> str:
+    """Describe the backbone of a configuration, its weights and the size of its images."""
+    backbone = config["backbone"]
+    stage = "" if backbone["stage"] is None else f" stage {backbone['stage']}"
+    weights = "" if backbone["pretrained"] else ", untrained"
+    return f"{backbone['name']}{stage}{weights}, {config['images']['size']} px"
 
 
 def common_changes(runs: Iterable[StoredRun]) -> dict[str, Any]:

@@ -130,6 +130,16 @@ def test_settings_apply_to_the_methods_that_have_them(grid: Callable[..., Any]) 
     assert (done.code, done.err) == (2, "hashbench: error: unknown key 'epchs'; did you mean 'epochs'?\n")
 
 
+def test_different_backbones_are_named_before_the_runs(grid: Callable[..., Any]) -> None:
+    sizes = ["--set=pretrained=false", "--set=images.size=16", "--set=epochs=1"]
+    done = grid("tiny,broken", "--backbone", "test_resnet,test_vit", *sizes)
+    said = (
+        "test_resnet, untrained, 16 px; tiny, broken: test_vit, untrained, 16 px); --backbone NAME uses one"
+    )
+    assert f"hashbench: toy@short: the backbones differ (tiny, broken: {said} one for all\n" in done.err
+    assert "the backbones differ" not in grid("tiny", *sizes, "--seed", "0,1", "--force").err
+
+
 def test_several_backbones_make_a_grid(grid: Callable[..., Any]) -> None:
     done = grid("itq", *SHALLOW[2:], "--backbone", "test_resnet,resnet18", "--dry-run", "--json")
     assert [row["settings"][0] for row in json.loads(done.out)] == [
