@@ -1,15 +1,15 @@
-"""The command `hashbench evaluate`, for codes of any program, in one file or in shards."""
+"""The command `hashbench evaluate`, for codes of any program, in files or in shards."""
 
-from __future__ import annotations
+# Annotations must be objects here, since `with_options` passes them to typer from another module.
 
 import ctypes
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from hashbench.cli.options import AsJson, Device, integers, names
+from hashbench.cli.options import AsJson, Device, integers, names, pairs, with_options
 from hashbench.cli.output import print_json, show
 from hashbench.errors import UsageError
 
@@ -17,14 +17,31 @@ if TYPE_CHECKING:
     from hashbench.evaluation import Evaluation
     from hashbench.evaluation.presets import PresetRun
 
-CodesFile = Annotated[
-    Path,
+CodesFiles = Annotated[
+    list[Path],
     typer.Argument(
-        metavar="CODES.npz",
+        metavar="CODES",
         # The backslash keeps rich from reading brackets as markup.
-        help="Arrays query_codes and database_codes \\[n, bits], query_labels and database_labels "
-        "\\[n, classes] or \\[n]; or the codes.npz of a run. Product codes: real query_codes, "
-        "database_codes \\[n, books], codebooks \\[books, words, dim].",
+        help="Files .npz, .mat, .h5 or .pt with query_codes and database_codes \\[n, bits], query_labels and "
+        "database_labels \\[n, classes] or \\[n]; the codes.npz of a run; or a folder of *-tst_binary.npy, "
+        "*-trn_binary.npy, *-tst_label.npy and *-trn_label.npy, or the first of these. Product codes: real "
+        "query_codes, database_codes \\[n, books], codebooks \\[books, words, dim].",
+    ),
+]
+Keys = Annotated[
+    list[str],
+    typer.Option(
+        "--key",
+        metavar="NAME=KEY",
+        help="Key of an array in CODES, e.g. query_codes=B_test; repeatable. Common ones are known.",
+    ),
+]
+ArrayFiles = Annotated[
+    list[str],
+    typer.Option(
+        "--array",
+        metavar="NAME=FILE",
+        help="File of a single array, e.g. query_codes=q.npy or query_labels=l.csv; repeatable.",
     ),
 ]
 Shards = Annotated[
@@ -63,9 +80,57 @@ Seed = Annotated[
 ]
 
 
-def evaluate(
-    codes: CodesFile,
+class _Inputs(NamedTuple):
+    """The files to evaluate; a path of None means that there are only files of single arrays."""
+
+    paths: list[Path | None]
+    keys: dict[str, str]
+    files: dict[str, Path]
+    database: Path | None
+
+    def evaluate(
+        self, path: Path | None, settings: dict[str, Any], script: "PresetRun | None"
+    ) -> "_Evaluated":
+        from hashbench.evaluation import evaluate as evaluate_codes
+        from hashbench.evaluation.files import NAMES, load_arguments
+        from hashbench.evaluation.shards import evaluate_shards
+
+        loaded = load_arguments(path, NAMES[::2] if self.database else NAMES, self.keys, self.files)
+        try:
+            if self.database:
+                return _Evaluated(path, evaluate_shards(database=self.database, **loaded, **settings))
+            evaluation = evaluate_codes(**loaded, **settings)
+            return _Evaluated(path, evaluation, script.compute(**loaded) if script else None)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") if len(self.paths) > 1 else error from None
+
+
+def inputs(
+    codes: CodesFiles = [],  # noqa: B006 (typer copies it)
+    key: Keys = [],  # noqa: B006
+    array: ArrayFiles = [],  # noqa: B006
     database: Shards = None,
+) -> _Inputs:
+    """Return the files that these options name."""
+    files = {name: Path(file) for name, file in pairs("--array", array).items()}
+    if not codes and not files:
+        raise UsageError("expected files of codes, got none; pass CODES, or --array NAME=FILE for each array")
+    return _Inputs([*codes] or [None], pairs("--key", key), files, database)
+
+
+class _Evaluated(NamedTuple):
+    path: Path | None
+    evaluation: "Evaluation"
+    published: dict[str, float] | None = None  # what the script of a paper reports
+
+    def to_dict(self) -> dict[str, Any]:
+        published = {} if self.published is None else {"published": self.published}
+        return self.evaluation.to_dict() | published
+
+
+@with_options("files", inputs)
+def evaluate(
+    files: _Inputs,
     k: Cutoffs = None,
     radius: Annotated[int, typer.Option(min=0, help="Hamming radius.")] = 2,
     denominator: Denominator = None,
@@ -78,19 +143,19 @@ def evaluate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate the codes of any program, exactly.
+    """Evaluate the codes of any program, exactly; several files make one table.
 
     Codes have a value for each bit: ±1, {0, 1} or bool. They may also be
-    packed, eight bits in a uint8 or 64 in a uint64, if CODES.npz has their
+    packed, eight bits in a uint8 or 64 in a uint64, if CODES has their
     length as the number `bits`: bit i of a code is bit i % 8 of byte i // 8,
     as in faiss and in numpy.packbits with bitorder="little".
 
     A database larger than memory is read from the folder --database, which
     has NAME.codes.npy and NAME.labels.npy for each shard, as numpy.save
-    writes them, all in the same form. CODES.npz then needs query_codes and
+    writes them, all in the same form. CODES then needs query_codes and
     query_labels only.
     """
-    if preset and (database or denominator or no_relevant):
+    if preset and (files.database or denominator or no_relevant):
         raise UsageError(
             "--preset ranks a database in memory by the rules of a script; leave out --database, "
             "--denominator and --no-relevant"
@@ -109,30 +174,20 @@ def evaluate(
     if script:
         settings |= script.settings()
     settings["device"] = _resolve(device)
-
-    from hashbench.evaluation import evaluate as evaluate_codes
-    from hashbench.evaluation.files import load_codes, load_queries
-    from hashbench.evaluation.shards import evaluate_shards
-
-    published: dict[str, float] = {}
-    if database is None:
-        loaded = load_codes(codes)
-        evaluation = evaluate_codes(*loaded, **settings)
-        published = script.compute(*loaded) if script else {}
-    else:
-        query_codes, query_labels = load_queries(codes)
-        evaluation = evaluate_shards(query_codes, database, query_labels, **settings)
+    done = [files.evaluate(path, settings, script) for path in files.paths]
     if as_json:
-        print_json(evaluation.to_dict() | ({"published": published} if script else {}))
-        return
-    _show(evaluation, settings["no_relevant"])
-    if script:
-        order_text = f"shuffled, seed {script.seed}" if script.order == "shuffled" else "in the given order"
-        for name, value in published.items():
-            show(f"{preset}: the script of the paper reports {name} {value:.4f} (database {order_text})")
+        objects = [one.to_dict() for one in done]
+        named = [{"file": str(path), **one} for path, one in zip(files.paths, objects, strict=True)]
+        print_json(objects[0] if len(done) == 1 else named)
+    elif len(done) == 1:
+        _show(done[0].evaluation, settings["no_relevant"])
+    else:
+        _show_files(done)
+    if script and not as_json:
+        _show_published(done, script)
 
 
-def _show(evaluation: Evaluation, no_relevant: str) -> None:
+def _show(evaluation: "Evaluation", no_relevant: str) -> None:
     from rich.table import Table
 
     table = Table("metric", "expected", "lowest", "highest")
@@ -144,9 +199,38 @@ def _show(evaluation: Evaluation, no_relevant: str) -> None:
         show(f"{count:,} queries without relevant items in the database {scored}")
 
 
+def _show_files(done: list[_Evaluated]) -> None:
+    """Show a row for each file, with the sizes that make values comparable."""
+    from tabulate import tabulate
+
+    rows = []
+    for path, evaluation, _ in done:
+        shown = evaluation.to_dict()
+        sizes = ("bits", "queries", "queries_without_relevant", "database")
+        rows.append(
+            {"file": str(path)}
+            | {name.replace("_", " "): shown["settings"][name] for name in sizes}
+            | {name: f"{metric['expected']:.4f}" for name, metric in shown["metrics"].items()}
+        )
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [[row.get(column, "") for column in columns] for row in rows]
+    align = ("left", *("right" for _ in columns[1:]))
+    show(tabulate(cells, columns, disable_numparse=True, colalign=align))
+    show("expectations over all orders of equal distances; --json adds the lowest and highest values")
+
+
+def _show_published(done: list[_Evaluated], script: "PresetRun") -> None:
+    order = f"shuffled, seed {script.seed}" if script.order == "shuffled" else "in the given order"
+    for path, _, published in done:
+        prefix = f"{path}: " if len(done) > 1 else ""
+        for name, value in (published or {}).items():
+            reports = f"the script of the paper reports {name} {value:.4f} (database {order})"
+            show(f"{prefix}{script.preset}: {reports}")
+
+
 def _preset_run(
     preset: str, dataset: str | None, k: list[int | Literal["all"]] | None, order: Any, seed: int | None
-) -> PresetRun:
+) -> "PresetRun":
     from hashbench import registry
     from hashbench.evaluation.presets import resolve_preset
 

@@ -144,12 +144,12 @@ def run_filter(
         bits=integers("--bits", bits, least=1) if bits is not None else (),
         seeds=integers("--seed", seed, least=0) if seed is not None else (),
         backbones=names("--backbone", backbone) if backbone is not None else (),
-        where=_pairs("--where", where),
+        where=pairs("--where", where),
         unchanged=unchanged,
     )
 
 
-def _pairs(option: str, texts: list[str]) -> dict[str, str]:
+def pairs(option: str, texts: list[str]) -> dict[str, str]:
     """Split `KEY=VALUE` texts.
 
     Raises:

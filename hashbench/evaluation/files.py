@@ -1,20 +1,35 @@
-"""Reading of codes and labels from .npz files, written by a run or by any other program."""
+"""Reading of codes and labels from files, written by a run or by any other program."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.codes import WORD, BinaryCodes, Codes, ProductCodes
-from hashbench.errors import UsageError
+from hashbench.codes import WORD, BinaryCodes, Codes, ProductCodes, as_array
+from hashbench.errors import LONGEST, SHOWN, UsageError, unknown_name
+from hashbench.evaluation.formats import UNNAMED, read_file
 from hashbench.runtime.arguments import as_path
-from hashbench.runtime.array_files import read_npz
 
 NAMES = ("query_codes", "database_codes", "query_labels", "database_labels")
+
+_OPTIONAL = ("bits", "codebooks")
+
+# Keys of the same arrays in the files of published scripts.
+_KEYS: dict[str, tuple[str, ...]] = {
+    "query_codes": ("qB", "val_B", "tB", "query_image", "tst_binary"),
+    "database_codes": ("rB", "retrieval_B", "B", "retrieval_image", "trn_binary"),
+    "query_labels": ("query_L", "qL", "L_te", "query_label", "tst_label"),
+    "database_labels": ("retrieval_L", "rL", "L_db", "retrieval_label", "trn_label"),
+}
+# Endings of the four files that scripts based on DeepHash-pytorch write.
+_ENDINGS = dict(
+    zip(NAMES, ("-tst_binary.npy", "-trn_binary.npy", "-tst_label.npy", "-trn_label.npy"), strict=True)
+)
 
 _PACKED = {"uint8": 8, "uint64": WORD}  # types of packed codes, with their sizes in bits
 
@@ -25,41 +40,75 @@ def load_codes(
     """Read the arguments of `evaluate` from a file.
 
     Args:
-        path: An .npz file with `query_codes`, `database_codes` [n, bits], `query_labels` and
-            `database_labels`. If it contains a number `bits`, the codes have that length and may be packed
-            as uint64 or uint8; see `is_packed`. If it contains `codebooks`, float32 [books, words, dim],
-            `database_codes` are indices of codewords, uint8 or uint16 [n, books], as in `ProductCodes`, and
-            `query_codes` are such indices or real values [queries, books · dim].
+        path: A file with `query_codes`, `database_codes` [n, bits], `query_labels` and `database_labels`; see
+            `load_arguments` for its format. If it contains a number `bits`, the codes have that length and
+            may be packed as uint64 or uint8; see `is_packed`. If it contains `codebooks`, float32
+            [books, words, dim], `database_codes` are indices of codewords, uint8 or uint16 [n, books], as in
+            `ProductCodes`, and `query_codes` are such indices or real values [queries, books · dim].
 
     Returns:
         The four arrays in this order.
 
     Raises:
-        HashbenchError: The file cannot be read; see `read_npz`.
+        HashbenchError: The file cannot be read; see `read_file`.
         UsageError: An array is missing, or the file contains pickled objects or codes of another length.
     """
-    path = as_path(path, "path")
-    arrays = _read(path, NAMES)
-    query, database = (_codes(path, name, arrays) for name in NAMES[:2])
-    return query, database, arrays["query_labels"], arrays["database_labels"]
+    arrays = load_arguments(path)
+    query, database, *labels = (arrays[name] for name in NAMES)
+    return query, database, labels[0], labels[1]
 
 
 def load_queries(path: Path | str) -> tuple[BinaryCodes | NDArray[Any], NDArray[Any]]:
     """Read only the binary codes and the labels of the queries.
 
     Args:
-        path: An .npz file with `query_codes` and `query_labels`; see `load_codes`.
+        path: A file with `query_codes` and `query_labels`; see `load_codes`.
 
     Raises:
         HashbenchError: The file cannot be read.
         UsageError: An array is missing, or the file contains pickled objects, product codes, or codes of
             another length.
     """
-    path = as_path(path, "path")
-    arrays = _read(path, NAMES[::2])
-    if "codebooks" in arrays:
-        raise UsageError(f"{path} contains product codes; a database in shards needs binary codes")
-    return _binary_codes(path, "query_codes", arrays), arrays["query_labels"]
+    arrays = load_arguments(path, NAMES[::2])
+    return arrays["query_codes"], arrays["query_labels"]
+
+
+def load_arguments(
+    path: Path | str | None,
+    names: Sequence[str] = NAMES,
+    keys: Mapping[str, str] | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> dict[str, Any]:
+    """Read arguments of `evaluate` by name.
+
+    Args:
+        path: A file of several arrays, .npz, .mat, .h5 or .pt; or a folder with the four files
+            PREFIX-tst_binary.npy, -trn_binary.npy, -tst_label.npy and -trn_label.npy, or the first of them.
+        names: Names of the arguments.
+        keys: Keys of arguments in the file. By default, these are their names or those that published scripts
+            use, such as qB.
+        files: Files of single arguments, which may also be .npy and .csv; they replace those in `path`.
+
+    Raises:
+        HashbenchError: A file cannot be read; see `read_file`.
+        UsageError: See `load_codes`; or `keys` or `files` contain an argument that is not read.
+    """
+    keys, files = keys or {}, files or {}
+    for name in (*keys, *files):
+        if name not in (*names, *_OPTIONAL):
+            raise unknown_name("array", name, [*names, *_OPTIONAL])
+    path = None if path is None else as_path(path, "path")
+    four = _four_files(path, names) if path else {}
+    single = {**four, **files}
+    arrays: dict[str, Any] = {}
+    for name, file in single.items():
+        arrays |= read_file(file, functools.partial(_choose_one, file, name, keys))
+    if path and not four:
+        rest, optional = ([name for name in group if name not in single] for group in (names, _OPTIONAL))
+        arrays |= read_file(path, functools.partial(_choose, path, rest, optional, keys))
+    if missing := [name for name in names if name not in arrays]:
+        raise UsageError(f"no file contains {', '.join(missing)}; pass it with --array {missing[0]}=FILE")
+    return _decode(arrays, {name: single.get(name, path) for name in arrays})
 
 
 def is_packed(dtype: np.dtype[Any], shape: Sequence[int], bits: int) -> bool:
@@ -97,39 +146,92 @@ def from_packed(codes: NDArray[Any], bits: int) -> BinaryCodes:
     return BinaryCodes(codes, bits)
 
 
-def _read(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Read the named arrays, and `bits` and `codebooks` if the file contains them."""
-    arrays = read_npz(path, names, ("bits", "codebooks"))
-    bits = arrays.get("bits", np.array(1))
-    if bits.shape or bits.dtype.kind not in "iu" or bits < 1:
-        found = f"{bits.dtype} {list(bits.shape)}" if bits.shape else bits
-        raise UsageError(f"{path}: bits: expected a whole number, 1 or more, got {found}")
+def _four_files(path: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return the files of single arguments in a folder, or beside the first one; empty for other files."""
+    ending = _ENDINGS["query_codes"]
+    if path.is_dir():
+        found = sorted(path.glob(f"*{ending}"))
+        if len(found) != 1:
+            advice = f"; pass one of them, such as {found[0]}" if found else ""
+            raise UsageError(f"{path}: expected one file *{ending} in this folder, got {len(found)}{advice}")
+        path = found[0]
+    if not path.name.endswith(ending):
+        return {}
+    prefix = path.name.removesuffix(ending)
+    return {name: path.with_name(prefix + _ENDINGS[name]) for name in names if name in _ENDINGS}
+
+
+def _choose_one(path: Path, name: str, keys: Mapping[str, str], present: Sequence[str]) -> dict[str, str]:
+    """Return the key of an argument in a file that may contain nothing else."""
+    if len(present) == 1 and name not in keys:
+        return {name: present[0]}
+    return _choose(path, [name], [], keys, present)
+
+
+def _choose(
+    path: Path, names: Sequence[str], optional: Sequence[str], keys: Mapping[str, str], present: Sequence[str]
+) -> dict[str, str]:
+    """Return the keys of arguments in a file, given all of its keys."""
+    if [*present] == [UNNAMED]:
+        raise UsageError(f"{path} contains a single array; pass it with --array {names[0]}={path}")
+    chosen, missing = {}, []
+    for name in (*names, *optional):
+        known = [keys[name]] if name in keys else [name] if name in present else _KEYS.get(name, ())
+        found = [key for key in known if key in present]
+        if len(found) > 1:
+            raise UsageError(
+                f"{path}: {name} may be {' or '.join(found)}; choose with --key {name}={found[0]}"
+            )
+        if found:
+            chosen[name] = found[0]
+        elif name in keys or name in names:
+            missing.append(name)
+    if missing:
+        shown = ", ".join(present[:SHOWN])[:LONGEST] + (", …" if len(present) > SHOWN else "")
+        raise UsageError(
+            f"{path} lacks {', '.join(keys.get(name, name) for name in missing)}; it contains "
+            f"{shown or 'no arrays'}; name an array by --key {missing[0]}=KEY, or its file by --array"
+        )
+    return chosen
+
+
+def _decode(arrays: dict[str, Any], sources: Mapping[str, Path | None]) -> dict[str, Any]:
+    """Return the arguments of `evaluate` from the arrays of files; `sources` has the file of each array."""
+    bits = _bits(arrays.pop("bits"), sources["bits"]) if "bits" in arrays else None
+    codebooks = arrays.pop("codebooks", None)
+    if codebooks is not None and "database_codes" not in arrays:
+        raise UsageError(
+            f"{sources['codebooks']} contains product codes; a database in shards needs binary codes"
+        )
+    for codes, labels in zip(NAMES[:2], NAMES[2:], strict=True):
+        if codes not in arrays:
+            continue
+        try:
+            array = as_array(arrays[codes], "codes")
+            arrays[codes] = _codes(array, bits, codebooks)
+        except UsageError as error:
+            raise UsageError(f"{sources[codes]}: {codes}: {error}") from None
+        if labels in arrays and np.shape(arrays[labels]) == (1, *array.shape[:1]):
+            arrays[labels] = arrays[labels].reshape(-1, 1)  # MATLAB files have no one-dimensional arrays
     return arrays
 
 
-def _codes(path: Path, name: str, arrays: dict[str, NDArray[Any]]) -> Codes | NDArray[Any]:
-    if "codebooks" not in arrays:
-        return _binary_codes(path, name, arrays)
-    codes = arrays[name]
-    if codes.dtype.kind not in "iu":
-        return codes
-    try:
-        product = ProductCodes(codes, arrays["codebooks"])
-    except UsageError as error:
-        raise UsageError(f"{path}: {name}: {error}") from None
-    if "bits" in arrays and arrays["bits"] != product.bits:
-        raise UsageError(
-            f"{path}: {name}: expected codes of bits = {arrays['bits']}, got product codes of {product.bits}"
-        )
+def _bits(bits: Any, source: Path | None) -> int:
+    array = as_array(bits, "bits")
+    if array.size == 1 and array.dtype.kind in "iuf" and 1 <= array.item() < 2**63 and array.item() % 1 == 0:
+        return int(array.item())
+    found = array.item() if array.size == 1 else f"{array.dtype} {list(array.shape)}"
+    raise UsageError(f"{source}: bits: expected a whole number, 1 or more, got {found}")
+
+
+def _codes(array: NDArray[Any], bits: int | None, codebooks: Any) -> Codes | NDArray[Any]:
+    if codebooks is None:
+        if bits is None or not is_packed(array.dtype, array.shape, bits):
+            return array
+        return from_packed(array, bits)
+    if array.dtype.kind not in "iu":
+        return array
+    product = ProductCodes(array, codebooks)
+    if bits not in (None, product.bits):
+        raise UsageError(f"expected codes of bits = {bits}, got product codes of {product.bits}")
     return product
-
-
-def _binary_codes(path: Path, name: str, arrays: dict[str, NDArray[Any]]) -> BinaryCodes | NDArray[Any]:
-    codes = arrays[name]
-    if "bits" not in arrays:
-        return codes
-    bits = int(arrays["bits"])
-    try:
-        return from_packed(codes, bits) if is_packed(codes.dtype, codes.shape, bits) else codes
-    except UsageError as error:
-        raise UsageError(f"{path}: {name}: {error}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +29,15 @@ def unpacked_limit(path: Path) -> int:
     return max(MAX_UNPACKED, MAX_RATIO * path.stat().st_size)
 
 
+def check_unpacked(size: int, path: Path) -> None:
+    """Raise ValueError if the arrays to read from a file take more bytes than `unpacked_limit`."""
+    if size > unpacked_limit(path):
+        raise ValueError(
+            f"its arrays take {size:,} bytes, which is more than {MAX_UNPACKED:,} and more than "
+            f"{MAX_RATIO} times the size of the file"
+        )
+
+
 def read_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
     """Read arrays of an .npz file by name; other arrays are ignored.
 
@@ -41,22 +50,38 @@ def read_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> 
         HashbenchError: The file cannot be read, is damaged, or unpacks to more than `unpacked_limit`.
         UsageError: An array is absent, or does not contain plain numbers or texts.
     """
+
+    def choose(present: Sequence[str]) -> dict[str, str]:
+        if missing := [name for name in names if name not in present]:
+            raise UsageError(f"{path} lacks {', '.join(missing)}; save them with numpy.savez")
+        return {name: name for name in (*names, *optional) if name in present}
+
+    return choose_from_npz(path, choose)
+
+
+def choose_from_npz(
+    path: Path, choose: Callable[[Sequence[str]], Mapping[str, str]]
+) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an .npz file that a function chooses.
+
+    Args:
+        path: The file.
+        choose: Maps the names of all arrays in the file to those to read: new name -> name in the file.
+
+    Raises:
+        HashbenchError: See `read_npz`.
+        UsageError: An array does not contain plain numbers or texts.
+    """
     try:
         with path.open("rb") as stream:
             if not zipfile.is_zipfile(stream):
                 raise HashbenchError(f"{path} is not an .npz file; write one with numpy.savez")
             with zipfile.ZipFile(stream) as file:
                 members = {member.filename: member for member in file.infolist()}
-                present = [name for name in (*names, *optional) if f"{name}.npy" in members]
-                if missing := [name for name in names if name not in present]:
-                    raise UsageError(f"{path} lacks {', '.join(missing)}; save them with numpy.savez")
-                limit = unpacked_limit(path)
-                if (total := sum(members[f"{name}.npy"].file_size for name in present)) > limit:
-                    raise ValueError(
-                        f"its arrays take {total:,} bytes, which is more than {MAX_UNPACKED:,} and more than "
-                        f"{MAX_RATIO} times the size of the file"
-                    )
-                return {name: _read_member(file, members[f"{name}.npy"]) for name in present}
+                chosen = choose([name.removesuffix(".npy") for name in members if name.endswith(".npy")])
+                wanted = {name: members[f"{key}.npy"] for name, key in chosen.items()}
+                check_unpacked(sum(member.file_size for member in wanted.values()), path)
+                return {name: _read_member(file, member) for name, member in wanted.items()}
     except HashbenchError:
         raise
     except Exception as error:  # zipfile and numpy raise many types for damaged files

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
+import torch
 from fuzz.mutation import mutations
 from fuzz.outcomes import refused
 
@@ -84,6 +86,48 @@ def test_sound_archives_of_damaged_arrays(tmp_path: Path, tries: Callable[[int, 
                 for member, content in (members | {name: damaged}).items():
                     file.writestr(member, content)
             found += refused(lambda: evaluate(*load_codes(path), k=(2, "all")))
+    assert found
+
+
+def hdf5(arrays: dict[str, Any]) -> bytes:
+    stream = io.BytesIO()
+    with pytest.importorskip("h5py").File(stream, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    return stream.getvalue()
+
+
+def tensors(arrays: dict[str, Any], zipped: bool = True) -> bytes:
+    stream = io.BytesIO()
+    content = {name: torch.as_tensor(array) for name, array in arrays.items()}
+    torch.save(content, stream, _use_new_zipfile_serialization=zipped)
+    return stream.getvalue()
+
+
+def mat(arrays: dict[str, Any], **options: Any) -> bytes:
+    stream = io.BytesIO()
+    scipy.io.savemat(stream, arrays, **options)
+    return stream.getvalue()
+
+
+FORMATS: dict[str, list[Callable[[dict[str, Any]], bytes]]] = {
+    ".mat": [mat, lambda arrays: mat(arrays, do_compression=True), hdf5],
+    ".h5": [hdf5],
+    ".pt": [tensors, lambda arrays: tensors(arrays, zipped=False)],
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("ending", FORMATS)
+def test_damaged_files_of_other_programs(
+    tmp_path: Path, tries: Callable[[int, int], int], ending: str
+) -> None:
+    path = tmp_path / f"codes{ending}"
+    files = [save(BINARY) for save in FORMATS[ending]]
+    found = 0
+    for content in mutations(files, tries(100, 10_000)):
+        path.write_bytes(content)
+        found += refused(lambda: evaluate(*load_codes(path), k=(2, "all")))
     assert found
 
 
