@@ -230,7 +230,7 @@ class EvaluationConfig(Section):
     """Ranks K at which mAP, precision and recall are computed."""
     radius: int = Field(default=2, ge=0)
     """Hamming radius for precision and mAP within a radius."""
-    denominator: Literal["hits", "relevant"] = "hits"
+    denominator: Literal["hits", "relevant", "all_relevant"] = "hits"
     """Divisor of AP@K."""
     no_relevant: Literal["zero", "skip"] = "zero"
     """Treatment of queries without relevant images in the database."""

@@ -51,7 +51,8 @@ Cutoffs = Annotated[
     str | None, typer.Option(help="Cutoffs, separated by commas (default: 1000,all, or the preset's).")
 ]
 Denominator = Annotated[
-    Literal["hits", "relevant"] | None, typer.Option(help="What AP@K divides by (default: hits).")
+    Literal["hits", "relevant", "all_relevant"] | None,
+    typer.Option(help="What AP@K divides by (default: hits)."),
 ]
 NoRelevant = Annotated[
     Literal["zero", "skip"] | None,

@@ -72,8 +72,8 @@ def evaluate(
         k: The cut-offs to report, each a number of items retrieved or "all": a single one, or a list, array
             or tensor.
         radius: Hamming radius, in bits, of the precision and the mAP within a radius.
-        denominator: Divisor of AP@k: "hits", the number of relevant items in the top k, or "relevant",
-            min(k, number of relevant items).
+        denominator: Divisor of AP@k: "hits", the number of relevant items in the top k; "relevant",
+            min(k, number of relevant items); or "all_relevant", the number of relevant items in the database.
         no_relevant: Queries without a relevant item in the database score 0 ("zero") or are excluded from
             every mean ("skip").
         graded: Count the labels that two items share, for NDCG@k and ACG@k. Binary codes only.

@@ -23,7 +23,7 @@ from hashbench.runtime.arguments import as_count, check_choice
 
 Cutoff = int | Literal["all"]
 Cutoffs = Iterable[Cutoff] | Cutoff | NDArray[np.integer[Any]]
-Denominator = Literal["hits", "relevant"]
+Denominator = Literal["hits", "relevant", "all_relevant"]
 NoRelevant = Literal["zero", "skip"]
 Average = Literal["macro", "micro"]
 

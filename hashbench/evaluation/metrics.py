@@ -38,14 +38,15 @@ def average_precisions(
         items: Number of items in each bucket, int64 [queries, buckets], by increasing distance.
         relevant: Number of relevant items in each bucket, int64 [queries, buckets].
         k: Number of items retrieved, 1 <= k <= size of the database.
-        denominator: Divisor: "hits", the number of relevant items in the top k, or "relevant",
-            min(k, number of relevant items).
+        denominator: Divisor: "hits", the number of relevant items in the top k; "relevant",
+            min(k, number of relevant items); or "all_relevant", the number of relevant items.
 
     Returns:
         float64 [3, queries] with the rows EXPECTED, LOWEST, HIGHEST.
     """
     result = np.empty((3, len(items)))
-    _average_precisions(items, relevant, k, denominator == "relevant", result)
+    most = {"hits": 0, "relevant": k, "all_relevant": np.iinfo(np.int64).max}[denominator]
+    _average_precisions(items, relevant, k, most, result)
     return result
 
 
@@ -92,12 +93,12 @@ def _average_precisions(
     items: NDArray[np.int64],
     relevant: NDArray[np.int64],
     k: int,
-    over_relevant: bool,
+    most: int,  # limit of the divisor; 0 for hits
     result: NDArray[np.float64],
 ) -> None:
     for query in range(len(items)):
         bucket, rank, hits, n, r = _cut(items[query], relevant[query], k, 0, 0, 0)
-        divisor = min(k, relevant[query].sum()) if over_relevant else 0
+        divisor = min(most, relevant[query].sum())
         expected, lowest, highest = _sums_before(items[query, :bucket], relevant[query, :bucket])
         expected = _expected_over_cut(rank, hits, n, r, k - rank, expected, divisor)
         lowest, highest = _bounds_over_cut(rank, hits, n, r, k - rank, lowest, highest, divisor)

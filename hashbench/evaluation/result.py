@@ -55,8 +55,8 @@ class Evaluation(Summarized):
         k: The cut-offs that `to_dict` reports. The methods accept any cut-off.
         radius: Hamming radius of `precision_within_radius` and `mean_average_precision_within_radius`, in
             bits.
-        denominator: Divisor of AP@k: "hits", the number of relevant items in the top k, or "relevant",
-            min(k, number of relevant items).
+        denominator: Divisor of AP@k: "hits", the number of relevant items in the top k; "relevant",
+            min(k, number of relevant items); or "all_relevant", the number of relevant items.
         no_relevant: Queries without a relevant item in the database score 0 ("zero") or are excluded from
             every mean ("skip").
         graded: The counts of `rankings` by number of shared labels, which `ndcg` and `acg` need.

@@ -35,7 +35,7 @@ def average_precision(ranking: list[bool], k: int, denominator: str) -> Fraction
     for rank, relevant in enumerate(ranking[:k], start=1):
         hits += relevant
         total += Fraction(hits, rank) * relevant
-    divisor = hits if denominator == "hits" else min(k, sum(ranking))
+    divisor = {"hits": hits, "relevant": min(k, sum(ranking)), "all_relevant": sum(ranking)}[denominator]
     return total / divisor if divisor else Fraction(0)
 
 
@@ -45,7 +45,7 @@ def row(counted: list[tuple[int, int]]) -> Counts:
 
 
 @settings(max_examples=150, deadline=None)
-@given(counted=buckets(), data=st.data(), denominator=st.sampled_from(["hits", "relevant"]))
+@given(counted=buckets(), data=st.data(), denominator=st.sampled_from(["hits", "relevant", "all_relevant"]))
 def test_every_metric_equals_its_enumeration(
     counted: list[tuple[int, int]], data: st.DataObject, denominator: Denominator
 ) -> None:

@@ -31,7 +31,7 @@ GOOD: dict[str, tuple[Any, ...]] = {
     "labels": ([0, 1, 1], np.eye(3), scipy.sparse.csr_array(np.eye(3)), torch.eye(3).to_sparse()),
     "k": (5, "all", [1, "all"], np.array([1, 5]), torch.tensor([1, 2]), range(1, 3)),
     "radius": (0, 2, np.int64(1), 10**30),
-    "denominator": ("hits", "relevant"),
+    "denominator": ("hits", "relevant", "all_relevant"),
     "no_relevant": ("zero", "skip"),
     "device": ("cpu", "auto"),
     "preset": ("paper:wch", "paper:spq"),

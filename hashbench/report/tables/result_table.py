@@ -14,6 +14,11 @@ from hashbench.results.selection import FoundRuns
 from hashbench.results.stored_run import StoredRun, common_changes, label_of
 
 LEVEL, UNTESTED, COLLAPSED, OTHER_SEEDS, MIXED, UNFINISHED = "≈", "¶", "‡", "†", "‖", "§"
+DIVISORS = {
+    "hits": "the hits in the top K",
+    "relevant": "min(K, all relevant)",
+    "all_relevant": "all relevant",
+}
 FOREIGN = "(foreign): codes that another program made."
 EXPLAINED = {
     LEVEL: "not distinguishable from the best of its column",
@@ -127,8 +132,7 @@ def _protocol(runs: Sequence[StoredRun]) -> str:
     if any(warning.startswith("limited to ") for warning in split.warnings):
         text += ", a small part of the protocol for a first try"
     if metric.startswith("mAP"):
-        divisor = {"hits": "the hits in the top K", "relevant": "min(K, all relevant)"}
-        text += f"; AP@K divides by {divisor[evaluation['denominator']]}"
+        text += f"; AP@K divides by {DIVISORS[evaluation['denominator']]}"
     if record.queries_without_relevant:
         counts = {"zero": "count 0", "skip": "are left out"}[evaluation["no_relevant"]]
         text += f"; {record.queries_without_relevant:,} queries without anything relevant {counts}"
