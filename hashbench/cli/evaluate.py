@@ -48,7 +48,11 @@ Shards = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of a database in shards, read block by block.")
 ]
 Cutoffs = Annotated[
-    str | None, typer.Option(help="Cutoffs, separated by commas (default: 1000,all, or the preset's).")
+    str | None,
+    typer.Option(
+        help="Cutoffs, separated by commas (default: 1000,all, or the preset's). R is the number of relevant "
+        "items of each query: mAP@R, and P@R, which is R-precision."
+    ),
 ]
 Denominator = Annotated[
     Literal["hits", "relevant", "all_relevant"] | None,
@@ -60,6 +64,27 @@ NoRelevant = Annotated[
 ]
 Graded = Annotated[
     bool, typer.Option("--graded", help="Also report NDCG and ACG, by the number of shared labels.")
+]
+PerClass = Annotated[
+    bool,
+    typer.Option(
+        "--per-class", help="Also report mAP at the first cutoff per class, with macro and micro mean."
+    ),
+]
+Neighbours = Annotated[
+    bool,
+    typer.Option(
+        "--neighbours",
+        help="The array neighbours \\[queries, n], rows of the database, says which items are relevant, not "
+        "labels.",
+    ),
+]
+ExcludeSelf = Annotated[
+    bool,
+    typer.Option(
+        "--exclude-self",
+        help="Leave each query out of a database that holds the queries, by query_ids and database_ids.",
+    ),
 ]
 PresetName = Annotated[
     str | None,
@@ -88,6 +113,8 @@ class _Inputs(NamedTuple):
     keys: dict[str, str]
     files: dict[str, Path]
     database: Path | None
+    neighbours: bool
+    exclude_self: bool
 
     def evaluate(
         self, path: Path | None, settings: dict[str, Any], script: "PresetRun | None"
@@ -96,11 +123,13 @@ class _Inputs(NamedTuple):
         from hashbench.evaluation.files import NAMES, load_arguments
         from hashbench.evaluation.shards import evaluate_shards
 
-        loaded = load_arguments(path, NAMES[::2] if self.database else NAMES, self.keys, self.files)
+        names = [*NAMES[:2], "neighbours"] if self.neighbours else [*NAMES[:: 2 if self.database else 1]]
+        names += ["query_ids", "database_ids"] if self.exclude_self else []
+        loaded = load_arguments(path, names, self.keys, self.files)
         try:
             if self.database:
                 return _Evaluated(path, evaluate_shards(database=self.database, **loaded, **settings))
-            evaluation = evaluate_codes(**loaded, **settings)
+            evaluation = evaluate_codes(**loaded, exclude_self=self.exclude_self, **settings)
             return _Evaluated(path, evaluation, script.compute(**loaded) if script else None)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") if len(self.paths) > 1 else error from None
@@ -111,12 +140,16 @@ def inputs(
     key: Keys = [],  # noqa: B006
     array: ArrayFiles = [],  # noqa: B006
     database: Shards = None,
+    neighbours: Neighbours = False,
+    exclude_self: ExcludeSelf = False,
 ) -> _Inputs:
     """Return the files that these options name."""
+    if database and (neighbours or exclude_self):
+        raise UsageError("--neighbours and --exclude-self need a database in memory; leave out --database")
     files = {name: Path(file) for name, file in pairs("--array", array).items()}
     if not codes and not files:
         raise UsageError("expected files of codes, got none; pass CODES, or --array NAME=FILE for each array")
-    return _Inputs([*codes] or [None], pairs("--key", key), files, database)
+    return _Inputs([*codes] or [None], pairs("--key", key), files, database, neighbours, exclude_self)
 
 
 class _Evaluated(NamedTuple):
@@ -124,9 +157,17 @@ class _Evaluated(NamedTuple):
     evaluation: "Evaluation"
     published: dict[str, float] | None = None  # what the script of a paper reports
 
-    def to_dict(self) -> dict[str, Any]:
-        published = {} if self.published is None else {"published": self.published}
-        return self.evaluation.to_dict() | published
+    def to_dict(self, files: _Inputs, per_class: bool) -> dict[str, Any]:
+        shown = self.evaluation.to_dict()
+        shown["settings"] |= {"relevance": "neighbours"} if files.neighbours else {}
+        shown["settings"] |= {"exclude_self": True} if files.exclude_self else {}
+        if self.published is not None:
+            shown["published"] = self.published
+        if per_class:
+            k = self.evaluation.k[0]
+            rows = self.evaluation.per_class(k).to_dict(orient="index")
+            shown["per_class"] = {f"mAP@{k}": {str(name): row for name, row in rows.items()}}
+        return shown
 
 
 @with_options("files", inputs)
@@ -137,6 +178,7 @@ def evaluate(
     denominator: Denominator = None,
     no_relevant: NoRelevant = None,
     graded: Graded = False,
+    per_class: PerClass = False,
     preset: PresetName = None,
     dataset: DatasetName = None,
     order: DatabaseOrder = None,
@@ -156,10 +198,10 @@ def evaluate(
     writes them, all in the same form. CODES then needs query_codes and
     query_labels only.
     """
-    if preset and (files.database or denominator or no_relevant):
+    if preset and any((files.database, denominator, no_relevant, files.neighbours, files.exclude_self)):
         raise UsageError(
             "--preset ranks a database in memory by the rules of a script; leave out --database, "
-            "--denominator and --no-relevant"
+            "--denominator, --no-relevant, --neighbours and --exclude-self"
         )
     if not preset and (dataset, order, seed) != (None, None, None):
         raise UsageError("--dataset, --order and --seed need --preset; add --preset paper:METHOD")
@@ -177,15 +219,22 @@ def evaluate(
     settings["device"] = _resolve(device)
     done = [files.evaluate(path, settings, script) for path in files.paths]
     if as_json:
-        objects = [one.to_dict() for one in done]
+        objects = [one.to_dict(files, per_class) for one in done]
         named = [{"file": str(path), **one} for path, one in zip(files.paths, objects, strict=True)]
         print_json(objects[0] if len(done) == 1 else named)
-    elif len(done) == 1:
+        return
+    if len(done) == 1:
         _show(done[0].evaluation, settings["no_relevant"])
     else:
         _show_files(done)
-    if script and not as_json:
+    if files.neighbours:
+        show("relevant are the listed neighbours of each query, not items that share a label")
+    if files.exclude_self:
+        show("each query is left out of the database")
+    if script:
         _show_published(done, script)
+    for one in done if per_class else ():
+        _show_per_class(one)
 
 
 def _show(evaluation: "Evaluation", no_relevant: str) -> None:
@@ -220,6 +269,16 @@ def _show_files(done: list[_Evaluated]) -> None:
     show("expectations over all orders of equal distances; --json adds the lowest and highest values")
 
 
+def _show_per_class(done: _Evaluated) -> None:
+    from rich.table import Table
+
+    k = done.evaluation.k[0]
+    table = Table("class", "queries", f"mAP@{k}", "lowest", "highest", title=str(done.path or ""))
+    for row in done.evaluation.per_class(k).itertuples():
+        table.add_row(str(row[0]), str(row[1]), *(f"{value:.4f}" for value in row[2:]))
+    show(table)
+
+
 def _show_published(done: list[_Evaluated], script: "PresetRun") -> None:
     order = f"shuffled, seed {script.seed}" if script.order == "shuffled" else "in the given order"
     for path, _, published in done:
@@ -230,7 +289,7 @@ def _show_published(done: list[_Evaluated], script: "PresetRun") -> None:
 
 
 def _preset_run(
-    preset: str, dataset: str | None, k: list[int | Literal["all"]] | None, order: Any, seed: int | None
+    preset: str, dataset: str | None, k: list[Any] | None, order: Any, seed: int | None
 ) -> "PresetRun":
     from hashbench import registry
     from hashbench.evaluation.presets import resolve_preset
@@ -240,8 +299,8 @@ def _preset_run(
     return resolve_preset(preset, dataset or "cifar10", k, order, seed)
 
 
-def _cutoffs(text: str) -> list[int | Literal["all"]]:
-    return ["all" if name == "all" else integers("--k", name, least=1)[0] for name in names("--k", text)]
+def _cutoffs(text: str) -> list[Any]:
+    return [name if name in ("all", "R") else integers("--k", name, 1)[0] for name in names("--k", text)]
 
 
 def _resolve(device: str) -> str:

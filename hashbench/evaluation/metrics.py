@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from hashbench.evaluation.inputs import Denominator
 
 EXPECTED, LOWEST, HIGHEST = 0, 1, 2
 
+Retrieved = int | Literal["R"]
+
 # From this index on, the asymptotic series of the harmonic numbers is exact to double precision.
 _SERIES_FROM = 64
 # Weights below this fraction of the largest weight do not change a sum in double precision.
@@ -27,7 +30,7 @@ _NEGLIGIBLE = 1e-20
 
 
 def average_precisions(
-    items: NDArray[np.int64], relevant: NDArray[np.int64], k: int, denominator: Denominator
+    items: NDArray[np.int64], relevant: NDArray[np.int64], k: Retrieved, denominator: Denominator
 ) -> NDArray[np.float64]:
     """Return the average precision of the top k: expected, lowest and highest over all orders of ties.
 
@@ -37,7 +40,8 @@ def average_precisions(
     Args:
         items: Number of items in each bucket, int64 [queries, buckets], by increasing distance.
         relevant: Number of relevant items in each bucket, int64 [queries, buckets].
-        k: Number of items retrieved, 1 <= k <= size of the database.
+        k: Number of items retrieved, 1 <= k <= size of the database; or "R", the number of relevant items of
+            each query, which is then also the divisor.
         denominator: Divisor: "hits", the number of relevant items in the top k; "relevant",
             min(k, number of relevant items); or "all_relevant", the number of relevant items.
 
@@ -45,8 +49,11 @@ def average_precisions(
         float64 [3, queries] with the rows EXPECTED, LOWEST, HIGHEST.
     """
     result = np.empty((3, len(items)))
-    most = {"hits": 0, "relevant": k, "all_relevant": np.iinfo(np.int64).max}[denominator]
-    _average_precisions(items, relevant, k, most, result)
+    if k == "R" or denominator == "all_relevant":
+        most: int = np.iinfo(np.int64).max
+    else:
+        most = k if denominator == "relevant" else 0
+    _average_precisions(items, relevant, _ranks(relevant, [k])[0], most, result)
     return result
 
 
@@ -71,32 +78,40 @@ def average_precisions_within(
 
 
 def hits_at(
-    items: NDArray[np.int64], relevant: NDArray[np.int64], ranks: Sequence[int]
+    items: NDArray[np.int64], relevant: NDArray[np.int64], ranks: Sequence[Retrieved]
 ) -> NDArray[np.float64]:
     """Return the number of relevant items in the top k: expected, lowest and highest over all orders of ties.
 
     Args:
         items: Number of items in each bucket, int64 [queries, buckets], by increasing distance.
         relevant: Number of relevant items in each bucket, int64 [queries, buckets].
-        ranks: Numbers of items retrieved, k, in increasing order; 1 <= k <= size of the database.
+        ranks: Numbers of items retrieved, k, in increasing order, 1 <= k <= size of the database; or ["R"],
+            the number of relevant items of each query.
 
     Returns:
         float64 [ranks, 3, queries], where the second axis is EXPECTED, LOWEST, HIGHEST.
     """
     result = np.empty((len(ranks), 3, len(items)))
-    _hits_at(items, relevant, np.asarray(ranks, np.int64), result)
+    _hits_at(items, relevant, _ranks(relevant, ranks), result)
     return result
+
+
+def _ranks(relevant: NDArray[np.int64], ranks: Sequence[Retrieved]) -> NDArray[np.int64]:
+    """Return the number of items retrieved for each query, int64 [ranks, queries]."""
+    own = relevant.sum(axis=1)
+    return np.array([own if k == "R" else np.full(len(own), k) for k in ranks], np.int64)
 
 
 @compiled
 def _average_precisions(
     items: NDArray[np.int64],
     relevant: NDArray[np.int64],
-    k: int,
+    ranks: NDArray[np.int64],  # number of items retrieved, [queries]
     most: int,  # limit of the divisor; 0 for hits
     result: NDArray[np.float64],
 ) -> None:
     for query in range(len(items)):
+        k = ranks[query]
         bucket, rank, hits, n, r = _cut(items[query], relevant[query], k, 0, 0, 0)
         divisor = min(most, relevant[query].sum())
         expected, lowest, highest = _sums_before(items[query, :bucket], relevant[query, :bucket])
@@ -130,7 +145,7 @@ def _hits_at(
     for query in range(len(items)):
         bucket = rank = hits = 0
         for index in range(len(ranks)):
-            k = ranks[index]
+            k = ranks[index, query]
             bucket, rank, hits, n, r = _cut(items[query], relevant[query], k, bucket, rank, hits)
             fewest, most = _feasible(n, r, k - rank)
             result[index, EXPECTED, query] = hits + (k - rank) * (r / max(n, 1))

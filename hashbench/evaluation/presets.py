@@ -192,7 +192,9 @@ def published(
     script_k, script_order = script.rules(dataset)
     k = script_k if k is None else k
     order = script_order if order is None else order
-    k, seed = check_cutoff(k), as_count(seed, "seed", "a whole number, 0 or more", least=0)
+    if (k := check_cutoff(k)) == "R":
+        raise UsageError(f"{preset}: k: expected a number of items, 1 or more, or 'all', got 'R'")
+    seed = as_count(seed, "seed", "a whole number, 0 or more", least=0)
     check_choice("order", order, get_args(Order))
     if script.product != isinstance(database_codes, ProductCodes):
         kind = "product" if script.product else "binary"

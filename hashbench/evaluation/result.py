@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from hashbench.errors import UsageError
 from hashbench.evaluation.counts.binary import Counts
 from hashbench.evaluation.counts.graded import GradedCounts
+from hashbench.evaluation.counts.labels import Labels
 from hashbench.evaluation.counts.product import ProductRankings
+from hashbench.evaluation.frames import BOUNDS, by_class, curve_by_radius, curve_by_rank, default_ranks, share
 from hashbench.evaluation.graded import average_cumulative_gains, normalized_discounted_cumulative_gains
 from hashbench.evaluation.inputs import (
     Average,
@@ -26,19 +28,22 @@ from hashbench.evaluation.inputs import (
     check_settings,
     read_cutoffs,
 )
-from hashbench.evaluation.metrics import EXPECTED, average_precisions, average_precisions_within, hits_at
+from hashbench.evaluation.metrics import (
+    EXPECTED,
+    Retrieved,
+    average_precisions,
+    average_precisions_within,
+    hits_at,
+)
 from hashbench.runtime.arguments import check_choice, check_type
 from hashbench.runtime.summary import Summarized
-
-_DEFAULT_RANKS = 100
-_BOUNDS = ("expected", "lowest", "highest")  # in the order of EXPECTED, LOWEST, HIGHEST
 
 
 class _Reported(NamedTuple):
     relevant: NDArray[np.float64]  # number of relevant items, [queries]
     largest: NDArray[np.float64]  # number of items in the largest bucket, [queries]
-    average_precisions: dict[int, NDArray[np.float64]]  # number of items retrieved -> [3, queries]
-    hits: dict[int, NDArray[np.float64]]  # number of items retrieved -> [3, queries]
+    average_precisions: dict[Retrieved, NDArray[np.float64]]  # number of items retrieved -> [3, queries]
+    hits: dict[Retrieved, NDArray[np.float64]]  # number of items retrieved -> [3, queries]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,7 +52,8 @@ class Evaluation(Summarized):
 
     If items are at the same distance, a metric is its expectation over all orders of the tied items. The
     argument `k` of a method is a number of items retrieved or "all"; a number larger than the database means
-    the whole database.
+    the whole database. "R" is the number of relevant items of the query: P@R is R-precision, and mAP@R is the
+    MAP@R of metric learning, which divides by R whatever `denominator` is (Musgrave et al., ECCV 2020).
 
     Attributes:
         rankings: The ranking of the database for each query: counts per Hamming distance, or product codes,
@@ -60,6 +66,7 @@ class Evaluation(Summarized):
         no_relevant: Queries without a relevant item in the database score 0 ("zero") or are excluded from
             every mean ("skip").
         graded: The counts of `rankings` by number of shared labels, which `ndcg` and `acg` need.
+        query_labels: The labels of the queries, which `per_class` needs.
 
     Raises:
         UsageError: A setting is invalid, no query is left to average, or the graded counts belong to other
@@ -72,10 +79,12 @@ class Evaluation(Summarized):
     denominator: Denominator = "hits"
     no_relevant: NoRelevant = "zero"
     graded: GradedCounts | None = None
+    query_labels: Labels | None = None
 
     def __post_init__(self) -> None:
         check_type("rankings", self.rankings, Counts, ProductRankings)
         check_type("graded", self.graded, GradedCounts, type(None))
+        check_type("query_labels", self.query_labels, Labels, type(None))
         for name, value in check_settings(self.k, self.radius, self.denominator, self.no_relevant).items():
             object.__setattr__(self, name, value)
         if self.graded is not None and not (
@@ -151,7 +160,7 @@ class Evaluation(Summarized):
         """Fraction of the items within `radius` bits of the query that is relevant; 0 if there are none."""
         ball = slice(self.radius + 1)
         relevant, items = self.counts.relevant[:, ball].sum(axis=1), self.counts.items[:, ball].sum(axis=1)
-        return float(_share(relevant, items)[self.counted].mean())
+        return float(share(relevant, items)[self.counted].mean())
 
     @property
     def average_precision_within_radius(self) -> NDArray[np.float64]:
@@ -200,22 +209,9 @@ class Evaluation(Summarized):
         Returns:
             A data frame with the columns rank, precision and recall and one row per rank.
         """
-        if ranks is None:
-            spaced = np.geomspace(1, self.rankings.database, _DEFAULT_RANKS)
-            ranks = np.unique(spaced.round().astype(int)).tolist()
-        ranks = read_cutoffs(ranks, "ranks")
-        retrieved, index = np.unique([self._items(rank) for rank in ranks], return_inverse=True)
-        hits = self.rankings.each(
-            lambda items, relevant: hits_at(items, relevant, retrieved.tolist())[:, EXPECTED]
-        )  # [ranks, queries]
-        precision, recall = hits / retrieved[:, None], _share(hits, self._relevant)
-        return pd.DataFrame(
-            {
-                "rank": ranks,
-                "precision": precision[:, self.counted].mean(axis=1)[index],
-                "recall": recall[:, self.counted].mean(axis=1)[index],
-            }
-        )
+        ranks = read_cutoffs(default_ranks(self.rankings.database) if ranks is None else ranks, "ranks")
+        retrieved = [self._items(rank) for rank in ranks]
+        return curve_by_rank(self.rankings, ranks, retrieved, self._relevant, self.counted)
 
     def curve_by_radius(self, average: Average = "macro") -> pd.DataFrame:
         """Return the precision and recall of the items within each Hamming radius.
@@ -228,23 +224,32 @@ class Evaluation(Summarized):
             A data frame with the columns radius, precision and recall and one row per radius from 0 to bits.
         """
         check_choice("average", average, get_args(Average))
-        items = np.cumsum(self.counts.items[self.counted], axis=1)
-        relevant = np.cumsum(self.counts.relevant[self.counted], axis=1)
-        if average == "micro":
-            items, relevant = items.sum(axis=0, keepdims=True), relevant.sum(axis=0, keepdims=True)
-        precision = _share(relevant, items).mean(axis=0)
-        recall = _share(relevant, relevant[:, -1:]).mean(axis=0)
-        radius = np.arange(len(precision))
-        return pd.DataFrame({"radius": radius, "precision": precision, "recall": recall})
+        return curve_by_radius(self.counts, self.counted, average)
+
+    def per_class(self, k: Cutoff = "all") -> pd.DataFrame:
+        """Return mAP@k per class of the queries; a query counts in each of its classes.
+
+        Returns:
+            A data frame with the columns queries, expected, lowest and highest; one row per class that has a
+            counted query, then "macro", the mean over these classes, and "micro", the mean over the queries.
+
+        Raises:
+            UsageError: There are no labels.
+        """
+        if self.query_labels is None:
+            raise UsageError("per_class needs the labels of the queries; evaluate with labels")
+        return by_class(self.query_labels, self._average_precisions(k), self.counted)
 
     def to_dict(self) -> dict[str, Any]:
         """Return settings and metrics, ready for JSON; each metric as {"expected", "lowest", "highest"}."""
         functions = {"mAP": self._average_precisions, "P": self._precisions, "R": self._recalls}
-        if self.graded is not None:
-            functions |= {"NDCG": self._ndcgs, "ACG": self._acgs}
         metrics = {f"{name}@{k}": self._means(rows(k)) for name, rows in functions.items() for k in self.k}
+        if self.graded is not None:
+            numbers = [k for k in self.k if k != "R"]
+            metrics |= {f"NDCG@{k}": self._means(self._ndcgs(k)) for k in numbers}
+            metrics |= {f"ACG@{k}": self._means(self._acgs(k)) for k in numbers}
         if isinstance(self.rankings, Counts):
-            metrics[f"P@H<={self.radius}"] = dict.fromkeys(_BOUNDS, self.precision_within_radius)
+            metrics[f"P@H<={self.radius}"] = dict.fromkeys(BOUNDS, self.precision_within_radius)
             metrics[f"mAP@H<={self.radius}"] = self._means(self._average_precisions_within_radius)
         settings = {
             "k": list(self.k),
@@ -269,11 +274,13 @@ class Evaluation(Summarized):
     @cached_property
     def _reported(self) -> _Reported:
         """Results of the single pass over the rankings that covers all cut-offs in `k`."""
-        cutoffs = sorted({self._items(k) for k in self.k})
+        numbers = sorted({self._items(k) for k in self.k if k != "R"})
+        groups: list[list[Retrieved]] = [[*numbers], ["R"] if "R" in self.k else []]
+        cutoffs = [k for group in groups for k in group]
 
         def measure(items: NDArray[np.int64], relevant: NDArray[np.int64]) -> NDArray[np.float64]:
             parts = [average_precisions(items, relevant, k, self.denominator) for k in cutoffs]
-            parts += list(hits_at(items, relevant, cutoffs))
+            parts += [hits for group in groups if group for hits in hits_at(items, relevant, group)]
             return np.vstack([relevant.sum(axis=1), items.max(axis=1), *parts])
 
         rows = self.rankings.each(measure)
@@ -287,13 +294,20 @@ class Evaluation(Summarized):
         return self._reported.relevant
 
     def _items(self, k: Cutoff) -> int:
-        """Return the number of items that `k` retrieves."""
+        """Return the number of items that `k` retrieves, which "R" does not determine."""
         k = check_cutoff(k)
+        if k == "R":
+            raise UsageError(
+                "k: expected a number of items or 'all', got 'R', which this metric does not take"
+            )
         return self.rankings.database if k == "all" else min(k, self.rankings.database)
+
+    def _retrieved(self, k: Cutoff) -> Retrieved:
+        return "R" if isinstance(k, str) and k == "R" else self._items(k)
 
     def _average_precisions(self, k: Cutoff) -> NDArray[np.float64]:
         """Return AP@k, float64 [3, queries]."""
-        retrieved = self._items(k)
+        retrieved = self._retrieved(k)
         if retrieved in self._reported.average_precisions:
             return self._reported.average_precisions[retrieved]
         return self.rankings.each(
@@ -302,16 +316,17 @@ class Evaluation(Summarized):
 
     def _hits_at(self, k: Cutoff) -> NDArray[np.float64]:
         """Return the numbers of relevant items in the top k, float64 [3, queries]."""
-        retrieved = self._items(k)
+        retrieved = self._retrieved(k)
         if retrieved in self._reported.hits:
             return self._reported.hits[retrieved]
         return self.rankings.each(lambda items, relevant: hits_at(items, relevant, [retrieved])[0])
 
     def _precisions(self, k: Cutoff) -> NDArray[np.float64]:
-        return np.asarray(self._hits_at(k) / self._items(k))
+        retrieved = self._retrieved(k)
+        return self._recalls(k) if retrieved == "R" else np.asarray(self._hits_at(k) / retrieved)
 
     def _recalls(self, k: Cutoff) -> NDArray[np.float64]:
-        return _share(self._hits_at(k), self._relevant)
+        return share(self._hits_at(k), self._relevant)
 
     @property
     def _average_precisions_within_radius(self) -> NDArray[np.float64]:
@@ -332,9 +347,4 @@ class Evaluation(Summarized):
 
     def _means(self, values: NDArray[np.float64]) -> dict[str, float]:
         means = values[:, self.counted].mean(axis=1)
-        return {name: float(means[row]) for row, name in enumerate(_BOUNDS)}
-
-
-def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    """Return part / whole, with 0 for an empty whole."""
-    return np.asarray(part / np.maximum(whole, 1), np.float64)
+        return {name: float(means[row]) for row, name in enumerate(BOUNDS)}

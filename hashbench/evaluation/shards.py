@@ -101,9 +101,9 @@ def evaluate_shards(
     shards = _find(as_path(database, "database"), query.bits, classes)
     if graded:
         shared = _sum(shards, query_codes, classes, count_graded_pairs)
-        return Evaluation(shared.counts, **settings, graded=shared)
+        return Evaluation(shared.counts, **settings, graded=shared, query_labels=classes)
     counts = _sum(shards, query_codes, classes, functools.partial(count_pairs, device=device))
-    return Evaluation(counts, **settings)
+    return Evaluation(counts, **settings, query_labels=classes)
 
 
 @dataclass(frozen=True)

@@ -95,9 +95,35 @@ def test_queries_of_another_program_with_shards(cli: Cli) -> None:
     assert shown == hashbench.evaluate(**ARRAYS).to_dict()
 
 
+def test_metrics_of_neighbouring_fields(cli: Cli) -> None:
+    ids = {"query_ids": np.arange(5).astype(str), "database_ids": np.arange(30).astype(str)}
+    neighbours = np.array([RANDOM.permutation(30)[:4] for _ in range(5)])
+    np.savez("run.npz", **ARRAYS, **ids, near=neighbours)
+    options = "--k", "R,10", "--denominator", "all_relevant", "--exclude-self"
+    done = cli("evaluate", "run.npz", *options, "--per-class", "--json")
+    expected = hashbench.evaluate(**ARRAYS, **ids, exclude_self=True, k=("R", 10), denominator="all_relevant")
+    shown = figures(done.out)
+    table = expected.per_class("R").rename(index=str).to_dict(orient="index")
+    assert shown.pop("per_class") == {"mAP@R": table}
+    assert shown["settings"].pop("exclude_self") is True
+    assert shown == expected.to_dict()
+    text = cli("evaluate", "run.npz", *options, "--per-class").out
+    assert "each query is left out of the database" in text
+    assert f"{table['macro']['expected']:.4f}" in text[text.index("macro") :]
+    done = cli("evaluate", "run.npz", "--neighbours", "--key", "neighbours=near", "--json")
+    codes = ARRAYS["query_codes"], ARRAYS["database_codes"]
+    shown = figures(done.out)
+    assert shown["settings"].pop("relevance") == "neighbours"
+    assert shown == hashbench.evaluate(*codes, neighbours=neighbours).to_dict()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("a.npz", "--exclude-self"), "a.npz lacks query_ids, database_ids; it contains query_codes, "),
+        (("a.npz", "--neighbours"), "a.npz lacks neighbours; it contains query_codes, "),
+        (("a.npz", "--neighbours", "--database", "."), "leave out --database"),
+        (("a.npz", "--exclude-self", "--preset", "paper:wch"), "leave out --database, "),
         ((), "expected files of codes, got none; pass CODES, or --array NAME=FILE for each array"),
         (("a.npy",), "a.npy contains a single array; pass it with --array query_codes=a.npy"),
         (("a.npz", "--key", "codes"), "--key: expected KEY=VALUE, got 'codes'"),

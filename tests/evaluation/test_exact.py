@@ -51,16 +51,22 @@ def test_every_metric_equals_its_enumeration(
 ) -> None:
     k = data.draw(st.integers(1, sum(n for n, _ in counted)))
     radius = data.draw(st.integers(0, len(counted)))
-    found = Evaluation(row(counted), (k,), radius, denominator).to_dict()["metrics"]
+    ev = Evaluation(row(counted), (k, "R"), radius, denominator)
+    found = ev.to_dict()["metrics"]
+    assert Evaluation(row(counted), (k,), radius, denominator).bounds("R") == ev.bounds("R")
     orders = rankings(counted)
     ball = sum(n for n, _ in counted[: radius + 1])
     scores = [average_precision(order, k, denominator) for order in orders]
     hits = [Fraction(sum(order[:k])) for order in orders]
     relevant = sum(orders[0])
+    hits_at_r = [Fraction(sum(order[:relevant]), max(relevant, 1)) for order in orders]
     for name, values in {
         f"mAP@{k}": scores,
         f"P@{k}": [hit / k for hit in hits],
         f"R@{k}": [hit / max(relevant, 1) for hit in hits],
+        "mAP@R": [average_precision(order, relevant, "all_relevant") for order in orders],
+        "P@R": hits_at_r,
+        "R@R": hits_at_r,
         f"mAP@H<={radius}": [average_precision(order, ball, "hits") for order in orders],
     }.items():
         expected = {"expected": sum(values) / len(values), "lowest": min(values), "highest": max(values)}

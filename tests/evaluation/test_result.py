@@ -156,7 +156,7 @@ def test_curve_by_rank(inputs: dict[str, Any]) -> None:
         assert found["precision"].tolist() == pytest.approx([ev.precision(k)])
     with pytest.raises(UsageError, match="ranks: expected at least one"):
         ev.curve_by_rank([])
-    with pytest.raises(UsageError, match="ranks: expected a number of items, 1 or more, or 'all', got 0"):
+    with pytest.raises(UsageError, match="ranks: expected a number of items, 1 or more, 'all' or 'R', got 0"):
         ev.curve_by_rank(0)
 
 

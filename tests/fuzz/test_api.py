@@ -29,7 +29,7 @@ COUNTS = np.array([[1, 0, 2], [0, 3, 0]])
 GOOD: dict[str, tuple[Any, ...]] = {
     "codes": (SIGNS, SIGNS > 0, BinaryCodes.from_array(SIGNS), torch.tensor(SIGNS), SIGNS.tolist(), PRODUCT),
     "labels": ([0, 1, 1], np.eye(3), scipy.sparse.csr_array(np.eye(3)), torch.eye(3).to_sparse()),
-    "k": (5, "all", [1, "all"], np.array([1, 5]), torch.tensor([1, 2]), range(1, 3)),
+    "k": (5, "all", [1, "all", "R"], np.array([1, 5]), torch.tensor([1, 2]), range(1, 3)),
     "radius": (0, 2, np.int64(1), 10**30),
     "denominator": ("hits", "relevant", "all_relevant"),
     "no_relevant": ("zero", "skip"),
@@ -39,6 +39,8 @@ GOOD: dict[str, tuple[Any, ...]] = {
     "dataset": ("digits", "folder"),  # no other, since it would be downloaded
     "protocol": ("default", "lists", None),
     "flag": (True, False, np.True_),
+    "unset": (False,),
+    "none": (None,),
     "path": ("", ".", "nowhere", Path("nowhere.npz"), b"nowhere", "\0", "a" * 5000),
 }  # fmt: skip
 with warnings.catch_warnings():
@@ -78,7 +80,8 @@ EVALUATION = {
 }  # fmt: skip
 CALLS: list[tuple[Callable[..., Any], dict[str, str]]] = [
     (evaluate, {"query_codes": "codes", "database_codes": "codes", "query_labels": "labels",
-                "database_labels": "labels", **EVALUATION}),
+                "database_labels": "labels", "neighbours": "none", "exclude_self": "unset",
+                "query_ids": "none", "database_ids": "none", **EVALUATION}),
     (evaluate_shards, {"query_codes": "codes", "database": "path", "query_labels": "labels", **EVALUATION}),
     (published, {"query_codes": "codes", "database_codes": "codes", "query_labels": "labels",
                  "database_labels": "labels", "preset": "preset", "k": "k", "order": "order",
@@ -98,6 +101,7 @@ EVALUATED = evaluate(SIGNS[:2], SIGNS, [0, 1], [0, 1, 1], graded=True)
 METHODS = [
     EVALUATED.average_precision, EVALUATED.bounds, EVALUATED.chance, EVALUATED.precision, EVALUATED.recall,
     EVALUATED.ndcg, EVALUATED.acg, EVALUATED.curve_by_rank, EVALUATED.curve_by_radius,
+    EVALUATED.per_class,
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hashbench.codes import ProductCodes
 from hashbench.evaluation.counts.binary import Function, Kernel
 from hashbench.evaluation.counts.kernels import compiled
-from hashbench.evaluation.counts.labels import Labels
+from hashbench.evaluation.counts.relevance import Relevance
 
 # Memory of a thread that ranks several queries at a time, in addition to 25 bytes per item for sorting.
 _BYTES = 8 * 2**20
@@ -45,23 +45,21 @@ class ProductRankings:
         bits: Length of a code, in bits.
     """
 
-    def __init__(
-        self, query: NDArray[np.float32], codes: ProductCodes, query_labels: Labels, labels: Labels
-    ) -> None:
+    def __init__(self, query: NDArray[np.float32], codes: ProductCodes, relevance: Relevance) -> None:
         """Store references to the arguments; nothing is ranked yet.
 
         Args:
             query: Vectors of the queries [queries, books · dim].
             codes: Codes of the database.
-            query_labels: Labels of the queries.
-            labels: Labels of the database, in the same form.
+            relevance: Which items are relevant, and which are excluded.
         """
-        self.queries, self.database, self.bits = len(query), len(codes), codes.bits
+        self.queries, self.bits, self._size = len(query), codes.bits, len(codes)
+        self.database = self._size - (relevance.own is not None)
+        self._relevance, labels = relevance, relevance.database_labels
         books, words, dim = codes.codebooks.shape
         self._pieces = query.reshape(-1, books, 1, dim)
         self._codebooks = codes.codebooks.astype(np.float64)
         self._items = np.ravel(codes.indices), np.ravel(labels.packed)
-        self._query_labels = query_labels.packed
         self._look_up = _kernel(books, words, labels.packed.shape[1], labels.by_class)
 
     def each(self, function: Function) -> NDArray[np.float64]:
@@ -82,12 +80,19 @@ class ProductRankings:
         tables = np.sqrt(np.square(difference).sum(-1)).reshape(len(difference), -1)
         items = np.empty((len(tables), self.database), np.int64)
         relevant = np.empty_like(items)
-        distances, shared = np.empty(self.database), np.empty(self.database, np.bool_)
+        distances, shared = np.empty(self._size), np.empty(self._size, np.bool_)
         keys, ends = np.empty(self.database, np.uint64), np.empty(_BINS_PER_ITEM * self.database, np.uint32)
         most = 0
-        for row, (table, label) in enumerate(zip(tables, self._query_labels[block], strict=True)):
+        labels = self._relevance.query_labels.packed[block]
+        for row, (table, label) in enumerate(zip(tables, labels, strict=True)):
             self._look_up(table, label, *self._items, distances, shared)
-            _distribute(distances, shared, keys, ends)
+            query = block.start + row
+            if self._relevance.neighbours is not None:
+                shared[self._relevance.neighbours[query]] = True
+            if self._relevance.own is not None:  # the last item, which is then left out, takes its place
+                for values in (distances, shared):
+                    values[self._relevance.own[query]] = values[-1]
+            _distribute(distances[: self.database], shared[: self.database], keys, ends)
             _sort(keys, ends)
             most = max(most, _group(keys, items[row], relevant[row]))
         return np.ascontiguousarray(items[:, :most]), np.ascontiguousarray(relevant[:, :most])
