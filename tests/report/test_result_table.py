@@ -244,6 +244,11 @@ def test_runs_that_count_different_queries_are_rejected(cli: Callable[..., Any],
     )
 
 
+def test_the_caption_names_the_divisor(cli: Callable[..., Any], tmp_path: Path) -> None:
+    given_run(tmp_path, "wch", [0.5, 0.6], denominator="all_relevant")
+    assert "; AP@K divides by all relevant." in cli("table", "--results", tmp_path).out
+
+
 def test_collapsed_codes_are_marked_and_not_ranked(cli: Callable[..., Any], results: Path) -> None:
     given_run(results, "dead", shifted(0.4), collapsed=True)
     given_run(results, "dead", shifted(0.4), seed=1)
