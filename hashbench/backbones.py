@@ -217,7 +217,7 @@ def require_weights(name: str) -> None:
     Raises:
         HashbenchError: The server of the weights cannot be reached.
     """
-    if timm.is_model(name):
+    if name not in (BUILT_IN, CIFAR_RESNET) and timm.is_model(name):
         pretrained_cfg = timm.get_pretrained_cfg(name)
         try:
             _require_reachable(pretrained_cfg)

@@ -37,7 +37,7 @@ def ablate(
     The recipe of the method declares the components. Runs that have a record are not repeated, so the same
     command continues an ablation that was interrupted.
     """
-    device, options = wanted.init()
+    device, options = wanted.execution.init()
     planned = wanted.plan({name: _variants(name, components) for name in wanted.methods}, device)
     _check_plan(planned, metric)
     failed: list[str] = []

@@ -14,14 +14,14 @@ import typer
 from hashbench.cli.datasets import DataOptions, data_options
 from hashbench.cli.options import (
     RESULTS,
-    AcceptStale,
     DatasetNames,
-    Device,
+    Execution,
     MethodNames,
     PluginFiles,
     Results,
     Settings,
     add_plugins,
+    execution_options,
     integers,
     names,
     with_options,
@@ -51,26 +51,8 @@ class Grid:
     limit: int | None
     settings: list[str]
     results: Path
-    device: str
-    workers: int | None
-    force: bool
-    resume: bool
-    save_every: float
-    profile: int
+    execution: Execution
     allow_overlap: bool
-    fail_fast: bool
-    accept_stale: bool
-
-    def init(self) -> tuple[str, "RunOptions"]:
-        """Join the other processes of a distributed run, if any, and return the device and run options."""
-        from hashbench import distributed
-        from hashbench.runtime.device import resolve_device, resolve_workers
-        from hashbench.training.options import RunOptions
-
-        device = resolve_device(self.device)
-        distributed.init_process_group(device)
-        workers = resolve_workers(self.workers, device)
-        return device, RunOptions(workers, self.resume, self.save_every, self.profile, self.accept_stale)
 
     def load(self, name: str) -> "Dataset":
         """Load a dataset."""
@@ -102,6 +84,7 @@ class Grid:
         return plan(datasets, settings, self.bits, self.seeds, device, self.results)
 
 
+@with_options("execution", execution_options)
 @with_options("data", data_options)
 def grid(
     method: MethodNames,
@@ -122,45 +105,10 @@ def grid(
         typer.Option("--limit", metavar="N", min=1, help="Use N images of each part only, for a first try."),
     ] = None,
     results: Results = RESULTS,
-    device: Device = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers", min=0, help="Processes that load images (default: up to 8 with a GPU, else 0)."
-        ),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Repeat runs that have a record, and replace the record.")
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue an interrupted command from its last checkpoint; start runs that have none.",
-        ),
-    ] = False,
-    save_every: Annotated[
-        float,
-        typer.Option(
-            "--save-every", metavar="SECONDS", min=0, help="Time between the checkpoints that --resume needs."
-        ),
-    ] = 300.0,
-    profile: Annotated[
-        int,
-        typer.Option(
-            "--profile",
-            metavar="STEPS",
-            min=0,
-            help="Trace this many steps, to trace.json.gz in the run's folder; 0 traces none.",
-        ),
-    ] = 0,
+    execution: Execution,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Accept queries that are also in the database.")
     ] = False,
-    fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Stop at the first run that fails or cannot run.")
-    ] = False,
-    accept_stale: AcceptStale = False,
     plugin: PluginFiles = [],  # noqa: B006
 ) -> Grid:
     """Return the grid that these options describe; reject unknown names before torch is imported."""
@@ -173,10 +121,9 @@ def grid(
         registry.find("method", name)
     for name in datasets:
         registry.find("dataset", name)
-    backbones = names("--backbone", backbone) if backbone is not None else []
+    networks = names("--backbone", backbone) if backbone is not None else []
     return Grid(
-        methods, datasets, lengths, seeds, backbones, data, limit, settings, results, device, workers, force,
-        resume, save_every, profile, allow_overlap, fail_fast, accept_stale,
+        methods, datasets, lengths, seeds, networks, data, limit, settings, results, execution, allow_overlap,
     )  # fmt: skip
 
 
@@ -193,7 +140,7 @@ def run_all(
     from hashbench.runtime.preemption import PreemptionError
     from hashbench.runtime.progress import progress
 
-    one_failure = wanted.fail_fast or len(planned) == 1 or distributed.world_size() > 1
+    one_failure = wanted.execution.fail_fast or len(planned) == 1 or distributed.world_size() > 1
     impossible = [run for run in planned if run.error]
     if impossible and (one_failure or len(impossible) == len(planned)):
         raise impossible[0].error or AssertionError
@@ -204,11 +151,11 @@ def run_all(
     if options.resume:
         require_same_settings([(config, data) for _, config, data in ready], wanted.results)
     _report_backbones([config for _, config, _ in ready])
-    left = sum(wanted.force or run.status != "exists" for run, *_ in ready)
+    left = sum(wanted.execution.force or run.status != "exists" for run, *_ in ready)
     done, shown_notes = 0, set[str | None]([None])
     with progress("runs", left) if len(planned) > 1 else nullcontext(lambda _: None) as advance:
         for number, (run, config, data) in enumerate(ready, start=1):
-            fresh = wanted.force or run.status == "to run"
+            fresh = wanted.execution.force or run.status == "to run"
             _announce(run, config, data, f"[{number}/{len(ready)}] " if len(planned) > 1 else "", shown_notes)
             try:
                 yield _execute(config, data, wanted, options, len(planned) > 1)
@@ -265,7 +212,7 @@ def _execute(
     from hashbench.runtime.preemption import stoppable
 
     with stoppable():
-        run = experiment.run(config, data, wanted.results, force=wanted.force, execution=options)
+        run = experiment.run(config, data, wanted.results, force=wanted.execution.force, execution=options)
     if run.existed:
         threads = experiment.threads_note(run.record)
         stale = run.record.environment.get("source") != source_of(config)

@@ -5,6 +5,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -15,6 +16,7 @@ from hashbench.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from hashbench.results.query import RunFilter
+    from hashbench.training.options import RunOptions
 
 T = TypeVar("T")
 
@@ -70,12 +72,6 @@ AcrossBackbones = Annotated[
         "--across-backbones", help="Rank and test methods together, even if their backbones differ."
     ),
 ]
-AcceptStale = Annotated[
-    bool,
-    typer.Option(
-        "--accept-stale", help="Keep records that another version of the code made from the same settings."
-    ),
-]
 TableFormat = Annotated[
     Literal["markdown", "latex", "csv"],
     typer.Option("--format", help="latex is a complete document; csv has full precision."),
@@ -88,6 +84,78 @@ TestName = Annotated[
     Literal["bootstrap", "permutation"],
     typer.Option("--test", help="Paired test of a difference, over the queries."),
 ]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How runs are carried out; it changes no result."""
+
+    device: str
+    workers: int | None
+    force: bool
+    resume: bool
+    save_every: float
+    profile: int
+    fail_fast: bool
+    accept_stale: bool
+
+    def init(self) -> tuple[str, "RunOptions"]:
+        """Join the other processes of a distributed run, if any, and return the device and run options."""
+        from hashbench import distributed
+        from hashbench.runtime.device import resolve_device, resolve_workers
+        from hashbench.training.options import RunOptions
+
+        device = resolve_device(self.device)
+        distributed.init_process_group(device)
+        workers = resolve_workers(self.workers, device)
+        return device, RunOptions(workers, self.resume, self.save_every, self.profile, self.accept_stale)
+
+
+def execution_options(
+    device: Device = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=0, help="Processes that load images (default: up to 8 with a GPU, else 0)."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Repeat runs that have a record, and replace the record.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue an interrupted command from its last checkpoint; start runs that have none.",
+        ),
+    ] = False,
+    save_every: Annotated[
+        float,
+        typer.Option(
+            "--save-every", metavar="SECONDS", min=0, help="Time between the checkpoints that --resume needs."
+        ),
+    ] = 300.0,
+    profile: Annotated[
+        int,
+        typer.Option(
+            "--profile",
+            metavar="STEPS",
+            min=0,
+            help="Trace this many steps, to trace.json.gz in the run's folder; 0 traces none.",
+        ),
+    ] = 0,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first run that fails or cannot run.")
+    ] = False,
+    accept_stale: Annotated[
+        bool,
+        typer.Option(
+            "--accept-stale", help="Keep records that another version of the code made with these settings."
+        ),
+    ] = False,
+) -> Execution:
+    """Return the values of these options."""
+    return Execution(device, workers, force, resume, save_every, profile, fail_fast, accept_stale)
 
 
 def run_filter(

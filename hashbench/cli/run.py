@@ -29,7 +29,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate methods, and write a record of each run; several values make a grid of runs."""
-    device, options = wanted.init()
+    device, options = wanted.execution.init()
     planned = wanted.plan({name: [[]] for name in wanted.methods}, device)
     if dry_run:
         _show_plan(planned, as_json)

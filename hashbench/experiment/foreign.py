@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.codes import ProductCodes, as_array
+from hashbench.codes import Codes, ProductCodes, as_array
 from hashbench.config import BackboneConfig, EvaluationConfig, RunConfig
 from hashbench.data.dataset import Dataset
 from hashbench.data.protocol import class_lists, fingerprint, overlaps
@@ -37,6 +37,9 @@ from hashbench.results.record import (
 from hashbench.runtime import environment
 from hashbench.runtime.files import sha256_of
 
+Parts = dict[str, tuple[Sequence[str], NDArray[Any]]]
+"""Ids and labels by part of the split."""
+
 UNCHECKED = "the split is not compared with that of the dataset, which is not here"
 
 
@@ -56,19 +59,10 @@ def record_codes(
 ) -> Run:
     """Write a record of codes of another program, unless it already exists.
 
-    Args:
-        loaded: The arguments of `hashbench.evaluate`: codes and labels of the queries and the database.
-        evaluation: Their evaluation.
-        settings: The settings of the evaluation, as in `EvaluationConfig`.
-        results: The results folder.
-        sha256: Hash of the file of the codes, which identifies what made them.
-        method: Name of the method in reports.
-        dataset: Name of the dataset.
-        protocol: Name of the protocol.
-        seed: Seed of the training.
-        backbone: Name of the backbone in reports.
-        data: The dataset; None if it is not here. Then the split cannot be compared, and its fingerprint is
-            that of the labels alone, so that no report mixes it with runs of the dataset.
+    `loaded` contains the arguments of `hashbench.evaluate`, and `settings` are those of the evaluation, as in
+    `EvaluationConfig`. The hash of the file of the codes identifies what made them. Without the dataset, the
+    split cannot be compared, and its fingerprint is that of the labels alone, so that no report mixes it with
+    runs of the dataset.
 
     Raises:
         UsageError: The labels are not those of the dataset, in its order.
@@ -90,8 +84,7 @@ def record_codes(
         evaluation=EvaluationConfig(**settings),
     ).model_dump(mode="json")
     split = fingerprint(**parts)
-    libraries = environment.library_versions()
-    run_id = run_id_of(run_identity(config, split, None, sha256, libraries))
+    run_id = run_id_of(run_identity(config, split, None, sha256, environment.library_versions()))
     folder = run_folder(results, dataset, protocol, method, database.bits, run_id)
     if folder.exists():
         return Run(read_record(folder), folder, existed=True)
@@ -101,35 +94,46 @@ def record_codes(
         save_queries(partial / QUERIES, evaluation, parts["query"][0])
         record = Record(
             run_id=run_id,
+            split=_split(parts, split, (UNCHECKED,) if data is None else data.warnings),
+            files={name: sha256_of(partial / name) for name in (CODES, CURVES, QUERIES)},
+            **_figures(database, evaluation),
             **{key: config[key] for key in ("method", "dataset", "protocol", "bits", "seed")},
             config=config,
-            split=SplitRecord(
-                query=len(parts["query"][0]),
-                train=len(parts["train"][0]),
-                database=len(parts["database"][0]),
-                sha256=split,
-                overlaps=overlaps(*(ids for ids, _ in parts.values())),
-                warnings=(UNCHECKED,) if data is None else data.warnings,
-            ),
-            metrics={name: Metric(**m) for name, m in evaluation.to_dict()["metrics"].items()},
-            queries_without_relevant=evaluation.queries_without_relevant,
-            health=code_health(database, evaluation),
-            timing=Timing(train=0, encode=0, evaluate=0),
             environment={**environment.describe("cpu"), "source": sha256},
-            created=datetime.now(timezone.utc),
-            evaluator=VERSION,
-            changes={},
-            components={},
-            files={name: sha256_of(partial / name) for name in (CODES, CURVES, QUERIES)},
             foreign=sha256,
         )
         write_record(record, partial)
     return Run(read_record(folder), folder, existed=False)
 
 
+def _split(parts: Parts, sha256: str, warnings: Sequence[str]) -> SplitRecord:
+    return SplitRecord(
+        query=len(parts["query"][0]),
+        train=len(parts["train"][0]),
+        database=len(parts["database"][0]),
+        sha256=sha256,
+        overlaps=overlaps(*(ids for ids, _ in parts.values())),
+        warnings=tuple(warnings),
+    )
+
+
+def _figures(database: Codes, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the fields of a record that the evaluation determines, and empty ones."""
+    return {
+        "metrics": {name: Metric(**values) for name, values in evaluation.to_dict()["metrics"].items()},
+        "queries_without_relevant": evaluation.queries_without_relevant,
+        "health": code_health(database, evaluation),
+        "evaluator": VERSION,
+        "timing": Timing(train=0, encode=0, evaluate=0),
+        "created": datetime.now(timezone.utc),
+        "changes": {},
+        "components": {},
+    }
+
+
 def _parts(loaded: Mapping[str, Any], data: Dataset | None) -> dict[str, tuple[Sequence[str], NDArray[Any]]]:
     """Return the ids and labels of train, query and database: of the dataset, if that is here."""
-    found: dict[str, tuple[Sequence[str], NDArray[Any]]] = {}
+    found: Parts = {}
     for name in ("query", "database"):
         labels = as_array(loaded[f"{name}_labels"], f"{name}_labels")
         labels = labels.astype(np.uint8 if labels.ndim == 2 and labels.shape[1] > 1 else np.int64)

@@ -21,11 +21,12 @@ from pydantic import (
     model_validator,
 )
 
-from hashbench.config import EvaluationConfig, RunConfig, SelectionConfig
+from hashbench.config import EvaluationConfig, RunConfig
 from hashbench.data.options import SPLIT_OPTIONS
 from hashbench.data.protocol import Overlaps
 from hashbench.errors import LONGEST, HashbenchError
 from hashbench.evaluation import CodeHealth
+from hashbench.results.schema_versions import to_newest
 from hashbench.runtime.arguments import as_path
 from hashbench.runtime.files import set_aside
 from hashbench.runtime.json_files import read_json
@@ -215,18 +216,7 @@ class Record(Summarized, _Part):
     @model_validator(mode="before")
     @classmethod
     def _from_older(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        version = data.get("schema_version")
-        if version in (1, 2, 3, 4, 5):
-            _check_keys(version, data)
-        if version == 1:
-            data = {**data, "evaluator": 1, "changes": None, "components": {}, "files": None}
-        elif None in (data.get("changes", {}), data.get("files", {})):
-            raise ValueError("only records of version 1 have no changes and files")
-        if version in (1, 2) and isinstance(data.get("config"), dict):
-            data = {**data, "config": _with_later_settings(data["config"])}
-        return {**data, "schema_version": 5} if version in (1, 2, 3, 4) else data
+        return to_newest(data) if isinstance(data, dict) else data
 
     @field_validator("environment")
     @classmethod
@@ -249,40 +239,6 @@ def _require_all(section: type[BaseModel], settings: Any, name: str) -> None:
     missing = section.model_fields.keys() - (settings if isinstance(settings, dict) else {})
     if missing:
         raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
-
-
-# Keys of a record by the version that introduced them.
-_KEYS_SINCE = {
-    2: ("evaluator", "changes", "components", "files"),
-    3: ("resumed", "selected"),
-    4: ("recipe", "published_protocol", "sha256"),
-    5: ("foreign",),
-}
-
-
-def _check_keys(version: int, data: Mapping[str, Any]) -> None:
-    """Refuse a record that lacks a key of its version or has one of a later version."""
-    for since, keys in _KEYS_SINCE.items():
-        for key in keys:
-            if since > version and key in data:
-                raise ValueError(f"records of version {version} have no {key}")
-            if since <= version and key not in data:
-                raise ValueError(f"records of version {version} have {key}, which is missing")
-
-
-# Settings that are absent from records of versions 1 and 2, with the values that their runs used.
-_LATER: dict[str, Any] = {
-    "processes": 1,
-    "views": {"on_device": False},
-    "training": {"accumulate": 1, "compile": False},
-    "selection": SelectionConfig().model_dump(mode="json"),
-    "evaluation": {"graded": False},
-}
-
-
-def _with_later_settings(config: dict[str, Any]) -> dict[str, Any]:
-    later = {key: {**v, **config.get(key, {})} if isinstance(v, dict) else v for key, v in _LATER.items()}
-    return {**config, **later}
 
 
 def run_folder(results: Path, dataset: str, protocol: str, method: str, bits: int, run_id: str) -> Path:

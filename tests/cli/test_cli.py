@@ -205,7 +205,7 @@ def damage_split(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove_lists, r"nuswide: no lists in .*agreement form .*Put everything into the folder nuswide"),
+        (remove_lists, r"nuswide: no lists in .*, nor up to two levels deeper"),
         (
             damage_list,
             r"nuswide has lists for query and database, but none for train; to draw .*--data train=N",

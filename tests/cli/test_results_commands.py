@@ -135,13 +135,13 @@ def test_list_shows_every_run(cli: Cli, results: Path) -> None:
     shown = cli("results")
     assert shown.code == 0, shown.err
     rows = [line.split() for line in shown.out.splitlines()]
-    mean, lsh = first.record.metrics["mAP@all"].expected, second.record.metrics["mAP@7"].expected
+    mean, lsh = first.record.metrics["mAP@1000"].expected, second.record.metrics["mAP@7"].expected
     hashes = [run.record.run_id.rpartition("-")[2] for run in (first, second)]
     data = ["shapes@default", "16", "0"]
-    assert rows[0] == ["method", "dataset", "bits", "seed", "mAP@all", "created", "run"]
-    assert rows[1] == ["itq", *data, f"{mean:.4f}", "COLLAPSED", "2026-01-01", hashes[0]]
-    assert rows[2] == ["itq", *data, f"{mean:.4f}", "COLLAPSED", "2026-01-02", "other"]
-    assert rows[3] == ["lsh", *data, f"{lsh:.4f}", "(mAP@7)", "2026-01-01", hashes[1]]
+    assert rows[0] == ["method", "dataset", "bits", "seed", "metric", "value", "created", "run"]
+    assert rows[1] == ["itq", *data, "mAP@1000", f"{mean:.4f}", "COLLAPSED", "2026-01-01", hashes[0]]
+    assert rows[2] == ["itq", *data, "mAP@1000", f"{mean:.4f}", "COLLAPSED", "2026-01-02", "other"]
+    assert rows[3] == ["lsh", *data, "mAP@7", f"{lsh:.4f}", "2026-01-01", hashes[1]]
     assert [row[0] for row in rows[4:8]] == ["spq", "wch", "wch", "wch"]
     assert rows[7][1] == "(drop_last=true)"
     hidden = "results/runs/shapes@default/itq/16bit/.itq-shapes-16bit-seed3-0.1"
@@ -150,7 +150,7 @@ def test_list_shows_every_run(cli: Cli, results: Path) -> None:
     told = json.loads(cli("results", "--json").out)
     assert len(told["runs"]) == 7
     assert told["unfinished"] == [hidden]
-    assert told["runs"][0]["metrics"]["mAP@all"]["expected"] == mean
+    assert told["runs"][0]["metrics"]["mAP@1000"]["expected"] == mean
     assert told["runs"][0]["folder"] == str(first.folder.relative_to(results.parents[1]))
 
 
@@ -839,7 +839,7 @@ def test_records_of_every_version_are_read(
     assert record.created.isoformat()[:26] == stored["created"][:26]
 
     listed = cli("results", "--results", OLD / version)
-    metric = f"{stored['metrics']['mAP@all']['expected']:.4f}"
+    metric = f"{stored['metrics']['mAP@1000']['expected']:.4f}"
     label = {"v1": "wch (settings not recorded)", "v2": "bihalf ", "v3": "itq "}[version]
     row = listed.out.splitlines()[1]
     for text in (metric, stored["run_id"].rpartition("-")[2]):

@@ -246,7 +246,7 @@ def test_runs_that_count_different_queries_are_rejected(cli: Callable[..., Any],
 
 def test_the_caption_names_the_divisor(cli: Callable[..., Any], tmp_path: Path) -> None:
     given_run(tmp_path, "wch", [0.5, 0.6], denominator="all_relevant")
-    assert "; AP@K divides by all relevant." in cli("table", "--results", tmp_path).out
+    assert "; AP@K divides by all relevant; backbone resnet18" in cli("table", "--results", tmp_path).out
 
 
 def test_collapsed_codes_are_marked_and_not_ranked(cli: Callable[..., Any], results: Path) -> None:
@@ -298,21 +298,21 @@ def test_methods_are_ranked_within_a_backbone(cli: Callable[..., Any], tmp_path:
     folder = tmp_path / "results" / "runs"
     large = {"name": "vgg16"}
     given_run(folder, "a", LATIN)
-    given_run(folder, "b", shifted(-0.1))
-    given_run(folder, "c", shifted(0.1), backbone=large)
-    given_run(folder, "d", shifted(0.05), backbone=large)
+    given_run(folder, "b", wobbling(-0.1))
+    given_run(folder, "c", wobbling(0.1), backbone=large)
+    given_run(folder, "d", wobbling(0.05), backbone=large)
     done = cli("table")
     assert "Best of the methods with the same backbone and image size bold, second underlined." in done.out
     rows = [[part.strip() for part in line.split("|")[1:-1]] for line in done.out.splitlines()[2:8]]
     assert rows[0] == ["method", "backbone", "digits@default 16 bits"]
     assert rows[2:] == [
-        ["a", "resnet18, 224 px", "**0.520**"], ["b", "resnet18, 224 px", "_0.420_"],
-        ["c", "vgg16, 224 px", "**0.620**"], ["d", "vgg16, 224 px", "_0.570_"],
+        ["a", "resnet18, 224 px", "**0.500**"], ["b", "resnet18, 224 px", "_0.400_"],
+        ["c", "vgg16, 224 px", "**0.600**"], ["d", "vgg16, 224 px", "_0.550_"],
     ]  # fmt: skip
     across = cli("table", "--across-backbones").out
     assert "Best bold, second underlined." in across
     assert [line.split("|")[3].strip() for line in across.splitlines()[4:8]] == [
-        "0.520", "0.420", "**0.620**", "_0.570_",
+        "0.500", "0.400", "**0.600**", "_0.550_",
     ]  # fmt: skip
     one = cli("table", "--backbone", "vgg16")
     assert "; backbone vgg16, 224 px. Best bold" in one.out

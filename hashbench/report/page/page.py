@@ -54,10 +54,12 @@ def html_page(selected: FoundRuns, retrieval: RetrievalPlots, across_backbones: 
     variants = {run.record.run_id for one in found for v in one.variants[1:] for run in v.cell.runs}
     whole = [run for run in runs if run.record.run_id not in variants]
     methods = dict.fromkeys(run.record.method for run in runs)
-    names = {run.record.run_id: f"{run.label}, {run.record.split_name}" for run in runs}
-    metrics = {name: group[0].metric for name, group in _by_split(runs).items()}
+    titles = {run.record.run_id: f"{run.label}, {run.record.split_name}" for run in runs}
+    splits: dict[str, list[str]] = {}  # by metric
+    for name, group in _by_split(runs).items():
+        splits.setdefault(group[0].metric, []).append(name)
     return TEMPLATES.get_template("page.html").render(
-        heading=", ".join(f"{metric} on {name}" for name, metric in metrics.items()),
+        heading="; ".join(f"{metric} on {', '.join(names)}" for metric, names in splits.items()),
         summary=f"{len(runs)} runs of {', '.join(methods)}. "
         f"Made by hashbench {version('hashbench')}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC.",
         warnings=_warnings(selected),
@@ -65,7 +67,7 @@ def html_page(selected: FoundRuns, retrieval: RetrievalPlots, across_backbones: 
         curves=_curves(whole),
         ablations=[ablation_table(one) for one in found],
         retrieval=[
-            (names[run_id], plot if isinstance(plot, str) else _embedded(plot, names[run_id], "webp"))
+            (titles[run_id], plot if isinstance(plot, str) else _embedded(plot, titles[run_id], "webp"))
             for run_id, plot in retrieval.items()
         ],
         overview=_overview(runs),
