@@ -297,9 +297,9 @@ def test_incomparable_runs_are_left_out_and_named(cli: Callable[..., Any], resul
 def test_methods_are_ranked_within_a_backbone(cli: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "results" / "runs"
     large = {"name": "vgg16"}
-    given_run(folder, "a", LATIN)
-    given_run(folder, "b", wobbling(-0.1))
-    given_run(folder, "c", wobbling(0.1), backbone=large)
+    given_run(folder, "a", wobbling(0.0))
+    given_run(folder, "b", [value - (0.15 if index % 4 else -0.05) for index, value in enumerate(LATIN)])
+    given_run(folder, "c", shifted(0.1), backbone=large)
     given_run(folder, "d", wobbling(0.05), backbone=large)
     done = cli("table")
     assert "Best of the methods with the same backbone and image size bold, second underlined." in done.out
