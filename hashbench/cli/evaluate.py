@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 
 from hashbench.cli.options import AsJson, Device, integers, names, pairs, with_options
-from hashbench.cli.output import print_json, show
+from hashbench.cli.output import print_json, show, show_evaluation, show_evaluations, show_per_class
+from hashbench.cli.results.foreign import Recording, recording
 from hashbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,14 +96,20 @@ PresetName = Annotated[
 ]
 DatasetName = Annotated[
     str | None,
-    typer.Option(help="Dataset of the codes; sets the K and order of --preset (default: cifar10)."),
+    typer.Option(
+        help="Dataset of the codes, which sets the K and order of --preset (default: cifar10); for --record, "
+        "DATASET@PROTOCOL."
+    ),
 ]
 DatabaseOrder = Annotated[
     Literal["database", "shuffled"] | None,
     typer.Option(help="Order of the database for --preset (default: the script's)."),
 ]
 Seed = Annotated[
-    int | None, typer.Option(min=0, help="Seed of the shuffled order for --preset (default: 0).")
+    int | None,
+    typer.Option(
+        min=0, help="Seed of the shuffled order for --preset, or of the training for --record (default: 0)."
+    ),
 ]
 
 
@@ -128,9 +135,9 @@ class _Inputs(NamedTuple):
         loaded = load_arguments(path, names, self.keys, self.files)
         try:
             if self.database:
-                return _Evaluated(path, evaluate_shards(database=self.database, **loaded, **settings))
+                return _Evaluated(path, evaluate_shards(database=self.database, **loaded, **settings), loaded)
             evaluation = evaluate_codes(**loaded, exclude_self=self.exclude_self, **settings)
-            return _Evaluated(path, evaluation, script.compute(**loaded) if script else None)
+            return _Evaluated(path, evaluation, loaded, script.compute(**loaded) if script else None)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") if len(self.paths) > 1 else error from None
 
@@ -155,6 +162,7 @@ def inputs(
 class _Evaluated(NamedTuple):
     path: Path | None
     evaluation: "Evaluation"
+    loaded: dict[str, Any]
     published: dict[str, float] | None = None  # what the script of a paper reports
 
     def to_dict(self, files: _Inputs, per_class: bool) -> dict[str, Any]:
@@ -170,9 +178,11 @@ class _Evaluated(NamedTuple):
         return shown
 
 
+@with_options("recorded", recording)
 @with_options("files", inputs)
 def evaluate(
     files: _Inputs,
+    recorded: Recording | None,
     k: Cutoffs = None,
     radius: Annotated[int, typer.Option(min=0, help="Hamming radius.")] = 2,
     denominator: Denominator = None,
@@ -198,13 +208,7 @@ def evaluate(
     writes them, all in the same form. CODES then needs query_codes and
     query_labels only.
     """
-    if preset and any((files.database, denominator, no_relevant, files.neighbours, files.exclude_self)):
-        raise UsageError(
-            "--preset ranks a database in memory by the rules of a script; leave out --database, "
-            "--denominator, --no-relevant, --neighbours and --exclude-self"
-        )
-    if not preset and (dataset, order, seed) != (None, None, None):
-        raise UsageError("--dataset, --order and --seed need --preset; add --preset paper:METHOD")
+    _check_options(files, recorded, preset, (denominator, no_relevant), (dataset, order, seed))
     cutoffs = _cutoffs(k) if k else None
     settings: dict[str, Any] = {
         "k": cutoffs or [1000, "all"],
@@ -218,15 +222,52 @@ def evaluate(
         settings |= script.settings()
     settings["device"] = _resolve(device)
     done = [files.evaluate(path, settings, script) for path in files.paths]
+    for one in done if recorded else ():
+        assert recorded is not None
+        recorded.write(one.path, one.loaded, one.evaluation, settings, dataset, seed)
+    _show_all(done, files, script, settings["no_relevant"], per_class, as_json)
+
+
+def _check_options(
+    files: _Inputs,
+    recorded: Recording | None,
+    preset: str | None,
+    definitions: tuple[str | None, ...],
+    of_preset: tuple[Any, ...],
+) -> None:
+    """Raise UsageError if options exclude each other or need another one."""
+    inputs_ = (files.database, files.neighbours, files.exclude_self)
+    if preset and any((*inputs_, *definitions)):
+        raise UsageError(
+            "--preset ranks a database in memory by the rules of a script; leave out --database, "
+            "--denominator, --no-relevant, --neighbours and --exclude-self"
+        )
+    if not (preset or recorded) and any(value is not None for value in of_preset):
+        raise UsageError("--dataset, --order and --seed need --preset or --record")
+    if recorded and any((preset, *inputs_)):
+        raise UsageError(
+            "--record needs codes and labels in one file; leave out --preset, --database, --neighbours and "
+            "--exclude-self"
+        )
+
+
+def _show_all(
+    done: list[_Evaluated],
+    files: _Inputs,
+    script: "PresetRun | None",
+    no_relevant: str,
+    per_class: bool,
+    as_json: bool,
+) -> None:
     if as_json:
         objects = [one.to_dict(files, per_class) for one in done]
         named = [{"file": str(path), **one} for path, one in zip(files.paths, objects, strict=True)]
         print_json(objects[0] if len(done) == 1 else named)
         return
     if len(done) == 1:
-        _show(done[0].evaluation, settings["no_relevant"])
+        show_evaluation(done[0].evaluation, no_relevant)
     else:
-        _show_files(done)
+        show_evaluations([(one.path, one.evaluation) for one in done])
     if files.neighbours:
         show("relevant are the listed neighbours of each query, not items that share a label")
     if files.exclude_self:
@@ -234,54 +275,12 @@ def evaluate(
     if script:
         _show_published(done, script)
     for one in done if per_class else ():
-        _show_per_class(one)
-
-
-def _show(evaluation: "Evaluation", no_relevant: str) -> None:
-    from rich.table import Table
-
-    table = Table("metric", "expected", "lowest", "highest")
-    for name, metric in evaluation.to_dict()["metrics"].items():
-        table.add_row(name, *(f"{metric[part]:.4f}" for part in ("expected", "lowest", "highest")))
-    show(table)
-    if count := evaluation.queries_without_relevant:
-        scored = "are left out" if no_relevant == "skip" else "score 0; --no-relevant skip leaves them out"
-        show(f"{count:,} queries without relevant items in the database {scored}")
-
-
-def _show_files(done: list[_Evaluated]) -> None:
-    """Show a row for each file, with the sizes that make values comparable."""
-    from tabulate import tabulate
-
-    rows = []
-    for path, evaluation, _ in done:
-        shown = evaluation.to_dict()
-        sizes = ("bits", "queries", "queries_without_relevant", "database")
-        rows.append(
-            {"file": str(path)}
-            | {name.replace("_", " "): shown["settings"][name] for name in sizes}
-            | {name: f"{metric['expected']:.4f}" for name, metric in shown["metrics"].items()}
-        )
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    cells = [[row.get(column, "") for column in columns] for row in rows]
-    align = ("left", *("right" for _ in columns[1:]))
-    show(tabulate(cells, columns, disable_numparse=True, colalign=align))
-    show("expectations over all orders of equal distances; --json adds the lowest and highest values")
-
-
-def _show_per_class(done: _Evaluated) -> None:
-    from rich.table import Table
-
-    k = done.evaluation.k[0]
-    table = Table("class", "queries", f"mAP@{k}", "lowest", "highest", title=str(done.path or ""))
-    for row in done.evaluation.per_class(k).itertuples():
-        table.add_row(str(row[0]), str(row[1]), *(f"{value:.4f}" for value in row[2:]))
-    show(table)
+        show_per_class(one.path, one.evaluation)
 
 
 def _show_published(done: list[_Evaluated], script: "PresetRun") -> None:
     order = f"shuffled, seed {script.seed}" if script.order == "shuffled" else "in the given order"
-    for path, _, published in done:
+    for path, *_, published in done:
         prefix = f"{path}: " if len(done) > 1 else ""
         for name, value in (published or {}).items():
             reports = f"the script of the paper reports {name} {value:.4f} (database {order})"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hashbench.data.dataset import Dataset
+    from hashbench.evaluation import Evaluation
     from hashbench.report.significance import PairedTest
     from hashbench.report.tables.published import Published
     from hashbench.report.tables.table import Table
@@ -142,3 +143,47 @@ def show(what: Any) -> None:
     # Names and paths may contain brackets, which rich would take for markup.
     console = EscapingConsole(soft_wrap=isinstance(what, str), highlight=False, markup=False, emoji=False)
     console.print(what)
+
+
+def show_evaluation(evaluation: Evaluation, no_relevant: str) -> None:
+    """Show the metrics of codes, with their bounds."""
+    from rich.table import Table
+
+    table = Table("metric", "expected", "lowest", "highest")
+    for name, metric in evaluation.to_dict()["metrics"].items():
+        table.add_row(name, *(f"{metric[part]:.4f}" for part in ("expected", "lowest", "highest")))
+    show(table)
+    if count := evaluation.queries_without_relevant:
+        scored = "are left out" if no_relevant == "skip" else "score 0; --no-relevant skip leaves them out"
+        show(f"{count:,} queries without relevant items in the database {scored}")
+
+
+def show_evaluations(done: Sequence[tuple[Path | None, Evaluation]]) -> None:
+    """Show a row for each file, with the sizes that make values comparable."""
+    from tabulate import tabulate
+
+    rows = []
+    for path, evaluation in done:
+        shown = evaluation.to_dict()
+        sizes = ("bits", "queries", "queries_without_relevant", "database")
+        rows.append(
+            {"file": str(path)}
+            | {name.replace("_", " "): shown["settings"][name] for name in sizes}
+            | {name: f"{metric['expected']:.4f}" for name, metric in shown["metrics"].items()}
+        )
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [[row.get(column, "") for column in columns] for row in rows]
+    align = ("left", *("right" for _ in columns[1:]))
+    show(tabulate(cells, columns, disable_numparse=True, colalign=align))
+    show("expectations over all orders of equal distances; --json adds the lowest and highest values")
+
+
+def show_per_class(path: Path | None, evaluation: Evaluation) -> None:
+    """Show the mAP of each class at the first cutoff."""
+    from rich.table import Table
+
+    k = evaluation.k[0]
+    table = Table("class", "queries", f"mAP@{k}", "lowest", "highest", title=str(path or ""))
+    for row in evaluation.per_class(k).itertuples():
+        table.add_row(str(row[0]), str(row[1]), *(f"{value:.4f}" for value in row[2:]))
+    show(table)

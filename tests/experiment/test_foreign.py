@@ -100,3 +100,28 @@ def test_product_codes_and_one_hot_labels(tmp_path: Path, digits: hashbench.Data
     }
     found = record(tmp_path, given, data=digits)
     assert (found.bits, found.split.sha256) == (16, digits.fingerprint)
+
+
+def test_the_command_leaves_a_record(
+    cli: Callable[..., Any], tmp_path: Path, codes: dict[str, Any], digits: hashbench.Dataset
+) -> None:
+    np.savez(tmp_path / "theirs.npz", **codes)
+    command = ["evaluate", "theirs.npz", "--record", "--method", "theirs", "--dataset", "digits@default"]
+    done = cli(*command, "--seed", "3", "--backbone", "vgg16")
+    assert done.code == 0, done.err
+    (path,) = (tmp_path / "results").rglob("digits@default/theirs/16bit/*/record.json")
+    found = hashbench.read_record(path.parent)
+    assert (found.seed, found.split.sha256) == (3, digits.fingerprint)
+    assert done.err == f"hashbench: record: {path.parent.relative_to(tmp_path)}\n"
+    assert "backbone vgg16" in cli("table").out
+    assert "record exists" in cli(*command, "--seed", "3", "--backbone", "vgg16").err
+    assert UNCHECKED in cli(*command[:-1], "theirs@split").err
+    for arguments, said in (
+        (command[:3], "--record needs the name of the method"),
+        (command[:5], "--record needs the split of the codes as --dataset DATASET@PROTOCOL"),
+        ([*command, "--k", "R"], "cutoffs that are numbers or all"),
+        (["evaluate", "theirs.npz", "--method", "x"], "--method and --backbone need --record"),
+    ):
+        refused = cli(*arguments)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert said in refused.err
