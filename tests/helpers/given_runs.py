@@ -38,6 +38,7 @@ def given_run(
     source: str = "0",
     metrics: Sequence[str] = ("mAP@all",),
     backbone: Mapping[str, Any] | None = None,
+    collection: str | None = None,
 ) -> StoredRun:
     """Write a run with a record and with the AP of its queries, but without codes.
 
@@ -62,6 +63,7 @@ def given_run(
         source: Hash of the source code.
         metrics: Names of the metrics, which all have the same value.
         backbone: Settings of the backbone.
+        collection: Name of the user's own images.
     """
     changes, mean = dict(changes or {}), float(np.nanmean(values))
     config = make_config(
@@ -70,6 +72,7 @@ def given_run(
         bits=bits,
         seed=seed,
         backbone=backbone or {"name": "resnet18"},
+        data={} if collection is None else {"name": collection},
         training={"epochs": epochs},
         evaluation={
             "k": [metric.partition("@")[2] for metric in metrics if metric.startswith("mAP@")],

@@ -325,6 +325,15 @@ def test_methods_are_ranked_within_a_backbone(cli: Callable[..., Any], tmp_path:
     assert "no run has the backbone vgg" in cli("table", "--backbone", "vgg").err
 
 
+def test_collections_of_own_images_are_columns(cli: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "runs"
+    for name, sha256 in (("birds", "aa"), ("cars", "bb")):
+        given_run(folder, "wch", LATIN, dataset="folder", collection=name, sha256=sha256, suffix=name)
+    done = cli("table")
+    assert (done.code, done.err) == (0, "")
+    assert "| method   |   folder (birds)@default 16 bits |   folder (cars)@default 16 bits |" in done.out
+
+
 def test_several_datasets_are_columns(cli: Callable[..., Any], results: Path) -> None:
     given_run(results, "wch", LATIN, dataset="coco", sha256="bb")
     out = cli("table").out
