@@ -162,7 +162,7 @@ def _with_metric(runs: list[StoredRun], metric: str | None) -> tuple[list[Stored
     if not found:
         known = ", ".join(dict.fromkeys(name for run in runs for name in run.record.metrics))
         raise UsageError(f"no run has {metric}; choose --metric from {known}")
-    left_out = dict.fromkeys((run.label, run.metric) for run in runs if run not in found)
+    left_out = dict.fromkeys((run.label, run.metric) for run in runs if run.metric not in run.record.metrics)
     return found, [f"{label} is left out where it has no {name}" for label, name in left_out]
 
 
