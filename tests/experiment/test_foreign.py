@@ -114,6 +114,7 @@ def test_the_command_leaves_a_record(
     assert (found.seed, found.split.sha256) == (3, digits.fingerprint)
     assert done.err == f"hashbench: record: {path.parent.relative_to(tmp_path)}\n"
     assert "backbone vgg16" in cli("table").out
+    assert json.loads(cli("results", "stale", "--json").out) == []  # no code of hashbench made the codes
     assert "record exists" in cli(*command, "--seed", "3", "--backbone", "vgg16").err
     assert UNCHECKED in cli(*command[:-1], "theirs@split").err
     for arguments, said in (

@@ -98,7 +98,8 @@ def stale(
             "installed": installed,
         }
         for run in runs
-        if (installed := _installed_source(run.record)) != run.record.environment.get("source")
+        if not run.record.foreign
+        and (installed := _installed_source(run.record)) != run.record.environment.get("source")
     ]
     if as_json:
         print_json(rows)
