@@ -57,7 +57,7 @@ def configure(
     if config.views.on_device:
         DeviceViews(config.images, config.views)
     images = len(hold_out(dataset, config).train)
-    if not _is_fitted(method):
+    if not is_fitted(method):
         training_length(config, images)
     published_protocol(config, images)
     require_size(dataset, config.images.resize or config.images.size)
@@ -91,11 +91,12 @@ def _require_setting(method: str, setting: str) -> None:
         UsageError: The setting is unknown, or one of training and the method is fitted.
     """
     path = setting_path(setting, registry.find("method", method).load().Hyperparameters)
-    if path.partition(".")[0] in _OF_TRAINING and _is_fitted(method):
+    if path.partition(".")[0] in _OF_TRAINING and is_fitted(method):
         raise UsageError(f"--set {path}: {method} is fitted in a single step, without training; leave it out")
 
 
-def _is_fitted(method: str) -> bool:
+def is_fitted(method: str) -> bool:
+    """Return True if a method is fitted in a single step, without training."""
     return issubclass(registry.find("method", method).load(), ShallowMethod)
 
 

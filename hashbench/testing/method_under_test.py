@@ -16,7 +16,7 @@ from torch import Tensor
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset, Split
 from hashbench.encoding.features import TransformedImages, inference_mode
-from hashbench.experiment.configure import configure
+from hashbench.experiment.configure import configure, is_fitted
 from hashbench.experiment.weights import build_method
 from hashbench.images.image_sets import ArrayImages
 from hashbench.images.transforms import ViewTransform
@@ -27,9 +27,9 @@ BATCH = 16
 # These settings override the method's recipe. A network with random weights needs layer norm: with batch norm
 # and no statistics, all images get nearly the same features and codes, and nothing is learned.
 FAST_SETTINGS = (
-    "backbone=test_efficientnet_ln", "pretrained=false", "images.size=32", "images.resize=null", "epochs=2",
-    f"batch_size={BATCH}",
+    "backbone=test_efficientnet_ln", "pretrained=false", "images.size=32", "images.resize=null",
 )  # fmt: skip
+FAST_TRAINING = ("epochs=2", f"batch_size={BATCH}")  # fitted methods do not have these settings
 
 
 CLASS_IDS = np.arange(144) % 6  # of the synthetic images
@@ -69,7 +69,8 @@ class MethodUnderTest:
     @cached_property
     def config(self) -> RunConfig:
         """The configuration of a run on the synthetic images."""
-        settings = (*FAST_SETTINGS, *self.settings)
+        training = () if is_fitted(self.name) else FAST_TRAINING
+        settings = (*FAST_SETTINGS, *training, *self.settings)
         return configure(
             self.name, synthetic_dataset(), bits=self.bits, seed=0, device="cpu", settings=settings
         )

@@ -136,7 +136,7 @@ def test_different_backbones_are_named_before_the_runs(grid: Callable[..., Any])
     said = (
         "test_resnet, untrained, 16 px; tiny, broken: test_vit, untrained, 16 px); --backbone NAME uses one"
     )
-    assert f"hashbench: toy@short: the backbones differ (tiny, broken: {said} one for all\n" in done.err
+    assert f"hashbench: toy@short: the backbones differ (tiny, broken: {said} for all\n" in done.err
     assert "the backbones differ" not in grid("tiny", *sizes, "--seed", "0,1", "--force").err
 
 

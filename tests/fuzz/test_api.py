@@ -78,6 +78,13 @@ EVALUATION = {
     "k": "k", "radius": "radius", "denominator": "denominator", "no_relevant": "no_relevant",
     "graded": "flag", "device": "device",
 }  # fmt: skip
+
+
+def load_dataset(dataset: Any, **options: Any) -> hashbench.Dataset:
+    """Load a dataset, whose name has no keyword."""
+    return hashbench.load_dataset(dataset, **options)
+
+
 CALLS: list[tuple[Callable[..., Any], dict[str, str]]] = [
     (evaluate, {"query_codes": "codes", "database_codes": "codes", "query_labels": "labels",
                 "database_labels": "labels", "neighbours": "none", "exclude_self": "unset",
@@ -95,7 +102,7 @@ CALLS: list[tuple[Callable[..., Any], dict[str, str]]] = [
     (load_codes, {"path": "path"}),
     (hashbench.read_record, {"folder": "path"}),
     (hashbench.load_trained, {"folder": "path"}),
-    (hashbench.load_dataset, {"name": "dataset", "protocol": "protocol", "root": "path"}),
+    (load_dataset, {"dataset": "dataset", "protocol": "protocol", "root": "path"}),
 ]  # fmt: skip
 EVALUATED = evaluate(SIGNS[:2], SIGNS, [0, 1], [0, 1, 1], graded=True)
 METHODS = [

@@ -17,7 +17,6 @@ from PIL import Image
 
 from hashbench import plugin_files, registry
 from hashbench.data.list_files import read_list, read_names, read_pair, read_row_indices
-from hashbench.data.options import ListOptions
 from hashbench.data.packing import CHECKSUM, INDEX, PackedImages, pack, use_packed
 from hashbench_datasets import coco, flickr25k, nuswide
 from hashbench_datasets.folder import Folder, read_labels
@@ -88,7 +87,7 @@ def test_splits_by_lists(images: Path, tries: Tries, name: str) -> None:
     for part, rows in (("train", slice(0, 2)), ("test", slice(2, 4)), ("database", slice(4, 6))):
         (images / f"{part}.txt").write_bytes(b"".join(LISTS[0].splitlines(True)[rows]))
     (images / "classes.txt").write_text("cat\ndog\n")
-    plugin = Folder(ListOptions())
+    plugin = Folder()
     found(
         [lambda: plugin.load(images, "lists")],
         images / name,

@@ -174,10 +174,10 @@ def test_a_wave_is_positive_and_negative_in_turn() -> None:
 
 @pytest.mark.parametrize("name", ["pcah", "itq"])
 def test_more_bits_than_components(name: str) -> None:
-    with pytest.raises(
-        UsageError, match="at least 32 principal components, but 300 images with 20 features have 20;"
-    ):
+    with pytest.raises(UsageError, match="expected at most 20 bits, the dimension of the features, got 32"):
         fitted(name, draw(300, 20))
+    with pytest.raises(UsageError, match="at least 32 principal components, but 20 images with 40 features"):
+        fitted(name, draw(20, 40))
     with pytest.raises(
         UsageError, match="at least 16 principal components, but 10 images with 192 features have 9;"
     ):

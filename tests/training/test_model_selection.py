@@ -246,6 +246,7 @@ def test_cibhash_validates_on_the_other_half_of_the_test_images(
     ids = [f"train/{row:05d}" for row in range(50_000)] + [f"test/{row:05d}" for row in range(10_000)]
     images = ArrayImages(np.zeros((60_000, 1, 1), np.uint8), ids)
     monkeypatch.setattr(cifar10, "read_batches", lambda folder: Split(images, labels))
+    monkeypatch.setattr(cifar10, "_form", lambda folder: folder.is_dir())
     (tmp_path / cifar10.FOLDER).mkdir()
     data = CIFAR10().load(tmp_path, "cibhash")
     assert data.validation is not None
@@ -278,10 +279,10 @@ def looks(folder: Path, metric: str) -> list[float]:
 @pytest.mark.usefixtures("small_digits")
 def test_a_run_with_the_best_epoch_on_validation_images(cli: Callable[..., Any]) -> None:
     record, folder = run_of(cli, "--set=selection=best-val", "--set=selection.validation=30")
-    values = looks(folder, "validation mAP@1000")
+    values = looks(folder, "validation mAP@all")
     assert record.selected == SelectedEpoch(
         name="best-val",
-        metric="validation mAP@1000",
+        metric="validation mAP@all",
         value=max(values),
         epoch=values.index(max(values)) + 1,
         looks=3,
@@ -298,10 +299,10 @@ def test_a_run_with_the_best_epoch_on_validation_images(cli: Callable[..., Any])
 @pytest.mark.usefixtures("small_digits")
 def test_all_reports_name_a_selection_on_queries(cli: Callable[..., Any]) -> None:
     record, folder = run_of(cli, "--set=selection=best-on-query")
-    values = looks(folder, "query mAP@1000")
+    values = looks(folder, "query mAP@all")
     assert record.selected is not None
     assert (record.selected.name, record.selected.looks) == ("best-on-query", 3)
-    assert record.selected.value == max(values) == record.metrics["mAP@1000"].expected
+    assert record.selected.value == max(values) == record.metrics["mAP@all"].expected
     assert record.changes is not None
     assert record.changes["selection.name"] == "best-on-query"
     table = cli("table", "--dataset", "digits", "--metric", "mAP@1000")
