@@ -100,7 +100,7 @@ class Timing(_Part):
     """Seconds to compute the features of the training images, whenever that was; not part of `train`. None if
     the method computes no features in advance."""
     encode_features: float | None = None
-    """The same for the features of the queries and the database; not part of `encode`."""
+    """Seconds to compute the features of the queries and the database; not part of `encode`."""
 
     @property
     def whole_training(self) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recording:
-    """What a record says about codes of another program."""
+    """The facts that a user states about codes of another program."""
 
     method: str
     backbone: str
