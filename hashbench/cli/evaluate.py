@@ -222,9 +222,9 @@ def evaluate(
         settings |= script.settings()
     settings["device"] = _resolve(device)
     done = [files.evaluate(path, settings, script) for path in files.paths]
-    for one in done if recorded else ():
-        assert recorded is not None
-        recorded.write(one.path, one.loaded, one.evaluation, settings, dataset, seed)
+    if recorded:
+        for one in done:
+            recorded.write(one.path, one.loaded, one.evaluation, settings, dataset, seed)
     _show_all(done, files, script, settings["no_relevant"], per_class, as_json)
 
 
@@ -236,15 +236,15 @@ def _check_options(
     of_preset: tuple[Any, ...],
 ) -> None:
     """Raise UsageError if options exclude each other or need another one."""
-    inputs_ = (files.database, files.neighbours, files.exclude_self)
-    if preset and any((*inputs_, *definitions)):
+    others = (files.database, files.neighbours, files.exclude_self)
+    if preset and any((*others, *definitions)):
         raise UsageError(
             "--preset ranks a database in memory by the rules of a script; leave out --database, "
             "--denominator, --no-relevant, --neighbours and --exclude-self"
         )
     if not (preset or recorded) and any(value is not None for value in of_preset):
         raise UsageError("--dataset, --order and --seed need --preset or --record")
-    if recorded and any((preset, *inputs_)):
+    if recorded and any((preset, *others)):
         raise UsageError(
             "--record needs codes and labels in one file; leave out --preset, --database, --neighbours and "
             "--exclude-self"

@@ -15,7 +15,7 @@ from hashbench.cli.datasets import DataOptions, data_options
 from hashbench.cli.options import (
     RESULTS,
     DatasetNames,
-    Execution,
+    ExecutionOptions,
     MethodNames,
     PluginFiles,
     Results,
@@ -51,7 +51,7 @@ class Grid:
     limit: int | None
     settings: list[str]
     results: Path
-    execution: Execution
+    execution: ExecutionOptions
     allow_overlap: bool
 
     def load(self, name: str) -> "Dataset":
@@ -105,7 +105,7 @@ def grid(
         typer.Option("--limit", metavar="N", min=1, help="Use N images of each part only, for a first try."),
     ] = None,
     results: Results = RESULTS,
-    execution: Execution,
+    execution: ExecutionOptions,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Accept queries that are also in the database.")
     ] = False,
@@ -141,10 +141,10 @@ def run_all(
     from hashbench.runtime.progress import progress
 
     one_failure = wanted.execution.fail_fast or len(planned) == 1 or distributed.world_size() > 1
-    impossible = [run for run in planned if run.error]
+    impossible = [(run, run.error) for run in planned if run.error]
     if impossible and (one_failure or len(impossible) == len(planned)):
-        raise impossible[0].error or AssertionError
-    failed += [_failure(run, run.error) for run in impossible if run.error]
+        raise impossible[0][1]
+    failed += [_failure(run, error) for run, error in impossible]
     for line in failed:
         info(f"cannot run: {line}")
     ready = [(run, run.config, run.data) for run in planned if run.config and run.data and not run.error]
@@ -152,7 +152,7 @@ def run_all(
         require_same_settings([(config, data) for _, config, data in ready], wanted.results)
     _report_backbones([config for _, config, _ in ready])
     left = sum(wanted.execution.force or run.status != "exists" for run, *_ in ready)
-    done, shown_notes = 0, set[str | None]([None])
+    done, shown_notes = 0, set[str]()
     with progress("runs", left) if len(planned) > 1 else nullcontext(lambda _: None) as advance:
         for number, (run, config, data) in enumerate(ready, start=1):
             fresh = wanted.execution.force or run.status == "to run"
@@ -190,7 +190,7 @@ def _report_backbones(configs: "Sequence[RunConfig]") -> None:
 
 
 def _announce(
-    run: "PlannedRun", config: "RunConfig", data: "Dataset", number: str, shown_notes: set[str | None]
+    run: "PlannedRun", config: "RunConfig", data: "Dataset", number: str, shown_notes: set[str]
 ) -> None:
     """Print which run starts, and its note on the training length, once for all code lengths and seeds."""
     from hashbench.experiment.configure import length_note
@@ -198,8 +198,8 @@ def _announce(
     processes = f", {config.processes} processes" if config.processes > 1 else ""
     info(f"{number}{run.kind}, seed {run.seed}, {config.device}{processes}")
     note = length_note(config, data)
-    if note not in shown_notes:
-        info(str(note))
+    if note and note not in shown_notes:
+        info(note)
         shown_notes.add(note)
 
 

@@ -87,8 +87,8 @@ TestName = Annotated[
 
 
 @dataclass(frozen=True)
-class Execution:
-    """How runs are carried out; it changes no result."""
+class ExecutionOptions:
+    """Options of how runs are carried out; they change no result."""
 
     device: str
     workers: int | None
@@ -153,9 +153,9 @@ def execution_options(
             "--accept-stale", help="Keep records that another version of the code made with these settings."
         ),
     ] = False,
-) -> Execution:
+) -> ExecutionOptions:
     """Return the values of these options."""
-    return Execution(device, workers, force, resume, save_every, profile, fail_fast, accept_stale)
+    return ExecutionOptions(device, workers, force, resume, save_every, profile, fail_fast, accept_stale)
 
 
 def run_filter(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hashbench.report.significance import PairedTest
     from hashbench.report.tables.published import Published
     from hashbench.report.tables.table import Table
+    from hashbench.results.query import RunFilter
     from hashbench.results.record import Record, Timing
     from hashbench.results.selection import FoundRuns
     from hashbench.results.stored_run import StoredRun
@@ -26,6 +27,16 @@ def warn_about(dataset: Dataset) -> None:
     """Print the warnings of a dataset."""
     for warning in dataset.warnings:
         warn(f"{dataset.name}@{dataset.protocol}: {warning}")
+
+
+def select_runs(results: Path, wanted: RunFilter, metric: str | None = "") -> FoundRuns:
+    """Select runs as `hashbench.results.selection.select` does, and print what the reader should know."""
+    from hashbench.results.selection import select
+
+    selected = select(results, wanted, metric)
+    for note in selected.notes:
+        info(note)
+    return selected
 
 
 def report_unfinished(selected: FoundRuns) -> None:
@@ -104,7 +115,7 @@ def write_ablations(
 
 def format_result(record: Record) -> str:
     """Format the metric that the recipe puts first, with its bounds over all orders of ties."""
-    name = f"mAP@{record.config['evaluation']['k'][0]}"
+    name = record.first_metric
     metric = record.metrics[name]
     collapsed = ", codes COLLAPSED" if record.health.collapsed else ""
     bounds = f"[{metric.lowest:.4f}, {metric.highest:.4f}]"

@@ -19,7 +19,7 @@ from hashbench.cli.options import (
     run_filter,
     with_options,
 )
-from hashbench.cli.output import report_unfinished
+from hashbench.cli.output import report_unfinished, select_runs
 from hashbench.errors import UsageError
 from hashbench.runtime.console import info
 
@@ -172,12 +172,9 @@ def retrieval(
 
 
 def _select(results: Path, wanted: "RunFilter", metric: str | None = "") -> "list[StoredRun]":
-    from hashbench.results.selection import select
     from hashbench.results.stored_run import common_changes, label_of
 
-    selected = select(results, wanted, metric)
-    for note in selected.notes:
-        info(note)
+    selected = select_runs(results, wanted, metric)
     report_unfinished(selected)
     if common := common_changes(selected.runs):
         info(label_of("all runs", common))

@@ -9,9 +9,8 @@ import typer
 
 from hashbench.cli.datasets import RunDatasets, run_datasets
 from hashbench.cli.options import RESULTS, AcrossBackbones, MetricName, Results, run_filter, with_options
-from hashbench.cli.output import show
+from hashbench.cli.output import select_runs, show
 from hashbench.errors import HashbenchError
-from hashbench.runtime.console import info
 
 if TYPE_CHECKING:
     from hashbench.report.plots.style import Plot
@@ -34,15 +33,12 @@ def report(
 ) -> None:
     """Write an HTML page about runs: tables, curves, ablations, retrieved images, health, environment."""
     from hashbench.report.page.page import best_runs, html_page
-    from hashbench.results.selection import select
     from hashbench.runtime.files import write_output
 
-    selected = select(results, wanted, metric)
+    selected = select_runs(results, wanted, metric)
     best = best_runs(selected.runs) if retrieval else []
     plots = {run.record.run_id: _retrieval_plot(run, metric, datasets, retrieval) for run in best}
     write_output(output, html_page(selected, plots, across_backbones).encode())
-    for note in selected.notes:
-        info(note)
     show(str(output))
 
 

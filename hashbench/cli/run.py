@@ -32,7 +32,8 @@ def run(
     device, options = wanted.execution.init()
     planned = wanted.plan({name: [[]] for name in wanted.methods}, device)
     if dry_run:
-        _show_plan(planned, as_json)
+        if is_main_process():
+            _show_plan(planned, as_json)
         return
     runs: list[Run] = []
     failed: list[str] = []

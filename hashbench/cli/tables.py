@@ -21,7 +21,14 @@ from hashbench.cli.options import (
     run_filter,
     with_options,
 )
-from hashbench.cli.output import print_json, report_unfinished, show, write_ablations, write_results
+from hashbench.cli.output import (
+    print_json,
+    report_unfinished,
+    select_runs,
+    show,
+    write_ablations,
+    write_results,
+)
 from hashbench.errors import UsageError
 from hashbench.runtime.console import info
 
@@ -54,13 +61,10 @@ def table(
 ) -> None:
     """Tabulate methods by dataset and code length: means over seeds, the best, and those level with it."""
     from hashbench.report.tables.published import read_published
-    from hashbench.results.selection import select
 
     if ablation and (bounds or published):
         raise UsageError("--ablation cannot be combined with --bounds or --published; leave those out")
-    selected = select(results, wanted, metric)
-    for note in selected.notes:
-        info(note)
+    selected = select_runs(results, wanted, metric)
     if ablation:
         report_unfinished(selected)
         write_ablations(selected.runs, form, test, output)
@@ -94,14 +98,11 @@ def compare(
     from hashbench.report.compare import compare as compare_runs
     from hashbench.report.compare import compare_methods
     from hashbench.results.query import RunFilter, find_run
-    from hashbench.results.selection import select
 
     if first is None or second is None:
         if first is not None or len(wanted.methods) not in (1, 2):
             raise UsageError("expected two runs, or two methods as --method A,B")
-        selected = select(results, wanted, metric)
-        for note in selected.notes:
-            info(note)
+        selected = select_runs(results, wanted, metric)
         labels, differences = compare_methods(selected.runs, test, across_backbones)
         _show_differences(labels, differences, as_json)
         return

@@ -79,17 +79,16 @@ class FeatureExtractor:
 
     Features are kept in memory as long as their images, so that a grid of runs computes them once, and on
     disk for later commands, if everything that they depend on is known. All sources give the same values.
+
+    Attributes:
+        seconds: Time that it took to compute the features of all calls, now or for an earlier run.
+        waited: The part of this time that was spent now.
     """
 
     _in_memory: ClassVar[WeakKeyDictionary[Images, _Features]] = WeakKeyDictionary()
 
     def __init__(self, backbone: Backbone, config: RunConfig, workers: int) -> None:
-        """Compute nothing yet.
-
-        Attributes:
-            seconds: Time that it took to compute the features of all calls, now or for an earlier run.
-            waited: The part of this time that was spent now.
-        """
+        """Compute nothing yet."""
         self._backbone, self._config, self._workers = backbone, config, workers
         self._network = network_key(backbone, config)
         self.seconds = self.waited = 0.0

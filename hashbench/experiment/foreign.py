@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.codes import Codes, ProductCodes, as_array
+from hashbench.codes import ProductCodes, as_array
 from hashbench.config import BackboneConfig, EvaluationConfig, RunConfig
 from hashbench.data.dataset import Dataset
 from hashbench.data.protocol import class_lists, fingerprint, overlaps
 from hashbench.errors import UsageError
-from hashbench.evaluation import VERSION, Evaluation, code_health
+from hashbench.evaluation import Evaluation
 from hashbench.evaluation.inputs import read_codes
 from hashbench.experiment.artifacts import curves, save_codes, save_queries
-from hashbench.experiment.run import Run
+from hashbench.experiment.run import Run, build_record
 from hashbench.results.folders import new_run_folder
 from hashbench.results.record import (
     CODES,
     CURVES,
     QUERIES,
-    Metric,
-    Record,
     SplitRecord,
     Timing,
     read_record,
@@ -82,9 +79,10 @@ def record_codes(
         device="cpu",
         backbone=BackboneConfig(name=backbone),
         evaluation=EvaluationConfig(**settings),
-    ).model_dump(mode="json")
+    )
     split = fingerprint(**parts)
-    run_id = run_id_of(run_identity(config, split, None, sha256, environment.library_versions()))
+    identity = config.model_dump(mode="json"), split, None, sha256, environment.library_versions()
+    run_id = run_id_of(run_identity(*identity))
     folder = run_folder(results, dataset, protocol, method, database.bits, run_id)
     if folder.exists():
         return Run(read_record(folder), folder, existed=True)
@@ -92,14 +90,17 @@ def record_codes(
         save_codes(partial / CODES, query, database, parts)
         curves(evaluation).to_csv(partial / CURVES, index=False)
         save_queries(partial / QUERIES, evaluation, parts["query"][0])
-        record = Record(
+        record = build_record(
+            config,
+            _split(parts, split, (UNCHECKED,) if data is None else data.warnings),
+            database,
+            evaluation,
+            Timing(train=0, encode=0, evaluate=0),
             run_id=run_id,
-            split=_split(parts, split, (UNCHECKED,) if data is None else data.warnings),
-            files={name: sha256_of(partial / name) for name in (CODES, CURVES, QUERIES)},
-            **_figures(database, evaluation),
-            **{key: config[key] for key in ("method", "dataset", "protocol", "bits", "seed")},
-            config=config,
             environment={**environment.describe("cpu"), "source": sha256},
+            changes={},
+            components={},
+            files={name: sha256_of(partial / name) for name in (CODES, CURVES, QUERIES)},
             foreign=sha256,
         )
         write_record(record, partial)
@@ -117,21 +118,7 @@ def _split(parts: Parts, sha256: str, warnings: Sequence[str]) -> SplitRecord:
     )
 
 
-def _figures(database: Codes, evaluation: Evaluation) -> dict[str, Any]:
-    """Return the fields of a record that the evaluation determines, and empty ones."""
-    return {
-        "metrics": {name: Metric(**values) for name, values in evaluation.to_dict()["metrics"].items()},
-        "queries_without_relevant": evaluation.queries_without_relevant,
-        "health": code_health(database, evaluation),
-        "evaluator": VERSION,
-        "timing": Timing(train=0, encode=0, evaluate=0),
-        "created": datetime.now(timezone.utc),
-        "changes": {},
-        "components": {},
-    }
-
-
-def _parts(loaded: Mapping[str, Any], data: Dataset | None) -> dict[str, tuple[Sequence[str], NDArray[Any]]]:
+def _parts(loaded: Mapping[str, Any], data: Dataset | None) -> Parts:
     """Return the ids and labels of train, query and database: of the dataset, if that is here."""
     found: Parts = {}
     for name in ("query", "database"):

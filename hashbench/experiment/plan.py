@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from hashbench.backbones import Backbone, require_weights
 from hashbench.config import RunConfig
@@ -14,9 +15,12 @@ from hashbench.errors import HashbenchError
 from hashbench.experiment.configure import changes, configure
 from hashbench.experiment.identity import identity_of, source_of
 from hashbench.experiment.weights import build_backbone
+from hashbench.method.base import HashMethod
 from hashbench.method.create import create_method
 from hashbench.results.record import run_folder, run_id_of
 from hashbench.results.stored_run import label_of
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class PlannedRun:
             return "impossible"
         return "exists" if self.folder.exists() else "to run"
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """Description of the run without its seed, such as `wch (epochs=1) on digits@default, 32 bits`."""
         label = self.method if self.config is None else label_of(self.method, changes(self.config))
@@ -110,25 +114,35 @@ def _configured(run: PlannedRun, data: Dataset, device: str, results: Path) -> P
 
 
 def _checked(planned: Sequence[PlannedRun]) -> Iterator[PlannedRun]:
-    """Build the method of each run that is to run, on a backbone without its weights, to find its errors."""
-    backbones: dict[str, Backbone] = {}
-    errors: dict[str, HashbenchError | None] = {}
+    """Build the method of each run that is to run, to find its errors: each network and each method once."""
+    networks: dict[str, Backbone | HashbenchError] = {}
+    methods: dict[str, HashMethod | HashbenchError] = {}
     for run in planned:
         if run.config is None or run.status == "exists":
             yield run
             continue
-        config = run.config
-        network = config.model_dump_json(include={"backbone", "images"})
-        method = config.model_dump_json(include={"method", "bits", "hyperparameters"}) + network
-        if method not in errors:
-            errors[method] = None
-            try:
-                if network not in backbones:
-                    backbones[network] = build_backbone(config, pretrained=False)
-                    if config.backbone.pretrained:
-                        require_weights(config.backbone.name)
-                create_method(config.method, backbones[network], config.bits, **config.hyperparameters)
-            except HashbenchError as error:
-                errors[method] = error
-        found = errors[method]
-        yield run if found is None else replace(run, folder=None, error=found)
+        network = run.config.model_dump_json(include={"backbone", "images"})
+        method = run.config.model_dump_json(include={"method", "bits", "hyperparameters"}) + network
+        if network not in networks:
+            networks[network] = _attempt(_build_without_weights, run.config)
+        backbone = networks[network]
+        if isinstance(backbone, Backbone) and method not in methods:
+            arguments = run.config.method, backbone, run.config.bits
+            methods[method] = _attempt(create_method, *arguments, **run.config.hyperparameters)
+        built = methods.get(method, backbone)
+        yield replace(run, folder=None, error=built) if isinstance(built, HashbenchError) else run
+
+
+def _build_without_weights(config: RunConfig) -> Backbone:
+    """Build a backbone without its pretrained weights, which must be here or can be downloaded."""
+    backbone = build_backbone(config, pretrained=False)
+    if config.backbone.pretrained:
+        require_weights(config.backbone.name)
+    return backbone
+
+
+def _attempt(function: Callable[..., Result], *arguments: Any, **named: Any) -> Result | HashbenchError:
+    try:
+        return function(*arguments, **named)
+    except HashbenchError as error:
+        return error

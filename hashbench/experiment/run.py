@@ -125,18 +125,29 @@ def run(
         measured = _measure(method, dataset, config, training, execution.workers)
         if is_main_process():
             _save(partial, method, dataset, config, measured)
-            record = _build_record(
+            record = build_record(
                 config,
-                dataset,
-                measured,
+                SplitRecord(
+                    query=len(dataset.query.images),
+                    train=len(train_images),
+                    database=len(dataset.database.images),
+                    sha256=dataset.fingerprint,
+                    overlaps=dataset.overlaps,
+                    warnings=dataset.warnings,
+                    validation=validation_fingerprint(config, dataset),
+                ),
+                measured.database,
+                measured.evaluation,
+                measured.timing,
                 run_id=run_id,
-                train=len(train_images),
                 environment={
                     **environment.describe(config.device, *optional_libraries(config)),
                     **({"threads_before_stop": threads[:-1]} if threads[1:] else {}),
                     "source": source,
                 },
                 files={name: sha256_of(partial / name) for name in FILES},
+                resumed=training.resumed,
+                selected=training.selected,
                 **recipe,
             )
             write_record(record, partial)
@@ -169,11 +180,9 @@ def _start(folder: Path, changed: dict[str, Any], identity: dict[str, Any], devi
 class _Measured:
     """The codes of a run, and what was measured on them."""
 
-    training: TrainingSummary
     query: Codes | NDArray[np.float32]
     database: Codes
     evaluation: Evaluation
-    metrics: dict[str, Metric]
     timing: Timing
 
 
@@ -190,7 +199,6 @@ def _measure(
     encoded = time.monotonic()
     with translate_errors(config, "evaluation", "free some memory; --resume continues with the evaluation"):
         evaluation = evaluate_together(query, database, dataset.query.labels, dataset.database.labels, config)
-    metrics = {name: Metric(**values) for name, values in evaluation.to_dict()["metrics"].items()}
     timing = Timing(
         train=round(training.seconds, 2),
         encode=round(encoded - start - (features.waited if features else 0), 2),
@@ -201,7 +209,7 @@ def _measure(
         features=training.feature_seconds,
         encode_features=round(features.seconds, 2) if features else None,
     )
-    return _Measured(training, query, database, evaluation, metrics, timing)
+    return _Measured(query, database, evaluation, timing)
 
 
 def _save(folder: Path, method: HashMethod, dataset: Dataset, config: RunConfig, measured: _Measured) -> None:
@@ -214,10 +222,15 @@ def _save(folder: Path, method: HashMethod, dataset: Dataset, config: RunConfig,
     (folder / STARTED).unlink()
 
 
-def _build_record(
-    config: RunConfig, dataset: Dataset, measured: _Measured, *, train: int, **fields: Any
+def build_record(
+    config: RunConfig,
+    split: SplitRecord,
+    database: Codes,
+    evaluation: Evaluation,
+    timing: Timing,
+    **fields: Any,
 ) -> Record:
-    """Build the record of a run with `train` training images; `fields` contains the other fields."""
+    """Build a record from the evaluation of codes; `fields` contains the other fields."""
     return Record(
         method=config.method,
         dataset=config.dataset,
@@ -225,23 +238,13 @@ def _build_record(
         bits=config.bits,
         seed=config.seed,
         config=config.model_dump(mode="json"),
-        split=SplitRecord(
-            query=len(dataset.query.images),
-            train=train,
-            database=len(dataset.database.images),
-            sha256=dataset.fingerprint,
-            overlaps=dataset.overlaps,
-            warnings=dataset.warnings,
-            validation=validation_fingerprint(config, dataset),
-        ),
-        metrics=measured.metrics,
-        queries_without_relevant=measured.evaluation.queries_without_relevant,
-        health=code_health(measured.database, measured.evaluation),
-        timing=measured.timing,
+        split=split,
+        metrics={name: Metric(**values) for name, values in evaluation.to_dict()["metrics"].items()},
+        queries_without_relevant=evaluation.queries_without_relevant,
+        health=code_health(database, evaluation),
+        timing=timing,
         created=datetime.now(timezone.utc),
         evaluator=VERSION,
-        resumed=measured.training.resumed,
-        selected=measured.training.selected,
         **fields,
     )
 

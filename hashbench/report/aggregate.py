@@ -165,6 +165,14 @@ def cells(runs: Sequence[StoredRun]) -> dict[Column, dict[str, Cell]]:
     }
 
 
+def by_split(runs: Iterable[StoredRun]) -> dict[str, list[StoredRun]]:
+    """Group runs by the name of their dataset and protocol."""
+    groups: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        groups.setdefault(run.record.split_name, []).append(run)
+    return groups
+
+
 def in_order(columns: Iterable[Column]) -> list[Column]:
     """Sort columns by the first occurrence of their dataset and protocol, then by code length."""
     found = list(columns)

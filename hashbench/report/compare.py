@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def compare_methods(
             "A,B and, if their settings differ, --where or --unchanged"
         )
     first, second = labels
-    compared: dict[str, dict[Column, tuple[Cell, Cell, Pair]]] = {}
+    compared: dict[str, list[_Compared]] = {}  # by split
     for column, row in cells(runs).items():
         pair = paired(row[first], row[second]) if len(row) == 2 else None
         if pair is None:
@@ -108,29 +108,43 @@ def compare_methods(
                 f"on {column}, {first} runs on {backbones[0]} and {second} on {backbones[1]}; choose one "
                 "with --backbone or --where, or add --across-backbones"
             )
-        compared.setdefault(column.split_name, {})[column] = row[first], row[second], pair
+        compared.setdefault(column.split_name, []).append(_Compared(column, row[first], row[second], pair))
     if not compared:
         raise UsageError(f"{first} and {second} share no dataset and code length with AP of the queries")
-    groups = [
-        group
-        for columns in compared.values()
-        for group in [*([column] for column in columns), *([list(columns)] if len(columns) > 1 else [])]
+    groups = []  # each code length of a split, then all of them
+    for columns in compared.values():
+        groups += [[column] for column in columns] + ([columns] if len(columns) > 1 else [])
+    return (first, second), _differences(groups, test)
+
+
+class _Compared(NamedTuple):
+    """Two cells of a column, and the AP of each query in both."""
+
+    column: Column
+    first: Cell
+    second: Cell
+    pair: Pair
+
+
+def _differences(groups: Sequence[Sequence[_Compared]], test: PairedTest) -> list[MethodDifference]:
+    """Test the difference of two methods in each group of columns."""
+    pairs = [
+        (
+            np.mean([compared.pair[0] for compared in group], axis=0),
+            np.mean([compared.pair[1] for compared in group], axis=0),
+        )
+        for group in groups
     ]
-    found = [[compared[group[0].split_name][column] for column in group] for group in groups]
-    means = [tuple(np.mean([pair[side] for *_, pair in row], axis=0) for side in (0, 1)) for row in found]
-    tests = paired_test([(one, other) for one, other in means], test)
-    return (first, second), [
+    return [
         MethodDifference(
-            group[0].split_name,
-            tuple(column.bits for column in group),
-            tuple(
-                sorted(set.intersection(*({*cell.seeds} for one, other, _ in row for cell in (one, other))))
-            ),
-            row[0][0].metric,
+            group[0].column.split_name,
+            tuple(compared.column.bits for compared in group),
+            tuple(sorted(set.intersection(*({*c.first.seeds} & {*c.second.seeds} for c in group)))),
+            group[0].first.metric,
             (float(one.mean()), float(other.mean())),
             difference,
         )
-        for group, row, (one, other), difference in zip(groups, found, means, tests, strict=True)
+        for group, (one, other), difference in zip(groups, pairs, paired_test(pairs, test), strict=True)
     ]
 
 
@@ -149,7 +163,7 @@ def compare(
         UsageError: The runs differ in the split or in definitions of metrics, or a value is missing.
         HashbenchError: The runs do not count the same queries.
     """
-    runs, metric = (first, second), metric or first.first_metric
+    runs, metric = (first, second), metric or first.record.first_metric
     require_one_protocol("the two runs cannot be compared", runs)
     for run in runs:
         if metric not in run.record.metrics or not metric.startswith("mAP@"):

@@ -202,6 +202,11 @@ class Record(Summarized, _Part):
         return f"{self.dataset_name}@{self.protocol}"
 
     @property
+    def first_metric(self) -> str:
+        """The mAP at the first cutoff, which the recipe chooses as the one that is usually reported."""
+        return f"mAP@{self.config['evaluation']['k'][0]}"
+
+    @property
     def length_note(self) -> str | None:
         """Description of how the training length differs from the published one; None if it does not."""
         published = self.published_protocol

@@ -140,11 +140,12 @@ def _comparable(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], list[str]]:
         facts, most = max(by_facts.items(), key=lambda item: len(item[1]))
         kept += most
         for other, group in by_facts.items():
-            key, value = next(((k, v) for (k, v) in other if (k, v) not in facts), ("", ""))
-            if key:
+            if other != facts:
+                key, value = next(fact for fact in other if fact not in facts)
+                more = f" and {len(group) - 1} more" if len(group) > 1 else ""
                 notes.append(
-                    f"{len(group)} runs of {name} are left out, for example {group[0].record.run_id}, since "
-                    f"their {key} is {value} and not {dict(facts)[key]}; --where {key}={value} shows them"
+                    f"left out of {name}: {group[0].record.run_id}{more}, since {key} is {value} and not "
+                    f"{dict(facts)[key]}; --where {key}={value} selects such runs"
                 )
     return kept, notes
 
@@ -155,7 +156,7 @@ def _with_metric(runs: list[StoredRun], metric: str | None) -> tuple[list[Stored
         return runs, []
     first: dict[str, Counter[str]] = {}
     for run in runs:
-        first.setdefault(run.record.split_name, Counter())[run.first_metric] += 1
+        first.setdefault(run.record.split_name, Counter())[run.record.first_metric] += 1
     chosen = {name: metric or counts.most_common(1)[0][0] for name, counts in first.items()}
     runs = [replace(run, metric=chosen[run.record.split_name]) for run in runs]
     found = [run for run in runs if run.metric in run.record.metrics]

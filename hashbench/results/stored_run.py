@@ -51,11 +51,6 @@ class StoredRun:
         return self.record.changes
 
     @property
-    def first_metric(self) -> str:
-        """The mAP at the first cutoff, which the recipe chooses as the one that is usually reported."""
-        return f"mAP@{self.record.config['evaluation']['k'][0]}"
-
-    @property
     def backbone(self) -> str:
         """The backbone with its weights and the size of its images, for example `vgg16, 224 px`."""
         name: str = self.record.config["backbone"]["name"]

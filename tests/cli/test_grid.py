@@ -9,6 +9,7 @@ import pytest
 from helpers.toy_plugin import PLUGIN, RECIPE
 
 import hashbench
+from hashbench.experiment import plan
 
 BROKEN = """
 import torch
@@ -89,6 +90,21 @@ def test_what_cannot_run_is_said_before_anything_runs(grid: Callable[..., Any]) 
     assert (
         done.err.splitlines()[-1] == "hashbench: error: 1 of 2 runs have no record; the lines above say why"
     )
+
+
+def test_a_network_without_weights_is_asked_for_once_and_named_for_all(
+    grid: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def gone(name: str) -> None:
+        asked.append(name)
+        raise hashbench.HashbenchError(f"the weights of {name} are gone")
+
+    monkeypatch.setattr(plan, "require_weights", gone)
+    rows = json.loads(grid("tiny,broken", "--set=pretrained=true", "--seed=0,1", "--dry-run", "--json").out)
+    assert [row["reason"] for row in rows] == ["the weights of test_resnet are gone"] * 4
+    assert asked == ["test_resnet"]
 
 
 def test_a_grid_that_cannot_run_at_all_is_wrong_use(grid: Callable[..., Any]) -> None:

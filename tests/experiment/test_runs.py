@@ -229,7 +229,7 @@ def test_queries_that_do_not_count_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"sha256": "bb"}, "split.sha256 is bb and not aa; --where split.sha256=bb shows them"),
+        ({"sha256": "bb"}, "split.sha256 is bb and not aa; --where split.sha256=bb selects such runs"),
         ({"denominator": "relevant"}, "evaluation.denominator is relevant and not hits"),
         ({"evaluator": 2}, "evaluator is 2 and not 1"),
         ({"no_relevant": "skip"}, "evaluation.no_relevant is skip and not zero"),
@@ -246,8 +246,8 @@ def test_what_was_measured_otherwise_is_left_out_and_named(
     assert selected.labels == ["itq", "sh"]
     (note,) = selected.incomparable
     assert note in selected.notes
-    assert note.startswith(f"1 runs of digits@default are left out, for example {wch}, since their {said}")
-    assert f"{note}." in result_table(selected).notes
+    assert note.startswith(f"left out of digits@default: {wch}, since {said}")
+    assert f"L{note[1:]}." in result_table(selected).notes
 
 
 def test_other_datasets_may_differ(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_incomparable_runs_are_left_out_and_named(page: Callable[..., str], resu
     run = make_run(results, "sh", make_dataset(seed=1))
     read = Page(page())
     assert "sh" not in read.cells
-    assert f"are left out, for example {run.record.run_id}, since their split.sha256 is" in read.text
+    assert f"left out of shapes@default: {run.record.run_id}, since split.sha256 is" in read.text
 
 
 def test_a_run_that_lacks_the_metric_is_left_out(page: Callable[..., str], results: Path) -> None:

@@ -286,7 +286,7 @@ def test_incomparable_runs_are_left_out_and_named(cli: Callable[..., Any], resul
     table = cli("table").out
     given_run(results, "sh", LATIN, sha256="bb")
     done = cli("table")
-    said = "their split.sha256 is bb and not aa; --where split.sha256=bb shows them"
+    said = "since split.sha256 is bb and not aa; --where split.sha256=bb selects such runs"
     assert done.code == 0
     assert said in done.err
     assert said in done.out

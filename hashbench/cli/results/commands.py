@@ -179,7 +179,7 @@ def _show_list(runs: list[StoredRun], metric: str | None) -> None:
         padding=(0, 1, 0, 0),
     )
     for run in runs:
-        record, name = run.record, metric or run.first_metric
+        record, name = run.record, metric or run.record.first_metric
         value = f"{record.metrics[name].expected:.4f}" if name in record.metrics else ""
         table.add_row(
             run.label,

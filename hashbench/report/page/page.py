@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from PIL import Image
 from hashbench.config import flatten
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import VERSION
+from hashbench.report.aggregate import by_split
 from hashbench.report.plots.curve_plots import pr_plot
 from hashbench.report.plots.metric_plots import bits_plot, speed_plot
 from hashbench.report.plots.style import COLUMN, Plot
@@ -56,7 +57,7 @@ def html_page(selected: FoundRuns, retrieval: RetrievalPlots, across_backbones: 
     methods = dict.fromkeys(run.record.method for run in runs)
     titles = {run.record.run_id: f"{run.label}, {run.record.split_name}" for run in runs}
     splits: dict[str, list[str]] = {}  # by metric
-    for name, group in _by_split(runs).items():
+    for name, group in by_split(runs).items():
         splits.setdefault(group[0].metric, []).append(name)
     return TEMPLATES.get_template("page.html").render(
         heading="; ".join(f"{metric} on {', '.join(names)}" for metric, names in splits.items()),
@@ -81,15 +82,8 @@ def best_runs(runs: Sequence[StoredRun]) -> list[StoredRun]:
     sound = [run for run in runs if not run.record.health.collapsed]
     return [
         max(group, key=lambda run: run.record.metrics[run.metric].expected)
-        for group in _by_split(sound).values()
+        for group in by_split(sound).values()
     ]
-
-
-def _by_split(runs: Iterable[StoredRun]) -> dict[str, list[StoredRun]]:
-    groups: dict[str, list[StoredRun]] = {}
-    for run in runs:
-        groups.setdefault(run.record.split_name, []).append(run)
-    return groups
 
 
 def _warnings(selected: FoundRuns) -> list[str]:
@@ -103,7 +97,7 @@ def _warnings(selected: FoundRuns) -> list[str]:
         for run in selected.unfinished
     ]
     found += selected.notes
-    for name, runs in _by_split(selected.runs).items():
+    for name, runs in by_split(selected.runs).items():
         warnings = dict.fromkeys(warning for run in runs for warning in run.record.split.warnings)
         found += [f"{name}: {warning}" for warning in warnings]
         shared = max(run.record.split.overlaps.query_database for run in runs)
@@ -117,7 +111,7 @@ def _warnings(selected: FoundRuns) -> list[str]:
 
 def _results(selected: FoundRuns, whole: Sequence[StoredRun], across_backbones: bool) -> dict[str, Table]:
     tables = {}
-    for name, runs in _by_split(whole).items():
+    for name, runs in by_split(whole).items():
         labels = {run.label for run in runs}
         unfinished = [run for run in selected.unfinished if f"{run.dataset}@{run.protocol}" == name]
         part = FoundRuns(runs, [label for label in selected.labels if label in labels], unfinished, [])

@@ -68,7 +68,7 @@ def retrieval_plot(
             "run's data by --data-root or --lists"
         )
     query_codes, database_codes, query_labels, database_labels = run.codes()
-    metric = metric or run.first_metric
+    metric = metric or run.record.first_metric
     if not metric.startswith("mAP") or metric not in record.metrics:
         metric = next(name for name in record.metrics if name.startswith("mAP"))
     values = run.average_precisions(metric)

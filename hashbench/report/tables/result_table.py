@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from hashbench.report.aggregate import Cell, Column, cells, in_order
+from hashbench.report.aggregate import Cell, Column, by_split, cells, in_order
 from hashbench.report.significance import DESCRIBED, PairedTest
 from hashbench.report.tables.published import Published, published_columns, published_notes, with_published
 from hashbench.report.tables.ranking import Ranked, rank_cells
@@ -88,7 +88,7 @@ def result_table(
         heads=[*heads, *printed],
         rows=with_published(rows, printed, len(heads)),
         notes=[
-            *(f"{note}." for note in selected.incomparable),
+            *(f"{note[0].upper()}{note[1:]}." for note in selected.incomparable),
             *([FOREIGN] if any(run.record.foreign for run in selected.runs) else []),
             *_notes(found, ranking, test, usual),
             *(
@@ -108,19 +108,17 @@ def several_backbones(columns: Mapping[Column, Mapping[str, Cell]]) -> bool:
 
 def caption_sentences(runs: Sequence[StoredRun], seeds: Sequence[int]) -> list[str]:
     """Describe the metrics of runs and the protocols they were measured by, in sentences for a caption."""
-    by_split: dict[str, list[StoredRun]] = {}
-    for run in runs:
-        by_split.setdefault(run.record.split_name, []).append(run)
+    groups = by_split(runs)
     metrics = dict.fromkeys(run.metric for run in runs)
     measures = ", ".join(metrics)
     if len(metrics) > 1:
-        measures = ", ".join(f"{group[0].metric} on {name}" for name, group in by_split.items())
+        measures = ", ".join(f"{group[0].metric} on {name}" for name, group in groups.items())
     ties = "expectation over all orders of equal distances"
     over = "mean ± standard deviation over seeds" if len(seeds) > 1 else "seed"
     sentences = [f"{measures}, {ties}; {over} {', '.join(map(str, seeds))}."]
     if common := common_changes(runs):
         sentences.append(f"{label_of('All runs', common)}.")
-    return sentences + [f"{name}: {_protocol(group)}." for name, group in by_split.items()]
+    return sentences + [f"{name}: {_protocol(group)}." for name, group in groups.items()]
 
 
 def _protocol(runs: Sequence[StoredRun]) -> str:
