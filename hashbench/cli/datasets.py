@@ -33,7 +33,7 @@ Lists = Annotated[
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the data is and how it is split; the options are those of the dataset."""
+    """Location and split of the data; the options are those of the dataset."""
 
     protocol: str | None
     root: Path | None

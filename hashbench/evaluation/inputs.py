@@ -180,7 +180,7 @@ def _read_neighbours(neighbours: ArrayLike, queries: int, items: int) -> NDArray
             f"got {rows.dtype} {list(rows.shape)}"
         )
     if rows.min() < 0 or rows.max() >= items:
-        raise UsageError(f"neighbours: expected rows of 0 to {items - 1}, got {rows.min()} to {rows.max()}")
+        raise UsageError(f"neighbours: expected rows from 0 to {items - 1}, got {rows.min()} to {rows.max()}")
     ordered = np.sort(rows, axis=1)
     if (twice := (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)).any():
         raise UsageError(

@@ -59,8 +59,7 @@ class Evaluation(Summarized):
         rankings: The ranking of the database for each query: counts per Hamming distance, or product codes,
             which are ranked again for every cut-off that is not in `k`.
         k: The cut-offs that `to_dict` reports. The methods accept any cut-off.
-        radius: Hamming radius of `precision_within_radius` and `mean_average_precision_within_radius`, in
-            bits.
+        radius: Hamming radius, in bits, of the precision and the mAP within a radius.
         denominator: Divisor of AP@k: "hits", the number of relevant items in the top k; "relevant",
             min(k, number of relevant items); or "all_relevant", the number of relevant items.
         no_relevant: Queries without a relevant item in the database score 0 ("zero") or are excluded from

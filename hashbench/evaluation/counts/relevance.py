@@ -1,4 +1,4 @@
-"""Which items are relevant to a query: by labels, or listed; and which item is the query itself."""
+"""Relevance of items to queries, by labels or by lists, and the items that are the queries themselves."""
 
 from __future__ import annotations
 
