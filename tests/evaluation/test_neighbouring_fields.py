@@ -230,7 +230,7 @@ IDS = {"query_ids": ["a", "b", "c"], "database_ids": ["c", "b", "a"]}
         ({"neighbours": [[0, 0]] * 3, "query_labels": None, "database_labels": None}, "some twice at 0"),
         (
             {"neighbours": [[3]] * 3, "query_labels": None, "database_labels": None},
-            "rows of 0 to 2, got 3 to 3",
+            "rows from 0 to 2, got 3 to 3",
         ),
         (
             {"neighbours": [[0.0]] * 3, "query_labels": None, "database_labels": None},
