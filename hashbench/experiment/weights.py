@@ -11,7 +11,7 @@ import torch
 from accelerate.utils import set_seed
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hashbench import registry
@@ -55,10 +55,7 @@ def save_weights(path: Path, method: HashMethod, config: RunConfig) -> None:
         for name, tensor in method.state_dict().items()
         if not (downloadable and name.startswith(BACKBONE))
     }
-    try:
-        save_file(weights, path)
-    except SafetensorError as error:  # for example, because the disk is full
-        raise OSError(str(error)) from error
+    path.write_bytes(save(weights))  # `save_file` would leave a temporary file in the folder of a killed run
 
 
 def restore(method: HashMethod, weights: Mapping[str, Tensor]) -> None:

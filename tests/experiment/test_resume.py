@@ -29,7 +29,7 @@ from hashbench.encoding.encode import encode
 from hashbench.experiment.configure import configure
 from hashbench.experiment.identity import identity_of, source_of
 from hashbench.experiment.resume import require_same_settings
-from hashbench.experiment.weights import build_method
+from hashbench.experiment.weights import build_method, save_weights
 from hashbench.results.folders import new_run_folder, stopped_runs
 from hashbench.results.record import IDENTITY, LOG, STATES, run_folder, run_id_of
 from hashbench.runtime import preemption
@@ -669,3 +669,15 @@ def test_a_run_that_is_killed_again_and_again_gives_the_same(tmp_path: Path) -> 
     assert records[0].metrics == records[1].metrics
     hidden = [*stopped.parent.glob(".*")]  # of the process that was killed before it had a state
     assert not [state for folder in hidden for state in folder.rglob("*.pt")]
+
+
+def test_weights_are_written_into_their_file_only(tmp_path: Path) -> None:
+    """A temporary file beside it would stay in the folder of a run that is killed just then and resumed."""
+    target = tmp_path / "elsewhere"
+    target.touch()
+    path = tmp_path / "model.safetensors"
+    path.symlink_to(target)  # which a renamed temporary file would replace
+    method = build_method(config())
+    save_weights(path, method, config())
+    assert path.is_symlink()
+    assert load_file(target).keys() == method.state_dict().keys()
