@@ -236,6 +236,22 @@ class EvaluationConfig(Section):
     """Treatment of queries without relevant images in the database."""
     graded: bool = False
     """Also compute NDCG@K and ACG@K, with the number of shared labels as the relevance."""
+    relevance: Literal["labels", "neighbours"] = "labels"
+    """The images that are relevant to a query. `labels`: those of the database that share a label with it.
+    `neighbours`: those nearest to it by the features of the pretrained backbone, before training."""
+    neighbours: int = Field(default=50, gt=0)
+    """For `relevance=neighbours`: number of database images that are relevant to a query."""
+
+    @model_validator(mode="after")
+    def _graded_by_labels(self) -> EvaluationConfig:
+        if self.graded and self.relevance != "labels":
+            raise ValueError("graded needs relevance=labels")
+        return self
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Settings as arguments of `hashbench.evaluate`, without those that say what is relevant."""
+        return self.model_dump(exclude={"relevance", "neighbours"})
 
     @property
     def metrics(self) -> list[str]:

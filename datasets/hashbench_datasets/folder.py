@@ -1,4 +1,4 @@
-"""Your own images: one folder per class, a labels.csv, or list files."""
+"""Your own images: one folder per class, a labels.csv, list files, or images without labels."""
 
 from __future__ import annotations
 
@@ -69,8 +69,9 @@ class Folder(DatasetPlugin):
         layout=(
             "DIR/, for the protocol split",
             "├── <class>/, with any images; one folder per class",
-            "└── or labels.csv with the header path,label and one image per line (several labels: cat|dog),",
-            "    or with the header path,cat,dog and 0 or 1 for each class",
+            "├── or labels.csv with the header path,label and one image per line (several labels: cat|dog),",
+            "│   or with the header path,cat,dog and 0 or 1 for each class",
+            "└── or images without labels, to be evaluated by --set relevance=neighbours",
             "DIR/, for the protocol folders: train/, query/, database/, each with one folder per class; or",
             "    training; queries, test, testing, val, valid, validation; db, gallery; in any letter case",
             "DIR/, for the protocol lists: train.txt, test.txt, database.txt; each line a path and labels",
@@ -115,7 +116,8 @@ class Folder(DatasetPlugin):
                 classes = class_names([root])
                 require_classes(root, classes)
                 everything = read_class_folders(root, classes, self.options, relative_path)
-                warnings = ignored_files([root / name for name in classes], [root])
+                folders = [root / name for name in classes]
+                warnings = ignored_files(folders or [root], [root] if folders else [])
             parts = {part: everything.subset(rows) for part, rows in self._draw(everything.labels).items()}
         return Dataset.from_splits(
             "folder", protocol, classes, **parts, options=self._named(root), warnings=warnings

@@ -98,9 +98,7 @@ def _show_run(run: Run) -> None:
 
     record = run.record
     table = Table("", pad_edge=False)
-    table.add_column(
-        f"{record.method}\n{record.dataset}@{record.protocol}\n{record.bits} bits, seed {record.seed}"
-    )
+    table.add_column(f"{record.method}\n{record.split_name}\n{record.bits} bits, seed {record.seed}")
     for name, metric in record.metrics.items():
         if name.startswith("R@") or name == "P@all":
             continue

@@ -54,27 +54,25 @@ def read_class_folders(
 
     Args:
         folder: Folder that contains the class folders, which may have subfolders.
-        classes: Names of the classes; the class id is the index.
+        classes: Names of the classes; the class id is the index. If there are none, the images in the folder
+            itself are read.
         options: Options for decoding.
         image_id: Maps a file to the id of its image.
 
     Returns:
-        The images, with class ids.
+        The images, with class ids; without classes, with labels of shape [n, 0].
 
     Raises:
         HashbenchError: There are no images.
     """
-    files: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(_images(folder / name))
-        files += found
-        labels += [label] * len(found)
+    found = [sorted(_images(folder / name)) for name in classes or (".",)]
+    files = [*itertools.chain.from_iterable(found)]
+    labels = np.repeat(np.arange(len(found)), [*map(len, found)])
     if not files:
         example = folder / (classes or ["cat"])[0] / "1.jpg"
         raise HashbenchError(f"{folder} has no images; expected one folder per class, such as {example}")
     images = FileImages(files, [image_id(f) for f in files], exif=options.exif, truncated=options.truncated)
-    return Split(images, np.array(labels))
+    return Split(images, labels if classes else np.zeros((len(files), 0), np.uint8))
 
 
 def split_folders(base: Path) -> dict[str, Path]:
@@ -165,7 +163,7 @@ def require_classes(root: Path, classes: Sequence[str]) -> None:
             )
         raise HashbenchError(
             f"{root} has only one class, {classes[0]!r}, so any code would have mAP 1; expected one folder "
-            "per class"
+            f"per class, or for images without labels, --data-root {root / classes[0]}"
         )
     parts = _split_names(classes)
     if len(parts) > 1 or (parts and len(class_names([root / parts[0]])) > 1):  # one class may be named train

@@ -326,7 +326,8 @@ def _describe(
             text = f"{count:,} of {len(part.images):,} {description} have no label"
             if options.unlabelled == "error":
                 raise HashbenchError(f"{name}: {text}; remove them or pass --data unlabelled=drop")
-            warnings.append(f"{text}, {consequence}")
+            if class_names:
+                warnings.append(f"{text}, {consequence}")
     return warnings
 
 

@@ -166,7 +166,7 @@ def write_list(file: Path, paths: Sequence[str], labels: NDArray[Any], classes: 
         raise HashbenchError(f"{quoted(spaced)} has a space, which list files do not allow; rename it")
     if labels.ndim == 1:
         labels = np.eye(classes, dtype=np.uint8)[labels]
-    rows = (f"{path} {' '.join(map(str, row))}\n" for path, row in zip(paths, labels.tolist(), strict=True))
+    rows = (f"{' '.join([path, *map(str, row)])}\n" for path, row in zip(paths, labels.tolist(), strict=True))
     try:
         with atomic_write(file) as part, part.open("w", encoding="utf-8", newline="\n") as output:
             output.writelines(rows)

@@ -60,14 +60,16 @@ def export_lists(dataset: Dataset, folder: Path, *, write_images: bool = False) 
         folder.mkdir(parents=True, exist_ok=True)
         for name, part_paths, part in zip(LIST_NAMES, paths, parts, strict=True):
             write_list(folder / name, part_paths, part.labels, len(dataset.class_names))
-        with atomic_write(folder / CLASS_NAMES) as partial:
-            partial.write_text("".join(f"{c}\n" for c in dataset.class_names), encoding="utf-8")
+        if dataset.class_names:
+            with atomic_write(folder / CLASS_NAMES) as partial:
+                partial.write_text("".join(f"{c}\n" for c in dataset.class_names), encoding="utf-8")
         if write_images:
             _write_images(folder, [part.images for part in parts], paths)
     except OSError as error:
         raise HashbenchError(f"{folder} cannot be written: {error.strerror}") from error
     base = Path(in_files[0][0].removesuffix(paths[0][0])) if in_files else folder
-    return [folder / name for name in (*LIST_NAMES, CLASS_NAMES)], base
+    names = (*LIST_NAMES, CLASS_NAMES) if dataset.class_names else LIST_NAMES
+    return [folder / name for name in names], base
 
 
 def _write_images(folder: Path, parts: list[Images], paths: list[list[str]]) -> None:

@@ -24,13 +24,13 @@ def checked_labels(
         num_classes: C.
 
     Raises:
-        HashbenchError: There are no images or no classes, an id is not usable, or the labels do not fit.
+        HashbenchError: There are no images, an id is not usable, or the labels do not fit.
     """
     labels = np.asarray(labels)
     if not ids:
         raise HashbenchError(f"{part} has no images")
-    if not num_classes:
-        raise HashbenchError(f"{part} has no classes, so no image is relevant to any query")
+    if not num_classes and labels.shape[1:] != (0,):
+        raise HashbenchError(f"{part} has no classes; images without labels need labels of shape [n, 0]")
     _check_ids(part, ids)
     if len(labels) != len(ids):
         raise HashbenchError(f"{part} has {len(ids):,} images, but {len(labels):,} rows of labels")

@@ -34,45 +34,6 @@ _ENDINGS = dict(
 _PACKED = {"uint8": 8, "uint64": WORD}  # types of packed codes, with their sizes in bits
 
 
-def load_codes(
-    path: Path | str,
-) -> tuple[Codes | NDArray[Any], Codes | NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Read the arguments of `evaluate` from a file.
-
-    Args:
-        path: A file with `query_codes`, `database_codes` [n, bits], `query_labels` and `database_labels`; see
-            `load_arguments` for its format. If it contains a number `bits`, the codes have that length and
-            may be packed as uint64 or uint8; see `is_packed`. If it contains `codebooks`, float32
-            [books, words, dim], `database_codes` are indices of codewords, uint8 or uint16 [n, books], as in
-            `ProductCodes`, and `query_codes` are such indices or real values [queries, books · dim].
-
-    Returns:
-        The four arrays in this order.
-
-    Raises:
-        HashbenchError: The file cannot be read; see `read_file`.
-        UsageError: An array is missing, or the file contains pickled objects or codes of another length.
-    """
-    arrays = load_arguments(path)
-    query, database, *labels = (arrays[name] for name in NAMES)
-    return query, database, labels[0], labels[1]
-
-
-def load_queries(path: Path | str) -> tuple[BinaryCodes | NDArray[Any], NDArray[Any]]:
-    """Read only the binary codes and the labels of the queries.
-
-    Args:
-        path: A file with `query_codes` and `query_labels`; see `load_codes`.
-
-    Raises:
-        HashbenchError: The file cannot be read.
-        UsageError: An array is missing, or the file contains pickled objects, product codes, or codes of
-            another length.
-    """
-    arrays = load_arguments(path, NAMES[::2])
-    return arrays["query_codes"], arrays["query_labels"]
-
-
 def load_arguments(
     path: Path | str | None,
     names: Sequence[str] = NAMES,
@@ -80,6 +41,11 @@ def load_arguments(
     files: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Read arguments of `evaluate` by name.
+
+    If the files contain a number `bits`, the codes have that length and may be packed as uint64 or uint8; see
+    `is_packed`. If they contain `codebooks`, float32 [books, words, dim], `database_codes` are indices of
+    codewords, uint8 or uint16 [n, books], as in `ProductCodes`, and `query_codes` are such indices or real
+    values [queries, books · dim].
 
     Args:
         path: A file of several arrays, .npz, .mat, .h5 or .pt; or a folder with the four files
@@ -91,7 +57,8 @@ def load_arguments(
 
     Raises:
         HashbenchError: A file cannot be read; see `read_file`.
-        UsageError: See `load_codes`; or `keys` or `files` contain an argument that is not read.
+        UsageError: An array is missing, a file contains pickled objects or codes of another length, or `keys`
+            or `files` contain an argument that is not read.
     """
     keys, files = keys or {}, files or {}
     for name in (*keys, *files):

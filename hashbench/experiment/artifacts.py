@@ -49,9 +49,13 @@ def save_codes(
     query: Codes | NDArray[np.float32],
     database: Codes,
     parts: Mapping[str, tuple[Sequence[str], NDArray[Any]]],
+    neighbours: NDArray[np.int64] | None = None,
 ) -> None:
-    """Save the codes, and the ids and labels of all parts of the split, as plain arrays."""
-    arrays: dict[str, Any] = {}
+    """Save the codes, and the ids and labels of all parts of the split, as plain arrays.
+
+    If neighbours are relevant and not labels, they are saved, too.
+    """
+    arrays: dict[str, Any] = {} if neighbours is None else {"neighbours": neighbours}
     for name, (ids, labels) in parts.items():  # the fingerprint of the split covers all of them
         arrays |= {f"{name}_labels": labels, f"{name}_ids": np.array(ids, dtype=str)}
     if isinstance(database, ProductCodes):

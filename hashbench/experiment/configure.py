@@ -11,6 +11,7 @@ from hashbench.data.dataset import Dataset
 from hashbench.data.load import create_dataset
 from hashbench.data.packing import require_size
 from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.experiment.relevance import require_relevance
 from hashbench.experiment.validation import hold_out
 from hashbench.images.gpu_transforms import DeviceViews
 from hashbench.method.base import HashMethod, ShallowMethod
@@ -56,6 +57,7 @@ def configure(
     # These checks come before any training, which may take hours for the other runs of a grid.
     if config.views.on_device:
         DeviceViews(config.images, config.views)
+    require_relevance(dataset.query, dataset.database, config)
     images = len(hold_out(dataset, config).train)
     if not is_fitted(method):
         training_length(config, images)

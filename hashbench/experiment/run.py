@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -31,6 +31,7 @@ from hashbench.experiment.identity import (
     source_of,
     validation_fingerprint,
 )
+from hashbench.experiment.relevance import relevant_images
 from hashbench.experiment.validation import evaluate_together, hold_out, scorer
 from hashbench.experiment.weights import build_method, save_weights
 from hashbench.method.base import HashMethod
@@ -118,13 +119,14 @@ def run(
         check_encoder(method, dataset.train, config)  # errors should appear before the training
     train_images, val_query, val_database = hold_out(dataset, config)
     recipe = record_fields(config, len(train_images))
+    relevant = relevant_images(dataset.query, dataset.database, config, execution.workers)
     score = scorer(val_query, val_database, config, execution.workers) if val_query and val_database else None
     with _shared_folder(folder, execution.resume) as partial:
         threads = _start(partial, recipe["changes"], identity, config.device) if is_main_process() else []
         training = train(method, train_images, config, partial, execution, score)
-        measured = _measure(method, dataset, config, training, execution.workers)
+        measured = _measure(method, dataset, relevant, config, training, execution.workers)
         if is_main_process():
-            _save(partial, method, dataset, config, measured)
+            _save(partial, method, dataset, relevant, config, measured)
             record = build_record(
                 config,
                 SplitRecord(
@@ -187,7 +189,12 @@ class _Measured:
 
 
 def _measure(
-    method: HashMethod, dataset: Dataset, config: RunConfig, training: TrainingSummary, workers: int
+    method: HashMethod,
+    dataset: Dataset,
+    relevant: Mapping[str, Any],
+    config: RunConfig,
+    training: TrainingSummary,
+    workers: int,
 ) -> _Measured:
     """Encode the queries and the database, and evaluate the codes."""
     start = time.monotonic()
@@ -198,7 +205,7 @@ def _measure(
         database = encode(method, dataset.database.images, config, task="database", **shared)
     encoded = time.monotonic()
     with translate_errors(config, "evaluation", "free some memory; --resume continues with the evaluation"):
-        evaluation = evaluate_together(query, database, dataset.query.labels, dataset.database.labels, config)
+        evaluation = evaluate_together(query, database, relevant, config)
     timing = Timing(
         train=round(training.seconds, 2),
         encode=round(encoded - start - (features.waited if features else 0), 2),
@@ -212,11 +219,18 @@ def _measure(
     return _Measured(query, database, evaluation, timing)
 
 
-def _save(folder: Path, method: HashMethod, dataset: Dataset, config: RunConfig, measured: _Measured) -> None:
+def _save(
+    folder: Path,
+    method: HashMethod,
+    dataset: Dataset,
+    relevant: Mapping[str, Any],
+    config: RunConfig,
+    measured: _Measured,
+) -> None:
     """Write the files of a finished run, except for its record."""
     save_weights(folder / MODEL, method, config)
     parts = {name: (part.images.ids, part.labels) for name, part in dataset.parts().items()}
-    save_codes(folder / CODES, measured.query, measured.database, parts)
+    save_codes(folder / CODES, measured.query, measured.database, parts, relevant.get("neighbours"))
     curves(measured.evaluation).to_csv(folder / CURVES, index=False)
     save_queries(folder / QUERIES, measured.evaluation, dataset.query.images.ids)
     (folder / STARTED).unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from hashbench.data.dataset import Dataset, Split
 from hashbench.encoding.encode import encode, encode_queries
 from hashbench.errors import UsageError
 from hashbench.evaluation import Evaluation, Labels, count_graded_pairs, count_pairs, evaluate
+from hashbench.experiment.relevance import relevant_images
 from hashbench.images.image_sets import Images
 from hashbench.method.base import HashMethod
 from hashbench.runtime.torch_errors import ENCODE_LESS, translate_errors
@@ -70,6 +71,7 @@ def hold_out(dataset: Dataset, config: RunConfig) -> ValidationSplit:
 
 def scorer(query: Split, database: Split, config: RunConfig, workers: int) -> Callable[[HashMethod], float]:
     """Return a function that computes the mAP of a method at the first cutoff of `evaluation.k`."""
+    relevant = relevant_images(query, database, config, workers)
 
     def score(method: HashMethod) -> float:
         with translate_errors(config, "validation", ENCODE_LESS):
@@ -77,7 +79,7 @@ def scorer(query: Split, database: Split, config: RunConfig, workers: int) -> Ca
                 encode_queries(method, query.images, config, workers=workers, task="validate"),
                 encode(method, database.images, config, workers=workers, task="validate"),
             )
-            measured = evaluate_together(*codes, query.labels, database.labels, config)
+            measured = evaluate_together(*codes, relevant, config)
         return measured.mean_average_precision(config.evaluation.k[0])
 
     return score
@@ -86,29 +88,32 @@ def scorer(query: Split, database: Split, config: RunConfig, workers: int) -> Ca
 def evaluate_together(
     query: Codes | NDArray[np.float32],
     database: Codes,
-    query_labels: NDArray[Any],
-    database_labels: NDArray[Any],
+    relevant: Mapping[str, Any],
     config: RunConfig,
 ) -> Evaluation:
     """Evaluate codes with the settings of a run, in all processes together.
 
     Each process counts its shard of the database, and the counts are summed. Distances of product codes have
-    no counts, so every process ranks the whole database.
+    no counts, and neighbours are few, so every process then evaluates the whole database.
 
     Args:
         query: Codes of the queries, as `encode_queries` returns them.
         database: Codes of the database.
-        query_labels: Multi-hot [queries, C] or class ids [queries].
-        database_labels: Multi-hot [database, C] or class ids [database].
+        relevant: Which images are relevant, from `relevant_images`.
         config: The configuration of the run.
     """
-    settings = config.evaluation.model_dump()
-    if distributed.world_size() == 1 or not (
-        isinstance(query, BinaryCodes) and isinstance(database, BinaryCodes)
-    ):
-        return evaluate(query, database, query_labels, database_labels, **settings, device=config.device)
+    settings = config.evaluation.arguments
+    binary = isinstance(query, BinaryCodes) and isinstance(database, BinaryCodes)
+    if distributed.world_size() == 1 or not binary or "neighbours" in relevant:
+        return evaluate(query, database, **relevant, **settings, device=config.device)
     own = distributed.shard(len(database))
-    pairs = query, database[own], Labels.from_array(query_labels), Labels.from_array(database_labels[own])
+    labels = relevant["query_labels"], relevant["database_labels"][own]
+    pairs: tuple[Any, Any, Labels, Labels] = (
+        query,
+        database[own],
+        Labels.from_array(labels[0]),
+        Labels.from_array(labels[1]),
+    )
     graded = settings.pop("graded")
     counted: Any = None
     if own.start < own.stop:

@@ -35,7 +35,7 @@ class Column(NamedTuple):
 
 def column_of(record: Record) -> Column:
     """Return the column of a run."""
-    return Column(record.dataset_name, record.protocol, record.bits)
+    return Column(record.dataset_name, record.protocol_name, record.bits)
 
 
 @dataclass(frozen=True)

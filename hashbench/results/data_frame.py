@@ -11,8 +11,8 @@ from hashbench.results.query import RunFilter, find
 from hashbench.runtime.arguments import as_path
 
 _COLUMNS = (
-    "run_id", "label", "method", "dataset", "protocol", "bits", "seed", "backbone", "image_size", "created",
-    "collapsed", "folder",
+    "run_id", "label", "method", "dataset", "protocol", "bits", "seed", "relevance", "backbone", "image_size",
+    "created", "collapsed", "folder",
 )  # fmt: skip
 
 
@@ -26,8 +26,9 @@ def read_results(path: Path | str = "results/runs") -> pd.DataFrame:
 
     Returns:
         One row for each run: its id; its label, which is the method with its changed settings; method,
-        dataset, protocol, bits, seed, backbone and image size; when it was created; whether its codes
-        collapsed; its folder; and a column for each metric, which is NaN for runs without it.
+        dataset, protocol, bits, seed, relevance (labels or neighbours), backbone and image size; when it was
+        created; whether its codes collapsed; its folder; and a column for each metric, which is NaN for runs
+        without it.
 
     Raises:
         UsageError: The folder does not exist.
@@ -39,6 +40,7 @@ def read_results(path: Path | str = "results/runs") -> pd.DataFrame:
         {
             **{name: getattr(run.record, name) for name in _COLUMNS if hasattr(run.record, name)},
             "label": run.label,
+            "relevance": run.record.config["evaluation"]["relevance"],
             "backbone": run.record.config["backbone"]["name"],
             "image_size": run.record.config["images"]["size"],
             "collapsed": run.record.health.collapsed,

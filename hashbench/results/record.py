@@ -197,9 +197,14 @@ class Record(Summarized, _Part):
         return f"{self.dataset} ({str(collection)[:LONGEST]})" if collection else self.dataset
 
     @property
+    def protocol_name(self) -> str:
+        """Name of the protocol; with the number of neighbours, if these are relevant and not labels."""
+        return protocol_name(self.protocol, **self.config["evaluation"])
+
+    @property
     def split_name(self) -> str:
         """Name of the dataset and the protocol, for example "digits@default"."""
-        return f"{self.dataset_name}@{self.protocol}"
+        return f"{self.dataset_name}@{self.protocol_name}"
 
     @property
     def first_metric(self) -> str:
@@ -213,7 +218,7 @@ class Record(Summarized, _Part):
         return published.difference(self.method, self.dataset, self.protocol) if published else None
 
     def _summary(self) -> dict[str, object]:
-        where = {"dataset": f"{self.dataset}@{self.protocol}", "bits": self.bits, "seed": self.seed}
+        where = {"dataset": f"{self.dataset}@{self.protocol_name}", "bits": self.bits, "seed": self.seed}
         metrics = {name: f"{metric.expected:.4f}" for name, metric in self.metrics.items()}
         codes = "COLLAPSED" if self.health.collapsed else "healthy"
         return {"run": self.run_id, "method": self.method, **where, **metrics, "codes": codes}
@@ -234,7 +239,7 @@ class Record(Summarized, _Part):
     @field_validator("config")
     @classmethod
     def _is_a_configuration(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Check that all settings are present; settings of later versions must be in `_LATER`."""
+        """Check that all settings are present; `schema_versions` has added later ones."""
         _require_all(RunConfig, config, "config")
         _require_all(EvaluationConfig, config["evaluation"], "evaluation")
         return RunConfig.model_validate(config).model_dump(mode="json")
@@ -244,6 +249,17 @@ def _require_all(section: type[BaseModel], settings: Any, name: str) -> None:
     missing = section.model_fields.keys() - (settings if isinstance(settings, dict) else {})
     if missing:
         raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
+
+
+def protocol_name(protocol: str, relevance: str = "labels", neighbours: int = 50, **_: Any) -> str:
+    """Return the name of a protocol as reports show it, with what is relevant if that is not given by labels.
+
+    Args:
+        protocol: Name of the protocol.
+        relevance: As in `EvaluationConfig`, like `neighbours`; other settings of the evaluation are ignored.
+        neighbours: Number of relevant images.
+    """
+    return protocol if relevance == "labels" else f"{protocol}, {neighbours} neighbours"
 
 
 def run_folder(results: Path, dataset: str, protocol: str, method: str, bits: int, run_id: str) -> Path:

@@ -17,13 +17,16 @@ _KEYS_SINCE = {
     5: ("foreign",),
 }
 
-# Settings that are absent from records of versions 1 and 2, with the values that their runs used.
-_LATER: dict[str, Any] = {
-    "processes": 1,
-    "views": {"on_device": False},
-    "training": {"accumulate": 1, "compile": False},
-    "selection": SelectionConfig().model_dump(mode="json"),
-    "evaluation": {"graded": False},
+# Settings by the version that introduced them, with the values that earlier runs used.
+_SETTINGS_SINCE: dict[int, dict[str, Any]] = {
+    3: {
+        "processes": 1,
+        "views": {"on_device": False},
+        "training": {"accumulate": 1, "compile": False},
+        "selection": SelectionConfig().model_dump(mode="json"),
+        "evaluation": {"graded": False},
+    },
+    5: {"evaluation": {"relevance": "labels", "neighbours": 50}},
 }
 
 
@@ -40,8 +43,9 @@ def to_newest(data: dict[str, Any]) -> dict[str, Any]:
         data = {**data, "evaluator": 1, "changes": None, "components": {}, "files": None}
     elif None in (data.get("changes", {}), data.get("files", {})):
         raise ValueError("only records of version 1 have no changes and files")
-    if version in (1, 2) and isinstance(data.get("config"), dict):
-        data = {**data, "config": _with_later_settings(data["config"])}
+    for since, settings in _SETTINGS_SINCE.items():
+        if version in range(1, since) and isinstance(data.get("config"), dict):
+            data = {**data, "config": _with_settings(data["config"], settings)}
     return {**data, "schema_version": NEWEST} if version in range(1, NEWEST) else data
 
 
@@ -55,6 +59,7 @@ def _check_keys(version: int, data: Mapping[str, Any]) -> None:
                 raise ValueError(f"records of version {version} have {key}, which is missing")
 
 
-def _with_later_settings(config: dict[str, Any]) -> dict[str, Any]:
-    later = {key: {**v, **config.get(key, {})} if isinstance(v, dict) else v for key, v in _LATER.items()}
-    return {**config, **later}
+def _with_settings(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Add settings to a configuration, unless it has them."""
+    added = {key: {**v, **config.get(key, {})} if isinstance(v, dict) else v for key, v in settings.items()}
+    return {**config, **added}

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hashbench.config import flatten
 from hashbench.errors import UsageError
 from hashbench.results.query import RunFilter, find, matching
 from hashbench.results.record import Record
-from hashbench.results.stored_run import StoredRun, Unfinished
+from hashbench.results.stored_run import StoredRun, Unfinished, as_set
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,11 @@ def found_runs(
 def measured(record: Record) -> dict[str, Any]:
     """Return what figures of one protocol must share to be comparable, by key of a record."""
     evaluation = record.config["evaluation"]
+    sections = () if evaluation["relevance"] == "labels" else ("backbone", "images")
+    features = flatten({section: record.config[section] for section in sections})
+    features.pop("backbone.freeze_batch_norm", None)  # of training
     return {
+        **{path: as_set(value) for path, value in features.items()},
         "split.sha256": record.split.sha256,
         "evaluation.denominator": evaluation["denominator"],
         "evaluation.no_relevant": evaluation["no_relevant"],
@@ -183,7 +188,7 @@ def _mixed_code(runs: Iterable[StoredRun]) -> list[str]:
 
 def _label_key(run: StoredRun | Unfinished) -> tuple[Any, ...]:
     record = run.record if isinstance(run, StoredRun) else run
-    return run.label, record.dataset, record.protocol, record.bits, record.seed
+    return run.label, record.dataset, record.protocol_name, record.bits, record.seed
 
 
 def _order(run: StoredRun, wanted: RunFilter) -> tuple[Any, ...]:

@@ -14,13 +14,16 @@ import yaml
 from numpy.typing import NDArray
 
 from hashbench.codes import BinaryCodes, Codes, ProductCodes
-from hashbench.config import flatten
+from hashbench.config import EvaluationConfig, flatten
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import VERSION, Evaluation, evaluate
-from hashbench.evaluation.files import load_codes
-from hashbench.results.record import CODES, QUERIES, STARTED, Record
+from hashbench.evaluation.files import NAMES, load_arguments
+from hashbench.results.record import CODES, QUERIES, STARTED, Record, protocol_name
 from hashbench.runtime.array_files import read_npz
 from hashbench.runtime.json_files import read_json
+
+IN_PROTOCOL_NAME = ("evaluation.relevance", "evaluation.neighbours")
+"""Settings that `Record.protocol_name` contains, so that no label needs to."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class StoredRun:
     @cached_property
     def label(self) -> str:
         """The method and its changed settings, for example `wch (balance=false)`; it marks foreign codes."""
-        label = label_of(self.record.method, self.changes, self.common)
+        label = label_of(self.record.method, self.changes, {*self.common, *IN_PROTOCOL_NAME})
         return f"{label} (foreign)" if self.record.foreign else label
 
     @property
@@ -124,10 +127,22 @@ class StoredRun:
         Raises:
             HashbenchError: The codes are missing or cannot be read.
         """
-        return evaluate(*self.codes(), **self.record.config["evaluation"])
+        settings = EvaluationConfig(**self.record.config["evaluation"])
+        query, database = self.codes()
+        return evaluate(query, database, **self.relevant(), **settings.arguments)
 
-    def codes(self) -> tuple[Codes | NDArray[Any], Codes, NDArray[Any], NDArray[Any]]:
-        """Return the codes of the queries and the database and their labels, for `hashbench.evaluate`.
+    def relevant(self) -> dict[str, Any]:
+        """Return the arguments of `hashbench.evaluate` that say which images are relevant.
+
+        Raises:
+            HashbenchError: The codes are missing or cannot be read.
+        """
+        by_label = self.record.config["evaluation"]["relevance"] == "labels"
+        names = ("query_labels", "database_labels") if by_label else ("neighbours",)
+        return {name: _array(self.folder / CODES, name) for name in names}
+
+    def codes(self) -> tuple[Codes | NDArray[Any], Codes]:
+        """Return the codes of the queries and of the database.
 
         Raises:
             HashbenchError: The codes are missing or cannot be read.
@@ -135,12 +150,12 @@ class StoredRun:
         path = self.folder / CODES
         if not path.is_file():
             raise HashbenchError(f"{path} is missing: the record was imported without codes; run it again")
-        query, database, *labels = load_codes(path)
+        query, database = load_arguments(path, NAMES[:2]).values()
         packed = isinstance(database, BinaryCodes) and isinstance(query, BinaryCodes)
         if not (packed or isinstance(database, ProductCodes)):
             raise HashbenchError(f"{path} does not contain packed codes, which a run writes")
         assert not isinstance(database, np.ndarray)
-        return query, database, labels[0], labels[1]
+        return query, database
 
 
 @dataclass(frozen=True)
@@ -183,7 +198,14 @@ class Unfinished:
     @cached_property
     def label(self) -> str:
         """The method and its changed settings."""
-        return label_of(self.method, self.changes, self.common)
+        return label_of(self.method, self.changes, {*self.common, *IN_PROTOCOL_NAME})
+
+    @property
+    def protocol_name(self) -> str:
+        """See `Record.protocol_name`."""
+        changes = self.changes or {}
+        chosen = {key.rpartition(".")[2]: changes[key] for key in IN_PROTOCOL_NAME if key in changes}
+        return protocol_name(self.protocol, **chosen)
 
 
 def label_of(method: str, changes: Mapping[str, Any] | None, common: Collection[str] = ()) -> str:
@@ -214,7 +236,7 @@ def common_changes(runs: Iterable[StoredRun]) -> dict[str, Any]:
         path: value
         for run in runs
         for path, value in (run.record.changes or {}).items()
-        if path in run.common
+        if path in run.common and path not in IN_PROTOCOL_NAME
     }
 
 

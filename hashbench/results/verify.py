@@ -224,7 +224,7 @@ def _changed(path: Path, sha256: str) -> str | None:
 
 def _differences(run: StoredRun, evaluation: Evaluation) -> list[str]:
     """Describe the figures of a record that differ from those of its codes."""
-    _, database, *_ = run.codes()
+    _, database = run.codes()
     record = run.record.model_dump(include={"metrics", "queries_without_relevant", "health", "bits"})
     recorded = flatten({**record, "query": run.record.split.query, "database": run.record.split.database})
     evaluated = evaluation.to_dict()

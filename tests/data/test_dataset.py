@@ -239,9 +239,17 @@ def test_a_path_of_this_machine_is_no_id(image_id: str) -> None:
         make(query=([image_id], [0]))
 
 
-def test_a_dataset_without_classes_is_an_error() -> None:
+def test_images_without_labels() -> None:
     part = Split(grey(["a"]), np.zeros((1, 0), np.uint8))
-    with pytest.raises(HashbenchError, match="toy: train has no classes, so no image is relevant"):
+    dataset = Dataset.from_splits("toy", "p", [], train=part, query=part, database=part)
+    assert dataset.warnings == (
+        "1 of 1 queries are also training images, so the results say little about unseen images",
+    )
+    options = DataOptions(unlabelled="error")
+    with pytest.raises(HashbenchError, match="toy: 1 of 1 queries have no label; remove them"):
+        Dataset.from_splits("toy", "p", [], train=part, query=part, database=part, options=options)
+    part = Split(grey(["a"]), np.zeros(1, np.int64))
+    with pytest.raises(HashbenchError, match=r"toy: train has no classes; .* labels of shape \[n, 0\]"):
         Dataset.from_splits("toy", "p", [], train=part, query=part, database=part)
 
 

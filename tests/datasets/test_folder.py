@@ -132,7 +132,8 @@ def test_a_split_lies_deeper(tmp_path: Path) -> None:
 def test_a_single_class_is_refused(tmp_path: Path, files: tuple[str, ...]) -> None:
     message = wrong_classes(tmp_path, *files, error=HashbenchError)
     assert message == (
-        f"{tmp_path} has only one class, 'cat', so any code would have mAP 1; expected one folder per class"
+        f"{tmp_path} has only one class, 'cat', so any code would have mAP 1; expected one folder per class, "
+        f"or for images without labels, --data-root {tmp_path / 'cat'}"
     )
 
 

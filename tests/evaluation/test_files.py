@@ -19,7 +19,7 @@ import torch
 from hashbench import evaluate
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.evaluation import files
-from hashbench.evaluation.files import NAMES, load_arguments, load_codes, load_queries
+from hashbench.evaluation.files import NAMES, load_arguments
 from hashbench.runtime import array_files
 
 RANDOM = np.random.RandomState(0)
@@ -81,12 +81,12 @@ SAVERS: dict[str, Callable[[Path, dict[str, Any]], None]] = {
 def test_each_format_gives_the_values_of_the_arrays(tmp_path: Path, name: str) -> None:
     for keys in (NAMES, *SCRIPTS):
         SAVERS[name](tmp_path / name, dict(zip(keys, ARRAYS.values(), strict=True)))
-        assert evaluate(*load_codes(tmp_path / name)).to_dict() == EXPECTED
-    assert [len(array) for array in load_queries(tmp_path / name)] == [3, 3]
+        assert evaluate(**load_arguments(tmp_path / name)).to_dict() == EXPECTED
+    assert [len(array) for array in load_arguments(tmp_path / name, NAMES[::2]).values()] == [3, 3]
     for ids in (IDS, IDS[:, None], IDS[None] if name.endswith(".mat") else IDS):
         labels = {"qL": ids[:, :3] if len(ids) == 1 else ids[:3], "rL": ids}
         SAVERS[name](tmp_path / name, {"qB": CODES[:3], "rB": CODES, **labels})
-        assert evaluate(*load_codes(tmp_path / name)).to_dict() == BY_CLASS
+        assert evaluate(**load_arguments(tmp_path / name)).to_dict() == BY_CLASS
 
 
 @pytest.mark.parametrize("save", [np.save, lambda path, array: np.savetxt(path, array, "%d", ",")])
@@ -107,24 +107,24 @@ def test_files_of_single_arrays(tmp_path: Path, save: Callable[..., None]) -> No
     by_class["database_labels"] = tmp_path / "ids.pt"
     assert evaluate(**load_arguments(tmp_path / "codes.npz", files=by_class)).to_dict() == BY_CLASS
     with pytest.raises(UsageError, match=r"contains a single array; pass it with --array query_codes="):
-        load_codes(paths["query_codes"])
+        load_arguments(paths["query_codes"])
     with pytest.raises(UsageError, match="no file contains query_labels, database_labels; pass it with"):
         load_arguments(None, files=dict([*paths.items()][:2]))
 
 
 def test_the_four_files_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"expected one file \*-tst_binary.npy in this folder, got 0$"):
-        load_codes(tmp_path)
+        load_arguments(tmp_path)
     endings = ("tst_binary", "trn_binary", "tst_label", "trn_label")
     for ending, array in zip(endings, ARRAYS.values(), strict=True):
         np.save(tmp_path / f"cifar10-0.8-{ending}.npy", array)
-    assert evaluate(*load_codes(tmp_path)).to_dict() == EXPECTED
+    assert evaluate(**load_arguments(tmp_path)).to_dict() == EXPECTED
     np.save(tmp_path / "cifar10-0.9-tst_binary.npy", CODES[:3])
-    assert evaluate(*load_codes(tmp_path / "cifar10-0.8-tst_binary.npy")).to_dict() == EXPECTED
+    assert evaluate(**load_arguments(tmp_path / "cifar10-0.8-tst_binary.npy")).to_dict() == EXPECTED
     with pytest.raises(UsageError, match=r"got 2; pass one of them, such as .*cifar10-0.8-tst_binary.npy"):
-        load_codes(tmp_path)
+        load_arguments(tmp_path)
     with pytest.raises(HashbenchError, match=r"cifar10-0.9-trn_binary.npy cannot be read"):
-        load_codes(tmp_path / "cifar10-0.9-tst_binary.npy")
+        load_arguments(tmp_path / "cifar10-0.9-tst_binary.npy")
 
 
 def test_keys_are_chosen_or_named(tmp_path: Path) -> None:
@@ -136,32 +136,32 @@ def test_keys_are_chosen_or_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown array 'query_code'; did you mean 'query_codes'"):
         load_arguments(path, keys={"query_code": "mine"})
     np.savez(path, query_codes=CODES[:3], qB=-CODES[:3], rB=CODES, qL=IDS[:3], rL=IDS)
-    assert evaluate(*load_codes(path)).to_dict() == BY_CLASS
+    assert evaluate(**load_arguments(path)).to_dict() == BY_CLASS
     np.savez(path, tB=CODES[:3], qB=-CODES[:3], rB=CODES, qL=IDS[:3], rL=IDS)
     with pytest.raises(UsageError, match=r"query_codes may be qB or tB; choose with --key query_codes=qB"):
-        load_codes(path)
+        load_arguments(path)
     np.savez(path, **{f"x{number}": CODES for number in range(50)})
     with pytest.raises(UsageError, match=r"lacks query_codes, .*; it contains x0, .*, x11, …; name an array"):
-        load_codes(path)
+        load_arguments(path)
 
 
 def test_packed_codes_of_matlab(tmp_path: Path) -> None:
     octets = np.packbits(CODES > 0, axis=1, bitorder="little")
     arrays = {"qB": octets[:3], "rB": octets, "qL": IDS[:3], "rL": IDS}
     scipy.io.savemat(tmp_path / "x.mat", {**arrays, "bits": 12.0})
-    assert evaluate(*load_codes(tmp_path / "x.mat")).to_dict() == BY_CLASS
+    assert evaluate(**load_arguments(tmp_path / "x.mat")).to_dict() == BY_CLASS
     scipy.io.savemat(tmp_path / "x.mat", {**arrays, "bits": 12.5})
     with pytest.raises(UsageError, match=r"x.mat: bits: expected a whole number, 1 or more, got 12.5"):
-        load_codes(tmp_path / "x.mat")
+        load_arguments(tmp_path / "x.mat")
 
 
 def test_sparse_labels(tmp_path: Path) -> None:
     labels = {"qL": scipy.sparse.csc_array(MULTI_HOT[:3]), "rL": scipy.sparse.csc_array(MULTI_HOT)}
     scipy.io.savemat(tmp_path / "x.mat", {"qB": CODES[:3], "rB": CODES, **labels})
-    assert evaluate(*load_codes(tmp_path / "x.mat")).to_dict() == EXPECTED
+    assert evaluate(**load_arguments(tmp_path / "x.mat")).to_dict() == EXPECTED
     tensors = {key: torch.as_tensor(array.toarray()).to_sparse() for key, array in labels.items()}
     save_torch(tmp_path / "x.pt", {"qB": CODES[:3], "rB": CODES, **tensors})
-    assert evaluate(*load_codes(tmp_path / "x.pt")).to_dict() == EXPECTED
+    assert evaluate(**load_arguments(tmp_path / "x.pt")).to_dict() == EXPECTED
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -184,7 +184,7 @@ def test_a_mat_file_of_any_byte_order_beside_an_object(tmp_path: Path, order: st
         array(key.encode(), ARRAYS[name].astype(np.int8)) for key, name in zip(SCRIPTS[0], NAMES, strict=True)
     ]
     (tmp_path / "x.mat").write_bytes(bytes(124) + version + text + b"".join(arrays))
-    assert evaluate(*load_codes(tmp_path / "x.mat")).to_dict() == EXPECTED
+    assert evaluate(**load_arguments(tmp_path / "x.mat")).to_dict() == EXPECTED
 
 
 class Code:
@@ -236,14 +236,14 @@ def test_what_cannot_be_read_is_an_error_of_one_line(
 def test_a_pickle_named_pt_is_not_executed(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(pickle.dumps({"qB": Code()}))
     with pytest.raises(UsageError, match="contains more than tensors"):
-        load_codes(tmp_path / "x.pt")
+        load_arguments(tmp_path / "x.pt")
 
 
 def test_hdf5_without_h5py_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_mat73(tmp_path / "x.mat", ARRAYS)
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UsageError, match=r"x.mat is an HDF5 file, .* pip install 'hashbench\[hdf5"):
-        load_codes(tmp_path / "x.mat")
+        load_arguments(tmp_path / "x.mat")
 
 
 def compressed_h5(path: Path, many: int) -> None:
@@ -290,9 +290,9 @@ def test_a_small_file_that_would_fill_the_memory(
     monkeypatch.setattr(array_files, "MAX_UNPACKED", 1 << 18)
     monkeypatch.setattr(array_files, "MAX_RATIO", 1)
     with pytest.raises(HashbenchError, match=f"{name} cannot be read: its arrays take .* bytes, which is"):
-        load_codes(tmp_path / name)
+        load_arguments(tmp_path / name)
     save(tmp_path / name, 10)
-    load_codes(tmp_path / name)
+    load_arguments(tmp_path / name)
 
 
 def test_every_key_belongs_to_one_argument() -> None:

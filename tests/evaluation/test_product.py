@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hashbench import BinaryCodes, ProductCodes, UsageError, evaluate
 from hashbench.evaluation import Counts, Evaluation, code_health
 from hashbench.evaluation.counts import product
-from hashbench.evaluation.files import load_codes
+from hashbench.evaluation.files import load_arguments
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "spq.npz"
 
@@ -213,10 +213,10 @@ def test_product_codes_in_a_file(tmp_path: Path) -> None:
     arrays = {**data, "database_codes": codes.indices, "codebooks": codes.codebooks}
     np.savez(tmp_path / "codes.npz", **arrays)
     expected = evaluate(database_codes=codes, **data).to_dict()
-    assert evaluate(*load_codes(tmp_path / "codes.npz")).to_dict() == expected
+    assert evaluate(**load_arguments(tmp_path / "codes.npz")).to_dict() == expected
     np.savez(tmp_path / "symmetric.npz", **{**arrays, "query_codes": codes.indices[:4]})
     expected = evaluate(codes[:4], codes, data["query_labels"], data["database_labels"]).to_dict()
-    assert evaluate(*load_codes(tmp_path / "symmetric.npz")).to_dict() == expected
+    assert evaluate(**load_arguments(tmp_path / "symmetric.npz")).to_dict() == expected
 
 
 def test_product_codes_of_another_type_in_a_file(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_product_codes_of_another_type_in_a_file(tmp_path: Path) -> None:
         tmp_path / "codes.npz", **data, database_codes=codes.indices.astype(int), codebooks=codes.codebooks
     )
     with pytest.raises(UsageError, match=r"expected uint8 or uint16 \[n, 2\], got int64 \[30, 2\]"):
-        load_codes(tmp_path / "codes.npz")
+        load_arguments(tmp_path / "codes.npz")
 
 
 def test_bits_in_a_file_are_those_of_its_product_codes(tmp_path: Path) -> None:
@@ -235,8 +235,8 @@ def test_bits_in_a_file_are_those_of_its_product_codes(tmp_path: Path) -> None:
     arrays = {**data, "database_codes": codes.indices, "codebooks": codes.codebooks}
     np.savez(tmp_path / "right.npz", **arrays, bits=4)
     np.savez(tmp_path / "wrong.npz", **arrays, bits=16)
-    load_codes(tmp_path / "right.npz")
+    load_arguments(tmp_path / "right.npz")
     with pytest.raises(
         UsageError, match=r"wrong.npz: database_codes: expected codes of bits = 16, got .* of 4"
     ):
-        load_codes(tmp_path / "wrong.npz")
+        load_arguments(tmp_path / "wrong.npz")

@@ -16,7 +16,7 @@ from fuzz.mutation import mutations
 from fuzz.outcomes import refused
 
 from hashbench import evaluate
-from hashbench.evaluation.files import load_codes, load_queries
+from hashbench.evaluation.files import NAMES, load_arguments
 from hashbench.evaluation.shards import evaluate_shards
 
 SIGNS = np.random.RandomState(0).choice(np.array([-1, 1], np.int8), (6, 16))
@@ -52,7 +52,7 @@ def test_damaged_archives_of_codes(tmp_path: Path, tries: Callable[[int, int], i
     path = tmp_path / "codes.npz"
 
     def read() -> None:
-        evaluate(*load_codes(path), k=(2, "all"))
+        evaluate(**load_arguments(path), k=(2, "all"))
 
     files = [
         saved(arrays, save)
@@ -66,7 +66,7 @@ def test_damaged_archives_of_codes(tmp_path: Path, tries: Callable[[int, int], i
     for content in mutations(files, tries(300, 10_000)):
         path.write_bytes(content)
         found += refused(read)
-        refused(load_queries, path)
+        refused(lambda: load_arguments(path, NAMES[::2]))
     assert found
 
 
@@ -85,7 +85,7 @@ def test_sound_archives_of_damaged_arrays(tmp_path: Path, tries: Callable[[int, 
             with zipfile.ZipFile(path, "w") as file:
                 for member, content in (members | {name: damaged}).items():
                     file.writestr(member, content)
-            found += refused(lambda: evaluate(*load_codes(path), k=(2, "all")))
+            found += refused(lambda: evaluate(**load_arguments(path), k=(2, "all")))
     assert found
 
 
@@ -127,7 +127,7 @@ def test_damaged_files_of_other_programs(
     found = 0
     for content in mutations(files, tries(100, 10_000)):
         path.write_bytes(content)
-        found += refused(lambda: evaluate(*load_codes(path), k=(2, "all")))
+        found += refused(lambda: evaluate(**load_arguments(path), k=(2, "all")))
     assert found
 
 

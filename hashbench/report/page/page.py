@@ -113,7 +113,7 @@ def _results(selected: FoundRuns, whole: Sequence[StoredRun], across_backbones: 
     tables = {}
     for name, runs in by_split(whole).items():
         labels = {run.label for run in runs}
-        unfinished = [run for run in selected.unfinished if f"{run.dataset}@{run.protocol}" == name]
+        unfinished = [run for run in selected.unfinished if f"{run.dataset}@{run.protocol_name}" == name]
         part = FoundRuns(runs, [label for label in selected.labels if label in labels], unfinished, [])
         tables[name] = result_table(part, bounds=True, across_backbones=across_backbones)
     return tables

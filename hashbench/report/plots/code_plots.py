@@ -47,7 +47,7 @@ def codes_plot(run: StoredRun) -> Plot:
         HashbenchError: The codes are missing or cannot be read.
     """
     rankings = run.evaluate().rankings
-    _, database, *_ = run.codes()
+    _, database = run.codes()
     binary = database.to_binary() if isinstance(database, ProductCodes) else database
     means, products = moments(binary)
     correlations = _correlations(means, products)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,7 +67,7 @@ def retrieval_plot(
             f"fingerprint {record.split.sha256[:8]}…, got {dataset.fingerprint[:8]}…; pass the folder of the "
             "run's data by --data-root or --lists"
         )
-    query_codes, database_codes, query_labels, database_labels = run.codes()
+    (query_codes, database_codes), known = run.codes(), run.relevant()
     metric = metric or run.record.first_metric
     if not metric.startswith("mAP") or metric not in record.metrics:
         metric = next(name for name in record.metrics if name.startswith("mAP"))
@@ -80,7 +80,7 @@ def retrieval_plot(
     for query in _evenly_spaced(values, queries):
         distances = _distances(query_codes, database_codes, query)
         nearest = np.argsort(distances, kind="stable")[:top]
-        relevant = _relevant(query_labels[query], database_labels[nearest])
+        relevant = _relevant(known, query, nearest)
         found.append(_Found(query, values[query], nearest, distances[nearest], relevant))
     distance = "Hamming distance" if isinstance(database_codes, BinaryCodes) else "distance"
     sentence = (
@@ -91,6 +91,8 @@ def retrieval_plot(
         figure = _draw(dataset, found)
         add_run_title(figure, run, sentence)
         frames = {True: "shares a label with the query", False: "shares no label with the query"}
+        if "neighbours" in known:
+            frames = {True: "a neighbour of the query by features", False: "not a neighbour of the query"}
         add_legend(figure, {text: _frame(*_FRAMES[relevant]) for relevant, text in frames.items()})
     return Plot(figure, _table(dataset, found))
 
@@ -123,8 +125,11 @@ def _distances(query: Codes | NDArray[Any], database: Codes, index: int) -> NDAr
     return np.asarray(unpack_bits(database.packed ^ query.packed[index], database.bits).sum(axis=1))
 
 
-def _relevant(label: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return a mask [n] of the images that share a label with a query."""
+def _relevant(known: Mapping[str, NDArray[Any]], query: int, images: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return a mask [n] of the images that are relevant to a query, by the result of `StoredRun.relevant`."""
+    if "neighbours" in known:
+        return np.isin(images, known["neighbours"][query])
+    label, labels = known["query_labels"][query], known["database_labels"][images]
     return np.asarray(labels == label if labels.ndim == 1 else (labels & label).any(axis=1))
 
 

@@ -17,7 +17,7 @@ from hashbench.report.tables.result_table import (
     spread,
 )
 from hashbench.report.tables.table import ColumnHeader, Table, TableCell, number, signed
-from hashbench.results.stored_run import StoredRun, label_of
+from hashbench.results.stored_run import IN_PROTOCOL_NAME, StoredRun, label_of
 
 _HAS = "✓"
 
@@ -111,7 +111,7 @@ def ablation_table(ablation: Ablation) -> Table:
 
 def _where(run: StoredRun) -> tuple[Any, ...]:
     record = run.record
-    return record.dataset, record.protocol, record.bits, record.method
+    return record.split_name, record.bits, record.method
 
 
 def _taken_away(run: StoredRun) -> tuple[str, tuple[str, ...]]:
@@ -126,7 +126,7 @@ def _taken_away(run: StoredRun) -> tuple[str, tuple[str, ...]]:
     )
     keys = {path for name in without for path in components[name]}
     other = {path: value for path, value in changes.items() if path not in keys}
-    return label_of(run.record.method, other, run.common), without
+    return label_of(run.record.method, other, {*run.common, *IN_PROTOCOL_NAME}), without
 
 
 def _ablation(

@@ -42,7 +42,7 @@ def result_csv(
             line = figure.model_dump(include={"method", "dataset", "bits", "source", "note"})
             lines.append({"kind": "published", **line, "metric": "mAP", "mean": figure.map})
     for run in selected.unfinished:
-        kind = {"method": run.label, "dataset": run.dataset, "protocol": run.protocol, "bits": run.bits}
+        kind = {"method": run.label, "dataset": run.dataset, "protocol": run.protocol_name, "bits": run.bits}
         lines.append({"kind": "unfinished", **kind, "note": run.run_id})
     return csv_text(lines)
 

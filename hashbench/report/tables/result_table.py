@@ -52,7 +52,7 @@ def result_table(
     found = cells(selected.runs)
     ranking = rank_cells(found, test, across_backbones)
     pending = dict.fromkeys(
-        (run.label, Column(run.dataset, run.protocol, run.bits)) for run in selected.unfinished
+        (run.label, Column(run.dataset, run.protocol_name, run.bits)) for run in selected.unfinished
     )
     columns = in_order(dict.fromkeys([*found, *(column for _, column in pending)]))
     usual = _usual_seeds(cell for rows in found.values() for cell in rows.values())
@@ -129,6 +129,11 @@ def _protocol(runs: Sequence[StoredRun]) -> str:
     text = f"{split.query:,} queries, {images}"
     if any(warning.startswith("limited to ") for warning in split.warnings):
         text += ", a small part of the protocol for a first try"
+    if evaluation["relevance"] == "neighbours":
+        text += (
+            f"; relevant to a query are the {evaluation['neighbours']} images nearest to it by features of "
+            "the backbone before training, whatever their labels"
+        )
     if metric.startswith("mAP"):
         text += f"; AP@K divides by {DIVISORS[evaluation['denominator']]}"
     if record.queries_without_relevant:
