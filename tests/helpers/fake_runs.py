@@ -15,6 +15,7 @@ from helpers.records import START, make_config, make_folder, make_record
 from numpy.typing import NDArray
 
 from hashbench.codes import BinaryCodes, Codes, ProductCodes
+from hashbench.config import EvaluationConfig
 from hashbench.data.dataset import Dataset, Split
 from hashbench.evaluation import code_health, evaluate
 from hashbench.experiment.artifacts import curves, save_codes, save_queries
@@ -104,9 +105,8 @@ def make_run(
     random = np.random.default_rng([*name.encode()])
     folder = make_folder(results, config, run_id_of(run_identity(config, dataset.fingerprint, None, "0", {})))
     query, database = _codes(random, dataset, bits, noise, collapsed, product)
-    evaluated = evaluate(
-        query, database, dataset.query.labels, dataset.database.labels, **config["evaluation"]
-    )
+    settings = EvaluationConfig(**config["evaluation"]).arguments
+    evaluated = evaluate(query, database, dataset.query.labels, dataset.database.labels, **settings)
     parts = {name: (part.images.ids, part.labels) for name, part in dataset.parts().items()}
     save_codes(folder / CODES, query, database, parts)
     curves(evaluated).to_csv(folder / CURVES, index=False)
