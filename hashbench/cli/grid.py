@@ -219,6 +219,8 @@ def _execute(
         kept = "a record of another version of the code" if stale else "a record"
         again = f"{f'{threads}; ' if threads else ''}--force runs it again"
         info(f"{kept} exists, nothing was trained; {again}")
+        if options.name not in (None, run.record.name):
+            info(f"it keeps its name, {run.record.name or run.record.method}; --rename shows another one")
     if several:
         info(f"{format_result(run.record)}, {run.folder}")
     return run

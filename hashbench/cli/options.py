@@ -5,7 +5,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -285,7 +285,8 @@ def with_options(argument: str, group: Callable[..., Any]) -> Callable[[Callable
             value = group(**{name: values.pop(name) for name in options})
             return function(**{argument: value}, **values)
 
-        del function.__annotations__[argument]  # typer cannot evaluate it, and does not need it
+        for name in (argument, "return"):  # typer cannot evaluate them, and does not need them
+            function.__annotations__.pop(name, None)
         parameters: list[inspect.Parameter] = []
         for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
             parameters += options.values() if name == argument else [parameter]
@@ -296,3 +297,17 @@ def with_options(argument: str, group: Callable[..., Any]) -> Callable[[Callable
         return with_group
 
     return decorate
+
+
+@with_options("wanted", run_filter)
+def shown_runs(
+    wanted: "RunFilter",
+    rename: Annotated[
+        list[str],
+        typer.Option(
+            "--rename", metavar="OLD=NEW", help="Show the configuration OLD under the name NEW; repeatable."
+        ),
+    ] = [],  # noqa: B006
+) -> "RunFilter":
+    """Return the filter for the runs of a report, with new names for their configurations."""
+    return replace(wanted, rename=pairs("--rename", rename))

@@ -57,7 +57,8 @@ def write_tables(
     form: str, tables: Callable[[], Sequence[Table]], csv: Callable[[], str], output: Path | None = None
 ) -> None:
     """Write tables to a file, or to standard output."""
-    from hashbench.report.tables.table import latex, markdown
+    from hashbench.report.tables.latex import latex
+    from hashbench.report.tables.table import markdown
     from hashbench.runtime.files import write_output
 
     formats = {

@@ -16,7 +16,7 @@ from hashbench.cli.options import (
     Results,
     RunName,
     TestName,
-    run_filter,
+    shown_runs,
     with_options,
 )
 from hashbench.cli.output import report_unfinished, select_runs
@@ -72,7 +72,7 @@ def plot_file(
 
 @app.command()
 @with_options("file", plot_file)
-@with_options("wanted", run_filter)
+@with_options("wanted", shown_runs)
 def pr(
     file: PlotFile,
     wanted: "RunFilter",
@@ -93,7 +93,7 @@ def pr(
 
 @app.command()
 @with_options("file", plot_file)
-@with_options("wanted", run_filter)
+@with_options("wanted", shown_runs)
 def bits(file: PlotFile, wanted: "RunFilter", metric: MetricName = None, results: Results = RESULTS) -> None:
     """Plot a metric against code length: the mean and standard deviation over seeds."""
     from hashbench.report.plots.metric_plots import bits_plot
@@ -103,7 +103,7 @@ def bits(file: PlotFile, wanted: "RunFilter", metric: MetricName = None, results
 
 @app.command()
 @with_options("file", plot_file)
-@with_options("wanted", run_filter)
+@with_options("wanted", shown_runs)
 def speed(file: PlotFile, wanted: "RunFilter", metric: MetricName = None, results: Results = RESULTS) -> None:
     """Plot a metric against its cost: seconds of training, and bytes per code."""
     from hashbench.report.plots.metric_plots import speed_plot
@@ -113,7 +113,7 @@ def speed(file: PlotFile, wanted: "RunFilter", metric: MetricName = None, result
 
 @app.command()
 @with_options("file", plot_file)
-@with_options("wanted", run_filter)
+@with_options("wanted", shown_runs)
 def training(file: PlotFile, wanted: "RunFilter", results: Results = RESULTS) -> None:
     """Plot the loss and its parts over epochs: the mean over seeds, with a band from minimum to maximum."""
     from hashbench.report.plots.curve_plots import training_plot
@@ -123,7 +123,7 @@ def training(file: PlotFile, wanted: "RunFilter", results: Results = RESULTS) ->
 
 @app.command()
 @with_options("file", plot_file)
-@with_options("wanted", run_filter)
+@with_options("wanted", shown_runs)
 def difference(
     file: PlotFile,
     wanted: "RunFilter",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hashbench.cli.datasets import RunDatasets, run_datasets
-from hashbench.cli.options import RESULTS, AcrossBackbones, MetricName, Results, run_filter, with_options
+from hashbench.cli.options import RESULTS, AcrossBackbones, MetricName, Results, shown_runs, with_options
 from hashbench.cli.output import select_runs, show
 from hashbench.errors import HashbenchError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @with_options("datasets", run_datasets)
-@with_options("wanted", run_filter)
+@with_options("wanted", shown_runs)
 def report(
     wanted: RunFilter,
     datasets: RunDatasets,

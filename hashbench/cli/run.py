@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from hashbench.cli.grid import Grid, grid, report_failures, run_all
 from hashbench.cli.options import AsJson, with_options
 from hashbench.cli.output import format_timing, print_json, show, write_results
+from hashbench.errors import UsageError, quoted
 from hashbench.runtime.console import info, is_main_process
 
 if TYPE_CHECKING:
@@ -26,10 +28,15 @@ def run(
         bool,
         typer.Option("--dry-run", help="List the runs: which have a record, would run, or cannot, and why."),
     ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="TEXT", help="Name of these settings of the method in reports."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate methods, and write a record of each run; several values make a grid of runs."""
     device, options = wanted.execution.init()
+    options = replace(options, name=_checked_name(name, wanted))
     planned = wanted.plan({name: [[]] for name in wanted.methods}, device)
     if dry_run:
         if is_main_process():
@@ -43,6 +50,18 @@ def run(
         if is_main_process():
             _show_runs(runs, as_json)
     report_failures(failed, len(planned))
+
+
+def _checked_name(name: str | None, wanted: Grid) -> str | None:
+    from hashbench.results.row_names import LONGEST_LABEL
+
+    if name is None:
+        return None
+    if len(wanted.methods) > 1 or len(wanted.backbones) > 1:
+        raise UsageError("--name names the settings of one method on one backbone; choose one of each")
+    if not (name.isprintable() and 1 <= len(name.strip()) <= LONGEST_LABEL):
+        raise UsageError(f"--name: expected 1 to {LONGEST_LABEL} printable characters, got {quoted(name)}")
+    return name.strip()
 
 
 def _show_plan(planned: Sequence[PlannedRun], as_json: bool) -> None:

@@ -18,7 +18,7 @@ from hashbench.cli.options import (
     TableFile,
     TableFormat,
     TestName,
-    run_filter,
+    shown_runs,
     with_options,
 )
 from hashbench.cli.output import (
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from hashbench.results.stored_run import StoredRun
 
 
-@with_options("wanted", run_filter)
+@with_options("wanted", shown_runs)
 def table(
     wanted: RunFilter,
     results: Results = RESULTS,
@@ -77,7 +77,7 @@ def table(
     write_results(selected, form, figures, test, bounds, across_backbones, output)
 
 
-@with_options("wanted", run_filter)
+@with_options("wanted", shown_runs)
 def compare(
     wanted: RunFilter,
     first: OptionalRun = None,
@@ -104,6 +104,8 @@ def compare(
             raise UsageError("expected two runs, or two methods as --method A,B")
         selected = select_runs(results, wanted, metric)
         labels, differences = compare_methods(selected.runs, test, across_backbones)
+        for name, settings in selected.settings.items():
+            info(f"{name} is {settings}")
         _show_differences(labels, differences, as_json)
         return
     if wanted != RunFilter():

@@ -23,7 +23,7 @@ from hashbench.recipe import (
     resolve,
     setting_path,
 )
-from hashbench.results.record import PublishedProtocol
+from hashbench.results.published_protocol import PublishedProtocol
 from hashbench.runtime.device import resolve_precision
 from hashbench.runtime.files import sha256_of
 from hashbench.training.dataloader import EpochBatches

@@ -129,15 +129,7 @@ def run(
             _save(partial, method, dataset, relevant, config, measured)
             record = build_record(
                 config,
-                SplitRecord(
-                    query=len(dataset.query.images),
-                    train=len(train_images),
-                    database=len(dataset.database.images),
-                    sha256=dataset.fingerprint,
-                    overlaps=dataset.overlaps,
-                    warnings=dataset.warnings,
-                    validation=validation_fingerprint(config, dataset),
-                ),
+                _describe_split(dataset, len(train_images), validation_fingerprint(config, dataset)),
                 measured.database,
                 measured.evaluation,
                 measured.timing,
@@ -148,6 +140,7 @@ def run(
                     "source": source,
                 },
                 files={name: sha256_of(partial / name) for name in FILES},
+                name=execution.name,
                 resumed=training.resumed,
                 selected=training.selected,
                 **recipe,
@@ -234,6 +227,18 @@ def _save(
     curves(measured.evaluation).to_csv(folder / CURVES, index=False)
     save_queries(folder / QUERIES, measured.evaluation, dataset.query.images.ids)
     (folder / STARTED).unlink()
+
+
+def _describe_split(dataset: Dataset, train_images: int, validation: str | None) -> SplitRecord:
+    return SplitRecord(
+        query=len(dataset.query.images),
+        train=train_images,
+        database=len(dataset.database.images),
+        sha256=dataset.fingerprint,
+        overlaps=dataset.overlaps,
+        warnings=dataset.warnings,
+        validation=validation,
+    )
 
 
 def build_record(

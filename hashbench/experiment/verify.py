@@ -12,7 +12,7 @@ from hashbench import registry
 from hashbench.config import RunConfig
 from hashbench.errors import HashbenchError
 from hashbench.experiment import configure
-from hashbench.results.record import PublishedProtocol
+from hashbench.results.published_protocol import PublishedProtocol
 from hashbench.results.stored_run import StoredRun
 from hashbench.results.verify import Checked, check_figures
 from hashbench.runtime.files import sha256_of

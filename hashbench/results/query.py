@@ -30,6 +30,7 @@ class RunFilter:
         backbones: Names of backbones.
         where: Values, as texts, by key of the record or of its configuration.
         unchanged: Admit only runs with all settings of the recipe.
+        rename: New names of configurations in a report, by name; they filter nothing.
     """
 
     methods: Sequence[str] = ()
@@ -40,6 +41,7 @@ class RunFilter:
     backbones: Sequence[str] = ()
     where: Mapping[str, str] = field(default_factory=dict)
     unchanged: bool = False
+    rename: Mapping[str, str] = field(default_factory=dict)
 
     def admits(self, dataset: str, protocol: str, method: str, bits: int) -> bool:
         """Return True if the filter admits runs with this dataset, protocol, method and code length."""

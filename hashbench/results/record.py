@@ -26,6 +26,7 @@ from hashbench.data.options import SPLIT_OPTIONS
 from hashbench.data.protocol import Overlaps
 from hashbench.errors import LONGEST, HashbenchError
 from hashbench.evaluation import CodeHealth
+from hashbench.results.published_protocol import PublishedProtocol
 from hashbench.results.schema_versions import to_newest
 from hashbench.runtime.arguments import as_path
 from hashbench.runtime.files import set_aside
@@ -123,40 +124,6 @@ class SelectedEpoch(_Part):
     looks: int
 
 
-class PublishedProtocol(_Part):
-    """The protocol for which the training length was published, with both lengths.
-
-    Attributes:
-        name: Name of the protocol.
-        images: Number of its training images.
-        batches: Published number of batches in an epoch.
-        steps: Published number of batches in the whole training.
-        own_batches: Number of batches in an epoch of the run.
-        own_steps: Number of batches in the whole training of the run.
-    """
-
-    name: str
-    images: int
-    batches: int
-    steps: int
-    own_batches: int
-    own_steps: int
-
-    def difference(self, method: str, dataset: str, protocol: str) -> str | None:
-        """Describe how the training length of a run differs from the published one.
-
-        Returns:
-            One sentence; None if the run uses the published protocol, or has the published length.
-        """
-        if protocol == self.name or (self.batches, self.steps) == (self.own_batches, self.own_steps):
-            return None
-        return (
-            f"{method}'s training length was published for {dataset}@{self.name} ({self.images:,} images, "
-            f"{self.batches:,} batches an epoch, {self.steps:,} steps); {dataset}@{protocol} has "
-            f"{self.own_batches:,} batches an epoch and {self.own_steps:,} steps"
-        )
-
-
 class Record(Summarized, _Part):
     """The record of a run: its configuration, its data, its environment and its results."""
 
@@ -185,6 +152,8 @@ class Record(Summarized, _Part):
     """SHA-256 of the method's recipe, which determines `changes` and `components`; None if there is none."""
     published_protocol: PublishedProtocol | None = None
     """None if the recipe names no published protocol for the dataset."""
+    name: Short | None = None
+    """Name of the configuration in reports, if the user gave one; the run id does not depend on it."""
     foreign: Short | None = None
     """SHA-256 of the file of codes that another program made; None for a run."""
     sha256: Short | None = None

@@ -14,7 +14,7 @@ _KEYS_SINCE = {
     2: ("evaluator", "changes", "components", "files"),
     3: ("resumed", "selected"),
     4: ("recipe", "published_protocol", "sha256"),
-    5: ("foreign",),
+    5: ("foreign", "name"),
 }
 
 # Settings by the version that introduced them, with the values that earlier runs used.

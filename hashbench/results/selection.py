@@ -12,6 +12,7 @@ from hashbench.config import flatten
 from hashbench.errors import UsageError
 from hashbench.results.query import RunFilter, find, matching
 from hashbench.results.record import Record
+from hashbench.results.row_names import with_row_names
 from hashbench.results.stored_run import StoredRun, Unfinished, as_set
 
 
@@ -32,6 +33,12 @@ class FoundRuns:
     unfinished: list[Unfinished]
     notes: list[str]
     incomparable: Sequence[str] = ()
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The method and its changed settings, by label, for labels that do not say them."""
+        every: list[StoredRun | Unfinished] = [*self.runs, *self.unfinished]
+        return {run.label: run.note for run in every if run.note}
 
 
 def select(results: Path, wanted: RunFilter, metric: str | None = "") -> FoundRuns:
@@ -88,6 +95,7 @@ def found_runs(
     unfinished = [run for run in unfinished if _label_key(run) not in finished]
     runs, incomparable = _comparable(runs)
     runs, missing = _with_metric(runs, metric)
+    runs, unfinished = with_row_names(runs, unfinished, wanted.rename)
     runs = sorted(runs, key=lambda run: _order(run, wanted))
     labels = dict.fromkeys(run.label for run in sorted(runs, key=lambda run: _row_order(run, wanted)))
     notes = [*incomparable, *missing, *_mixed_code(runs)]

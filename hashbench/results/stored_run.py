@@ -22,6 +22,8 @@ from hashbench.results.record import CODES, QUERIES, STARTED, Record, protocol_n
 from hashbench.runtime.array_files import read_npz
 from hashbench.runtime.json_files import read_json
 
+FOREIGN = " (foreign)"  # end of the label of codes of another program
+
 IN_PROTOCOL_NAME = ("evaluation.relevance", "evaluation.neighbours")
 """Settings that `Record.protocol_name` contains, so that no label needs to."""
 
@@ -35,18 +37,25 @@ class StoredRun:
         folder: Its folder.
         common: Paths of changed settings that all runs of a report share; the label leaves them out.
         metric: Name of the metric that a report shows of this run; empty if it shows none.
+        name: Name that a report gives to the configuration of the run, from `with_row_names`.
+        note: The method and its changed settings, if `name` does not say them.
     """
 
     record: Record
     folder: Path
     common: Collection[str] = ()
     metric: str = ""
+    name: str = ""
+    note: str = ""
 
     @cached_property
     def label(self) -> str:
-        """The method and its changed settings, for example `wch (balance=false)`; it marks foreign codes."""
+        """The name of the configuration, else the method and its changed settings; it marks foreign codes.
+
+        An example is `wch (balance=false)`.
+        """
         label = label_of(self.record.method, self.changes, {*self.common, *IN_PROTOCOL_NAME})
-        return f"{label} (foreign)" if self.record.foreign else label
+        return self.name or (f"{label}{FOREIGN}" if self.record.foreign else label)
 
     @property
     def changes(self) -> dict[str, Any] | None:
@@ -169,7 +178,7 @@ class Unfinished:
         bits: Code length.
         run_id: The run id.
         folder: The hidden folder with its log.
-        common: See `StoredRun`.
+        common: See `StoredRun`, like `name` and `note`.
     """
 
     dataset: str
@@ -179,6 +188,8 @@ class Unfinished:
     run_id: str
     folder: Path
     common: Collection[str] = ()
+    name: str = ""
+    note: str = ""
 
     @property
     def seed(self) -> int | None:
@@ -197,8 +208,8 @@ class Unfinished:
 
     @cached_property
     def label(self) -> str:
-        """The method and its changed settings."""
-        return label_of(self.method, self.changes, {*self.common, *IN_PROTOCOL_NAME})
+        """The name of the configuration, else the method and its changed settings."""
+        return self.name or label_of(self.method, self.changes, {*self.common, *IN_PROTOCOL_NAME})
 
     @property
     def protocol_name(self) -> str:

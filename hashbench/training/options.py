@@ -17,6 +17,7 @@ class RunOptions:
         save_every: Seconds between checkpoints.
         profile: Number of steps to record in a profiler trace; 0: no trace.
         accept_stale: Keep a record of the same run by another version of the source code.
+        name: Name of the configuration in reports, for its record; None: that of the method.
     """
 
     workers: int = 0
@@ -24,6 +25,7 @@ class RunOptions:
     save_every: float = 300.0
     profile: int = 0
     accept_stale: bool = False
+    name: str | None = None
 
 
 DEFAULT = RunOptions()

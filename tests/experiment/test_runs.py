@@ -144,7 +144,7 @@ def test_records_of_version_1_are_not_taken_for_the_plain_recipe(tmp_path: Path)
     path = run.folder / "record.json"
     old = json.loads(path.read_text()) | {"schema_version": 1}
     later = {"changes", "components", "evaluator", "files", "resumed", "selected"}
-    later |= {"recipe", "published_protocol", "sha256", "foreign"}
+    later |= {"recipe", "published_protocol", "sha256", "foreign", "name"}
     path.write_text(json.dumps({key: value for key, value in old.items() if key not in later}))
     (read,) = select(tmp_path, RunFilter()).runs
     assert read.label == "wch (settings not recorded)"

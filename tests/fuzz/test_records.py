@@ -20,9 +20,10 @@ from hashbench.report.plots.curve_plots import _losses, _precision, pr_plot, tra
 from hashbench.report.plots.metric_plots import bits_plot, speed_plot
 from hashbench.report.tables.ablation_table import ablations
 from hashbench.report.tables.csv_tables import result_csv
+from hashbench.report.tables.latex import latex
 from hashbench.report.tables.published import read_published
 from hashbench.report.tables.result_table import result_table
-from hashbench.report.tables.table import latex, markdown
+from hashbench.report.tables.table import markdown
 from hashbench.results.query import RunFilter, find
 from hashbench.results.record import CODES, CURVES, LOG, QUERIES, RECORD, read_record
 from hashbench.results.selection import select

@@ -19,7 +19,8 @@ from hashbench.experiment.configure import changes, components, configure
 from hashbench.recipe import load_components
 from hashbench.registry import entries
 from hashbench.report.tables.ablation_table import ablation_table, ablations
-from hashbench.report.tables.table import latex, markdown
+from hashbench.report.tables.latex import latex
+from hashbench.report.tables.table import markdown
 from hashbench.results.record import read_record
 from hashbench.training.options import TrainingSummary
 from hashbench_methods.wch import WCH

@@ -85,7 +85,7 @@ def labels_of(figure: Figure) -> list[str]:
 
 
 def titles_of(figure: Figure) -> list[str]:
-    return [" ".join(axis.get_title().split()) for axis in figure.axes]
+    return [" ".join((axis.get_title() or axis.get_title(loc="left")).split()) for axis in figure.axes]
 
 
 def require_legible(figure: Figure) -> None:
@@ -117,13 +117,34 @@ def test_a_single_run_makes_every_plot(results: Path) -> None:
     (run,) = runs_of(results, methods=["wch"], datasets=["photographs"], bits=[16])
     for plot, notes in (
         (pr_plot([run]), []),
-        (bits_plot([run]), []),
         (speed_plot([replace(run, metric="P@all")]), [FEATURES]),
         (training_plot([run]), []),
     ):
         require_legible(plot.figure)
         assert labels_of(plot.figure) == ["wch"]
         assert list(plot.notes) == notes
+
+
+def test_lone_points_are_left_out_of_lines(tmp_path: Path) -> None:
+    for bits in (16, 32):
+        make_run(tmp_path, "wch", bits=bits)
+    make_run(tmp_path, "spq")
+    make_run(tmp_path, "spq", dataset=make_dataset("photographs"))
+    runs = runs_of(tmp_path)
+    alone = "left out, since there is only one code length: spq on photographs@default, spq on shapes@default"
+    plot = bits_plot(runs)
+    assert (plot.notes, titles_of(plot.figure)) == ([alone], ["shapes@default"])
+    assert set(plot.data["label"]) == {"wch"}
+    plot = speed_plot(runs)
+    assert (plot.notes[0], titles_of(plot.figure)) == (alone, ["shapes@default", ""])
+    make_run(tmp_path, "wch", dataset=make_dataset("photographs"))
+    plot = speed_plot(runs_of(tmp_path))  # points can be compared with each other
+    assert titles_of(plot.figure) == ["photographs@default", "", "shapes@default", ""]
+    assert plot.notes[0] == "left out, since there is only one code length: spq on shapes@default"
+    with pytest.raises(UsageError, match="nothing to draw; left out, since there is only one"):
+        bits_plot(runs_of(tmp_path, methods=["spq"]))
+    one = runs_of(tmp_path, methods=["spq"], datasets=["shapes"])
+    assert list(speed_plot(one).notes) == [FEATURES]
 
 
 def test_many_long_labels_fit(tmp_path: Path) -> None:
@@ -141,12 +162,16 @@ def test_many_long_labels_fit(tmp_path: Path) -> None:
         )
         == 12
     )
-    assert all("$x_1$ and $" in label for label in labels_of(plot.figure))
+    labels = labels_of(plot.figure)
+    assert [label.partition(":")[0] for label in labels] == sorted(
+        f"method{number} a" for number in range(12)
+    )
+    assert all("$x_1$and$" in "".join(label.split()) for label in labels)
 
 
 def test_collapsed_codes_are_hollow_and_named(results: Path, plots: dict[str, Plot], tmp_path: Path) -> None:
     runs = runs_of(results, methods=["bad", "wch"], datasets=["shapes"], bits=[16], unchanged=True)
-    for plot in (pr_plot(runs), bits_plot(runs), training_plot(runs)):
+    for plot in (pr_plot(runs), speed_plot(runs), training_plot(runs)):
         assert labels_of(plot.figure) == ["bad, collapsed", "wch"]
         filled = {line.get_color(): line.get_markerfacecolor() for line in plot.figure.legends[0].get_lines()}
         bad, wch = line_styles(["bad", "wch"]).values()
@@ -160,7 +185,7 @@ def test_collapsed_codes_are_hollow_and_named(results: Path, plots: dict[str, Pl
         assert drawn == set(filled.items())
 
     some = [make_run(tmp_path, "wch", seed=seed, collapsed=seed == 1) for seed in range(3)]
-    assert labels_of(bits_plot(some).figure) == ["wch, 1 of 3 runs collapsed"]
+    assert labels_of(speed_plot(some).figure) == ["wch, 1 of 3 runs collapsed"]
     for kind in ("codes", "retrieval"):
         assert "COLLAPSED: " in plots[f"{kind} of bad"].figure.get_suptitle()
         assert "COLLAPSED" not in plots[f"{kind} of wch"].figure.get_suptitle()
@@ -292,7 +317,7 @@ def test_training_takes_means_within_epochs(results: Path) -> None:
     plot = training_plot(runs)
     assert plot.notes == ["left out, since they are fitted without epochs: lsh"]
     assert [axis.get_ylabel() for axis in plot.figure.axes] == ["loss", "contrastive", "balance"]
-    assert set(titles_of(plot.figure)) == {"wch, shapes@default, 16 bits"}
+    assert titles_of(plot.figure) == ["wch, shapes@default, 16 bits", "", ""]  # once in a row
     of_seeds = []
     for run in runs:
         if run.label == "wch":
@@ -320,16 +345,34 @@ def test_training_has_a_row_of_panels_for_each_method(tmp_path: Path) -> None:
     figure = training_plot([other, plain, variant]).figure
     require_legible(figure)
     panels = [
-        (spec.rowspan.start, spec.colspan.start, axis.get_title(), axis.get_ylabel(), len(axis.get_lines()))
-        for axis in figure.axes
+        (spec.rowspan.start, len(spec.colspan), title, axis.get_ylabel(), len(axis.get_lines()))
+        for axis, title in zip(figure.axes, titles_of(figure), strict=True)
         if (spec := axis.get_subplotspec()) is not None
     ]
-    assert panels == [
-        (0, 0, "bihalf, shapes@default, 16 bits", "loss", 1),
-        (1, 0, "wch, shapes@default, 16 bits", "loss", 2),
-        (1, 1, "wch, shapes@default, 16 bits", "contrastive", 2),
-        (1, 2, "wch, shapes@default, 16 bits", "balance", 1),
+    assert panels == [  # the widths, in sixths of the figure, leave no empty place
+        (0, 6, "bihalf, shapes@default, 16 bits", "loss", 1),
+        (1, 2, "wch, shapes@default, 16 bits", "loss", 2),
+        (1, 2, "", "contrastive", 2),
+        (1, 2, "", "balance", 1),
     ]
+
+
+def test_rows_of_panels_are_even_and_one_epoch_is_in_the_middle(tmp_path: Path) -> None:
+    run = make_run(tmp_path, epochs=1)
+    path = run.folder / "log.jsonl"
+    steps = [json.loads(line) | {"alignment": 1.0} for line in path.read_text().splitlines()]
+    path.write_text("\n".join(map(json.dumps, steps)))
+    figure = training_plot([run]).figure
+    require_legible(figure)
+    specs = [spec for axis in figure.axes if (spec := axis.get_subplotspec()) is not None]
+    assert [(spec.rowspan.start, len(spec.colspan)) for spec in specs] == [(0, 3), (0, 3), (1, 3), (1, 3)]
+    assert {axis.get_xlim() for axis in figure.axes} == {(0.5, 1.5)}
+    assert [tick for tick in figure.axes[0].get_xticks() if 0.5 <= tick <= 1.5] == [1]
+
+
+def test_a_shared_dataset_is_named_once(results: Path) -> None:
+    figure = pr_plot(runs_of(results, datasets=["shapes"], methods=["wch"], unchanged=True)).figure
+    assert (figure.get_suptitle(), titles_of(figure)) == ("shapes@default", ["16 bits", "32 bits"])
 
 
 def test_a_loss_that_is_not_finite_leaves_a_gap(tmp_path: Path) -> None:
@@ -561,6 +604,7 @@ def test_retrieval_command_takes_the_options_of_the_run(cli: Callable[..., Any],
 
 def test_the_command_reports_what_the_plot_leaves_out(cli: Callable[..., Any], tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs", changes=LONG)
+    make_run(tmp_path / "runs", changes=LONG, bits=32)
     make_run(tmp_path / "runs", "spq", changes=LONG, product=True)
     (run.folder.parent / ".wch-shapes-16bit-seed7-0a1b2c.0123abcd").mkdir()
     command = ("plot", "bits", "--metric", "P@H<=2", "--results", "runs")
@@ -571,7 +615,7 @@ def test_the_command_reports_what_the_plot_leaves_out(cli: Callable[..., Any], t
         "hashbench: wch-shapes-16bit-seed7-0a1b2c has not finished and is left out",
         "hashbench: all runs (mutual_attention=false, patch_weighting=false)",
     ]
-    assert pd.read_csv("p.csv")["label"].tolist() == ["wch"]
+    assert pd.read_csv("p.csv")["label"].tolist() == ["wch", "wch"]
 
 
 # Usage errors

@@ -18,9 +18,10 @@ from hashbench.report.aggregate import cells
 from hashbench.report.page.page import TEMPLATES
 from hashbench.report.tables import published
 from hashbench.report.tables.csv_tables import csv_text
+from hashbench.report.tables.latex import latex
 from hashbench.report.tables.ranking import rank_cells
 from hashbench.report.tables.result_table import result_table
-from hashbench.report.tables.table import ColumnHeader, Table, TableCell, latex, markdown
+from hashbench.report.tables.table import ColumnHeader, Table, TableCell, markdown
 from hashbench.results.query import RunFilter
 from hashbench.results.selection import select
 
@@ -222,7 +223,7 @@ def test_seeds_of_several_versions_of_the_code_are_marked(cli: Callable[..., Any
     assert f"‖ {note}" in out
     assert out.count("‖") == 2
     tex = cli("table", "--bits", "16", "--format", "latex").out
-    assert r"{\scriptsize $\pm$ 0.000}\textsuperscript{$\|$}" in tex
+    assert r"{\footnotesize $\pm$ 0.000}\textsuperscript{$\|$}" in tex
     assert rf"$\|$ {note}" in tex
     lines = csv.DictReader(io.StringIO(cli("table", "--bits", "16", "--format", "csv").out))
     assert {line["method"]: line["code_versions"] for line in lines}["sh"] == "2"
@@ -304,7 +305,7 @@ def test_methods_are_ranked_within_a_backbone(cli: Callable[..., Any], tmp_path:
     done = cli("table")
     assert "Best of the methods with the same backbone and image size bold, second underlined." in done.out
     rows = [[part.strip() for part in line.split("|")[1:-1]] for line in done.out.splitlines()[2:8]]
-    assert rows[0] == ["method", "backbone", "digits@default 16 bits"]
+    assert rows[0] == ["method", "backbone", "16 bits"]
     assert rows[2:] == [
         ["a", "resnet18, 224 px", "**0.500**"], ["b", "resnet18, 224 px", "_0.400_"],
         ["c", "vgg16, 224 px", "**0.600**"], ["d", "vgg16, 224 px", "_0.550_"],
@@ -421,15 +422,55 @@ def test_latex_compiles(cli: Callable[..., Any], results: Path, tmp_path: Path) 
         results, "dead", shifted(0.4), collapsed=True, changes={"backbone.name": "a_very_long_name" * 4}
     )
     (results / "digits@default" / "wch" / "32bit" / ".wch-digits-32bit-seed3-x.01234567").mkdir()
-    file = tmp_path / "table.tex"
-    file.write_text(cli("table", "--format", "latex", "--bounds", "--published").out, encoding="utf-8")
+    compile_tex(tmp_path, cli("table", "--format", "latex", "--bounds", "--published").out)
+
+
+def compile_tex(folder: Path, text: str) -> None:
+    """Compile a document, and check that nothing is wider than its line or higher than its page."""
+    file = folder / "table.tex"
+    file.write_text(text, encoding="utf-8")
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", file.name],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout  # a wide table shrinks
+    assert "Overfull" not in done.stdout
+    assert "too large" not in done.stdout
     assert file.with_suffix(".pdf").stat().st_size > 1000
+
+
+WIDE = Table(
+    "Many columns.",
+    "method",
+    [
+        ColumnHeader(f"{bits} bits", f"dataset{number}@default")
+        for number in range(5)
+        for bits in (16, 32, 64)
+    ],
+    [(f"method {row}", [TableCell("0.123", "± 0.012", 1, "≈", "[0.100, 0.200]")] * 15) for row in range(30)],
+    ["A note."],
+)
+
+
+def test_large_tables_are_split_and_never_small() -> None:
+    tex = latex([WIDE])
+    assert "resizebox" not in tex
+    assert not {"scriptsize", "tiny"} & set(tex.replace("{", "\\").split("\\"))
+    tabulars = tex.split(r"\begin{tabular}")[1:]
+    figures = [tabular.count("0.123") for tabular in tabulars]
+    assert sum(figures) == 15 * 30
+    assert all(tabular.splitlines()[0].count("c") <= 5 for tabular in tabulars)
+    assert all(
+        tabular.count("method ") == 1 + tabular.count("[0.100") // tabular.splitlines()[0].count("c")
+        for tabular in tabulars
+    )
+    assert tex.count(r"\caption") == tex.count("A note.") == 1  # with the first page, and with the last
+    assert tex.count(r"\begin{table}") == tex.count("(continued)") + 1 > 1
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="there is no pdflatex")
+def test_large_tables_compile(tmp_path: Path) -> None:
+    compile_tex(tmp_path, latex([WIDE]))
 
 
 def test_latex_is_balanced(cli: Callable[..., Any], results: Path) -> None:

@@ -56,6 +56,8 @@ def list_runs(
     wanted: RunFilter, results: Results = RESULTS, metric: MetricName = None, as_json: AsJson = False
 ) -> None:
     """List all runs, including older runs of the same settings."""
+    from hashbench.results.row_names import with_row_names
+
     runs, unfinished, notes = find_sorted(results, wanted)
     for note in notes:
         warn(note)
@@ -68,7 +70,10 @@ def list_runs(
         )
         return
     if runs:
-        _show_list(runs, metric)
+        named, _ = with_row_names(runs)
+        _show_list(named, metric)
+        for name, settings in dict.fromkeys((run.label, run.note) for run in named if run.note):
+            show(f"{name} is {settings}")
     for run in unfinished:
         show(f"unfinished: {run.folder}")
     if not runs and not unfinished:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,8 +21,9 @@ from hashbench.report.plots.style import (
     legend_lines,
     line_styles,
     log_axis,
+    panel_rows,
     panels,
-    set_title,
+    set_column_titles,
     style,
 )
 from hashbench.results.record import CURVES, LOG
@@ -29,6 +31,7 @@ from hashbench.results.stored_run import StoredRun
 from hashbench.runtime.json_files import parse_json
 
 Kind = Literal["rank", "radius", "topn"]
+T = TypeVar("T")
 
 # The other keys of a line of a log are the loss and its parts, or the mAP that selects the epoch.
 _EPOCH = ("epoch", "step", "seconds", "lr")
@@ -92,12 +95,11 @@ def pr_plot(runs: Sequence[StoredRun], kind: Kind = "rank") -> Plot:
     styles = line_styles(run.label for run in runs)
     with style():
         figure, panel_axes = panels(len(curves), height=2.5, share_y=True)
-        for axis, (column, row) in zip(panel_axes, curves.items(), strict=True):
+        for axis, row in zip(panel_axes, curves.values(), strict=True):
             for index, (label, curve) in enumerate(row.items()):
                 # Staggered, so that markers of different lines do not overlap; in shares of the diagonal.
                 every = 1 if kind == "radius" else (0.03 * (index + 1), 0.2)
                 _draw(axis, styles[label], curve, curve.points, axes.x, "precision", every)
-            set_title(axis, str(column))
             axis.set_xlabel(axes.x_label)
             if (spec := axis.get_subplotspec()) and spec.is_first_col():
                 axis.set_ylabel(axes.y_label)
@@ -106,12 +108,13 @@ def pr_plot(runs: Sequence[StoredRun], kind: Kind = "rank") -> Plot:
             else:
                 axis.set_xlim(0, 1.02)
         panel_axes[0].set_ylim(bottom=0)  # the panels share the axis
+        set_column_titles(panel_axes, [*curves])
         add_legend(figure, legend_lines(styles, [_cells(row) for row in curves.values()]))
     return Plot(figure, _table(curves), notes)
 
 
 def training_plot(runs: Sequence[StoredRun]) -> Plot:
-    """Plot the loss and its parts over epochs, with a panel per part, method, dataset and code length.
+    """Plot the loss and its parts over epochs, with rows of panels for a method, dataset and code length.
 
     If a mAP selected the epoch, it is also a part. Lines are variants of the method. A value is the mean over
     the steps of an epoch and over seeds, and its band extends from the minimum to the maximum of the seeds.
@@ -131,28 +134,34 @@ def training_plot(runs: Sequence[StoredRun]) -> Plot:
             parts = shown.setdefault(f"{curve.cell.runs[0].record.method}, {column}", {})
             for part in curve.points["part"].unique():
                 parts.setdefault(part, {})[label] = curve
-    rows = [
-        (title, dict(list(parts.items())[start : start + _MAX_COLUMNS]))
-        for title, parts in shown.items()
-        for start in range(0, len(parts), _MAX_COLUMNS)
+    rows: list[tuple[str, Sequence[tuple[str, dict[str, _Curve]]]]] = [
+        (title if first else "", some)
+        for title, every in shown.items()
+        for first, some in _even_rows([*every.items()])
     ]
-    width = max(len(parts) for _, parts in rows)
     styles = line_styles(run.label for run in runs)
     with style():
-        figure, panel_axes = panels(len(rows) * width, height=1.8, columns=width)
-        for index, (title, parts) in enumerate(rows):
-            axes = panel_axes[index * width : (index + 1) * width]
-            for axis in axes[len(parts) :]:
-                axis.remove()
-            for axis, (part, panel) in zip(axes, parts.items(), strict=False):
+        figure, axes_of_rows = panel_rows([len(some) for _, some in rows], height=1.8)
+        for axes, (title, some) in zip(axes_of_rows, rows, strict=True):
+            axes[0].set_title(title, loc="left")
+            for axis, (part, panel) in zip(axes, some, strict=True):
                 for label, curve in panel.items():
                     points = curve.points[curve.points["part"] == part]
                     _draw(axis, styles[label], curve, points, "epoch", "value", max(1, len(points) // 6))
-                set_title(axis, title)
                 axis.set(xlabel="Epoch", ylabel=part)
                 axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+                if all((curve.points["epoch"] == 1).all() for curve in panel.values()):
+                    axis.set(xlim=(0.5, 1.5), xticks=[1])
         add_legend(figure, legend_lines(styles, [_cells(row) for row in curves.values()]))
     return Plot(figure, _table(curves), notes)
+
+
+def _even_rows(panels: Sequence[T]) -> Iterator[tuple[bool, Sequence[T]]]:
+    """Yield rows of nearly equal length, each with True for the first one."""
+    rows = -(-len(panels) // _MAX_COLUMNS)
+    limits = [round(len(panels) * row / rows) for row in range(rows + 1)]
+    for start, stop in pairwise(limits):
+        yield start == 0, panels[start:stop]
 
 
 def _curves(

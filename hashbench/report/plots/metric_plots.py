@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
+from hashbench.errors import UsageError
 from hashbench.report.aggregate import Cell, Column, cells
 from hashbench.report.plots.style import (
     LineStyle,
@@ -33,17 +34,21 @@ def bits_plot(runs: Sequence[StoredRun]) -> Plot:
     """Plot the metric of runs against code length, with a panel for each dataset and a line for each method.
 
     A point is the mean over seeds, and its bar their standard deviation. It is hollow if codes collapsed.
+    What was measured at one code length only is left out.
 
     Returns:
         The plot; `data` has a row for each point: dataset, protocol, bits, label, metric, seeds and collapsed
         (numbers of runs), mean, deviation, bytes (of a code), train_seconds, encode_seconds (means).
 
     Raises:
-        UsageError: The runs cannot be compared.
+        UsageError: The runs cannot be compared, or have one code length only.
     """
     columns = cells(runs)
     styles = line_styles(run.label for run in runs)
-    shown = _panels(columns)
+    shown, notes = _without_single_points(_panels(columns))
+    if not shown:
+        raise UsageError(f"there is nothing to draw; {notes[0]}")
+    columns = _shown(columns, shown)
     with style():
         figure, axes = panels(len(shown), height=2.4)
         for axis, (name, row) in zip(axes, shown.items(), strict=True):
@@ -54,7 +59,7 @@ def bits_plot(runs: Sequence[StoredRun]) -> Plot:
             set_title(axis, name)
             axis.set(xlabel="Code length (bits); markers side by side", ylabel=_y_label(row))
         add_legend(figure, legend_lines(styles, columns.values()))
-    return Plot(figure, _table(columns))
+    return Plot(figure, _table(columns), notes)
 
 
 def speed_plot(runs: Sequence[StoredRun]) -> Plot:
@@ -62,7 +67,8 @@ def speed_plot(runs: Sequence[StoredRun]) -> Plot:
 
     Each dataset has a row of two panels. A line joins the code lengths of a method; larger markers in the
     panel of seconds are longer codes. Seconds include those of the features that a run used, even if an
-    earlier run had computed them.
+    earlier run had computed them. What was measured at one code length only is left out where it would be
+    alone or beside lines.
 
     Returns:
         The plot; `data` has the columns of `bits_plot`.
@@ -73,6 +79,11 @@ def speed_plot(runs: Sequence[StoredRun]) -> Plot:
     columns = cells(runs)
     styles = line_styles(run.label for run in runs)
     shown = _panels(columns)
+    lines, _ = _without_single_points(shown)
+    points = {n: row for n, row in shown.items() if n not in lines and (len(row) > 1 or len(shown) == 1)}
+    _, notes = _without_single_points({name: row for name, row in shown.items() if name not in points})
+    shown = {name: (lines | points)[name] for name in shown if name in lines | points}
+    columns = _shown(columns, shown)
     with style():
         figure, axes = panels(2 * len(shown), height=2.4, columns=2)
         for time, size, (name, row) in zip(axes[::2], axes[1::2], shown.items(), strict=True):
@@ -85,11 +96,10 @@ def speed_plot(runs: Sequence[StoredRun]) -> Plot:
             time.set(xlabel="Training (s); larger marker: longer code", ylabel=_y_label(row))
             _mark_lengths(size, {bits / 8: f"{bits / 8:g}" for by_bits in row.values() for bits in by_bits})
             size.set(xlabel="Code of an image (bytes)")
-            for axis in (time, size):
-                set_title(axis, name)
+            time.set_title(name, loc="left")
         add_legend(figure, legend_lines(styles, columns.values()))
     hardware = {tuple(run.record.environment.get(key) for key in _HARDWARE) for run in runs}
-    notes = ["the seconds of a run include those of the features that it used, cached or not"]
+    notes.append("the seconds of a run include those of the features that it used, cached or not")
     if len(hardware) > 1:
         notes.append("runs were timed on different hardware, so their seconds are not comparable")
     return Plot(figure, _table(columns), notes)
@@ -102,6 +112,28 @@ def _panels(columns: Mapping[Column, Mapping[str, Cell]]) -> _Panels:
             panel = shown.setdefault(column.split_name, {})
             panel.setdefault(label, {})[column.bits] = cell
     return shown
+
+
+def _without_single_points(panels: _Panels) -> tuple[_Panels, list[str]]:
+    """Return the panels without labels that have one code length, and a note on these."""
+    shown: _Panels = {}
+    single: dict[str, None] = {}
+    for name, row in panels.items():
+        for label, by_bits in row.items():
+            if len(by_bits) > 1:
+                shown.setdefault(name, {})[label] = by_bits
+            else:
+                single[f"{label} on {name}"] = None
+    return shown, [f"left out, since there is only one code length: {', '.join(single)}"] if single else []
+
+
+def _shown(columns: Mapping[Column, Mapping[str, Cell]], panels: _Panels) -> dict[Column, dict[str, Cell]]:
+    """Return the cells of columns that panels contain."""
+    return {
+        column: {label: cell for label, cell in row.items() if label in panels[column.split_name]}
+        for column, row in columns.items()
+        if column.split_name in panels
+    }
 
 
 def _draw(

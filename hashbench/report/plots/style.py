@@ -17,7 +17,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from hashbench.report.aggregate import Cell, column_of
+from hashbench.report.aggregate import Cell, Column, column_of
 from hashbench.results.stored_run import StoredRun
 
 Format = Literal["pdf", "svg", "png"]
@@ -157,6 +157,28 @@ def panels(
     return figure, axes[:count]
 
 
+def panel_rows(counts: Sequence[int], *, height: float) -> tuple[Figure, list[list[Axes]]]:
+    """Create a figure with a row of panels for each number, which fill the width of the figure.
+
+    Args:
+        counts: Number of panels in each row, from 1 to 3.
+        height: Height of each row, in inches.
+    """
+    figure = Figure((COLUMN if max(counts) == 1 else PAGE, height * len(counts)), layout="constrained")
+    grid = figure.add_gridspec(len(counts), 6)
+    spans = [[slice(6 * n // count, 6 * (n + 1) // count) for n in range(count)] for count in counts]
+    return figure, [[figure.add_subplot(grid[row, span]) for span in each] for row, each in enumerate(spans)]
+
+
+def set_column_titles(axes: Sequence[Axes], columns: Sequence[Column]) -> None:
+    """Set the titles of panels; a dataset that all of them share is the title of the figure."""
+    common = len({column.split_name for column in columns}) == 1 and len(columns) > 1
+    if common:
+        axes[0].figure.suptitle(columns[0].split_name)
+    for axis, column in zip(axes, columns, strict=True):
+        set_title(axis, f"{column.bits} bits" if common else str(column))
+
+
 def set_title(axis: Axes, text: str) -> None:
     """Set the title of a panel, wrapped to its width."""
     grid = axis.get_gridspec()
@@ -196,7 +218,7 @@ def add_legend(figure: Figure, entries: Mapping[str, Any]) -> None:
 
 
 def legend_lines(styles: Mapping[str, LineStyle], groups: Iterable[Mapping[str, Cell]]) -> dict[str, Line2D]:
-    """Return the legend entries of lines, which tell whose codes collapsed.
+    """Return the legend entries of lines, which tell whose codes collapsed, and the settings of a name.
 
     The markers of an entry are hollow if all points of the label are.
     """
@@ -209,6 +231,7 @@ def legend_lines(styles: Mapping[str, LineStyle], groups: Iterable[Mapping[str, 
         runs, collapsed = sum(len(cell.runs) for cell in cells), sum(len(cell.collapsed) for cell in cells)
         share = "" if collapsed == runs else f"{collapsed} of {runs} runs "
         text = f"{label}, {share}collapsed" if collapsed else label
+        text += f": {cells[0].runs[0].note}" if cells[0].runs[0].note else ""
         entries[text] = Line2D([], [], **styles[label].keywords(all(cell.collapsed for cell in cells)))
     return entries
 

@@ -105,7 +105,8 @@ def ablation_table(ablation: Ablation) -> Table:
             notes.append(f"{name}: seed {', '.join(map(str, cell.seeds))}; {gain}.")
     reasons = dict.fromkeys(gain.untested for gain in gains if gain.untested)
     notes += [f"{UNTESTED} gain not tested: {reason}." for reason in reasons]
-    heads = [*map(ColumnHeader, ablation.components), ColumnHeader(whole.metric), ColumnHeader("gain")]
+    signs = [ColumnHeader(name, content="sign") for name in ablation.components]
+    heads = [*signs, ColumnHeader(whole.metric), ColumnHeader("gain")]
     return Table(" ".join(sentences), "variant", heads, rows, notes)
 
 
@@ -166,4 +167,4 @@ def _gain_cell(gain: Difference | None) -> TableCell:
     if gain.lowest is None or gain.highest is None:
         return TableCell(signed(gain.mean), marks=UNTESTED)
     p = f", p {gain.p:.4f}" if gain.test == "permutation" else ""
-    return TableCell(signed(gain.mean), f"[{signed(gain.lowest)}, {signed(gain.highest)}]{p}")
+    return TableCell(signed(gain.mean), below=f"[{signed(gain.lowest)}, {signed(gain.highest)}]{p}")

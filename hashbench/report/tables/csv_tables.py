@@ -36,6 +36,7 @@ def result_csv(
         for label, cell in rows.items():
             ranked = ranking[column][label]
             line = {"kind": "measured", "method": label, **column._asdict(), **_values(cell)}
+            line |= {"settings": cell.runs[0].note} if cell.runs[0].note else {}
             lines.append(line | {"place": ranked.rank or None} | _test("best_minus_this", ranked.from_best))
     for figures in published_columns(published, columns).values():
         for figure in figures.values():

@@ -19,7 +19,7 @@ DIVISORS = {
     "relevant": "min(K, all relevant)",
     "all_relevant": "all relevant",
 }
-FOREIGN = "(foreign): codes that another program made."
+FOREIGN_CODES = "(foreign): codes that another program made."
 EXPLAINED = {
     LEVEL: "not distinguishable from the best of its column",
     UNTESTED: "not tested against the best of its column",
@@ -72,15 +72,17 @@ def result_table(
             UNFINISHED: unfinished,
         }
         shown = "".join(mark for mark, applies in marks.items() if applies)
-        return TableCell(number(cell.mean), spread(cell, bounds), ranked.rank, shown)
+        below = interval(cell) if bounds else ""
+        return TableCell(number(cell.mean), spread(cell), ranked.rank, shown, below)
 
     rows = [(label, [table_cell(label, column) for column in columns]) for label in labels]
     heads = [ColumnHeader(f"{c.bits} bits", c.split_name) for c in columns]
     if several := several_backbones(found):
-        heads.insert(0, ColumnHeader("backbone"))
+        heads.insert(0, ColumnHeader("backbone", content="text"))
         for label, row in rows:
             used = dict.fromkeys(column[label].backbone for column in found.values() if label in column)
-            row.insert(0, TableCell("; ".join(used)))
+            name, comma, size = "; ".join(used).rpartition(", ")
+            row.insert(0, TableCell(f"{name}{comma}".strip() or size, below=size if name else ""))
     printed = published_columns(published, columns)
     return Table(
         caption=_caption(selected, usual, bounds, several and not across_backbones),
@@ -88,17 +90,27 @@ def result_table(
         heads=[*heads, *printed],
         rows=with_published(rows, printed, len(heads)),
         notes=[
-            *(f"{note[0].upper()}{note[1:]}." for note in selected.incomparable),
-            *([FOREIGN] if any(run.record.foreign for run in selected.runs) else []),
+            *_notes_on_runs(selected),
             *_notes(found, ranking, test, usual),
-            *(
-                f"{UNFINISHED} {run.label}, seed {run.seed}: {EXPLAINED[UNFINISHED]}; if it is not wanted, "
-                f"delete {run.folder}."
-                for run in selected.unfinished
-            ),
+            *_notes_on_unfinished(selected),
             *published_notes(printed),
         ],
     )
+
+
+def _notes_on_runs(selected: FoundRuns) -> list[str]:
+    """Return notes on what is left out, on the names of rows, and on foreign codes."""
+    notes = [f"{note[0].upper()}{note[1:]}." for note in selected.incomparable]
+    notes += [f"{name} is {settings}." for name, settings in selected.settings.items()]
+    return notes + ([FOREIGN_CODES] if any(run.record.foreign for run in selected.runs) else [])
+
+
+def _notes_on_unfinished(selected: FoundRuns) -> list[str]:
+    return [
+        f"{UNFINISHED} {run.label}, seed {run.seed}: {EXPLAINED[UNFINISHED]}; if it is not wanted, "
+        f"delete {run.folder}."
+        for run in selected.unfinished
+    ]
 
 
 def several_backbones(columns: Mapping[Column, Mapping[str, Cell]]) -> bool:
@@ -153,12 +165,14 @@ def _caption(selected: FoundRuns, seeds: Sequence[int], bounds: bool, by_backbon
     return " ".join(sentences)
 
 
-def spread(cell: Cell, bounds: bool = False) -> str:
-    """Format the standard deviation beside a mean and, if asked for, its bounds over the orders of ties."""
-    parts = [f"± {number(cell.deviation)}"] if cell.deviation is not None else []
-    if bounds:
-        parts.append(f"[{number(cell.lowest)}, {number(cell.highest)}]")
-    return " ".join(parts)
+def spread(cell: Cell) -> str:
+    """Format the standard deviation beside a mean; that of a single seed is empty."""
+    return "" if cell.deviation is None else f"± {number(cell.deviation)}"
+
+
+def interval(cell: Cell) -> str:
+    """Format the bounds of a mean over all orders of ties."""
+    return f"[{number(cell.lowest)}, {number(cell.highest)}]"
 
 
 def _usual_seeds(found: Iterable[Cell]) -> tuple[int, ...]:
