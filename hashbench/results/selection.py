@@ -105,12 +105,15 @@ def found_runs(
 def measured(record: Record) -> dict[str, Any]:
     """Return what figures of one protocol must share to be comparable, by key of a record."""
     evaluation = record.config["evaluation"]
-    sections = () if evaluation["relevance"] == "labels" else ("backbone", "images")
-    features = flatten({section: record.config[section] for section in sections})
-    features.pop("backbone.freeze_batch_norm", None)  # of training
+    features: dict[str, Any] = {}
+    if evaluation["relevance"] == "neighbours":
+        features = flatten({section: record.config[section] for section in ("backbone", "images")})
+        del features["backbone.freeze_batch_norm"]  # of training
+        features["evaluation.neighbours"] = evaluation["neighbours"]
     return {
         **{path: as_set(value) for path, value in features.items()},
         "split.sha256": record.split.sha256,
+        "evaluation.relevance": evaluation["relevance"],
         "evaluation.denominator": evaluation["denominator"],
         "evaluation.no_relevant": evaluation["no_relevant"],
         "evaluator": record.evaluator,

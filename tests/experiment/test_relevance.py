@@ -84,6 +84,10 @@ def test_reports_name_neighbours_and_keep_them_apart(cli: Callable[..., Any], ru
     assert by_features.split_name == "digits@default-limit60, 7 neighbours"
     assert "protocol,bits" in cli("table", "--format", "csv").out
     assert '"default-limit60, 7 neighbours"' in cli("table", "--format", "csv").out
+    labelled, near = measured(runs, "labels").record.run_id, by_features.run_id
+    compared = cli("compare", labelled, near)
+    assert compared.code == 2
+    assert f"differ in evaluation.relevance: labels ({labelled}); neighbours ({near})" in compared.err
     assert set(hashbench.read_results(runs)["relevance"]) == {"labels", "neighbours"}
     assert [row["problems"] for row in json.loads(cli("results", "verify", "--json").out)] == [[]] * 3
     assert cli("plot", "retrieval", by_features.run_id, "--output", "r.svg", "--csv", "r.csv").code == 0
