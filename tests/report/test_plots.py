@@ -23,7 +23,7 @@ from hashbench.evaluation import VERSION
 from hashbench.report.plots.code_plots import codes_plot
 from hashbench.report.plots.curve_plots import pr_plot, training_plot
 from hashbench.report.plots.metric_plots import bits_plot, speed_plot
-from hashbench.report.plots.retrieved_image_plots import _evenly_spaced, retrieval_plot
+from hashbench.report.plots.retrieved_image_plots import evenly_spaced, retrieval_plot
 from hashbench.report.plots.style import Plot, line_styles, style
 from hashbench.results.query import RunFilter
 from hashbench.results.selection import select
@@ -516,11 +516,11 @@ def test_images_are_small(tmp_path: Path) -> None:
     assert plot.figure.axes[-1].images[0].get_array().shape == (96, 64, 3)
 
 
-def test_queries_are_evenly_spaced_among_those_that_count() -> None:
+def test_queries_areevenly_spaced_among_those_that_count() -> None:
     values = np.array([0.5, np.nan, 0.9, 0.1, 0.5, 0.0])
-    assert _evenly_spaced(values, 3) == [2, 4, 5]
-    assert _evenly_spaced(values, 1) == [2]
-    assert _evenly_spaced(values, 9) == [2, 0, 4, 3, 5]  # all queries, equal ones in their order
+    assert evenly_spaced(values, 3) == [2, 4, 5]
+    assert evenly_spaced(values, 1) == [2]
+    assert evenly_spaced(values, 9) == [2, 0, 4, 3, 5]  # all queries, equal ones in their order
 
 
 def test_a_different_split_is_rejected(tmp_path: Path) -> None:

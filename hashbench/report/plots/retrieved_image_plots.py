@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
-from hashbench.codes import BinaryCodes, Codes, ProductCodes, unpack_bits
+from hashbench.codes import BinaryCodes, Codes, ProductCodes
 from hashbench.data.dataset import Dataset
 from hashbench.errors import HashbenchError
 from hashbench.evaluation.inputs import read_vectors
@@ -34,6 +34,7 @@ from hashbench.results.stored_run import StoredRun
 THUMBNAIL = 96  # pixels of the longer side
 
 _GAP = 0.4  # between a query and its nearest image, in widths of an image
+_ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)  # bits of a byte that are 1
 _TEXT = 0.17  # height of the text below an image, in inches
 _FRAMES = {True: (GREEN, "-"), False: (VERMILION, (0, (2.5, 2)))}  # by relevance
 
@@ -60,29 +61,14 @@ def retrieval_plot(
     Raises:
         HashbenchError: The codes are missing, the dataset is not that of the run, or an image cannot be read.
     """
-    record = run.record
-    if dataset.fingerprint != record.split.sha256:
-        raise HashbenchError(
-            f"{dataset.name}@{dataset.protocol} here is not the data of {record.run_id}: expected the "
-            f"fingerprint {record.split.sha256[:8]}…, got {dataset.fingerprint[:8]}…; pass the folder of the "
-            "run's data by --data-root or --lists"
-        )
-    (query_codes, database_codes), known = run.codes(), run.relevant()
-    metric = metric or run.record.first_metric
-    if not metric.startswith("mAP") or metric not in record.metrics:
-        metric = next(name for name in record.metrics if name.startswith("mAP"))
-    values = run.average_precisions(metric)
-    if values is None:
-        raise HashbenchError(
-            f"{run.folder} has no AP of its queries by the installed evaluator; run it again with --force"
-        )
-    found = []
-    for query in _evenly_spaced(values, queries):
-        distances = _distances(query_codes, database_codes, query)
-        nearest = np.argsort(distances, kind="stable")[:top]
-        relevant = _relevant(known, query, nearest)
-        found.append(_Found(query, values[query], nearest, distances[nearest], relevant))
-    distance = "Hamming distance" if isinstance(database_codes, BinaryCodes) else "distance"
+    require_data(run, dataset)
+    search = Search(run)
+    metric = query_metric(run, metric)
+    values = query_values(run, metric)
+    found = [
+        _Found(query, values[query], *search.nearest(query, top)) for query in evenly_spaced(values, queries)
+    ]
+    distance = "Hamming distance" if isinstance(search.database, BinaryCodes) else "distance"
     sentence = (
         f"Queries, evenly spaced in their order by A{metric[2:]} from best to worst, and the images "
         f"nearest to each, with their {distance}; equal distances in the order of the database."
@@ -91,10 +77,79 @@ def retrieval_plot(
         figure = _draw(dataset, found)
         add_run_title(figure, run, sentence)
         frames = {True: "shares a label with the query", False: "shares no label with the query"}
-        if "neighbours" in known:
+        if "neighbours" in search.known:
             frames = {True: "a neighbour of the query by features", False: "not a neighbour of the query"}
         add_legend(figure, {text: _frame(*_FRAMES[relevant]) for relevant, text in frames.items()})
     return Plot(figure, _table(dataset, found))
+
+
+def require_data(run: StoredRun, dataset: Dataset) -> None:
+    """Check that a dataset is that of a run.
+
+    Raises:
+        HashbenchError: The fingerprints differ.
+    """
+    if dataset.fingerprint != run.record.split.sha256:
+        raise HashbenchError(
+            f"{dataset.name}@{dataset.protocol} here is not the data of {run.record.run_id}: expected the "
+            f"fingerprint {run.record.split.sha256[:8]}…, got {dataset.fingerprint[:8]}…; pass the folder of "
+            "the run's data by --data-root or --lists"
+        )
+
+
+def query_metric(run: StoredRun, metric: str | None) -> str:
+    """Return the name of a mAP of a run: the given one, if the run has it, else the first."""
+    metric = metric or run.record.first_metric
+    if not metric.startswith("mAP") or metric not in run.record.metrics:
+        metric = next(name for name in run.record.metrics if name.startswith("mAP"))
+    return metric
+
+
+def query_values(run: StoredRun, metric: str) -> NDArray[np.float64]:
+    """Return the AP of each query for a mAP [queries], NaN for those that the mean leaves out.
+
+    Raises:
+        HashbenchError: The AP is not known.
+    """
+    values = run.average_precisions(metric)
+    if values is None:
+        raise HashbenchError(
+            f"{run.folder} has no AP of its queries by the installed evaluator; run it again with --force"
+        )
+    return values
+
+
+def evenly_spaced(values: NDArray[np.float64], count: int) -> list[int]:
+    """Return queries evenly spaced in their order by value, highest first, without those that are NaN."""
+    order = np.argsort(-values, kind="stable")[: np.count_nonzero(~np.isnan(values))]
+    ranks = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return [int(query) for query in order[ranks]]
+
+
+class Nearest(NamedTuple):
+    """The images nearest to a query; arrays are [top]."""
+
+    images: NDArray[np.intp]
+    distances: NDArray[Any]
+    relevant: NDArray[np.bool_]
+
+
+class Search:
+    """The codes of a run, for the search of the images nearest to a query."""
+
+    def __init__(self, run: StoredRun) -> None:
+        """Read the codes.
+
+        Raises:
+            HashbenchError: The codes are missing or cannot be read.
+        """
+        (self.query, self.database), self.known = run.codes(), run.relevant()
+
+    def nearest(self, query: int, top: int) -> Nearest:
+        """Return the images nearest to a query, those at equal distances in the order of the database."""
+        distances = _distances(self.query, self.database, query)
+        images = np.argsort(distances, kind="stable")[:top]
+        return Nearest(images, distances[images], _relevant(self.known, query, images))
 
 
 class _Found(NamedTuple):
@@ -107,13 +162,6 @@ class _Found(NamedTuple):
     relevant: NDArray[np.bool_]
 
 
-def _evenly_spaced(values: NDArray[np.float64], count: int) -> list[int]:
-    """Return queries evenly spaced in their order by value, highest first, without those that are NaN."""
-    order = np.argsort(-values, kind="stable")[: np.count_nonzero(~np.isnan(values))]
-    ranks = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
-    return [int(query) for query in order[ranks]]
-
-
 def _distances(query: Codes | NDArray[Any], database: Codes, index: int) -> NDArray[Any]:
     """Return the distances of the database from one query [n], as in `hashbench.evaluate`."""
     if isinstance(database, ProductCodes):
@@ -122,7 +170,8 @@ def _distances(query: Codes | NDArray[Any], database: Codes, index: int) -> NDAr
         table = np.sqrt(np.square(pieces - database.codebooks.astype(np.float64)).sum(axis=-1))
         return np.asarray(table[np.arange(books), database.indices].sum(axis=1))
     assert isinstance(query, BinaryCodes)  # `StoredRun.codes` returns both or neither as BinaryCodes
-    return np.asarray(unpack_bits(database.packed ^ query.packed[index], database.bits).sum(axis=1))
+    differing = (database.packed ^ query.packed[index]).view(np.uint8)
+    return np.asarray(_ONES[differing].sum(axis=1, dtype=np.min_scalar_type(database.bits)))
 
 
 def _relevant(known: Mapping[str, NDArray[Any]], query: int, images: NDArray[np.intp]) -> NDArray[np.bool_]:
