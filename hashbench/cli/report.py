@@ -13,9 +13,9 @@ from hashbench.cli.output import select_runs, show
 from hashbench.errors import HashbenchError
 
 if TYPE_CHECKING:
-    from hashbench.report.plots.style import Plot
+    from hashbench.data.dataset import Dataset
     from hashbench.results.query import RunFilter
-    from hashbench.results.stored_run import StoredRun
+    from hashbench.results.record import Record
 
 
 @with_options("datasets", run_datasets)
@@ -28,26 +28,24 @@ def report(
     across_backbones: AcrossBackbones = False,
     output: Annotated[Path, typer.Option(metavar="FILE.html", help="File to write.")] = Path("report.html"),
     retrieval: Annotated[
-        int, typer.Option(min=0, help="Queries to show for the best run of each dataset; 0 shows none.")
+        int, typer.Option(min=0, help="Queries to show for each dataset and method; 0 shows none.")
     ] = 5,
 ) -> None:
-    """Write an HTML page about runs: tables, curves, ablations, retrieved images, health, environment."""
-    from hashbench.report.page.page import best_runs, html_page
+    """Write an HTML page about runs: what leads, tables, curves, retrieved images, failures, commands."""
+    from hashbench.report.page.page import html_page
+    from hashbench.report.page.retrieval import runs_to_show
     from hashbench.runtime.files import write_output
 
     selected = select_runs(results, wanted, metric)
-    best = best_runs(selected.runs) if retrieval else []
-    plots = {run.record.run_id: _retrieval_plot(run, metric, datasets, retrieval) for run in best}
-    write_output(output, html_page(selected, plots, across_backbones).encode())
+    shown = runs_to_show(selected.runs) if retrieval else {}
+    loaded = {name: _load(datasets, runs[0].record) for name, runs in shown.items()}
+    write_output(output, html_page(selected, loaded, retrieval, across_backbones).encode())
     show(str(output))
 
 
-def _retrieval_plot(run: StoredRun, metric: str | None, datasets: RunDatasets, queries: int) -> Plot | str:
-    """Return the plot of the images that a run retrieves, or the reason why there is none."""
-    from hashbench.report.plots.retrieved_image_plots import retrieval_plot
-
+def _load(datasets: RunDatasets, record: Record) -> Dataset | str:
+    """Return the dataset of a run, or the reason why it cannot be loaded."""
     try:
-        run.codes()
-        return retrieval_plot(run, datasets.load(run.record), metric, queries)
+        return datasets.load(record)
     except HashbenchError as error:
         return str(error)

@@ -1,33 +1,34 @@
-"""One HTML page about runs: tables, curves, ablations, retrieved images, and the details of each run.
+"""One HTML page about runs, to explore: a headline, tables, charts, retrieved images and details of each run.
 
-`page.html` is the template of the page, with the macros of `elements.html`; this module computes the values.
+`page.html` is the template of the page, with the macros of `elements.html`; `page.js` filters, sorts and
+shows details, and `charts.js` draws. This module collects the values.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
-from hashbench.config import flatten
+from hashbench.data.dataset import Dataset
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import VERSION
-from hashbench.report.aggregate import by_split
-from hashbench.report.plots.curve_plots import pr_plot
-from hashbench.report.plots.metric_plots import bits_plot, speed_plot
-from hashbench.report.plots.style import COLUMN, Plot
-from hashbench.report.tables.ablation_table import ablation_table, ablations
+from hashbench.report.aggregate import by_split, cells
+from hashbench.report.page.charts import Chart, Columns, bits_chart, pr_chart, speed_chart, training_charts
+from hashbench.report.page.headline import headlines, how_tested
+from hashbench.report.page.retrieval import Thumbnails, runs_to_show, split_retrieval
+from hashbench.report.page.runs import facet_values, run_details, run_table
+from hashbench.report.plots.style import COLOURS
+from hashbench.report.tables.ablation_table import Ablation, ablation_table, ablations
+from hashbench.report.tables.ranking import rank_cells
 from hashbench.report.tables.result_table import result_table
-from hashbench.report.tables.table import NOTHING, Table
+from hashbench.report.tables.table import Table
 from hashbench.results.selection import FoundRuns
 from hashbench.results.stored_run import StoredRun
 
@@ -38,61 +39,89 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-RetrievalPlots = Mapping[str, "Plot | str"]
-"""By run id: the plot of the images that a run retrieves, or the reason why there is none."""
-
-_PIXELS = 130  # of a screen, per inch of a figure for print
+TEMPLATES.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
 
 
-def html_page(selected: FoundRuns, retrieval: RetrievalPlots, across_backbones: bool = False) -> str:
+@dataclass(frozen=True)
+class ShownTable:
+    """A table of the page, and the runs in each cell, by which it is filtered.
+
+    Attributes:
+        table: The table.
+        runs: For each row and column, the indices of the runs in the cell, separated by blanks.
+    """
+
+    table: Table
+    runs: list[list[str]]
+
+
+def html_page(
+    selected: FoundRuns,
+    datasets: Mapping[str, Dataset | str],
+    queries: int,
+    across_backbones: bool = False,
+) -> str:
     """Return a page that needs no other file and no network.
+
+    Args:
+        selected: The runs, from `select` with a metric.
+        datasets: For each split of `runs_to_show`, the dataset or the reason why it cannot be loaded.
+        queries: Number of queries to show for each split.
+        across_backbones: Rank and test methods together even if their backbones or image sizes differ.
 
     Raises:
         UsageError: Runs of one protocol cannot be compared.
     """
     runs = selected.runs
+    index = {run.record.run_id: at for at, run in enumerate(runs)}
     found = ablations(runs)
     variants = {run.record.run_id for one in found for v in one.variants[1:] for run in v.cell.runs}
     whole = [run for run in runs if run.record.run_id not in variants]
-    methods = dict.fromkeys(run.record.method for run in runs)
-    titles = {run.record.run_id: f"{run.label}, {run.record.split_name}" for run in runs}
-    splits: dict[str, list[str]] = {}  # by metric
-    for name, group in by_split(runs).items():
-        splits.setdefault(group[0].metric, []).append(name)
+    columns = cells(whole)
+    ranking = rank_cells(columns, across_backbones=across_backbones)
+    thumbnails = Thumbnails()
+    retrieval = [
+        split_retrieval(group, datasets[name], queries, index, thumbnails)
+        for name, group in runs_to_show(runs).items()
+        if name in datasets
+    ]
+    charts, training, failed = _charts(columns, index)
     return TEMPLATES.get_template("page.html").render(
-        heading="; ".join(f"{metric} on {', '.join(names)}" for metric, names in splits.items()),
-        summary=f"{len(runs)} runs of {', '.join(methods)}. "
-        f"Made by hashbench {version('hashbench')}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC.",
-        warnings=_warnings(selected),
-        results=_results(selected, whole, across_backbones),
-        curves=_curves(whole),
-        ablations=[ablation_table(one) for one in found],
-        retrieval=[
-            (titles[run_id], plot if isinstance(plot, str) else _embedded(plot, titles[run_id], "webp"))
-            for run_id, plot in retrieval.items()
+        heading=_heading(runs),
+        made=f"hashbench {version('hashbench')}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        headlines=headlines(whole, columns, ranking, across_backbones),
+        tested=how_tested(ranking),
+        collapsed=[
+            (index[run.record.run_id], run.record.run_id, "; ".join(run.record.health.reasons))
+            for run in runs
+            if run.record.health.collapsed
         ],
-        overview=_overview(runs),
-        runs=[_details(run) for run in runs],
+        warnings=_warnings(selected),
+        facets=facet_values(runs),
+        count=len(runs),
+        results=_results(selected, whole, across_backbones, index),
+        charts=charts,
+        training=training,
+        failed_charts=failed,
+        ablations=[(_indices(_runs_of(one), index), ablation_table(one)) for one in found],
+        retrieval=retrieval,
+        thumbnails=zip(thumbnails.sources, thumbnails.sharp, strict=True),
+        overview=run_table(runs),
         environments=_environments(runs),
+        data=run_details(runs) | {"charts": [*charts.values(), *training.values()]},
+        colours=COLOURS,
     )
 
 
-def best_runs(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Return the run with the highest metric of each dataset and protocol, without collapsed runs."""
-    sound = [run for run in runs if not run.record.health.collapsed]
-    return [
-        max(group, key=lambda run: run.record.metrics[run.metric].expected)
-        for group in by_split(sound).values()
-    ]
+def _heading(runs: Sequence[StoredRun]) -> str:
+    splits: dict[str, list[str]] = {}  # by metric
+    for name, group in by_split(runs).items():
+        splits.setdefault(group[0].metric, []).append(name)
+    return "; ".join(f"{metric} on {', '.join(names)}" for metric, names in splits.items())
 
 
 def _warnings(selected: FoundRuns) -> list[str]:
-    found = []
-    for run in selected.runs:
-        record = run.record
-        if record.health.collapsed:
-            found.append(f"{record.run_id} COLLAPSED: {'; '.join(record.health.reasons)}.")
-    found += [
+    found = [
         f"{run.run_id} has not finished: it failed, was stopped, or still runs."
         for run in selected.unfinished
     ]
@@ -109,137 +138,53 @@ def _warnings(selected: FoundRuns) -> list[str]:
     return found
 
 
-def _results(selected: FoundRuns, whole: Sequence[StoredRun], across_backbones: bool) -> dict[str, Table]:
+def _results(
+    selected: FoundRuns, whole: Sequence[StoredRun], across_backbones: bool, index: Mapping[str, int]
+) -> dict[str, ShownTable]:
     tables = {}
     for name, runs in by_split(whole).items():
         labels = {run.label for run in runs}
         unfinished = [run for run in selected.unfinished if f"{run.dataset}@{run.protocol_name}" == name]
         part = FoundRuns(runs, [label for label in selected.labels if label in labels], unfinished, [])
-        tables[name] = result_table(part, bounds=True, across_backbones=across_backbones)
+        table = result_table(part, bounds=True, across_backbones=across_backbones)
+        by_cell: dict[tuple[str, str], list[StoredRun]] = {}
+        for run in runs:
+            by_cell.setdefault((run.label, f"{run.record.bits} bits"), []).append(run)
+        shown = [
+            [_indices(by_cell.get((label, head.name), []), index) for head in table.heads]
+            for label, _ in table.rows
+        ]
+        tables[name] = ShownTable(table, shown)
     return tables
 
 
-@dataclass(frozen=True)
-class EmbeddedImage:
-    """A plot inside the page.
-
-    As an image of its own, the names inside an SVG cannot clash with those of another one.
-
-    Attributes:
-        source: The image as a data URL.
-        alternative: Text for readers who do not see the image.
-        width: Width in pixels.
-        wide: The plot scrolls on a narrow screen, since its text could not be read if it were shrunk.
-        notes: Sentences below the image.
-    """
-
-    source: str
-    alternative: str
-    width: int
-    wide: bool
-    notes: Sequence[str]
+def _indices(runs: Sequence[StoredRun], index: Mapping[str, int]) -> str:
+    return " ".join(str(index[run.record.run_id]) for run in runs)
 
 
-def _embedded(plot: Plot, alternative: str, format: Literal["svg", "webp"] = "svg") -> EmbeddedImage:
-    """Render a plot for the page; "webp" makes photographs a fifth as large as PNG."""
-    if format == "svg":
-        media_type, content = "image/svg+xml", plot.render("svg")
-    else:
-        stream = io.BytesIO()
-        with Image.open(io.BytesIO(plot.render("png"))) as image:
-            image.convert("RGB").save(stream, "WEBP", quality=85)
-        media_type, content = "image/webp", stream.getvalue()
-        alternative = f"Queries and their nearest images, {alternative}"
-    source = f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
-    width = plot.figure.get_figwidth()
-    return EmbeddedImage(source, alternative, round(_PIXELS * width), width > COLUMN, plot.notes)
+def _runs_of(ablation: Ablation) -> list[StoredRun]:
+    return [run for variant in ablation.variants for run in variant.cell.runs]
 
 
-def _curves(runs: Sequence[StoredRun]) -> dict[str, EmbeddedImage | str]:
-    """Return the plots by title, each of them or the reason why it cannot be drawn."""
-    metric = " and ".join(dict.fromkeys(run.metric for run in runs))
-    plots: dict[str, Callable[[], Plot]] = {
-        "Precision against recall, by rank over the full database": lambda: pr_plot(runs),
-        f"{metric} against code length": lambda: bits_plot(runs),
-        f"{metric} against seconds of training and bytes of a code": lambda: speed_plot(runs),
-    }
-    shown: dict[str, EmbeddedImage | str] = {}
-    for title, draw in plots.items():
-        try:
-            shown[title] = _embedded(draw(), title)
-        except HashbenchError as error:  # for example if the runs came without curves.csv
-            shown[title] = str(error)
-    return shown
-
-
-def _overview(runs: Sequence[StoredRun]) -> dict[str, Any]:
-    """Return the head, rows and caption of a table with a row for each run."""
-    head = (
-        "run", "dataset", "backbone", "bits", "seed", "metric", "value", "chance", "codes", "distinct codes",
-        "dead bits", "balance", "correlation", "largest tie", "training, s", "encoding, s", "evaluation, s",
-        "bytes a code",
-    )  # fmt: skip
-    rows = []
-    for run in runs:
-        record, health = run.record, run.record.health
-        chance = health.chance_map.get(run.metric)
-        rows.append(
-            (
-                run.label,
-                record.split_name,
-                run.backbone,
-                record.bits,
-                record.seed,
-                run.metric,
-                f"{record.metrics[run.metric].expected:.4f}",
-                NOTHING if chance is None else f"{chance:.4f}",
-                "COLLAPSED" if health.collapsed else "healthy",
-                f"{health.unique_code_ratio:.3f}",
-                health.dead_bits,
-                f"{health.bit_balance:.3f}",
-                f"{health.mean_bit_correlation:.3f}",
-                f"{health.largest_tie_block_mean:.3f}",
-                f"{record.timing.whole_training:.1f}",
-                f"{record.timing.whole_encoding:.1f}",
-                f"{record.timing.evaluate:.1f}",
-                f"{record.bits / 8:g}",
-            )
-        )
-    caption = (
-        "Chance is the metric of a random ranking. Columns on the codes of the database: distinct codes as a "
-        "share of the items, dead bits, mean |mean sign| of a bit, mean |correlation| of two bits, largest "
-        "share of the database at one distance from a query. Seconds include those of the features that a "
-        "run used, even if an earlier run had computed them."
-    )
-    return {"head": head, "rows": rows, "caption": caption}
-
-
-def _details(run: StoredRun) -> dict[str, Any]:
-    record = run.record
-    overlaps = record.split.overlaps
-    return {
-        "title": f"{record.run_id}, {run.label}",
-        "collapsed": record.health.collapsed,
-        "facts": {
-            "created": f"{record.created:%Y-%m-%d %H:%M:%S} UTC",
-            "folder": "/".join(run.folder.parts[-4:]),
-            "queries": f"{record.split.query:,}",
-            "training images": f"{record.split.train:,}",
-            "database images": f"{record.split.database:,}",
-            "split": record.split.sha256,
-            "shared images": f"{overlaps.query_database:,} query and database, "
-            f"{overlaps.query_train:,} query and train, {overlaps.train_database:,} train and database",
-            "source code": record.environment.get("source", NOTHING),
-            "evaluator": record.evaluator,
-            "queries without relevant": record.queries_without_relevant,
-        },
-        "metrics": {
-            name: f"{metric.expected:.4f} ({metric.lowest:.4f} to {metric.highest:.4f})"
-            for name, metric in record.metrics.items()
-        },
-        "changes": {path: json.dumps(value) for path, value in (record.changes or {}).items()},
-        "settings": {path: json.dumps(value) for path, value in flatten(record.config).items()},
-    }
+def _charts(
+    columns: Columns, index: Mapping[str, int]
+) -> tuple[dict[str, Chart], dict[str, Chart], list[str]]:
+    """Return the charts and those of training by title, and the reasons why some cannot be drawn."""
+    charts: dict[str, Chart] = {}
+    training: dict[str, Chart] = {}
+    failed = []
+    metric = " and ".join(dict.fromkeys(cell.metric for row in columns.values() for cell in row.values()))
+    try:
+        charts["Precision against recall, by rank over the full database"] = pr_chart(columns, index)
+    except HashbenchError as error:
+        failed.append(str(error))
+    charts[f"{metric} against code length"] = bits_chart(columns, index)
+    charts[f"{metric} against the time of training"] = speed_chart(columns, index)
+    try:
+        training = training_charts(columns, index)
+    except HashbenchError as error:
+        failed.append(str(error))
+    return charts, training, failed
 
 
 def _environments(runs: Sequence[StoredRun]) -> list[tuple[dict[str, Any], list[str]]]:
