@@ -115,10 +115,7 @@ for (const row of runRows) {
 const openTarget = () => {
   const row = document.getElementById(location.hash.slice(1));
   if (runRows.includes(row)) {
-    if (row.hidden) {
-      form.reset();
-      applyFilter();
-    }
+    if (row.hidden) showAll();
     toggle(row, true);
     row.querySelector("button").focus();
   }
@@ -170,10 +167,15 @@ const applyFilter = () => {
   form.querySelector("output").textContent = `${visible.size} of ${data.runs.length} runs shown`;
 };
 
+const showAll = () => {
+  form.reset();
+  applyFilter();
+};
+
 if (form) {
   form.hidden = false;
   form.addEventListener("change", applyFilter);
-  form.addEventListener("reset", () => setTimeout(applyFilter));
+  form.querySelector("button").addEventListener("click", showAll);
   form.addEventListener("submit", (event) => event.preventDefault());
   applyFilter(); // a browser may restore checked boxes
   addEventListener("load", openTarget);
