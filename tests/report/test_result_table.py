@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -470,7 +471,8 @@ def test_large_tables_are_split_and_never_small() -> None:
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="there is no pdflatex")
 def test_large_tables_compile(tmp_path: Path) -> None:
-    compile_tex(tmp_path, latex([WIDE]))
+    bracketed = replace(WIDE, rows=[(f"[{label}]", cells) for label, cells in WIDE.rows])
+    compile_tex(tmp_path, latex([WIDE, bracketed]))
 
 
 def test_latex_is_balanced(cli: Callable[..., Any], results: Path) -> None:

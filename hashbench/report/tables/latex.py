@@ -122,7 +122,8 @@ def _tabular(table: Table) -> Iterator[str]:
     yield from _tex_heads(table)
     yield r"\midrule"
     for label, cells in table.rows:
-        yield " & ".join([_tex(label), *map(_tex_cell, cells)]) + r" \\"
+        start = "{}" if label.startswith("[") else ""  # or else it would be an argument of the line before
+        yield start + " & ".join([_tex(label), *map(_tex_cell, cells)]) + r" \\"
         if any(cell.below for cell in cells):
             below = (rf"{{\footnotesize {_tex(cell.below)}}}" if cell.below else "" for cell in cells)
             yield " & ".join(["", *below]) + r" \\"
