@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import cache
 from typing import Any
 
 from hashbench.config import BackboneConfig, RunConfig, flatten
@@ -47,13 +48,19 @@ def _settings(record: Record) -> dict[str, Any]:
     """Return the settings that a command must name: changes of the recipe, or else of the defaults."""
     if record.recipe is not None or record.sha256 is None or record.changes is None:
         return record.changes or {}  # records of older versions, without a checksum, do not name the recipe
-    identity = {
-        key: record.config[key] for key in ("method", "dataset", "protocol", "bits", "seed", "device")
-    }
-    config = {key: value for key, value in record.config.items() if key not in FLAGS}
-    defaults = RunConfig(**identity, backbone=BackboneConfig(name="")).model_dump(mode="json")
-    known = flatten(defaults) | (
-        {"training.precision": "float32"} if record.config["device"] == "cpu" else {}
-    )
-    own = flatten(config)
+    own = flatten({key: value for key, value in record.config.items() if key not in FLAGS})
+    known = _defaults() | ({"training.precision": "float32"} if record.config["device"] == "cpu" else {})
     return {path: value for path, value in own.items() if known.get(path) != value} | record.changes
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    flags: dict[str, Any] = {
+        "method": "",
+        "dataset": "",
+        "protocol": "",
+        "bits": 1,
+        "seed": 0,
+        "device": "cpu",
+    }
+    return flatten(RunConfig(**flags, backbone=BackboneConfig(name="")).model_dump(mode="json"))

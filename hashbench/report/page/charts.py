@@ -222,6 +222,6 @@ def _losses(path: Path) -> dict[str, Curve]:
             if line[name] is not None:
                 sums.setdefault(name, {}).setdefault(line["epoch"] + 1, []).append(float(line[name]))
     return {
-        name: np.array([[epoch, np.mean(values)] for epoch, values in by_epoch.items()])
+        name: np.array([[epoch, sum(values) / len(values)] for epoch, values in by_epoch.items()])
         for name, by_epoch in sorted(sums.items(), key=lambda item: item[0] != "loss")
     }

@@ -14,6 +14,8 @@ from hashbench.results.stored_run import StoredRun
 FACETS = ("method", "dataset", "bits", "backbone")
 """What the page filters by."""
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
+
 
 def facets_of(run: StoredRun) -> tuple[str, ...]:
     """Return the values of a run by which the page filters, in the order of `FACETS`."""
@@ -61,7 +63,7 @@ def run_details(runs: Sequence[StoredRun]) -> dict[str, Any]:
     details = []
     for run in runs:
         own = [
-            settings.setdefault((path, json.dumps(value, ensure_ascii=False)), len(settings))
+            settings.setdefault((path, _as_json(value)), len(settings))
             for path, value in flatten(run.record.config).items()
         ]
         details.append(_details(run) | {"settings": own})
@@ -75,7 +77,7 @@ def _details(run: StoredRun) -> dict[str, Any]:
         "facets": facets_of(run),
         "command": command_of(record),
         "collapsed": list(health.reasons) if health.collapsed else [],
-        "changes": {path: json.dumps(value) for path, value in (record.changes or {}).items()},
+        "changes": {path: _as_json(value) for path, value in (record.changes or {}).items()},
         "metrics": {
             name: f"{metric.expected:.4f} ({metric.lowest:.4f} to {metric.highest:.4f})"
             for name, metric in record.metrics.items()
