@@ -13,6 +13,7 @@ import scipy.io
 import torch
 
 import hashbench
+from hashbench.evaluation.files import load_arguments
 from hashbench.evaluation.presets import published
 
 Cli = Callable[..., Any]
@@ -57,7 +58,7 @@ def test_several_files_make_one_table(cli: Cli) -> None:
     np.savez("a.npz", **ARRAYS)
     np.savez("b.npz", **ARRAYS | {"query_codes": -CODES[:5], "database_codes": CODES[:20],
                                   "database_labels": IDS[:20]})  # fmt: skip
-    a, b = (hashbench.evaluate(*hashbench.evaluation.files.load_codes(path)) for path in ("a.npz", "b.npz"))
+    a, b = (hashbench.evaluate(**load_arguments(path)) for path in ("a.npz", "b.npz"))
     shown = figures(cli("evaluate", "a.npz", "b.npz", "--json").out)
     assert shown == [{"file": "a.npz", **a.to_dict()}, {"file": "b.npz", **b.to_dict()}]
     heads, _, *rows = cli("evaluate", "a.npz", "b.npz", "--k", "10", "--preset", "paper:wch").out.splitlines()

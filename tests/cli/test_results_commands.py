@@ -229,7 +229,7 @@ def test_every_command_leaves_out_bad_records(cli: Cli, results: Path) -> None:
         edit(bad, change)
     wch = sorted(folder.name for folder in results.glob("shapes@default/wch/*/*"))
     for command, code in (
-        (["results"], 0), (["table"], 0), (["plot", "bits", "--output", "a.svg"], 0),
+        (["results"], 0), (["table"], 0), (["plot", "speed", "--output", "a.svg"], 0),
         (["compare", *wch[:2]], 0), (["results", "verify"], 1),
     ):  # fmt: skip
         done = cli(*command)

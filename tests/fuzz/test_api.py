@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import hashbench
 from hashbench import BinaryCodes, Counts, Evaluation, ProductCodes, evaluate
-from hashbench.evaluation.files import load_codes
+from hashbench.evaluation.files import load_arguments
 from hashbench.evaluation.presets import published
 from hashbench.evaluation.shards import evaluate_shards
 
@@ -99,7 +99,7 @@ CALLS: list[tuple[Callable[..., Any], dict[str, str]]] = [
     (ProductCodes, {"indices": "codes", "codebooks": "codes"}),
     (Counts, {"items": "codes", "relevant": "labels"}),
     (Evaluation, {"rankings": "codes", "k": "k"}),
-    (load_codes, {"path": "path"}),
+    (load_arguments, {"path": "path"}),
     (hashbench.read_record, {"folder": "path"}),
     (hashbench.load_trained, {"folder": "path"}),
     (load_dataset, {"dataset": "dataset", "protocol": "protocol", "root": "path"}),

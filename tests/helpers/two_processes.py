@@ -85,7 +85,8 @@ def run(method: str, folder: Path, **training: Any) -> None:
     trained = build_method(settings)
     train(trained, IMAGES, settings, folder)
     query, database = (encode(trained, images, settings, workers=0, task="t") for images in (QUERIES, IMAGES))
-    evaluation = evaluate_together(query, database, LABELS[:20], LABELS, settings)
+    relevant = {"query_labels": LABELS[:20], "database_labels": LABELS}
+    evaluation = evaluate_together(query, database, relevant, settings)
     if is_main_process():
         weights = {name: tensor.contiguous() for name, tensor in trained.state_dict().items()}
         save_file(weights, folder / "weights.safetensors")

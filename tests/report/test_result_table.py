@@ -229,7 +229,7 @@ def test_seeds_of_several_versions_of_the_code_are_marked(cli: Callable[..., Any
     lines = csv.DictReader(io.StringIO(cli("table", "--bits", "16", "--format", "csv").out))
     assert {line["method"]: line["code_versions"] for line in lines}["sh"] == "2"
     elements = TEMPLATES.get_template("elements.html").module
-    page = elements.metric_table(result_table(select(results, RunFilter(), "mAP@all")))
+    page = elements.metric_table("", result_table(select(results, RunFilter(), "mAP@all")))
     assert "<sup>‖</sup>" in page
     assert f"‖ {note}" in page
 

@@ -281,7 +281,7 @@ def test_versions_and_machine_are_told_apart() -> None:
 
 def test_a_run_id_without_validation_images_is_not_verified_in_version_3(run: Path) -> None:
     def older(content: Mapping[str, Any]) -> dict[str, Any]:
-        later = {"recipe", "published_protocol", "sha256", "foreign"}
+        later = {"recipe", "published_protocol", "sha256", "foreign", "name"}
         split = {key: value for key, value in content["split"].items() if key != "validation"}
         kept = {key: value for key, value in content.items() if key not in later}
         return {**kept, "schema_version": 3, "split": split}

@@ -34,7 +34,7 @@ class Leader:
 
 @dataclass(frozen=True)
 class Headline:
-    """What was compared on one split.
+    """The headline of one split.
 
     Attributes:
         split: Name of the dataset and the protocol.

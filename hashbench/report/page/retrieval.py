@@ -94,7 +94,7 @@ class Failures(NamedTuple):
 
 @dataclass(frozen=True)
 class SplitRetrieval:
-    """What the page shows of the queries of one split.
+    """The queries of one split that the page shows, and what they find.
 
     Attributes:
         title: The split and the code length.

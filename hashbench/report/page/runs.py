@@ -12,7 +12,7 @@ from hashbench.results.command import command_of
 from hashbench.results.stored_run import StoredRun
 
 FACETS = ("method", "dataset", "bits", "backbone")
-"""What the page filters by."""
+"""Properties of a run by which the page filters."""
 
 _as_json = json.JSONEncoder(ensure_ascii=False).encode
 
