@@ -53,6 +53,26 @@ class Grid:
     results: Path
     execution: ExecutionOptions
     allow_overlap: bool
+    plugins: list[Path]
+
+    def command(self, run: "PlannedRun") -> list[str]:
+        """Return the words of the command that executes one run of the grid, for a scheduler."""
+        from hashbench.results.stored_run import as_set
+
+        single: dict[str, object] = {
+            "--method": run.method, "--dataset": run.dataset, "--bits": run.bits, "--seed": run.seed,
+            "--protocol": self.data.protocol, "--data-root": self.data.root, "--limit": self.limit,
+            "--results": self.results, "--device": self.execution.device,
+        }  # fmt: skip
+        data = {key: str(v) if isinstance(v, Path) else as_set(v) for key, v in self.data.options.items()}
+        several = [
+            *(("--data", f"{key}={value}") for key, value in data.items()),
+            *(("--set", setting) for setting in run.settings),
+            *(("--plugin", str(file)) for file in self.plugins),
+        ]
+        options = [(name, str(value)) for name, value in single.items() if value is not None]
+        words = [word for option in [*options, *several] for word in option]
+        return ["hashbench", "run", *words, *(["--allow-overlap"] if self.allow_overlap else [])]
 
     def load(self, name: str) -> "Dataset":
         """Load a dataset."""
@@ -124,6 +144,7 @@ def grid(
     networks = names("--backbone", backbone) if backbone is not None else []
     return Grid(
         methods, datasets, lengths, seeds, networks, data, limit, settings, results, execution, allow_overlap,
+        plugin,
     )  # fmt: skip
 
 

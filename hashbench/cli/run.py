@@ -40,7 +40,7 @@ def run(
     planned = wanted.plan({name: [[]] for name in wanted.methods}, device)
     if dry_run:
         if is_main_process():
-            _show_plan(planned, as_json)
+            _show_plan(planned, wanted, as_json)
         return
     runs: list[Run] = []
     failed: list[str] = []
@@ -64,7 +64,7 @@ def _checked_name(name: str | None, wanted: Grid) -> str | None:
     return name.strip()
 
 
-def _show_plan(planned: Sequence[PlannedRun], as_json: bool) -> None:
+def _show_plan(planned: Sequence[PlannedRun], wanted: Grid, as_json: bool) -> None:
     rows = [
         {
             "method": run.method,
@@ -76,6 +76,7 @@ def _show_plan(planned: Sequence[PlannedRun], as_json: bool) -> None:
             "status": run.status,
             "reason": str(run.error) if run.error else None,
             "folder": str(run.folder) if run.folder else None,
+            "command": wanted.command(run),
         }
         for run in planned
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from helpers.toy_plugin import PLUGIN, RECIPE
+from helpers.trees import photo
 
 import hashbench
 from hashbench.experiment import plan
@@ -114,7 +115,7 @@ def test_a_grid_that_cannot_run_at_all_is_wrong_use(grid: Callable[..., Any]) ->
     assert "expected a multiple of 4 bits" in done.err
 
 
-def test_a_plan_is_listed(grid: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_plan_is_listed(grid: Callable[..., Any], cli: Callable[..., Any], tmp_path: Path) -> None:
     grid("tiny", "--set", "epochs=1")
     rows = json.loads(grid("spq,tiny", *SMALL, "--seed", "0,1", "--bits", "6,8", "--dry-run", "--json").out)
     assert len(rows) == 8
@@ -128,9 +129,32 @@ def test_a_plan_is_listed(grid: Callable[..., Any], tmp_path: Path) -> None:
     assert [row["status"] for row in rows] == ["exists", "to run"]
     assert (tmp_path / rows[0]["folder"] / "record.json").is_file()
     assert (rows[0]["protocol"], rows[0]["settings"]) == ("short", ["epochs=1"])
-    shown = grid("tiny", "--seed", "0,1", "--set", "epochs=1", "--dry-run").out
+    assert cli(*rows[1]["command"][1:]).code == 0
+    assert (tmp_path / rows[1]["folder"] / "record.json").is_file()
+    shown = grid("tiny", "--seed", "0,2", "--set", "epochs=1", "--dry-run").out
     assert shown.splitlines()[-1] == "1 exists, 1 to run"
-    assert not list((tmp_path / "results").rglob("*seed1*"))
+    assert not list((tmp_path / "results").rglob("*seed2*"))
+
+
+def test_the_command_of_a_planned_run_has_all_options(cli: Callable[..., Any], tmp_path: Path) -> None:
+    options = ("--dataset=folder", "--data-root=my photos", "--data", "query_ratio=0.25", "--limit=20")
+    for number in range(30):
+        photo(tmp_path / "my photos" / f"{'cat' if number % 2 else 'dog'}" / f"{number}.png", number, number)
+    small = (
+        "--backbone",
+        "test_resnet",
+        "--set=images.size=16",
+        "--set=pretrained=false",
+        "--results=own runs",
+    )
+    planned = cli("run", "--method=lsh,itq", "--bits=4", *options, *small, "--dry-run", "--json")
+    assert planned.code == 0, planned.err
+    for row in json.loads(planned.out):
+        program, *arguments = row["command"]
+        assert program == "hashbench"
+        done = cli(*arguments)
+        assert done.code == 0, done.err
+        assert (tmp_path / row["folder"] / "record.json").is_file()
 
 
 def test_settings_apply_to_the_methods_that_have_them(grid: Callable[..., Any]) -> None:

@@ -47,7 +47,7 @@ def bits_plot(runs: Sequence[StoredRun]) -> Plot:
     styles = line_styles(run.label for run in runs)
     shown, notes = _without_single_points(_panels(columns))
     if not shown:
-        raise UsageError(f"there is nothing to draw; {notes[0]}")
+        raise UsageError(f"there is nothing to draw; {notes[0]}; run several lengths with --bits 16,32,64")
     columns = _shown(columns, shown)
     with style():
         figure, axes = panels(len(shown), height=2.4)
