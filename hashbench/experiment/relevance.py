@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn.neighbors import NearestNeighbors
-
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Split
 from hashbench.encoding.features import BATCH_SIZE, FeatureExtractor
@@ -56,6 +54,8 @@ def relevant_images(query: Split, database: Split, config: RunConfig, workers: i
     require_relevance(query, database, config)
     if config.evaluation.relevance == "labels":
         return {"query_labels": query.labels, "database_labels": database.labels}
+    from sklearn.neighbors import NearestNeighbors  # takes a second to import
+
     features = FeatureExtractor(build_backbone(config), config, workers)
     with translate_errors(config, f"features of {BATCH_SIZE} images at once", ENCODE_LESS):
         searched, queries = (features(part.images, "neighbours") for part in (database, query))
