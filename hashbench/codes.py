@@ -14,6 +14,7 @@ from hashbench.runtime.arguments import as_count, check_type
 WORD = 64
 SIGNS = "±1"
 ZERO_ONE = "{0, 1}"
+_ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)  # bits of a byte that are 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +189,11 @@ def pack_bits(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
     packed = np.packbits(bits, axis=1, bitorder="little")
     octets[:, : packed.shape[1]] = packed
     return octets.view(np.uint64)
+
+
+def count_bits(packed: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the number of bits that are 1 in each row of packed bits [n, words], int64 [n]."""
+    return np.asarray(_ONES[packed.view(np.uint8)].sum(axis=1, dtype=np.int64))
 
 
 def unpack_bits(packed: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:

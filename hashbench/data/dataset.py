@@ -28,7 +28,7 @@ class Split:
 
     Attributes:
         images: The images.
-        labels: Multi-hot uint8 [n, C], or class ids int64 [n].
+        labels: Multi-hot uint8 [n, C], or class ids int64 [n]; [n, 0] for images without labels.
     """
 
     images: Images

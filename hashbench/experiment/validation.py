@@ -103,17 +103,16 @@ def evaluate_together(
         config: The configuration of the run.
     """
     settings = config.evaluation.arguments
-    binary = isinstance(query, BinaryCodes) and isinstance(database, BinaryCodes)
-    if distributed.world_size() == 1 or not binary or "neighbours" in relevant:
+    if (
+        distributed.world_size() == 1
+        or not (isinstance(query, BinaryCodes) and isinstance(database, BinaryCodes))
+        or "neighbours" in relevant
+    ):
         return evaluate(query, database, **relevant, **settings, device=config.device)
     own = distributed.shard(len(database))
-    labels = relevant["query_labels"], relevant["database_labels"][own]
-    pairs: tuple[Any, Any, Labels, Labels] = (
-        query,
-        database[own],
-        Labels.from_array(labels[0]),
-        Labels.from_array(labels[1]),
-    )
+    query_labels = Labels.from_array(relevant["query_labels"])
+    database_labels = Labels.from_array(relevant["database_labels"][own])
+    pairs = query, database[own], query_labels, database_labels
     graded = settings.pop("graded")
     counted: Any = None
     if own.start < own.stop:

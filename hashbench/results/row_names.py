@@ -29,12 +29,13 @@ def with_row_names(
         UsageError: `rename` contains an unknown name, or gives the same name to two configurations.
     """
     every: list[StoredRun | Unfinished] = [*runs, *unfinished]
+    rename = rename or {}
     given = {run.label: run.record.name for run in runs if run.record.name}
     short = _short_names({run.label: given.get(run.label) or _base(run) for run in every})
-    for name in rename or {}:
+    for name in rename:
         if name not in short.values():
             raise unknown_name("row", name, short.values())
-    chosen = {label: (rename or {}).get(name, name) for label, name in short.items()}
+    chosen = {label: rename.get(name, name) for label, name in short.items()}
     for name, count in Counter(chosen.values()).items():
         if count > 1:
             raise UsageError(f"two rows would have the name {name!r}; choose another one")

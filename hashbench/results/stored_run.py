@@ -158,7 +158,9 @@ class StoredRun:
         """
         path = self.folder / CODES
         if not path.is_file():
-            raise HashbenchError(f"{path} is missing: the record was imported without codes; run it again")
+            raise HashbenchError(
+                f"{path} is missing, as in records imported without their codes; --force runs it again"
+            )
         query, database = load_arguments(path, NAMES[:2]).values()
         packed = isinstance(database, BinaryCodes) and isinstance(query, BinaryCodes)
         if not (packed or isinstance(database, ProductCodes)):

@@ -289,5 +289,5 @@ def test_old_records_are_tested_by_their_codes(tmp_path: Path) -> None:
     assert run.query_ids()[0] == "shapes/000.png"
     (run.folder / "codes.npz").unlink()
     assert run.average_precisions("mAP@all") is None
-    with pytest.raises(HashbenchError, match="was imported without codes"):
+    with pytest.raises(HashbenchError, match="imported without their codes"):
         run.evaluate()

@@ -15,8 +15,9 @@ from helpers.fake_runs import make_run
 
 from hashbench.experiment.verify import verify_all
 from hashbench.report.compare import compare
+from hashbench.report.curves import read_losses, read_precision
 from hashbench.report.page.page import html_page
-from hashbench.report.plots.curve_plots import _losses, _precision, pr_plot, training_plot
+from hashbench.report.plots.curve_plots import pr_plot, training_plot
 from hashbench.report.plots.metric_plots import bits_plot, speed_plot
 from hashbench.report.tables.ablation_table import ablations
 from hashbench.report.tables.csv_tables import result_csv
@@ -152,7 +153,7 @@ def test_damaged_arrays(results: Path, tries: Tries, name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "read", "draw"),
-    [(CURVES, lambda path: _precision(path, "rank"), pr_plot), (LOG, _losses, training_plot)],
+    [(CURVES, lambda path: read_precision(path, "rank"), pr_plot), (LOG, read_losses, training_plot)],
 )
 def test_damaged_curves(
     results: Path, tries: Tries, name: str, read: Callable[[Path], object], draw: Callable[..., object]

@@ -248,7 +248,7 @@ def test_without_images_or_codes_the_page_says_so_and_names_the_failures(tmp_pat
         assert "image/webp" not in page
     (run.folder / "codes.npz").unlink()
     page = html_page(selected, {"digits@default": digits}, 2)
-    assert "was imported without codes" in page
+    assert "imported without their codes" in page
     assert page.count("data:image/webp") == 2  # the two queries
     assert f"{worst} (" in page
 

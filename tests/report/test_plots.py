@@ -675,7 +675,7 @@ def test_missing_files_of_a_run(cli: Callable[..., Any], tmp_path: Path) -> None
         done = cli("plot", kind, *target, "--output", "p.pdf")
         assert (done.code, done.err.count("\n")) == (1, 1), done.err
         assert str(Path(run.folder.name, name)) in done.err
-        assert "was imported without codes" in done.err
+        assert "imported without their codes" in done.err
     for name, kind in (("curves.csv", "pr"), ("log.jsonl", "training")):
         (run.folder / name).unlink()  # an export may leave it out
         done = cli("plot", kind, "--results", "runs", "--output", "p.svg", "--csv", "p.csv")

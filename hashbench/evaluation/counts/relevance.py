@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.codes import BinaryCodes, unpack_bits
+from hashbench.codes import BinaryCodes, count_bits
 from hashbench.evaluation.counts.binary import Counts, count_pairs
 from hashbench.evaluation.counts.graded import GradedCounts, count_graded_pairs
 from hashbench.evaluation.counts.labels import Labels
@@ -68,13 +68,12 @@ class Relevance:
         query, items = self.query_labels.packed, self.database_labels.packed[own]
         if self.query_labels.columns is None:
             return np.asarray((query == items)[:, 0], np.int64)
-        return np.asarray(unpack_bits(query & items, self.query_labels.columns).sum(axis=1), np.int64)
+        return count_bits(query & items)
 
 
 def _distances(query: BinaryCodes, database: BinaryCodes, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the distance of each query to one item, int64 [queries]."""
-    differ = unpack_bits(query.packed ^ database.packed[rows], query.bits)
-    return np.asarray(differ.sum(axis=1), np.int64)
+    return count_bits(query.packed ^ database.packed[rows])
 
 
 def _add(

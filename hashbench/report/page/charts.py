@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.errors import HashbenchError, reason
 from hashbench.report.aggregate import Cell, Column
+from hashbench.report.curves import Curve, read_cells, read_losses, read_precision
 from hashbench.report.plots.style import COLOURS, line_styles
 from hashbench.results.record import CURVES, LOG
-from hashbench.runtime.json_files import parse_json
 
 POINTS = 100  # of a line, at most
 DIGITS = 5  # of a number, significant
@@ -22,11 +20,6 @@ DIGITS = 5  # of a number, significant
 Chart = dict[str, Any]
 """A chart: `lines` (of the legend), `panels` (each with the points of its lines) and `notes`."""
 Columns = Mapping[Column, Mapping[str, Cell]]
-Curve = NDArray[np.float64]
-"""The points of a curve of one run [points, 1 + columns]; the first column identifies a point."""
-
-_OTHER_KEYS = {"epoch", "step", "seconds", "lr"}  # of a line of a log; all others are losses or a mAP
-_CURVE = ("at", "precision", "recall")
 _SHORTEST_S = 0.01  # the resolution of a record, since a logarithmic axis has no zero
 
 
@@ -37,12 +30,12 @@ def pr_chart(columns: Columns, index: Mapping[str, int]) -> Chart:
         columns: The cells.
         index: The index of each run on the page, by run id.
     """
-    read, notes = _read_all(columns, CURVES, _precision)
-    chart = _chart((label for row in read.values() for label in row), notes)
+    read, missing = read_cells(columns, CURVES, lambda path: read_precision(path, "rank"))
+    chart = _chart((label for row in read.values() for label in row), _missing(CURVES, missing))
     for column, row in read.items():
         lines = []
         for label, (cell, curves) in row.items():
-            ranks, mean, least, most = _means(curves["rank"])
+            ranks, mean, least, most = _means(curves)
             line = _line(chart, label, [cell], index, mean[:, 1], mean[:, 0], least[:, 0], most[:, 0])
             lines.append(line | {"rank": ranks.astype(int).tolist()})
         chart["panels"].append(_panel(str(column), "Recall", "Precision", lines, y=[0, 1], x=[0, 1]))
@@ -51,16 +44,19 @@ def pr_chart(columns: Columns, index: Mapping[str, int]) -> Chart:
 
 def training_charts(columns: Columns, index: Mapping[str, int]) -> dict[str, Chart]:
     """Return a chart for each method and split, with panels for the loss and its parts."""
-    read, notes = _read_all(columns, LOG, _losses)
+    read, missing = read_cells(columns, LOG, read_losses)
     parts: dict[str, dict[str, list[tuple[str, Cell, list[Curve]]]]] = {}  # by title, then by part
     for column, row in read.items():
-        for label, (cell, curves_by_part) in row.items():
-            drawn = parts.setdefault(f"{cell.runs[0].record.method}, {column.split_name}", {})
-            for part, curves in curves_by_part.items():
+        for label, (cell, logs) in row.items():
+            for part in dict.fromkeys(part for log in logs for part in log):
+                drawn = parts.setdefault(f"{cell.runs[0].record.method}, {column.split_name}", {})
+                curves = [log[part] for log in logs if part in log]
                 drawn.setdefault(part, []).append((f"{label}, {column.bits} bits", cell, curves))
     charts = {}
     for title, drawn in parts.items():
-        chart = charts[title] = _chart((name for lines in drawn.values() for name, *_ in lines), notes)
+        chart = charts[title] = _chart(
+            (name for lines in drawn.values() for name, *_ in lines), _missing(LOG, missing)
+        )
         for part, found in drawn.items():
             lines = []
             for name, cell, curves in found:
@@ -174,54 +170,5 @@ def _means(curves: Sequence[Curve]) -> tuple[NDArray[np.float64], ...]:
     return keys[kept], (sums / np.bincount(index)[:, None])[kept], least[kept], most[kept]
 
 
-def _read_all(
-    columns: Columns, file: str, read: Callable[[Path], dict[str, Curve]]
-) -> tuple[dict[Column, dict[str, tuple[Cell, dict[str, list[Curve]]]]], list[str]]:
-    """Read a file of each run: the curves of each cell by name, and notes on runs that have none."""
-    found: dict[Column, dict[str, tuple[Cell, dict[str, list[Curve]]]]] = {}
-    left_out: dict[str, None] = {}
-    for column, row in columns.items():
-        for label, cell in row.items():
-            paths = [run.folder / file for run in cell.runs]
-            if not all(path.is_file() for path in paths):
-                left_out[label] = None
-                continue
-            curves: dict[str, list[Curve]] = {}
-            for path in paths:
-                for name, curve in _checked(read, path).items():
-                    curves.setdefault(name, []).append(curve)
-            if curves:
-                found.setdefault(column, {})[label] = cell, curves
-    notes = [f"Left out, since they have no {file}: {', '.join(left_out)}."] if left_out else []
-    return found, notes
-
-
-def _checked(read: Callable[[Path], dict[str, Curve]], path: Path) -> dict[str, Curve]:
-    try:
-        return read(path)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise HashbenchError(
-            f"{path} is damaged ({reason(error)}); `hashbench results verify` shows details"
-        ) from error
-
-
-def _precision(path: Path) -> dict[str, Curve]:
-    """Read the curve by rank: the rank, the precision and the recall of each point."""
-    head, *lines = (line.split(",") for line in path.read_text(encoding="utf-8").splitlines())
-    place = {name: at for at, name in enumerate(head)}
-    points = [[float(line[place[name]]) for name in _CURVE] for line in lines if line[0] == "rank"]
-    return {"rank": np.array(points)} if points else {}
-
-
-def _losses(path: Path) -> dict[str, Curve]:
-    """Read the losses and the mAP that selects the epoch: the epoch from 1 and the mean over its steps."""
-    sums: dict[str, dict[int, list[float]]] = {}
-    for text in path.read_text(encoding="utf-8").splitlines():
-        line = parse_json(text)
-        for name in line.keys() - _OTHER_KEYS if "epoch" in line else ():
-            if line[name] is not None:
-                sums.setdefault(name, {}).setdefault(line["epoch"] + 1, []).append(float(line[name]))
-    return {
-        name: np.array([[epoch, sum(values) / len(values)] for epoch, values in by_epoch.items()])
-        for name, by_epoch in sorted(sums.items(), key=lambda item: item[0] != "loss")
-    }
+def _missing(file: str, labels: Sequence[str]) -> list[str]:
+    return [f"Left out, since they have no {file}: {', '.join(labels)}."] if labels else []

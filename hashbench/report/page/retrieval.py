@@ -251,19 +251,19 @@ def _confused(search: Search, dataset: Dataset) -> list[tuple[str, str, str]]:
         own = int(dataset.query.labels[query])
         found: Any = dataset.database.labels[search.nearest(query, TOP).images]
         counts.setdefault(own, Counter()).update(found.tolist())
-    shares = {own: found[own] / found.total() for own, found in counts.items()}
+    shares = {
+        own: {other: count / found.total() for other, count in found.most_common()}
+        for own, found in counts.items()
+    }
     rows = []
-    for own in sorted(shares, key=lambda own: shares[own])[:_CONFUSED]:
+    for own in sorted(shares, key=lambda own: shares[own].get(own, 0))[:_CONFUSED]:
         others = [
-            other
-            for other, n in counts[own].most_common(4)
-            if other != own and n >= 0.01 * counts[own].total()
+            f"{dataset.class_names[other]} ({share:.0%})"
+            for other, share in list(shares[own].items())[:4]
+            if other != own and share >= 0.01
         ]
-        text = ", ".join(
-            f"{dataset.class_names[o]} ({counts[own][o] / counts[own].total():.0%})" for o in others
-        )
-        if text:
-            rows.append((dataset.class_names[own], f"{shares[own]:.0%}", text))
+        if others:
+            rows.append((dataset.class_names[own], f"{shares[own].get(own, 0):.0%}", ", ".join(others)))
     return rows
 
 

@@ -12,8 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from hashbench.errors import HashbenchError, UsageError, reason
+from hashbench.errors import UsageError
 from hashbench.report.aggregate import Cell, Column, cells
+from hashbench.report.curves import read_cells, read_losses, read_precision
 from hashbench.report.plots.style import (
     LineStyle,
     Plot,
@@ -28,13 +29,10 @@ from hashbench.report.plots.style import (
 )
 from hashbench.results.record import CURVES, LOG
 from hashbench.results.stored_run import StoredRun
-from hashbench.runtime.json_files import parse_json
 
 Kind = Literal["rank", "radius", "topn"]
 T = TypeVar("T")
 
-# The other keys of a line of a log are the loss and its parts, or the mAP that selects the epoch.
-_EPOCH = ("epoch", "step", "seconds", "lr")
 _MAX_COLUMNS = 3  # panels in a row
 
 
@@ -185,15 +183,12 @@ def _curves(
     Raises:
         UsageError: No cell has a curve.
     """
+    found, missing = read_cells(cells(runs), file, read)
     curves: _Curves = {}
-    left_out: dict[str, dict[str, None]] = {}
-    for column, row in cells(runs).items():
-        for label, cell in row.items():
-            paths = [run.folder / file for run in cell.runs]
-            if not all(path.is_file() for path in paths):
-                left_out.setdefault(f"they have no {file}", {})[label] = None
-                continue
-            grouped = pd.concat(map(read, paths)).groupby(keys, sort=False)
+    left_out = {f"they have no {file}": dict.fromkeys(missing)} if missing else {}
+    for column, row in found.items():
+        for label, (cell, tables) in row.items():
+            grouped = pd.concat(tables).groupby(keys, sort=False)
             if not len(grouped):
                 left_out.setdefault(why_none, {})[label] = None
                 continue
@@ -208,32 +203,15 @@ def _curves(
 
 def _precision(path: Path, curve: str) -> pd.DataFrame:
     """Read the columns at, precision and recall."""
-    try:
-        table = pd.read_csv(path)
-        points = table.loc[table["curve"] == curve, ["at", "precision", "recall"]]
-        return points.astype({"at": int, "precision": float, "recall": float})
-    except (OSError, ValueError, KeyError, OverflowError) as error:
-        raise _damaged(path, error) from error
+    table = pd.DataFrame(read_precision(path, curve), columns=["at", "precision", "recall"])
+    return table.astype({"at": int})
 
 
 def _losses(path: Path) -> pd.DataFrame:
     """Read the columns part, epoch (from 1) and value; the log of a fitted method has no rows."""
-    try:
-        lines = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if all("epoch" not in line for line in lines):
-            return pd.DataFrame(columns=["part", "epoch", "value"])
-        table = pd.DataFrame(lines)
-        table["epoch"] += 1
-        steps = table.melt("epoch", [name for name in table if name not in _EPOCH], "part")
-        steps = steps[steps["value"].notna()]  # a line of the log lacks some parts
-        steps["value"] = steps["value"].astype(float)  # values that are not finite are stored as text
-        return steps.groupby(["part", "epoch"], sort=False, as_index=False).mean()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> HashbenchError:
-    return HashbenchError(f"{path} is damaged ({reason(error)}); `hashbench results verify` shows details")
+    losses = read_losses(path)
+    rows = [(part, int(epoch), value) for part, curve in losses.items() for epoch, value in curve]
+    return pd.DataFrame(rows, columns=["part", "epoch", "value"])
 
 
 def _draw(

@@ -45,7 +45,7 @@ def bits_plot(runs: Sequence[StoredRun]) -> Plot:
     """
     columns = cells(runs)
     styles = line_styles(run.label for run in runs)
-    shown, notes = _without_single_points(_panels(columns))
+    shown, notes = _without_lone_points(_panels(columns))
     if not shown:
         raise UsageError(f"there is nothing to draw; {notes[0]}; run several lengths with --bits 16,32,64")
     columns = _shown(columns, shown)
@@ -78,11 +78,7 @@ def speed_plot(runs: Sequence[StoredRun]) -> Plot:
     """
     columns = cells(runs)
     styles = line_styles(run.label for run in runs)
-    shown = _panels(columns)
-    lines, _ = _without_single_points(shown)
-    points = {n: row for n, row in shown.items() if n not in lines and (len(row) > 1 or len(shown) == 1)}
-    _, notes = _without_single_points({name: row for name, row in shown.items() if name not in points})
-    shown = {name: (lines | points)[name] for name in shown if name in lines | points}
+    shown, notes = _without_lone_points(_panels(columns), keep_compared=True)
     columns = _shown(columns, shown)
     with style():
         figure, axes = panels(2 * len(shown), height=2.4, columns=2)
@@ -114,17 +110,23 @@ def _panels(columns: Mapping[Column, Mapping[str, Cell]]) -> _Panels:
     return shown
 
 
-def _without_single_points(panels: _Panels) -> tuple[_Panels, list[str]]:
-    """Return the panels without labels that have one code length, and a note on these."""
+def _without_lone_points(panels: _Panels, *, keep_compared: bool = False) -> tuple[_Panels, list[str]]:
+    """Return the panels without labels that have one code length, and a note on these.
+
+    Args:
+        panels: The cells of each panel by label and code length.
+        keep_compared: Keep them in a panel without lines where they are several, or which is the only one.
+    """
     shown: _Panels = {}
-    single: dict[str, None] = {}
+    lone: list[str] = []
     for name, row in panels.items():
-        for label, by_bits in row.items():
-            if len(by_bits) > 1:
-                shown.setdefault(name, {})[label] = by_bits
-            else:
-                single[f"{label} on {name}"] = None
-    return shown, [f"left out, since there is only one code length: {', '.join(single)}"] if single else []
+        kept = {label: by_bits for label, by_bits in row.items() if len(by_bits) > 1}
+        if not kept and keep_compared and (len(row) > 1 or len(panels) == 1):
+            kept = row
+        lone += [f"{label} on {name}" for label in row if label not in kept]
+        if kept:
+            shown[name] = kept
+    return shown, [f"left out, since there is only one code length: {', '.join(lone)}"] if lone else []
 
 
 def _shown(columns: Mapping[Column, Mapping[str, Cell]], panels: _Panels) -> dict[Column, dict[str, Cell]]:

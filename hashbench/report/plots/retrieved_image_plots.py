@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
-from hashbench.codes import BinaryCodes, Codes, ProductCodes
+from hashbench.codes import BinaryCodes, Codes, ProductCodes, count_bits
 from hashbench.data.dataset import Dataset
 from hashbench.errors import HashbenchError
 from hashbench.evaluation.inputs import read_vectors
@@ -34,7 +34,6 @@ from hashbench.results.stored_run import StoredRun
 THUMBNAIL = 96  # pixels of the longer side
 
 _GAP = 0.4  # between a query and its nearest image, in widths of an image
-_ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)  # bits of a byte that are 1
 _TEXT = 0.17  # height of the text below an image, in inches
 _FRAMES = {True: (GREEN, "-"), False: (VERMILION, (0, (2.5, 2)))}  # by relevance
 
@@ -170,8 +169,8 @@ def _distances(query: Codes | NDArray[Any], database: Codes, index: int) -> NDAr
         table = np.sqrt(np.square(pieces - database.codebooks.astype(np.float64)).sum(axis=-1))
         return np.asarray(table[np.arange(books), database.indices].sum(axis=1))
     assert isinstance(query, BinaryCodes)  # `StoredRun.codes` returns both or neither as BinaryCodes
-    differing = (database.packed ^ query.packed[index]).view(np.uint8)
-    return np.asarray(_ONES[differing].sum(axis=1, dtype=np.min_scalar_type(database.bits)))
+    distances = count_bits(database.packed ^ query.packed[index])
+    return distances.astype(np.min_scalar_type(database.bits))  # small integers are sorted faster
 
 
 def _relevant(known: Mapping[str, NDArray[Any]], query: int, images: NDArray[np.intp]) -> NDArray[np.bool_]:

@@ -145,7 +145,7 @@ def _tex_heads(table: Table) -> list[str]:
 
 
 def _tex_head(head: ColumnHeader) -> str:
-    """Format a column header: upright above signs, else with the words of a long one below each other."""
+    """Format a column header: vertical above signs, else with the words of a long one below each other."""
     if head.content == "sign":
         return rf"\rotatebox{{90}}{{{_tex(head.name)}}}"
     lines = r" \\ ".join(map(_tex, _stacked(head.name)))

@@ -80,9 +80,7 @@ def result_table(
     if several := several_backbones(found):
         heads.insert(0, ColumnHeader("backbone", content="text"))
         for label, row in rows:
-            used = dict.fromkeys(column[label].backbone for column in found.values() if label in column)
-            name, comma, size = "; ".join(used).rpartition(", ")
-            row.insert(0, TableCell(f"{name}{comma}".strip() or size, below=size if name else ""))
+            row.insert(0, _backbone_cell(column[label] for column in found.values() if label in column))
     printed = published_columns(published, columns)
     return Table(
         caption=_caption(selected, usual, bounds, several and not across_backbones),
@@ -96,6 +94,12 @@ def result_table(
             *published_notes(printed),
         ],
     )
+
+
+def _backbone_cell(used: Iterable[Cell]) -> TableCell:
+    """Return a cell that names the backbones of others, with the image size on a line of its own."""
+    *name, size = "; ".join(dict.fromkeys(cell.backbone for cell in used)).rsplit(", ", 1)
+    return TableCell(f"{name[0]},", below=size) if name else TableCell(size)
 
 
 def _notes_on_runs(selected: FoundRuns) -> list[str]:

@@ -21,7 +21,7 @@ class ColumnHeader:
         name: Name of the column.
         group: Name that adjacent columns share; may be empty.
         published: The column has figures that a paper prints.
-        content: Whether its cells contain numbers, longer texts, or only a sign.
+        content: Kind of its cells: numbers, longer texts, or signs.
     """
 
     name: str
