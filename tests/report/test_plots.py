@@ -20,11 +20,13 @@ from PIL import Image
 
 from hashbench import HashbenchError, UsageError, load_dataset, read_record
 from hashbench.evaluation import VERSION
+from hashbench.report.line_styles import line_styles
 from hashbench.report.plots.code_plots import codes_plot
 from hashbench.report.plots.curve_plots import pr_plot, training_plot
 from hashbench.report.plots.metric_plots import bits_plot, speed_plot
-from hashbench.report.plots.retrieved_image_plots import evenly_spaced, retrieval_plot
-from hashbench.report.plots.style import Plot, line_styles, style
+from hashbench.report.plots.retrieved_image_plots import retrieval_plot
+from hashbench.report.plots.style import Plot, style
+from hashbench.report.retrieval import evenly_spaced
 from hashbench.results.query import RunFilter
 from hashbench.results.selection import select
 from hashbench.results.stored_run import StoredRun

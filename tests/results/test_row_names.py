@@ -108,7 +108,8 @@ def test_every_report_says_what_a_name_stands_for(cli: Callable[..., Any], tmp_p
 
 def test_the_legend_of_a_plot_says_what_a_name_stands_for(tmp_path: Path) -> None:
     from hashbench.report.aggregate import cells
-    from hashbench.report.plots.style import legend_lines, line_styles
+    from hashbench.report.line_styles import line_styles
+    from hashbench.report.plots.style import legend_lines
 
     make_run(tmp_path, "spq")
     make_run(tmp_path, "spq", changes=LONG)

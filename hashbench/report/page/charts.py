@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hashbench.report.aggregate import Cell, Column
 from hashbench.report.curves import Curve, read_cells, read_losses, read_precision
-from hashbench.report.plots.style import COLOURS, line_styles
+from hashbench.report.line_styles import COLOURS, line_styles
 from hashbench.results.record import CURVES, LOG
 
 POINTS = 100  # of a line, at most

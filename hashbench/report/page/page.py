@@ -19,14 +19,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from hashbench.data.dataset import Dataset
 from hashbench.errors import HashbenchError
 from hashbench.evaluation import VERSION
-from hashbench.report.aggregate import by_split, cells
+from hashbench.report.aggregate import Column, by_split, cells
+from hashbench.report.line_styles import COLOURS
 from hashbench.report.page.charts import Chart, Columns, bits_chart, pr_chart, speed_chart, training_charts
 from hashbench.report.page.headline import headlines, how_tested
 from hashbench.report.page.retrieval import Thumbnails, runs_to_show, split_retrieval
 from hashbench.report.page.runs import facet_values, run_details, run_table
-from hashbench.report.plots.style import COLOURS
 from hashbench.report.tables.ablation_table import Ablation, ablation_table, ablations
-from hashbench.report.tables.ranking import rank_cells
+from hashbench.report.tables.ranking import Ranked, rank_cells
 from hashbench.report.tables.result_table import result_table
 from hashbench.report.tables.table import Table
 from hashbench.results.selection import FoundRuns
@@ -91,6 +91,7 @@ def html_page(
         made=f"hashbench {version('hashbench')}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         headlines=headlines(whole, columns, ranking, across_backbones),
         tested=how_tested(ranking),
+        variants=len(variants),
         collapsed=[
             (index[run.record.run_id], run.record.run_id, "; ".join(run.record.health.reasons))
             for run in runs
@@ -99,7 +100,7 @@ def html_page(
         warnings=_warnings(selected),
         facets=facet_values(runs),
         count=len(runs),
-        results=_results(selected, whole, across_backbones, index),
+        results=_results(selected, whole, across_backbones, ranking, index),
         charts=charts,
         training=training,
         failed_charts=failed,
@@ -139,14 +140,18 @@ def _warnings(selected: FoundRuns) -> list[str]:
 
 
 def _results(
-    selected: FoundRuns, whole: Sequence[StoredRun], across_backbones: bool, index: Mapping[str, int]
+    selected: FoundRuns,
+    whole: Sequence[StoredRun],
+    across_backbones: bool,
+    ranking: Mapping[Column, Mapping[str, Ranked]],
+    index: Mapping[str, int],
 ) -> dict[str, ShownTable]:
     tables = {}
     for name, runs in by_split(whole).items():
         labels = {run.label for run in runs}
         unfinished = [run for run in selected.unfinished if f"{run.dataset}@{run.protocol_name}" == name]
         part = FoundRuns(runs, [label for label in selected.labels if label in labels], unfinished, [])
-        table = result_table(part, bounds=True, across_backbones=across_backbones)
+        table = result_table(part, bounds=True, across_backbones=across_backbones, ranking=ranking)
         by_cell: dict[tuple[str, str], list[StoredRun]] = {}
         for run in runs:
             by_cell.setdefault((run.label, f"{run.record.bits} bits"), []).append(run)

@@ -16,13 +16,7 @@ from PIL import Image
 from hashbench.data.dataset import Dataset, Split
 from hashbench.errors import HashbenchError
 from hashbench.report.aggregate import by_split
-from hashbench.report.plots.retrieved_image_plots import (
-    Search,
-    evenly_spaced,
-    query_metric,
-    query_values,
-    require_data,
-)
+from hashbench.report.retrieval import Search, evenly_spaced, query_metric, query_values, require_data
 from hashbench.results.stored_run import IN_PROTOCOL_NAME, StoredRun
 
 MAX_RUNS = 8  # methods side by side, those with the highest metric

@@ -15,17 +15,8 @@ from numpy.typing import NDArray
 from hashbench.codes import ProductCodes
 from hashbench.evaluation import Counts
 from hashbench.evaluation.health import moments
-from hashbench.report.plots.style import (
-    BLACK,
-    BLUE,
-    ORANGE,
-    VERMILION,
-    Plot,
-    add_legend,
-    add_run_title,
-    panels,
-    style,
-)
+from hashbench.report.line_styles import BLACK, BLUE, ORANGE, VERMILION
+from hashbench.report.plots.style import Plot, add_legend, add_run_title, panels, style
 from hashbench.results.stored_run import StoredRun
 
 _PAIRS: dict[str, tuple[str, Any]] = {"relevant": (BLUE, "-"), "irrelevant": (VERMILION, (0, (5, 1.5)))}

@@ -15,12 +15,11 @@ from matplotlib.ticker import MaxNLocator
 from hashbench.errors import UsageError
 from hashbench.report.aggregate import Cell, Column, cells
 from hashbench.report.curves import read_cells, read_losses, read_precision
+from hashbench.report.line_styles import LineStyle, line_styles
 from hashbench.report.plots.style import (
-    LineStyle,
     Plot,
     add_legend,
     legend_lines,
-    line_styles,
     log_axis,
     panel_rows,
     panels,

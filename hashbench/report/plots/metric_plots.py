@@ -11,17 +11,8 @@ from matplotlib.ticker import NullLocator
 
 from hashbench.errors import UsageError
 from hashbench.report.aggregate import Cell, Column, cells
-from hashbench.report.plots.style import (
-    LineStyle,
-    Plot,
-    add_legend,
-    legend_lines,
-    line_styles,
-    log_axis,
-    panels,
-    set_title,
-    style,
-)
+from hashbench.report.line_styles import LineStyle, line_styles
+from hashbench.report.plots.style import Plot, add_legend, legend_lines, log_axis, panels, set_title, style
 from hashbench.results.stored_run import StoredRun
 
 _SHORTEST_S = 0.01  # the resolution of a record, since a logarithmic axis has no zero

@@ -36,6 +36,7 @@ def result_table(
     published: Sequence[Published] = (),
     test: PairedTest = "bootstrap",
     across_backbones: bool = False,
+    ranking: Mapping[Column, Mapping[str, Ranked]] | None = None,
 ) -> Table:
     """Return the table of results.
 
@@ -45,12 +46,13 @@ def result_table(
         published: Figures of papers, shown in separate columns.
         test: The test of the differences.
         across_backbones: Rank and test methods together even if their backbones or image sizes differ.
+        ranking: The result of `rank_cells` with these options, if it is known already.
 
     Raises:
         UsageError: The runs cannot be compared in one table.
     """
     found = cells(selected.runs)
-    ranking = rank_cells(found, test, across_backbones)
+    ranking = ranking or rank_cells(found, test, across_backbones)
     pending = dict.fromkeys(
         (run.label, Column(run.dataset, run.protocol_name, run.bits)) for run in selected.unfinished
     )
