@@ -11,10 +11,11 @@ import typer
 from typer.main import get_command
 
 import hashbench
-from hashbench.cli import ablate, cache, completion, data, evaluate, plot, report, run, tables
+from hashbench.cli import cache, completion, data, evaluate, plot, report, tables
 from hashbench.cli.options import AsJson, PluginFiles, Settings, add_plugins
 from hashbench.cli.output import print_json, show
 from hashbench.cli.results import commands as cli_results
+from hashbench.cli.training import ablate, run
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.runtime.console import is_main_process, protect_streams, quiet_libraries, write_line
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from hashbench.cli import run
 from hashbench.cli.output import show, write_tables
+from hashbench.cli.training import run
 from hashbench.errors import HashbenchError
 from hashbench.runtime.console import info
 from hashbench.runtime.preemption import PreemptionError

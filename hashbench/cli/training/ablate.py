@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hashbench.cli.grid import Grid, grid, report_failures, run_all
 from hashbench.cli.options import MetricName, TableFile, TableFormat, names, with_options
 from hashbench.cli.output import write_ablations
+from hashbench.cli.training.execute import report_failures, run_all
+from hashbench.cli.training.grid import Grid, grid
 from hashbench.errors import UsageError, unknown_name
 from hashbench.runtime.console import is_main_process
 

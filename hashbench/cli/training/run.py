@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hashbench.cli.grid import Grid, grid, report_failures, run_all
 from hashbench.cli.options import AsJson, with_options
 from hashbench.cli.output import format_timing, print_json, show, write_results
+from hashbench.cli.training.execute import report_failures, run_all
+from hashbench.cli.training.grid import Grid, grid
 from hashbench.errors import UsageError, quoted
 from hashbench.runtime.console import info, is_main_process
 

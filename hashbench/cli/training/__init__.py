@@ -1,0 +1,1 @@
+"""The commands that train: `run` and `ablate`, and the grid of runs behind them."""
