@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hashbench.distributed import gather
     from hashbench.errors import HashbenchError, UsageError
     from hashbench.evaluation import Counts, Evaluation, evaluate
-    from hashbench.experiment.weights import load_trained
+    from hashbench.experiment.weights import load
     from hashbench.images.image_sets import ArrayImages, FileImages, Images
     from hashbench.method.base import FeatureMethod, HashMethod, ShallowMethod, straight_through_sign
     from hashbench.method.create import create_method
@@ -36,7 +36,7 @@ _MODULES = {
     "data.download": ("Archive",),
     "errors": ("HashbenchError", "UsageError"),
     "evaluation": ("Counts", "Evaluation", "evaluate"),
-    "experiment.weights": ("load_trained",),
+    "experiment.weights": ("load",),
     "images.image_sets": ("ArrayImages", "FileImages", "Images"),
     "method.base": ("FeatureMethod", "HashMethod", "ShallowMethod", "straight_through_sign"),
     "distributed": ("gather",),
@@ -77,7 +77,7 @@ __all__ = [  # noqa: RUF022 (by topic)
     "Images",
     "ArrayImages",
     "FileImages",
-    "load_trained",
+    "load",
     "read_record",
     "read_results",
     "Record",

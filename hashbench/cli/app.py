@@ -15,7 +15,7 @@ from hashbench.cli import cache, completion, data, evaluate, plot, report, table
 from hashbench.cli.options import AsJson, PluginFiles, Settings, add_plugins
 from hashbench.cli.output import print_json, show
 from hashbench.cli.results import commands as cli_results
-from hashbench.cli.training import ablate, run
+from hashbench.cli.training import ablate, experiments, run
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.runtime.console import is_main_process, protect_streams, quiet_libraries, write_line
 
@@ -50,6 +50,7 @@ def group(
 
 app.command()(run.run)
 app.command()(ablate.ablate)
+app.command()(experiments.experiments)
 app.command()(tables.table)
 app.command()(tables.compare)
 app.command()(report.report)

@@ -37,6 +37,13 @@ def protocols(context: typer.Context, incomplete: str) -> list[str]:
     return _complete(incomplete, found)
 
 
+def experiments(incomplete: str) -> list[str]:
+    """Complete names of the experiments that come with hashbench."""
+    from hashbench.experiment.definition import shipped_experiments
+
+    return _complete(incomplete, shipped_experiments())
+
+
 def runs(context: typer.Context, incomplete: str) -> list[str]:
     """Complete ids of runs."""
     folders = context.params["results"].glob(f"*@*/*/*bit/{glob.escape(incomplete)}*")

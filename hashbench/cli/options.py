@@ -15,6 +15,7 @@ from hashbench.cli import completion
 from hashbench.errors import UsageError, quoted
 
 if TYPE_CHECKING:
+    from hashbench.experiment.definition import Experiment
     from hashbench.results.query import RunFilter
     from hashbench.training.options import RunOptions
 
@@ -28,15 +29,24 @@ PluginFiles = Annotated[
     typer.Option("--plugin", metavar="FILE.py", help="Register the plugins in this file; repeatable."),
 ]
 MethodNames = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--method", help="One or more methods, separated by commas.", autocompletion=completion.methods
     ),
 ]
 DatasetNames = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--dataset", help="One or more datasets, separated by commas.", autocompletion=completion.datasets
+    ),
+]
+ExperimentName = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE.yaml",
+        help="The runs of an experiment: a file, or a name from `hashbench experiments`.",
+        autocompletion=completion.experiments,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output instead of a table.")]
@@ -302,6 +312,7 @@ def with_options(argument: str, group: Callable[..., Any]) -> Callable[[Callable
 @with_options("wanted", run_filter)
 def shown_runs(
     wanted: "RunFilter",
+    config: ExperimentName = None,
     rename: Annotated[
         list[str],
         typer.Option(
@@ -310,4 +321,18 @@ def shown_runs(
     ] = [],  # noqa: B006
 ) -> "RunFilter":
     """Return the filter for the runs of a report, with new names for their configurations."""
-    return replace(wanted, rename=pairs("--rename", rename))
+    wanted = replace(wanted, rename=pairs("--rename", rename))
+    if config is None:
+        return wanted
+    from hashbench.experiment.expected import filter_of
+
+    return filter_of(read_experiment(config), wanted)
+
+
+def read_experiment(config: str) -> "Experiment":
+    """Read an experiment, and register its plugins."""
+    from hashbench.experiment import definition
+
+    experiment = definition.read_experiment(config)
+    add_plugins(list(experiment.plugins))
+    return experiment

@@ -62,6 +62,8 @@ def table(
     """Tabulate methods by dataset and code length: means over seeds, the best, and those level with it."""
     from hashbench.report.tables.published import read_published
 
+    if wanted.expected is not None and not ablation:
+        bounds, published = bounds or wanted.expected.bounds, published or wanted.expected.published
     if ablation and (bounds or published):
         raise UsageError("--ablation cannot be combined with --bounds or --published; leave those out")
     selected = select_runs(results, wanted, metric)

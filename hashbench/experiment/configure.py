@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from hashbench import distributed, registry
 from hashbench.config import RunConfig, flatten
@@ -53,7 +54,7 @@ def configure(
     flags: dict[str, Any] = {"method": method, "bits": bits, "seed": seed}
     flags |= {"device": device, "processes": distributed.world_size()}
     flags |= {"dataset": dataset.name, "protocol": dataset.protocol, "data": dict(dataset.options)}
-    config = _resolve_run(flags, settings)
+    config = resolve_run(flags, settings)
     # These checks come before any training, which may take hours for the other runs of a grid.
     if config.views.on_device:
         DeviceViews(config.images, config.views)
@@ -102,7 +103,7 @@ def is_fitted(method: str) -> bool:
     return issubclass(registry.find("method", method).load(), ShallowMethod)
 
 
-def _resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
+def resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
     """Resolve a configuration from the values of `hashbench.recipe.FLAGS` and texts `KEY=VALUE`."""
     entry = registry.find("method", flags["method"])
     cls: type[HashMethod] = entry.load()
@@ -149,7 +150,7 @@ def changes(config: RunConfig) -> dict[str, Any]:
 def recipe_alone(config: RunConfig) -> RunConfig | None:
     """Return the configuration that the recipe gives without other settings; None if it is incomplete."""
     try:
-        return _resolve_run({key: getattr(config, key) for key in FLAGS}, ())
+        return resolve_run({key: getattr(config, key) for key in FLAGS}, ())
     except UsageError:
         return None
 
@@ -178,6 +179,34 @@ def components(method: str) -> dict[str, dict[str, Any]]:
     entry = registry.find("method", method)
     path = entry.recipe()
     return load_components(path, entry.load().Hyperparameters) if path else {}
+
+
+def component_settings(method: str, wanted: Literal["all"] | Sequence[str]) -> list[list[str]]:
+    """Return the settings of the whole method, without each of its components, and without all of them.
+
+    Args:
+        method: Name of a registered method.
+        wanted: Names of components; `all`: those that the recipe declares; empty: none.
+
+    Raises:
+        UsageError: The recipe declares no components, or a wanted component is unknown.
+        HashbenchError: The recipe cannot be read.
+    """
+    if not wanted:
+        return [[]]
+    declared = components(method)
+    if not declared:
+        raise UsageError(
+            f"the recipe of {method} declares no components; add `components: {{NAME: {{KEY: VALUE}}}}` "
+            "with the settings that remove each component"
+        )
+    chosen = list(declared) if wanted == "all" else wanted
+    for name in chosen:
+        if name not in declared:
+            raise unknown_name(f"component of {method}", name, declared)
+    without = [[f"{path}={json.dumps(value)}" for path, value in declared[name].items()] for name in chosen]
+    every = [setting for settings in without for setting in settings]
+    return [[], *without, *([every] if len(without) > 1 else [])]
 
 
 def published_protocol(config: RunConfig, images: int) -> PublishedProtocol | None:

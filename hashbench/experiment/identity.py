@@ -54,6 +54,12 @@ def source_of(run: RunConfig | Record) -> str:
     return registry.source_digest(registry.find("method", run.method), registry.find("dataset", run.dataset))
 
 
+def plugin_files(run: RunConfig) -> list[str]:
+    """Return the names of the plugin files that the method and the dataset of a run come from."""
+    entries = registry.find("method", run.method), registry.find("dataset", run.dataset)
+    return list(dict.fromkeys(entry.sources()[0].name for entry in entries if entry.origin == "file"))
+
+
 def validation_fingerprint(config: RunConfig, dataset: Dataset) -> str | None:
     """Return the fingerprint of the protocol's own validation images if they select the epoch, else None."""
     if config.selection.name != "best-val" or dataset.validation is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,43 +12,54 @@ from typing import Any, Literal, TypeVar
 from hashbench.backbones import Backbone, require_weights
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset
+from hashbench.data.load import choose_protocol, create_dataset, load_dataset
 from hashbench.errors import HashbenchError
-from hashbench.experiment.configure import changes, configure
+from hashbench.experiment.configure import (
+    changes,
+    component_settings,
+    configure,
+    resolve_run,
+    settings_by_method,
+)
+from hashbench.experiment.definition import DatasetEntry, Experiment
 from hashbench.experiment.identity import identity_of, source_of
 from hashbench.experiment.weights import build_backbone
 from hashbench.method.base import HashMethod
 from hashbench.method.create import create_method
 from hashbench.results.record import run_folder, run_id_of
 from hashbench.results.stored_run import label_of
+from hashbench.runtime.console import warn
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of a grid, before it starts.
+    """A run of an experiment, before it starts.
 
     Attributes:
         method: Name of the method.
-        dataset: Name of the dataset.
+        chosen: The dataset, as the experiment describes it.
         bits: Code length.
         seed: Random seed.
         settings: The texts `KEY=VALUE` of the run.
+        name: Name of the settings in reports; None: that of the method.
         data: The loaded dataset; None if it cannot be loaded.
         config: The configuration; None if the run is impossible.
         folder: The folder of the record; None if the run is impossible.
-        error: The reason why the run is impossible; None if it is not.
+        errors: The reasons why the run is impossible; empty if it is not.
     """
 
     method: str
-    dataset: str
+    chosen: DatasetEntry
     bits: int
     seed: int
     settings: Sequence[str]
+    name: str | None = None
     data: Dataset | None = None
     config: RunConfig | None = None
     folder: Path | None = None
-    error: HashbenchError | None = None
+    errors: Sequence[HashbenchError] = ()
 
     @property
     def status(self) -> Literal["exists", "to run", "impossible"]:
@@ -60,44 +72,103 @@ class PlannedRun:
     def kind(self) -> str:
         """Description of the run without its seed, such as `wch (epochs=1) on digits@default, 32 bits`."""
         label = self.method if self.config is None else label_of(self.method, changes(self.config))
-        data = self.dataset if self.data is None else f"{self.dataset}@{self.data.protocol}"
+        data = self.chosen.name if self.data is None else f"{self.chosen.name}@{self.data.protocol}"
         return f"{label} on {data}, {self.bits} bits"
 
 
+def runs_of(experiment: Experiment) -> list[PlannedRun]:
+    """Return the runs of an experiment, by dataset, method, code length, settings and seed.
+
+    Raises:
+        UsageError: No method has a setting, or the recipe of a method lacks a component.
+        HashbenchError: A recipe cannot be read.
+    """
+    methods = [entry.name for entry in experiment.methods]
+    common = settings_by_method(methods, experiment.settings)
+    overrides = settings_by_method(methods, experiment.overrides)
+    variants = {name: component_settings(name, experiment.components) for name in methods}
+    backbones = [[f"backbone={name}"] for name in experiment.backbones] or [[]]
+    runs = []
+    for dataset in experiment.datasets:
+        own = settings_by_method(methods, dataset.settings)
+        for entry in experiment.methods:
+            name = entry.name
+            several = [
+                (*backbone, *common[name], *own[name], *entry.settings, *variant, *overrides[name])
+                for backbone in backbones
+                for variant in variants[name]
+            ]
+            runs += [
+                PlannedRun(name, dataset, length, seed, settings, entry.label)
+                for length in dataset.bits or experiment.bits
+                for settings in several
+                for seed in experiment.seeds
+            ]
+    return runs
+
+
 def plan(
-    datasets: Mapping[str, Callable[[], Dataset]],
-    variants: Mapping[str, Sequence[Sequence[str]]],
-    bits: Sequence[int],
-    seeds: Sequence[int],
-    device: str,
-    results: Path,
+    experiment: Experiment, device: str, results: Path, *, allow_overlap: bool = False
 ) -> list[PlannedRun]:
-    """Configure the runs of a grid, and check everything that can be checked before hours of training.
+    """Configure the runs of an experiment, and check everything that can be checked before hours of training.
 
     Args:
-        datasets: By name, a function that loads the dataset.
-        variants: By method, the settings `KEY=VALUE` of each of its variants.
-        bits: Code lengths.
-        seeds: Random seeds.
+        experiment: The experiment.
         device: "cpu" or "cuda".
         results: The results folder.
+        allow_overlap: Accept queries that are also in the database.
+
+    Raises:
+        UsageError: As by `runs_of`.
     """
     planned: list[PlannedRun] = []
-    for dataset, load in datasets.items():
-        runs = [
-            PlannedRun(method, dataset, length, seed, settings)
-            for method, several in variants.items()
-            for length in bits
-            for settings in several
-            for seed in seeds
-        ]
+    for dataset, group in itertools.groupby(runs_of(experiment), key=lambda run: run.chosen):
+        runs = list(group)
         try:
-            data = load()
+            data = _load(dataset, allow_overlap)
         except HashbenchError as error:
-            planned += [replace(run, error=error) for run in runs]
+            planned += [replace(run, errors=(error, *_missing_weights(run))) for run in runs]
         else:
             planned += [_configured(run, data, device, results) for run in runs]
     return list(_checked(planned)) if len(planned) > 1 else planned  # a single run checks itself at its start
+
+
+def _load(chosen: DatasetEntry, allow_overlap: bool) -> Dataset:
+    """Load a dataset, and print its warnings."""
+    data = load_dataset(chosen.name, chosen.protocol, chosen.root, limit=chosen.limit, **chosen.options)
+    if not allow_overlap:
+        data.require_disjoint_queries()
+    for warning in data.warnings:
+        warn(f"{data.name}@{data.protocol}: {warning}")
+    return data
+
+
+def _missing_weights(run: PlannedRun) -> list[HashbenchError]:
+    """Return the error of a run whose pretrained weights are not here, although its data is not known yet."""
+    try:
+        backbone = config_without_data(run).backbone
+        if backbone.pretrained:
+            require_weights(backbone.name)
+    except HashbenchError as error:
+        return [error]
+    return []
+
+
+def config_without_data(run: PlannedRun) -> RunConfig:
+    """Return the configuration of a run on a CPU, as far as it does not depend on the images.
+
+    Raises:
+        UsageError: A name, a setting or an option is unknown, or a value is invalid.
+    """
+    chosen = run.chosen
+    plugin = create_dataset(chosen.name, **chosen.options)
+    protocol = choose_protocol(chosen.name, plugin, chosen.protocol)
+    flags = {
+        "method": run.method, "bits": run.bits, "seed": run.seed, "device": "cpu", "dataset": chosen.name,
+        "protocol": f"{protocol}-limit{chosen.limit}" if chosen.limit else protocol,
+        "data": plugin.options.model_dump(mode="json", exclude={"lists", "packed"}),
+    }  # fmt: skip
+    return resolve_run(flags, run.settings)
 
 
 def _configured(run: PlannedRun, data: Dataset, device: str, results: Path) -> PlannedRun:
@@ -108,7 +179,7 @@ def _configured(run: PlannedRun, data: Dataset, device: str, results: Path) -> P
         )
         run_id = run_id_of(identity_of(config, data, source_of(config)))
     except HashbenchError as error:
-        return replace(run, data=data, error=error)
+        return replace(run, data=data, errors=(error,))
     folder = run_folder(results, config.dataset, config.protocol, config.method, config.bits, run_id)
     return replace(run, data=data, config=config, folder=folder)
 
@@ -130,7 +201,7 @@ def _checked(planned: Sequence[PlannedRun]) -> Iterator[PlannedRun]:
             arguments = run.config.method, backbone, run.config.bits
             methods[method] = _attempt(create_method, *arguments, **run.config.hyperparameters)
         built = methods.get(method, backbone)
-        yield replace(run, folder=None, error=built) if isinstance(built, HashbenchError) else run
+        yield replace(run, folder=None, errors=(built,)) if isinstance(built, HashbenchError) else run
 
 
 def _build_without_weights(config: RunConfig) -> Backbone:

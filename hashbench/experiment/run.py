@@ -28,6 +28,7 @@ from hashbench.experiment.identity import (
     find_stale,
     identity_of,
     optional_libraries,
+    plugin_files,
     source_of,
     validation_fingerprint,
 )
@@ -138,6 +139,7 @@ def run(
                     **environment.describe(config.device, *optional_libraries(config)),
                     **({"threads_before_stop": threads[:-1]} if threads[1:] else {}),
                     "source": source,
+                    **({"plugin_files": ", ".join(files)} if (files := plugin_files(config)) else {}),
                 },
                 files={name: sha256_of(partial / name) for name in FILES},
                 name=execution.name,

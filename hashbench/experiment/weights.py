@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import set_seed
@@ -25,6 +26,9 @@ from hashbench.results.record import MODEL, Record, read_record
 from hashbench.runtime import environment
 from hashbench.runtime.arguments import as_path
 from hashbench.training.model_selection import BACKBONE
+
+if TYPE_CHECKING:
+    from hashbench.experiment.run import Run
 
 
 def build_method(config: RunConfig) -> HashMethod:
@@ -70,27 +74,31 @@ def restore(method: HashMethod, weights: Mapping[str, Tensor]) -> None:
     method.load_state_dict(weights)
 
 
-def load_trained(folder: Path | str, *, strict: bool = True) -> HashMethod:
+def load(run: Run | Path | str, *, strict: bool = True, plugins: Sequence[Path | str] = ()) -> HashMethod:
     """Load the trained method of a run, in evaluation mode on the CPU.
 
     The source code must be that of the run, because other code can load the same weights and return other
     codes.
 
     Args:
-        folder: The folder of the run.
+        run: The run, or its folder.
         strict: Raise an error if the source code differs; if False, warn and load the method.
+        plugins: Files of plugins to register first.
 
     Raises:
+        UsageError: The method is not registered; if it was that of a plugin file, the message names the file.
         HashbenchError: The folder is not that of a run, the source code has changed since the run, or the
             weights do not fit the method.
     """
-    folder = as_path(folder, "folder")
+    folder = as_path(run if isinstance(run, str | os.PathLike) else run.folder, "run")
+    for file in plugins:
+        registry.add_plugin_file(as_path(file, "plugins"))
     record = read_record(folder)
-    registry.find("method", record.method)  # an unknown method has no source code to compare
+    _require_method(record, folder)
     if difference := _source_difference(record):
         if strict:
             raise HashbenchError(
-                f"{folder}: {difference}; run it again, or load it anyway with load_trained(…, strict=False)"
+                f"{folder}: {difference}; run it again, or load it anyway with load(…, strict=False)"
             )
         warnings.warn(f"{folder}: {difference}", stacklevel=2)
     try:
@@ -106,6 +114,20 @@ def load_trained(folder: Path | str, *, strict: bool = True) -> HashMethod:
             f"{folder / MODEL} does not fit the installed {record.method} ({error}); run it again"
         ) from error
     return method.eval()
+
+
+def _require_method(record: Record, folder: Path) -> None:
+    """Check that the method of a run is registered, since an unknown one has no source code to compare."""
+    try:
+        registry.find("method", record.method)
+    except UsageError as error:
+        files = record.environment.get("plugin_files")
+        if files is None:
+            raise
+        raise UsageError(
+            f"{folder}: its method {record.method} came from the plugin {files}; pass the path of each file "
+            "as plugins=[…]"
+        ) from error
 
 
 def _source_difference(record: Record) -> str | None:

@@ -14,7 +14,8 @@ from hashbench.errors import HashbenchError, UsageError
 from hashbench.report.significance import Pair
 from hashbench.results.record import QUERIES, Record
 from hashbench.results.selection import measured
-from hashbench.results.stored_run import StoredRun, as_set, differing
+from hashbench.results.stored_run import StoredRun, differing
+from hashbench.runtime.yaml_values import as_set
 
 
 class Column(NamedTuple):

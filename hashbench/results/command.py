@@ -11,7 +11,7 @@ from hashbench.data.list_splits import LISTS
 from hashbench.data.options import ListOptions
 from hashbench.recipe import FLAGS
 from hashbench.results.record import Record
-from hashbench.results.stored_run import as_set
+from hashbench.runtime.yaml_values import as_set
 
 _DESCRIPTIONS = {"files", "packed"}  # of the data, beside the options
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from hashbench.config import flatten
 from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.results.expected import ExpectedRuns
 from hashbench.results.record import RECORD, read_record
-from hashbench.results.stored_run import StoredRun, Unfinished, as_set
+from hashbench.results.stored_run import StoredRun, Unfinished
 from hashbench.runtime.files import original
-from hashbench.runtime.yaml_values import parse_yaml
+from hashbench.runtime.yaml_values import as_set, parse_yaml
 
 _HIDDEN = "."  # first character of the names of folders of unfinished runs
 
@@ -31,6 +32,7 @@ class RunFilter:
         where: Values, as texts, by key of the record or of its configuration.
         unchanged: Admit only runs with all settings of the recipe.
         rename: New names of configurations in a report, by name; they filter nothing.
+        expected: Admit only these runs of an experiment; None: all.
     """
 
     methods: Sequence[str] = ()
@@ -42,6 +44,7 @@ class RunFilter:
     where: Mapping[str, str] = field(default_factory=dict)
     unchanged: bool = False
     rename: Mapping[str, str] = field(default_factory=dict)
+    expected: ExpectedRuns | None = None
 
     def admits(self, dataset: str, protocol: str, method: str, bits: int) -> bool:
         """Return True if the filter admits runs with this dataset, protocol, method and code length."""
@@ -71,8 +74,8 @@ def find(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[Unfini
     """Find all runs with the datasets, protocols, methods and code lengths of a filter.
 
     For finished runs, `where`, `seeds` and `unchanged` are ignored; see `matching`. Unfinished runs are left
-    out if they do not match `seeds` or `unchanged`, or if `where` or `backbones` is given, because they have
-    no record.
+    out if they do not match `seeds` or `unchanged`, or if `where`, `backbones` or `expected` is given,
+    because they have no record.
 
     Returns:
         The finished runs by path, the unfinished runs, and notes on records that cannot be read.
@@ -98,6 +101,7 @@ def find(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[Unfini
             other = bool(
                 wanted.where
                 or wanted.backbones
+                or wanted.expected
                 or (wanted.seeds and run.seed not in wanted.seeds)
                 or (wanted.unchanged and run.changes)
             )
@@ -123,6 +127,7 @@ def matching(runs: Sequence[StoredRun], wanted: RunFilter) -> list[StoredRun]:
         if (not wanted.seeds or run.record.seed in wanted.seeds)
         and (not wanted.backbones or _backbone(run) in wanted.backbones)
         and not (wanted.unchanged and run.record.changes != {})
+        and (wanted.expected is None or wanted.expected.includes(run.record))
     ]
     if not wanted.where or not runs:
         return runs

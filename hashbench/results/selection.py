@@ -13,7 +13,8 @@ from hashbench.errors import UsageError
 from hashbench.results.query import RunFilter, find, matching
 from hashbench.results.record import Record
 from hashbench.results.row_names import with_row_names
-from hashbench.results.stored_run import StoredRun, Unfinished, as_set
+from hashbench.results.stored_run import StoredRun, Unfinished
+from hashbench.runtime.yaml_values import as_set
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,15 @@ class FoundRuns:
         labels: The different labels of the runs, by method and then by changed settings.
         unfinished: Matching runs that have no record.
         notes: Remarks for the reader, such as which runs are left out, and why.
-        incomparable: Those of the notes on runs that were not measured like the others of their protocol.
+        shown_notes: Those of the notes that belong under a table: on runs that an experiment lacks, and on
+            those that are left out since they were measured otherwise or by other metrics.
     """
 
     runs: list[StoredRun]
     labels: list[str]
     unfinished: list[Unfinished]
     notes: list[str]
-    incomparable: Sequence[str] = ()
+    shown_notes: Sequence[str] = ()
 
     @property
     def settings(self) -> dict[str, str]:
@@ -53,19 +55,24 @@ def select(results: Path, wanted: RunFilter, metric: str | None = "") -> FoundRu
     """
     found, unfinished, notes = find(results, wanted)
     runs = matching(found, wanted)
+    expected = wanted.expected
+    missing = expected.missing([run.record for run in runs]) if expected else []
     if not runs:
         everything, others, _ = find(results, RunFilter())
         why = (
             wanted.unmatched([*everything, *others])[:1]
+            or missing
             or [f"{run.run_id} has not finished" for run in unfinished[:1]]
             or notes[:1]
         )
         raise UsageError("; ".join([f"{results} has no such run", *why, "`hashbench results` lists all"]))
     absent = wanted.unmatched([*found, *unfinished])
     runs, older = _newest(runs)
+    if expected is not None and metric is None:
+        metric = expected.metric
     selected = found_runs(runs, metric, wanted, unfinished)
-    notes = [*(f"left out: {note}" for note in notes), *absent, *older, *selected.notes]
-    return replace(selected, notes=notes)
+    notes = [*missing, *(f"left out: {note}" for note in notes), *absent, *older, *selected.notes]
+    return replace(selected, notes=notes, shown_notes=[*missing, *selected.shown_notes])
 
 
 def found_runs(
@@ -99,7 +106,7 @@ def found_runs(
     runs = sorted(runs, key=lambda run: _order(run, wanted))
     labels = dict.fromkeys(run.label for run in sorted(runs, key=lambda run: _row_order(run, wanted)))
     notes = [*incomparable, *missing, *_mixed_code(runs)]
-    return FoundRuns(runs, list(labels), unfinished, notes, incomparable)
+    return FoundRuns(runs, list(labels), unfinished, notes, [*incomparable, *missing])
 
 
 def measured(record: Record) -> dict[str, Any]:

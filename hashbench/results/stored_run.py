@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from hashbench.codes import BinaryCodes, Codes, ProductCodes
@@ -21,6 +20,7 @@ from hashbench.evaluation.files import NAMES, load_arguments
 from hashbench.results.record import CODES, QUERIES, STARTED, Record, protocol_name
 from hashbench.runtime.array_files import read_npz
 from hashbench.runtime.json_files import read_json
+from hashbench.runtime.yaml_values import as_set
 
 FOREIGN = " (foreign)"  # end of the label of codes of another program
 
@@ -259,12 +259,6 @@ def differing(runs: Iterable[StoredRun]) -> dict[str, list[Any]]:
     paths = dict.fromkeys(path for one in settings for path in one)
     values = {path: _unique([one.get(path) for one in settings]) for path in paths}
     return {path: several for path, several in values.items() if len(several) > 1}
-
-
-def as_set(value: Any) -> str:
-    """Return a value as one line of YAML, as `--set` and `--where` take it."""
-    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
-    return " ".join(text.removesuffix("\n").removesuffix("\n...").split())
 
 
 def _short(path: str) -> str:

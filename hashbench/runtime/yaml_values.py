@@ -93,3 +93,9 @@ def _check_size(root: yaml.Node | None) -> None:
             pending += [(part, depth + 1) for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             pending += [(part, depth + 1) for part in node.value]
+
+
+def as_set(value: Any) -> str:
+    """Return a value as one line of YAML, as `--set` and `--where` take it."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return " ".join(text.removesuffix("\n").removesuffix("\n...").split())

@@ -85,7 +85,7 @@ def test_stored_codes_reproduce_the_metrics(cli: Callable[..., Any], tmp_path: P
     evaluated = cli("evaluate", folder / "codes.npz", "--json")
     assert json.loads(evaluated.out)["metrics"] == shown["metrics"]
 
-    method = hashbench.load_trained(folder)
+    method = hashbench.load(folder)
     data = hashbench.load_dataset("digits")
     config = RunConfig(**shown["config"])
     codes = encoding.encode(method, data.query.images, config, workers=0, task="t")
@@ -105,7 +105,7 @@ def test_a_frozen_backbone_is_not_stored_but_restored(cli: Callable[..., Any]) -
         assert shown["config"]["backbone"]["pretrained"]
         assert not [name for name in load_file(folder / "model.safetensors") if name.startswith("backbone.")]
         config = RunConfig(**shown["config"])
-        method = hashbench.load_trained(folder)
+        method = hashbench.load(folder)
         codes = encoding.encode(method, data.query.images, config, workers=0, task="t")
         assert isinstance(codes, hashbench.BinaryCodes)
         np.testing.assert_array_equal(codes.packed, arrays(folder / "record.json")["query_codes"])
@@ -122,7 +122,7 @@ def test_product_codes_have_a_record(cli: Callable[..., Any]) -> None:
     assert {line.split(",")[0] for line in (folder / "curves.csv").read_text().splitlines()[1:]} == {"rank"}
     stored = arrays(folder / "record.json")
     assert stored["database_codes"].shape == (100, 4)
-    method = hashbench.load_trained(folder)
+    method = hashbench.load(folder)
     data, config = hashbench.load_dataset("digits"), RunConfig(**shown["config"])
     queries = encoding.encode_queries(method, data.query.images, config, workers=0, task="t")
     np.testing.assert_array_equal(queries, stored["query_codes"])

@@ -14,7 +14,7 @@ PLOT = ("plot", "pr", "--output", "a.pdf")
     ("command", "message", "help_of"),
     [
         (("run", "--methodd", "itq"), "unknown option '--methodd'; did you mean '--method'?", "run"),
-        (("run",), "missing option '--method'", "run"),
+        (("plot", "pr"), "missing option '--output'", "plot pr"),
         (("run", "--method"), "option '--method' requires an argument", "run"),
         (("table", "--bounds=3"), "option '--bounds' does not take a value", "table"),
         (("rn",), "no such command 'rn'. Did you mean 'run'?", ""),

@@ -244,7 +244,7 @@ def test_what_was_measured_otherwise_is_left_out_and_named(
     wch = given_run(tmp_path, "wch", VALUES, **other).record.run_id
     selected = select(tmp_path, RunFilter(), None)
     assert selected.labels == ["itq", "sh"]
-    (note,) = selected.incomparable
+    (note,) = selected.shown_notes
     assert note in selected.notes
     assert note.startswith(f"left out of digits@default: {wch}, since {said}")
     assert f"L{note[1:]}." in result_table(selected).notes

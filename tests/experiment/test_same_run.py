@@ -57,7 +57,7 @@ def two_threads() -> Iterator[None]:
 def test_the_method_of_a_run_is_loaded(finished: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        method = hashbench.load_trained(finished)
+        method = hashbench.load(finished)
     assert not method.training
 
 
@@ -74,10 +74,10 @@ def test_a_method_whose_source_code_has_changed_is_refused(
         "produce other codes"
     )
     with pytest.raises(HashbenchError) as refused:
-        hashbench.load_trained(finished)
-    assert str(refused.value) == f"{said}; run it again, or load it anyway with load_trained(…, strict=False)"
+        hashbench.load(finished)
+    assert str(refused.value) == f"{said}; run it again, or load it anyway with load(…, strict=False)"
     with pytest.warns(UserWarning, match=f"^{re.escape(said)}$"):
-        method = hashbench.load_trained(finished, strict=False)
+        method = hashbench.load(finished, strict=False)
     assert not method.training
 
 
@@ -96,9 +96,9 @@ def test_source_code_that_cannot_be_compared_is_refused(
     with pytest.raises(
         HashbenchError, match=r"cannot be compared .*\(unknown dataset 'toy'\); run it again, or "
     ):
-        hashbench.load_trained(finished)
+        hashbench.load(finished)
     with pytest.warns(UserWarning, match="cannot be compared"):
-        hashbench.load_trained(finished, strict=False)
+        hashbench.load(finished, strict=False)
 
 
 # Threads

@@ -101,7 +101,7 @@ CALLS: list[tuple[Callable[..., Any], dict[str, str]]] = [
     (Evaluation, {"rankings": "codes", "k": "k"}),
     (load_arguments, {"path": "path"}),
     (hashbench.read_record, {"folder": "path"}),
-    (hashbench.load_trained, {"folder": "path"}),
+    (hashbench.load, {"run": "path"}),
     (load_dataset, {"dataset": "dataset", "protocol": "protocol", "root": "path"}),
 ]  # fmt: skip
 EVALUATED = evaluate(SIGNS[:2], SIGNS, [0, 1], [0, 1, 1], graded=True)

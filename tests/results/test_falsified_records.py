@@ -153,7 +153,8 @@ def test_every_altered_leaf_is_found(run: Path) -> None:
 # what is said of training beside its settings.
 ONLY_SEALED = (
     "created", "recipe", "resumed", r"selected\.\w+", r"timing\.\w+", r"split\.warnings\.0",
-    r"environment\.(python|platform|processor|threads)", r"config\.data\.(seed|unlabelled|leaks)",
+    r"environment\.(python|platform|processor|threads|plugin_files)",
+    r"config\.data\.(seed|unlabelled|leaks)",
 )  # fmt: skip
 
 

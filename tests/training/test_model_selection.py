@@ -292,7 +292,7 @@ def test_a_run_with_the_best_epoch_on_validation_images(cli: Callable[..., Any])
     assert asked is not None
     assert searched is not None
     assert (len(asked.images), len(searched.images)) == (30, 70)
-    again = scorer(asked, searched, run, workers=0)(hashbench.load_trained(folder))
+    again = scorer(asked, searched, run, workers=0)(hashbench.load(folder))
     assert again == pytest.approx(max(values), abs=1e-6)
 
 

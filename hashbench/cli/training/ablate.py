@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,7 @@ from hashbench.cli.options import MetricName, TableFile, TableFormat, names, wit
 from hashbench.cli.output import write_ablations
 from hashbench.cli.training.execute import report_failures, run_all
 from hashbench.cli.training.grid import Grid, grid
-from hashbench.errors import UsageError, unknown_name
+from hashbench.errors import UsageError
 from hashbench.runtime.console import is_main_process
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ def ablate(
     The recipe of the method declares the components. Runs that have a record are not repeated, so the same
     command continues an ablation that was interrupted.
     """
+    removed = "all" if components is None else tuple(names("--components", components))
+    wanted = replace(wanted, experiment=wanted.experiment.change({"components": removed}, {}))
     device, options = wanted.execution.init()
-    planned = wanted.plan({name: _variants(name, components) for name in wanted.methods}, device)
+    planned = wanted.plan(device)
     _check_plan(planned, metric)
     failed: list[str] = []
     runs = list(run_all(planned, wanted, options, failed))
@@ -75,26 +78,3 @@ def _check_plan(planned: Sequence[PlannedRun], metric: str | None) -> None:
                 "the recipe already removes a component; select the others by --components"
             )
         seen.add(variant)
-
-
-def _variants(method: str, wanted: str | None) -> list[list[str]]:
-    """Return the settings of the whole method, without each of its components, and without all of them.
-
-    Raises:
-        UsageError: The recipe declares no components, or a wanted component is unknown.
-    """
-    from hashbench.experiment.configure import components
-
-    declared = components(method)
-    if not declared:
-        raise UsageError(
-            f"the recipe of {method} declares no components; add `components: {{NAME: {{KEY: VALUE}}}}` "
-            "with the settings that remove each component"
-        )
-    chosen = names("--components", wanted) if wanted is not None else list(declared)
-    for name in chosen:
-        if name not in declared:
-            raise unknown_name(f"component of {method}", name, declared)
-    without = [[f"{path}={json.dumps(value)}" for path, value in declared[name].items()] for name in chosen]
-    every = [setting for settings in without for setting in settings]
-    return [[], *without, *([every] if len(without) > 1 else [])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hashbench.cli.output import format_result
@@ -33,13 +34,13 @@ def run_all(
     from hashbench.runtime.progress import progress
 
     one_failure = wanted.execution.fail_fast or len(planned) == 1 or distributed.world_size() > 1
-    impossible = [(run, run.error) for run in planned if run.error]
+    impossible = [(run, run.errors[0]) for run in planned if run.errors]
     if impossible and (one_failure or len(impossible) == len(planned)):
         raise impossible[0][1]
     failed += [_failure(run, error) for run, error in impossible]
     for line in failed:
         info(f"cannot run: {line}")
-    ready = [(run, run.config, run.data) for run in planned if run.config and run.data and not run.error]
+    ready = [(run, run.config, run.data) for run in planned if run.config and run.data and not run.errors]
     if options.resume:
         require_same_settings([(config, data) for _, config, data in ready], wanted.results)
     _report_backbones([config for _, config, _ in ready])
@@ -50,7 +51,7 @@ def run_all(
             fresh = wanted.execution.force or run.status == "to run"
             _announce(run, config, data, f"[{number}/{len(ready)}] " if len(planned) > 1 else "", shown_notes)
             try:
-                yield _execute(config, data, wanted, options, len(planned) > 1)
+                yield _execute(config, data, wanted, replace(options, name=run.name), len(planned) > 1)
                 done += 1
             except KeyboardInterrupt:
                 info(

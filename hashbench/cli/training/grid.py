@@ -2,11 +2,9 @@
 
 # Annotations must be objects here, since `with_options` passes them to typer from another module.
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +13,7 @@ from hashbench.cli.options import (
     RESULTS,
     DatasetNames,
     ExecutionOptions,
+    ExperimentName,
     MethodNames,
     PluginFiles,
     Results,
@@ -23,88 +22,64 @@ from hashbench.cli.options import (
     execution_options,
     integers,
     names,
+    read_experiment,
     with_options,
 )
-from hashbench.cli.output import warn_about
+from hashbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from hashbench.data.dataset import Dataset
+    from hashbench.experiment.definition import Experiment
     from hashbench.experiment.plan import PlannedRun
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid of runs, as the command line describes it."""
+    """A grid of runs: an experiment, and how the command line carries it out."""
 
-    methods: list[str]
-    datasets: list[str]
-    bits: list[int]
-    seeds: list[int]
-    backbones: list[str]
-    data: DataOptions
-    limit: int | None
-    settings: list[str]
+    experiment: "Experiment"
     results: Path
     execution: ExecutionOptions
     allow_overlap: bool
-    plugins: list[Path]
+
+    def plan(self, device: str) -> "list[PlannedRun]":
+        """Plan all runs; `device` is "cpu" or "cuda"."""
+        from hashbench.experiment.plan import plan
+
+        return plan(self.experiment, device, self.results, allow_overlap=self.allow_overlap)
 
     def command(self, run: "PlannedRun") -> list[str]:
         """Return the words of the command that executes one run of the grid, for a scheduler."""
-        from hashbench.results.stored_run import as_set
+        from hashbench.runtime.yaml_values import as_set
 
+        chosen = run.chosen
         single: dict[str, object] = {
-            "--method": run.method, "--dataset": run.dataset, "--bits": run.bits, "--seed": run.seed,
-            "--protocol": self.data.protocol, "--data-root": self.data.root, "--limit": self.limit,
-            "--results": self.results, "--device": self.execution.device,
+            "--method": run.method, "--dataset": chosen.name, "--bits": run.bits, "--seed": run.seed,
+            "--protocol": chosen.protocol, "--data-root": chosen.root, "--limit": chosen.limit,
+            "--results": self.results, "--device": self.execution.device, "--name": run.name,
         }  # fmt: skip
-        data = {key: str(v) if isinstance(v, Path) else as_set(v) for key, v in self.data.options.items()}
+        data = {key: str(v) if isinstance(v, Path) else as_set(v) for key, v in chosen.options.items()}
         several = [
             *(("--data", f"{key}={value}") for key, value in data.items()),
             *(("--set", setting) for setting in run.settings),
-            *(("--plugin", str(file)) for file in self.plugins),
+            *(("--plugin", str(file)) for file in self.experiment.plugins),
         ]
         options = [(name, str(value)) for name, value in single.items() if value is not None]
         words = [word for option in [*options, *several] for word in option]
         return ["hashbench", "run", *words, *(["--allow-overlap"] if self.allow_overlap else [])]
 
-    def load(self, name: str) -> "Dataset":
-        """Load a dataset."""
-        from hashbench.data.load import load_dataset
-
-        data = load_dataset(name, self.data.protocol, self.data.root, limit=self.limit, **self.data.options)
-        if not self.allow_overlap:
-            data.require_disjoint_queries()
-        warn_about(data)
-        return data
-
-    def plan(self, variants: Mapping[str, Sequence[Sequence[str]]], device: str) -> "list[PlannedRun]":
-        """Plan all runs.
-
-        Args:
-            variants: The settings of each variant, by method, in addition to those of the grid.
-            device: "cpu" or "cuda".
-        """
-        from hashbench.experiment.configure import settings_by_method
-        from hashbench.experiment.plan import plan
-
-        own = settings_by_method(self.methods, self.settings)
-        backbones = [[f"backbone={name}"] for name in self.backbones] or [[]]
-        settings = {
-            name: [[*backbone, *own[name], *variant] for backbone in backbones for variant in several]
-            for name, several in variants.items()
-        }
-        datasets = {name: partial(self.load, name) for name in self.datasets}
-        return plan(datasets, settings, self.bits, self.seeds, device, self.results)
-
 
 @with_options("execution", execution_options)
 @with_options("data", data_options)
 def grid(
-    method: MethodNames,
-    dataset: DatasetNames,
-    bits: Annotated[str, typer.Option("--bits", help="One or more code lengths, e.g. 16,32,64.")] = "32",
-    seed: Annotated[str, typer.Option("--seed", help="One or more seeds, e.g. 0,1,2.")] = "0",
+    config: ExperimentName = None,
+    method: MethodNames = None,
+    dataset: DatasetNames = None,
+    bits: Annotated[
+        str | None, typer.Option("--bits", help="One or more code lengths, e.g. 16,32,64 (default: 32).")
+    ] = None,
+    seed: Annotated[
+        str | None, typer.Option("--seed", help="One or more seeds, e.g. 0,1,2 (default: 0).")
+    ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -125,18 +100,39 @@ def grid(
     ] = False,
     plugin: PluginFiles = [],  # noqa: B006
 ) -> Grid:
-    """Return the grid that these options describe; reject unknown names before torch is imported."""
-    from hashbench import registry
+    """Return the grid that these options describe; reject unknown names before torch is imported.
 
+    With an experiment, --method and --dataset choose from it, and the other options replace what it says.
+    """
+    from hashbench.experiment.definition import DatasetEntry, Experiment, MethodEntry
+
+    if config is None and (method is None or dataset is None):
+        lacking = "--method" if method is None else "--dataset"
+        raise UsageError(f"missing option '{lacking}', or an experiment by --config")
+    methods = names("--method", method) if method is not None else []
+    datasets = names("--dataset", dataset) if dataset is not None else []
+    if config is None:
+        experiment = Experiment(
+            methods=tuple(MethodEntry(name=name) for name in methods),
+            datasets=tuple(DatasetEntry(name=name) for name in datasets),
+        )
+    else:
+        experiment = read_experiment(config).choose(methods, datasets)
+    new: dict[str, Any] = {
+        "bits": tuple(integers("--bits", bits, least=1)) if bits is not None else None,
+        "seeds": tuple(integers("--seed", seed, least=0)) if seed is not None else None,
+        "backbones": tuple(names("--backbone", backbone)) if backbone is not None else None,
+        "overrides": (*experiment.overrides, *settings),
+        "plugins": (*experiment.plugins, *plugin),
+    }
+    of_datasets = {
+        "protocol": data.protocol, "root": data.root, "limit": limit, "options": data.options or None,
+    }  # fmt: skip
+    experiment = experiment.change(
+        {key: value for key, value in new.items() if value is not None},
+        {key: value for key, value in of_datasets.items() if value is not None}
+        | ({"bits": None} if bits is not None else {}),
+    )
     add_plugins(plugin)
-    lengths, seeds = integers("--bits", bits, least=1), integers("--seed", seed, least=0)
-    methods, datasets = names("--method", method), names("--dataset", dataset)
-    for name in methods:
-        registry.find("method", name)
-    for name in datasets:
-        registry.find("dataset", name)
-    networks = names("--backbone", backbone) if backbone is not None else []
-    return Grid(
-        methods, datasets, lengths, seeds, networks, data, limit, settings, results, execution, allow_overlap,
-        plugin,
-    )  # fmt: skip
+    experiment.require_registered()
+    return Grid(experiment, results, execution, allow_overlap)

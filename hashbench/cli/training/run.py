@@ -12,6 +12,7 @@ import typer
 from hashbench.cli.options import AsJson, with_options
 from hashbench.cli.output import format_timing, print_json, show, write_results
 from hashbench.cli.training.execute import report_failures, run_all
+from hashbench.cli.training.experiments import save_experiment, write_reports
 from hashbench.cli.training.grid import Grid, grid
 from hashbench.errors import UsageError, quoted
 from hashbench.runtime.console import info, is_main_process
@@ -36,13 +37,16 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate methods, and write a record of each run; several values make a grid of runs."""
+    if name is not None:
+        wanted = _named(wanted, name)
     device, options = wanted.execution.init()
-    options = replace(options, name=_checked_name(name, wanted))
-    planned = wanted.plan({name: [[]] for name in wanted.methods}, device)
+    planned = wanted.plan(device)
     if dry_run:
         if is_main_process():
             _show_plan(planned, wanted, as_json)
         return
+    if is_main_process():
+        save_experiment(wanted)
     runs: list[Run] = []
     failed: list[str] = []
     try:
@@ -50,32 +54,35 @@ def run(
     finally:  # if the command is stopped, the runs before that are shown
         if is_main_process():
             _show_runs(runs, as_json)
+    if runs and is_main_process():
+        write_reports(wanted)
     report_failures(failed, len(planned))
 
 
-def _checked_name(name: str | None, wanted: Grid) -> str | None:
+def _named(wanted: Grid, name: str) -> Grid:
+    """Return a grid whose settings have a name in reports."""
     from hashbench.results.row_names import LONGEST_LABEL
 
-    if name is None:
-        return None
-    if len(wanted.methods) > 1 or len(wanted.backbones) > 1:
+    experiment = wanted.experiment
+    if len(experiment.methods) > 1 or len(experiment.backbones) > 1:
         raise UsageError("--name names the settings of one method on one backbone; choose one of each")
     if not (name.isprintable() and 1 <= len(name.strip()) <= LONGEST_LABEL):
         raise UsageError(f"--name: expected 1 to {LONGEST_LABEL} printable characters, got {quoted(name)}")
-    return name.strip()
+    method = experiment.methods[0].model_copy(update={"label": name.strip()})
+    return replace(wanted, experiment=experiment.change({"methods": (method,)}, {}))
 
 
 def _show_plan(planned: Sequence[PlannedRun], wanted: Grid, as_json: bool) -> None:
     rows = [
         {
             "method": run.method,
-            "dataset": run.dataset,
+            "dataset": run.chosen.name,
             "protocol": run.data.protocol if run.data else None,
             "bits": run.bits,
             "seed": run.seed,
             "settings": list(run.settings),
             "status": run.status,
-            "reason": str(run.error) if run.error else None,
+            "reason": "; ".join(map(str, run.errors)) or None,
             "folder": str(run.folder) if run.folder else None,
             "command": wanted.command(run),
         }
@@ -88,10 +95,13 @@ def _show_plan(planned: Sequence[PlannedRun], wanted: Grid, as_json: bool) -> No
 
     table = Table("run", "seed", "status")
     for run in planned:
-        table.add_row(run.kind, str(run.seed), f"{run.status}: {run.error}" if run.error else run.status)
+        table.add_row(run.kind, str(run.seed), run.status)
     show(table)
     counts = Counter(run.status for run in planned)
     show(", ".join(f"{count:,} {status}" for status, count in counts.items()))
+    errors = Counter(str(error) for run in planned for error in run.errors)
+    for number, (error, count) in enumerate(errors.items(), start=1):
+        show(f"{number}. needed by {count:,} {'run' if count == 1 else 'runs'}: {error}")
 
 
 def _show_runs(runs: Sequence[Run], as_json: bool) -> None:

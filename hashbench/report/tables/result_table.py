@@ -106,7 +106,7 @@ def _backbone_cell(used: Iterable[Cell]) -> TableCell:
 
 def _notes_on_runs(selected: FoundRuns) -> list[str]:
     """Return notes on what is left out, on the names of rows, and on foreign codes."""
-    notes = [f"{note[0].upper()}{note[1:]}." for note in selected.incomparable]
+    notes = [f"{note[0].upper()}{note[1:]}." for note in selected.shown_notes]
     notes += [f"{name} is {settings}." for name, settings in selected.settings.items()]
     return notes + ([FOREIGN_CODES] if any(run.record.foreign for run in selected.runs) else [])
 
