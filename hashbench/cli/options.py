@@ -108,17 +108,23 @@ class ExecutionOptions:
     profile: int
     fail_fast: bool
     accept_stale: bool
+    track: tuple[str, ...]
 
     def init(self) -> tuple[str, "RunOptions"]:
         """Join the other processes of a distributed run, if any, and return the device and run options."""
         from hashbench import distributed
         from hashbench.runtime.device import resolve_device, resolve_workers
         from hashbench.training.options import RunOptions
+        from hashbench.training.tracking import check_trackers
 
+        check_trackers(self.track)
         device = resolve_device(self.device)
         distributed.init_process_group(device)
         workers = resolve_workers(self.workers, device)
-        return device, RunOptions(workers, self.resume, self.save_every, self.profile, self.accept_stale)
+        options = RunOptions(
+            workers, self.resume, self.save_every, self.profile, self.accept_stale, track=self.track
+        )
+        return device, options
 
 
 def execution_options(
@@ -163,9 +169,21 @@ def execution_options(
             "--accept-stale", help="Keep records that another version of the code made with these settings."
         ),
     ] = False,
+    track: Annotated[
+        list[str],
+        typer.Option(
+            "--track",
+            metavar="NAME",
+            help="Log the training to wandb, tensorboard, mlflow, trackio or another experiment tracker of "
+            "accelerate; repeatable.",
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
 ) -> ExecutionOptions:
     """Return the values of these options."""
-    return ExecutionOptions(device, workers, force, resume, save_every, profile, fail_fast, accept_stale)
+    trackers = tuple(names("--track", ",".join(track))) if track else ()
+    return ExecutionOptions(
+        device, workers, force, resume, save_every, profile, fail_fast, accept_stale, trackers
+    )
 
 
 def run_filter(

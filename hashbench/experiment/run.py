@@ -47,6 +47,7 @@ from hashbench.results.record import (
     STARTED,
     STATES,
     THREADS,
+    TRACKING,
     Metric,
     Record,
     SplitRecord,
@@ -63,6 +64,7 @@ from hashbench.runtime.json_files import read_json
 from hashbench.runtime.summary import Summarized
 from hashbench.runtime.torch_errors import ENCODE_LESS, translate_errors
 from hashbench.training.options import DEFAULT, RunOptions, TrainingSummary
+from hashbench.training.tracking import Trackers
 from hashbench.training.trainer import train
 
 
@@ -122,33 +124,37 @@ def run(
     recipe = record_fields(config, len(train_images))
     relevant = relevant_images(dataset.query, dataset.database, config, execution.workers)
     score = scorer(val_query, val_database, config, execution.workers) if val_query and val_database else None
-    with _shared_folder(folder, execution.resume) as partial:
-        threads = _start(partial, recipe["changes"], identity, config.device) if is_main_process() else []
-        training = train(method, train_images, config, partial, execution, score)
-        measured = _measure(method, dataset, relevant, config, training, execution.workers)
-        if is_main_process():
-            _save(partial, method, dataset, relevant, config, measured)
-            record = build_record(
-                config,
-                _describe_split(dataset, len(train_images), validation_fingerprint(config, dataset)),
-                measured.database,
-                measured.evaluation,
-                measured.timing,
-                run_id=run_id,
-                environment={
-                    **environment.describe(config.device, *optional_libraries(config)),
-                    **({"threads_before_stop": threads[:-1]} if threads[1:] else {}),
-                    "source": source,
-                    **({"plugin_files": ", ".join(files)} if (files := plugin_files(config)) else {}),
-                },
-                files={name: sha256_of(partial / name) for name in FILES},
-                name=execution.name,
-                resumed=training.resumed,
-                selected=training.selected,
-                **recipe,
-            )
-            write_record(record, partial)
-    return Run(read_record(folder), folder, existed=False)
+    with Trackers(execution.track, results / TRACKING, run_id) as trackers:
+        with _shared_folder(folder, execution.resume) as partial:
+            threads = _start(partial, recipe["changes"], identity, config.device) if is_main_process() else []
+            training = train(method, train_images, config, partial, execution, score, trackers)
+            measured = _measure(method, dataset, relevant, config, training, execution.workers)
+            if is_main_process():
+                _save(partial, method, dataset, relevant, config, measured)
+                record = build_record(
+                    config,
+                    _describe_split(dataset, len(train_images), validation_fingerprint(config, dataset)),
+                    measured.database,
+                    measured.evaluation,
+                    measured.timing,
+                    run_id=run_id,
+                    environment={
+                        **environment.describe(config.device, *optional_libraries(config)),
+                        **({"threads_before_stop": threads[:-1]} if threads[1:] else {}),
+                        "source": source,
+                        **({"plugin_files": ", ".join(files)} if (files := plugin_files(config)) else {}),
+                    },
+                    files={name: sha256_of(partial / name) for name in FILES},
+                    name=execution.name,
+                    resumed=training.resumed,
+                    selected=training.selected,
+                    **recipe,
+                )
+                write_record(record, partial)
+        # The record is on disk now, whatever a tracker does.
+        finished = Run(read_record(folder), folder, existed=False)
+        trackers.write_record(finished.record)
+    return finished
 
 
 @contextmanager

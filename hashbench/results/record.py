@@ -41,6 +41,7 @@ LOG = "log.jsonl"
 MODEL = "model.safetensors"
 FILES = (CODES, CURVES, LOG, MODEL, QUERIES)  # beside a record, which contains their hashes
 TRACE = "trace.json.gz"  # from the profiler
+TRACKING = "tracking"  # folder in the results folder, with the files of experiment trackers
 STARTED = "started.json"  # of an unfinished run: the settings that differ from the recipe
 STATES = "states"  # folder with the checkpoints of an unfinished run
 IDENTITY = "identity.json"  # in that folder: the identity of the run

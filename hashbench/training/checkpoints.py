@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,6 +19,29 @@ from hashbench.runtime.files import sha256_of, sync
 
 KEPT = 2
 _NAME = re.compile(r"step(\d+)-([0-9a-f]{16})\.pt")
+
+
+@dataclass
+class TrainerState:
+    """Progress of a training, as a checkpoint contains it.
+
+    Attributes:
+        epoch: Number of finished epochs.
+        batch: Number of finished batches of the current epoch.
+        step: Number of finished batches of all epochs.
+        validation_due: True from the end of an epoch until its validation.
+        resumed: How often the training was resumed.
+        seconds: Duration until the last checkpoint.
+        log_bytes: Length of the log at the last checkpoint.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    validation_due: bool = False
+    resumed: int = 0
+    seconds: float = 0.0
+    log_bytes: int = 0
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:

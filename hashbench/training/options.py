@@ -18,6 +18,7 @@ class RunOptions:
         profile: Number of steps to record in a profiler trace; 0: no trace.
         accept_stale: Keep a record of the same run by another version of the source code.
         name: Name of the configuration in reports, for its record; None: that of the method.
+        track: Names of experiment trackers; see `hashbench.training.tracking`.
     """
 
     workers: int = 0
@@ -26,6 +27,7 @@ class RunOptions:
     profile: int = 0
     accept_stale: bool = False
     name: str | None = None
+    track: tuple[str, ...] = ()
 
 
 DEFAULT = RunOptions()

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from hashbench.runtime.console import info, is_main_process
 from hashbench.runtime.progress import Advance, progress
 from hashbench.runtime.torch_errors import stopped_loader, translate_errors
 from hashbench.training.checkpoints import (
+    TrainerState,
     find_checkpoint,
     last_step,
     load_checkpoint,
@@ -41,6 +42,7 @@ from hashbench.training.model_selection import BestCheckpoint, Score, load_train
 from hashbench.training.optim import create_optimizer, create_schedule
 from hashbench.training.options import DEFAULT, RunOptions, TrainingSummary
 from hashbench.training.throughput import Meter, peak_memory, profiler, reset_peak_memory
+from hashbench.training.tracking import Trackers
 
 
 def train(
@@ -50,6 +52,7 @@ def train(
     folder: Path,
     execution: RunOptions = DEFAULT,
     score: Score | None = None,
+    trackers: Trackers | None = None,
 ) -> TrainingSummary:
     """Train a method in place.
 
@@ -62,6 +65,7 @@ def train(
             one line, with images and seconds. During training, the folder also contains checkpoints.
         execution: Options of how to carry it out.
         score: Computes the mAP by which `config.selection` selects the epoch.
+        trackers: Started here, and receive the lines of the log, of the steps only every tenth.
 
     Raises:
         HashbenchError: The loss is not finite (the message has the step and the parts, the log everything
@@ -73,7 +77,9 @@ def train(
     set_seed(_seed(config))
     reset_peak_memory(config.device)
     method.to(config.device)
+    trackers = trackers or Trackers()
     if isinstance(method, ShallowMethod):
+        trackers.start(config, 0)
         with translate_errors(config, f"fitting to {len(images):,} images", "choose a smaller backbone"):
             summary = _fit(method, images, config, folder / LOG, execution)
     else:
@@ -82,7 +88,7 @@ def train(
             f"training with {config.training.batch_size} images a step",
             "lower --set batch_size=… (and raise accumulate=…), image size, or choose a smaller backbone",
         ):
-            summary = Trainer(method, images, config, folder, execution, score).run()
+            summary = Trainer(method, images, config, folder, execution, score, trackers).run()
     method.eval()
     return summary
 
@@ -111,29 +117,6 @@ def _fit(
     return TrainingSummary(seconds, peak_memory(config.device), feature_seconds=feature_seconds)
 
 
-@dataclass
-class TrainerState:
-    """Progress of a training, as a checkpoint contains it.
-
-    Attributes:
-        epoch: Number of finished epochs.
-        batch: Number of finished batches of the current epoch.
-        step: Number of finished batches of all epochs.
-        validation_due: True from the end of an epoch until its validation.
-        resumed: How often the training was resumed.
-        seconds: Duration until the last checkpoint.
-        log_bytes: Length of the log at the last checkpoint.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    validation_due: bool = False
-    resumed: int = 0
-    seconds: float = 0.0
-    log_bytes: int = 0
-
-
 class Trainer:
     """Gradient descent on batches of views or features, with checkpoints, a log and validation."""
 
@@ -145,9 +128,11 @@ class Trainer:
         folder: Path,
         execution: RunOptions,
         score: Score | None,
+        trackers: Trackers,
     ) -> None:
         """Prepare the batches, the optimizer and the device; see `train` for the arguments."""
         self.method, self.config, self.folder, self.execution = method, config, folder, execution
+        self.trackers = trackers
         self.start = self.saved = time.monotonic()
         self.feature_seconds: float | None = None
         on_features = (
@@ -188,6 +173,7 @@ class Trainer:
         epochs, total = self.config.training.epochs, self.config.training.epochs * self.order.batches
         if self.execution.resume and self._load_checkpoint():
             info(f"resuming at step {self.state.step} of {total}")
+        self.trackers.start(self.config, self.state.step)
         with ExitStack() as stack:
             self.log = stack.enter_context(JsonLinesLog(self.folder / LOG, self.state.log_bytes))
             advance = stack.enter_context(progress("train", total, done=self.state.step))
@@ -229,7 +215,15 @@ class Trainer:
                 *(part.to(self.config.device, non_blocking=True) for part in batch)
             )
             values = loss_values(self.method, losses)
-            self.log.write(epoch=state.epoch, step=state.step, seconds=self._seconds(), lr=rate, **values)
+            entry = {
+                "epoch": state.epoch,
+                "step": state.step,
+                "seconds": self._seconds(),
+                "lr": rate,
+                **values,
+            }
+            self.log.write(**entry)
+            self.trackers.write_step(entry, self.order.images / self.order.batches, self.meter.seconds)
             if not math.isfinite(values["loss"]):
                 raise self._not_finite(values)
             self.accelerator.backward(losses["loss"] / accumulated)
@@ -260,7 +254,9 @@ class Trainer:
         self.state.validation_due = False
         if value is not None:
             at = {"epoch": self.state.epoch - 1, "step": self.state.step - 1, "seconds": self._seconds()}
-            self.log.write(**at, **{self.selection.metric: value})
+            entry = {**at, self.selection.metric: value}
+            self.log.write(**entry)
+            self.trackers.write(entry)
             self.model.train()
 
     def _not_finite(self, values: dict[str, float]) -> HashbenchError:

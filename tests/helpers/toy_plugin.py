@@ -84,8 +84,10 @@ def toy_plugin(folder: Path) -> Iterator[Path]:
         files.paths = before
 
 
-def run_toy(results: Path, protocol: str, *settings: str, execution: RunOptions = DEFAULT) -> Run:
-    """Run the method on the dataset; register the plugin first."""
+def run_toy(
+    results: Path, protocol: str, *settings: str, method: str = "tiny", execution: RunOptions = DEFAULT
+) -> Run:
+    """Run a method on the dataset; register the plugin first."""
     dataset = load_dataset("toy", protocol)
-    config = configure("tiny", dataset, bits=8, seed=0, device="cpu", settings=settings)
+    config = configure(method, dataset, bits=8, seed=0, device="cpu", settings=settings)
     return run.run(config, dataset, results, execution=execution)

@@ -62,6 +62,7 @@ class Grid:
             *(("--data", f"{key}={value}") for key, value in data.items()),
             *(("--set", setting) for setting in run.settings),
             *(("--plugin", str(file)) for file in self.experiment.plugins),
+            *(("--track", name) for name in self.execution.track),
         ]
         options = [(name, str(value)) for name, value in single.items() if value is not None]
         words = [word for option in [*options, *several] for word in option]
