@@ -12,19 +12,18 @@ from hashbench.cli.datasets import DataOptions, data_options
 from hashbench.cli.options import (
     RESULTS,
     DatasetNames,
-    ExecutionOptions,
     ExperimentName,
     MethodNames,
     PluginFiles,
     Results,
     Settings,
     add_plugins,
-    execution_options,
     integers,
     names,
     read_experiment,
     with_options,
 )
+from hashbench.cli.training.execution import ExecutionOptions, execution_options
 from hashbench.errors import UsageError
 
 if TYPE_CHECKING:

@@ -1,0 +1,103 @@
+"""The options of how runs are carried out."""
+
+# Annotations must be objects here, since `with_options` passes them to typer from another module.
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hashbench.cli.options import Device, names
+
+if TYPE_CHECKING:
+    from hashbench.training.options import RunOptions
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """Options of how runs are carried out; they change no result."""
+
+    device: str
+    workers: int | None
+    force: bool
+    resume: bool
+    save_every: float
+    profile: int
+    fail_fast: bool
+    accept_stale: bool
+    track: tuple[str, ...]
+
+    def init(self) -> tuple[str, "RunOptions"]:
+        """Join the other processes of a distributed run, if any, and return the device and run options."""
+        from hashbench import distributed
+        from hashbench.runtime.device import resolve_device, resolve_workers
+        from hashbench.training.options import RunOptions
+        from hashbench.training.tracking import check_trackers
+
+        check_trackers(self.track)
+        device = resolve_device(self.device)
+        distributed.init_process_group(device)
+        workers = resolve_workers(self.workers, device)
+        options = RunOptions(
+            workers, self.resume, self.save_every, self.profile, self.accept_stale, track=self.track
+        )
+        return device, options
+
+
+def execution_options(
+    device: Device = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=0, help="Processes that load images (default: up to 8 with a GPU, else 0)."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Repeat runs that have a record, and replace the record.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue an interrupted command from its last checkpoint; start runs that have none.",
+        ),
+    ] = False,
+    save_every: Annotated[
+        float,
+        typer.Option(
+            "--save-every", metavar="SECONDS", min=0, help="Time between the checkpoints that --resume needs."
+        ),
+    ] = 300.0,
+    profile: Annotated[
+        int,
+        typer.Option(
+            "--profile",
+            metavar="STEPS",
+            min=0,
+            help="Trace this many steps, to trace.json.gz in the run's folder; 0 traces none.",
+        ),
+    ] = 0,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first run that fails or cannot run.")
+    ] = False,
+    accept_stale: Annotated[
+        bool,
+        typer.Option(
+            "--accept-stale", help="Keep records that another version of the code made with these settings."
+        ),
+    ] = False,
+    track: Annotated[
+        list[str],
+        typer.Option(
+            "--track",
+            metavar="NAME",
+            help="Log the training to wandb, tensorboard, mlflow, trackio or another experiment tracker of "
+            "accelerate; repeatable.",
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
+) -> ExecutionOptions:
+    """Return the values of these options."""
+    trackers = tuple(names("--track", ",".join(track))) if track else ()
+    return ExecutionOptions(
+        device, workers, force, resume, save_every, profile, fail_fast, accept_stale, trackers
+    )
