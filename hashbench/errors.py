@@ -29,6 +29,10 @@ class MissingDataError(HashbenchError):
     """Error for a dataset whose files, or all of whose images, are missing."""
 
 
+class TooFewImagesError(HashbenchError):
+    """Error for a protocol that draws more images than there are."""
+
+
 class UsageError(HashbenchError, ValueError):
     """Error for an invalid name, key or value from the user (exit code 2)."""
 

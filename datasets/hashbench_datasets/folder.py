@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from hashbench.data.class_folders import (
     FOLDERS,
@@ -26,8 +26,9 @@ from hashbench.data.dataset import About, Dataset, DatasetPlugin
 from hashbench.data.image_index import locate_all
 from hashbench.data.list_files import ImageList, in_other_case
 from hashbench.data.list_splits import LISTS, PROTOCOL, dataset_from_lists
-from hashbench.data.options import ListOptions
-from hashbench.data.protocol import Protocol
+from hashbench.data.options import ListOptions, RatioOptions
+from hashbench.data.protocol import BY_RATIO, SPLIT, Protocol, draw_by_ratio
+from hashbench.data.split_checks import unlabelled
 from hashbench.errors import HashbenchError, UsageError, printable, quoted
 
 LABELS = "labels.csv"
@@ -45,21 +46,16 @@ def _short_text(name: Any) -> str:
 class Folder(DatasetPlugin):
     """Images in the data root itself, with a random or a given split."""
 
-    class Options(ListOptions):
+    class Options(ListOptions, RatioOptions):
         """Options for your own images."""
 
         name: Annotated[str, BeforeValidator(_short_text)] | None = None
         """Name of the collection in records; None: the name of the folder."""
-        query_ratio: float = Field(default=0.1, gt=0, lt=1)
-        """Fraction of the images to use as queries, per class if each image has one class."""
-        train_ratio: float = Field(default=1.0, gt=0, le=1)
-        """Fraction of the database to use as training images."""
+        train_only_unlabelled: bool = False
+        """Use images of `labels.csv` without a label for training only; draw the split from the others."""
 
     protocols: ClassVar[Mapping[str, Protocol]] = {
-        "split": Protocol(
-            "a fraction of the images (--data query_ratio=0.1) are queries, the others the database; all or "
-            "a fraction of these (--data train_ratio=1) are the training images; drawn by the seed"
-        ),
+        SPLIT: BY_RATIO,
         FOLDERS: FOLDERS_RULE,
         LISTS: PROTOCOL,
     }
@@ -118,7 +114,14 @@ class Folder(DatasetPlugin):
                 everything = read_class_folders(root, classes, self.options, relative_path)
                 folders = [root / name for name in classes]
                 warnings = ignored_files(folders or [root], [root] if folders else [])
-            parts = {part: everything.subset(rows) for part, rows in self._draw(everything.labels).items()}
+            bare = unlabelled(everything.labels)
+            if classes and bare.any() and not self.options.train_only_unlabelled:
+                warnings.append(
+                    f"{int(bare.sum()):,} images have no label; to use them for training only, pass --data "
+                    "train_only_unlabelled=true"
+                )
+            drawn = self._draw(everything.labels, bare)
+            parts = {part: everything.subset(rows) for part, rows in drawn.items()}
         return Dataset.from_splits(
             "folder", protocol, classes, **parts, options=self._named(root), warnings=warnings
         )
@@ -128,26 +131,15 @@ class Folder(DatasetPlugin):
         default = printable(root.resolve().name)[:MAX_NAME].strip() or "root"
         return self.options.model_copy(update={"name": self.options.name or default})
 
-    def _draw(self, labels: NDArray[np.integer]) -> dict[str, NDArray[np.int64]]:
-        """Draw the row indices of the queries, the training images and the database."""
-        random = np.random.RandomState(self.options.seed)
-        if labels.ndim == 2 and (labels.sum(axis=1) == 1).all():
-            labels = labels.argmax(axis=1)
-        groups = labels if labels.ndim == 1 else np.zeros(len(labels), np.int64)
-        query: list[int] = []
-        for group in np.unique(groups):
-            rows = random.permutation(np.flatnonzero(groups == group))
-            query += rows[: min(_count(rows, self.options.query_ratio), len(rows) - 1)].tolist()
-        if not query:
-            raise HashbenchError("folder: too few images; a class needs two images to have a query")
-        database = np.setdiff1d(np.arange(len(labels)), query)
-        train = np.sort(random.permutation(database)[: _count(database, self.options.train_ratio)])
-        return {"query": np.sort(query), "train": train, "database": database}
-
-
-def _count(rows: NDArray[np.int64], ratio: float) -> int:
-    """Return the number of rows for a ratio, at least one."""
-    return max(1, round(ratio * len(rows)))
+    def _draw(self, labels: NDArray[np.integer], bare: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
+        """Draw the row indices of the queries, the training images and the database; `bare` have no label."""
+        options = self.options
+        ratios = options.query_ratio, options.train_ratio, options.seed
+        if bare.all() or not options.train_only_unlabelled:
+            return draw_by_ratio(labels, *ratios)
+        rows = np.flatnonzero(~bare)
+        drawn = {part: rows[own] for part, own in draw_by_ratio(labels[rows], *ratios).items()}
+        return {**drawn, "train": np.sort(np.concatenate([drawn["train"], np.flatnonzero(bare)]))}
 
 
 def read_labels(file: Path) -> tuple[ImageList, tuple[str, ...]]:

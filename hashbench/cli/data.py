@@ -117,7 +117,8 @@ def verify(
         nothing = {field.name: None for field in fields(Verification)}
         print_json({**nothing, "dataset": chosen.name, "protocol": chosen.protocol, "problems": [str(error)]})
         raise typer.Exit(1) from None
-    found = verify_dataset(dataset, chosen.plugin.protocols[chosen.protocol], decode_all=decode)
+    protocol = chosen.plugin.protocols[chosen.protocol].scaled(chosen.plugin.options.fraction)
+    found = verify_dataset(dataset, protocol, decode_all=decode)
     if (wrong := check_packed(dataset, chosen.root)) is not None:
         found.problems.append(wrong)
     if as_json:
@@ -142,9 +143,10 @@ def prepare(
     ] = None,
 ) -> None:
     """Download what may be downloaded, describe the manual steps, and write the lists of the split."""
-    from hashbench.data.dataset import default_root
+    from hashbench.data.load import default_root
     from hashbench.data.packing import pack as pack_images
     from hashbench.data.prepare import ensure, export_lists
+    from hashbench.runtime.files import folder_name
     from hashbench.runtime.locking import locked
 
     # Lists are written below the root even if the dataset needs none.
@@ -156,7 +158,8 @@ def prepare(
     show(f"fingerprint {dataset.fingerprint}")
     if pack is not None:
         show(f"packed copy {pack_images(dataset, root, pack)}")
-    folder = root / "lists" / f"{chosen.name}@{chosen.protocol}-{dataset.fingerprint[:8]}"
+    name = f"{folder_name(chosen.name)}@{chosen.protocol}-{dataset.fingerprint[:8]}"
+    folder = root / "lists" / name
     try:
         with locked(root):
             export_lists(dataset, folder)

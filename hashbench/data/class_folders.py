@@ -19,7 +19,8 @@ from hashbench.runtime.walking import is_system_folder, skipped_warning, walk
 FOLDERS = "folders"
 PROTOCOL = Protocol(
     "given by the folders train/, query/ (or test/, else val/) and database/ (or gallery/), each with one "
-    "folder per class; without database/, the training images are the database"
+    "folder per class; train/ may have images without class folders; without database/, the training images "
+    "are the database"
 )
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif"),
@@ -76,7 +77,7 @@ def read_class_folders(
 
 
 def split_folders(base: Path) -> dict[str, Path]:
-    """Find the folders of a split, each of which contains class folders.
+    """Find the folders of a split, each of which contains class folders, or images for training.
 
     Returns:
         "train", "query" and "database" -> folder, if it exists; "validation" -> val/, if another folder has
@@ -85,10 +86,13 @@ def split_folders(base: Path) -> dict[str, Path]:
     Raises:
         UsageError: Several folders could be the same part.
     """
-    folders = sorted(folder for folder in base.iterdir() if folder.is_dir()) if base.is_dir() else []
     found: dict[str, Path] = {}
-    for part, names in _PART_NAMES.items():
-        named = [folder for folder in folders if folder.name.lower() in names and _has_classes(folder)]
+    for part in _PART_NAMES:
+        named = [
+            folder
+            for folder in _named(base, part)
+            if _has_classes(folder) or (part == "train" and _has_images(folder))
+        ]
         if len(named) > 1:
             raise UsageError(
                 f"{base} has the folders {' and '.join(folder.name for folder in named)}, and each could be "
@@ -106,6 +110,8 @@ def read_split_folders(
 ) -> tuple[dict[str, Split], Sequence[str], list[str]]:
     """Read a split that is given by folders; see `split_folders` and `read_class_folders`.
 
+    Training images without class folders have no labels.
+
     Args:
         base: Folder that contains the folders of the split.
         classes: Names of the classes; None: the names of the class folders.
@@ -116,7 +122,8 @@ def read_split_folders(
         The parts by name, the names of the classes, and warnings.
 
     Raises:
-        HashbenchError: There are no training images or no queries, or there is only one class.
+        HashbenchError: There are no training images or no queries, there is only one class, or the database
+            has no labels.
     """
     folders = split_folders(base)
     unread = folders.pop("validation", None)
@@ -129,15 +136,25 @@ def read_split_folders(
             f"{base} has no folder {names[0]} (or {', '.join(names[1:])}) with images in one folder per "
             f"class; expected files such as {base / names[0] / (classes or ['cat'])[0] / '1.jpg'}"
         )
-    classes = classes or class_names([*folders.values()])
+    flat = [folder for folder in folders.values() if not _has_classes(folder)]  # of training images
+    labelled = [folder for folder in folders.values() if folder not in flat]
+    if "database" not in folders and (bare := [*flat, *filter(_has_images, _named(base, "database"))]):
+        raise HashbenchError(
+            f"the images of {bare[0]} are not in class folders, so they have no labels and cannot be the "
+            f"database; expected one folder per class, such as {base / 'database' / 'cat' / '1.jpg'}"
+        )
+    classes = classes or class_names(labelled)
     if len(classes) == 1:
         raise HashbenchError(
             f"the folders of the split in {base} have only one class, {classes[0]!r}, so any code would have "
             f"mAP 1; expected one folder per class directly in {folders['train'].name}"
         )
-    parts = {part: read_class_folders(folder, classes, options, image_id) for part, folder in folders.items()}
-    class_folders = [folder / name for folder in folders.values() for name in classes]
-    warnings = ignored_files(class_folders, [base, *folders.values()])
+    parts = {
+        part: read_class_folders(folder, () if folder in flat else classes, options, image_id)
+        for part, folder in folders.items()
+    }
+    class_folders = [folder / name for folder in labelled for name in classes]
+    warnings = ignored_files([*class_folders, *flat], [base, *labelled])
     if unread is not None:
         warnings.append(f"the folder {unread.name} is ignored, since {folders['query'].name} has the queries")
     if "database" not in parts:
@@ -204,6 +221,18 @@ def ignored_files(folders: Sequence[Path], parents: Sequence[Path]) -> list[str]
             f"{len(loose):,} images are left out, since they are not in a class folder, such as {min(loose)}"
         )
     return warnings + skipped_warning(skipped)
+
+
+def _named(base: Path, part: str) -> list[Path]:
+    """Return the folders that are named like a part of a split."""
+    folders = base.iterdir() if base.is_dir() else ()
+    return sorted(
+        folder for folder in folders if folder.is_dir() and folder.name.lower() in _PART_NAMES[part]
+    )
+
+
+def _has_images(folder: Path) -> bool:
+    return any(_images(folder))
 
 
 def _has_classes(folder: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 
 from hashbench.data.download import Archive
 from hashbench.data.options import DataOptions
-from hashbench.data.protocol import Overlaps, Protocol, fingerprint, overlaps
+from hashbench.data.protocol import Overlaps, Protocol, fingerprint, fraction_of, overlaps
 from hashbench.data.split_checks import checked_labels, common_class, unlabelled
-from hashbench.errors import HashbenchError, UsageError, printable
+from hashbench.errors import HashbenchError, printable
 from hashbench.images.image_sets import ArrayImages, FileImages, Images
 from hashbench.runtime.summary import Summarized
 
@@ -28,7 +27,8 @@ class Split:
 
     Attributes:
         images: The images.
-        labels: Multi-hot uint8 [n, C], or class ids int64 [n]; [n, 0] for images without labels.
+        labels: Multi-hot uint8 [n, C], or class ids int64 [n]; [n, 0] for images without labels, which may
+            be all images of a dataset or its training images.
     """
 
     images: Images
@@ -96,7 +96,7 @@ class Dataset(Summarized):
             name: Name of the dataset.
             protocol: Name of the protocol.
             class_names: Name of each class, in the order of the label columns.
-            train: Training images.
+            train: Training images, with or without labels.
             query: Queries.
             database: Images to search.
             validation: Images to select an epoch by, if the protocol defines them.
@@ -108,17 +108,21 @@ class Dataset(Summarized):
                 or the other parts, it has what the options forbid, or there is only one class.
         """
         options = options or DataOptions()
-        train, query, database = (
-            _validate(f"{name}: {part}", split, class_names)
-            for part, split in (("train", train), ("query", query), ("database", database))
-        )
-        if not train.labels.ndim == query.labels.ndim == database.labels.ndim:
+        given = {"train": train, "query": query, "database": database, "validation": validation}
+        parts = {
+            part: _validate(f"{name}: {part}", split, class_names, need_labels=part != "train")
+            for part, split in given.items()
+            if split is not None
+        }
+        parts, excluded = _apply_options(name, parts, options)
+        train, query, database = (parts[part] for part in ("train", "query", "database"))
+        validation = parts.get("validation")
+        kinds = {split.labels.ndim for split in (train, query, database) if split.labels.shape[1:] != (0,)}
+        if len(kinds) > 1:
             raise HashbenchError(
                 f"{name}: some parts have class ids and some multi-hot labels; use one kind for all"
             )
-        query, database, excluded = _apply_options(name, query, database, options)
         if validation is not None:
-            validation = _validate(f"{name}: validation", validation, class_names)
             _require_separate_validation(name, validation, query, database)
         shared = overlaps(train.images.ids, query.images.ids, database.images.ids)
         found = _describe(name, class_names, query, database, shared, options)
@@ -227,6 +231,15 @@ class DatasetPlugin(ABC):
         """
         self.options = options or self.Options()
 
+    def download(self, root: Path) -> None:
+        """Download the files that are missing below the data root, for `hashbench data prepare`.
+
+        Raises:
+            HashbenchError: A file cannot be downloaded, or has another MD5.
+        """
+        for archive in self.downloads:
+            archive.ensure(root)
+
     @abstractmethod
     def load(self, root: Path, protocol: str) -> Dataset:
         """Load the dataset.
@@ -240,29 +253,17 @@ class DatasetPlugin(ABC):
         """
 
 
-def default_root() -> Path:
-    """Return the default data root: `$HASHBENCH_DATA` if it is set, else `~/.cache/hashbench/data`.
-
-    Raises:
-        UsageError: The user has no home folder, for example in a container.
-    """
-    configured = os.environ.get("HASHBENCH_DATA", "").strip()
-    try:
-        return Path(configured or "~/.cache/hashbench/data").expanduser()
-    except RuntimeError:
-        raise UsageError(
-            "this user has no home folder; set the data root with --data-root DIR or $HASHBENCH_DATA"
-        ) from None
-
-
-def _validate(part: str, split: Split, class_names: Sequence[str]) -> Split:
-    return Split(split.images, checked_labels(part, split.images.ids, split.labels, len(class_names)))
+def _validate(part: str, split: Split, class_names: Sequence[str], *, need_labels: bool) -> Split:
+    labelled = need_labels or np.shape(split.labels)[1:] != (0,)
+    classes = len(class_names) if labelled else 0
+    return Split(split.images, checked_labels(part, split.images.ids, split.labels, classes))
 
 
 def _apply_options(
-    name: str, query: Split, database: Split, options: DataOptions
-) -> tuple[Split, Split, list[str]]:
-    """Return the queries and the database without the images to drop, and warnings with their numbers."""
+    name: str, parts: Mapping[str, Split], options: DataOptions
+) -> tuple[dict[str, Split], list[str]]:
+    """Return the parts with the images that the options admit, and warnings about the others."""
+    query, database = parts["query"], parts["database"]
     warnings: list[str] = []
 
     def without(drop: NDArray[np.bool_], split: Split, description: str) -> Split:
@@ -280,7 +281,13 @@ def _apply_options(
     if options.unlabelled == "drop":
         query = without(unlabelled(query.labels), query, "queries without a label")
         database = without(unlabelled(database.labels), database, "database images without a label")
-    return query, database, warnings
+    admitted = {**parts, "query": query, "database": database}
+    if options.fraction < 1:
+        warnings.append(f"limited to a fraction of {options.fraction:g} of each part, for a first try only")
+        for part, split in admitted.items():
+            order = np.random.RandomState(options.seed).permutation(total := len(split.images))
+            admitted[part] = split.subset(np.sort(order[: fraction_of(total, options.fraction)]))
+    return admitted, warnings
 
 
 def _require_separate_validation(name: str, validation: Split, query: Split, database: Split) -> None:

@@ -156,7 +156,7 @@ def write_list(file: Path, paths: Sequence[str], labels: NDArray[Any], classes: 
     Args:
         file: The list; an existing file is replaced.
         paths: Paths of the images.
-        labels: Multi-hot [n, C] or class ids [n].
+        labels: Multi-hot [n, C] or class ids [n]; [n, 0] without labels.
         classes: C.
 
     Raises:
@@ -166,6 +166,8 @@ def write_list(file: Path, paths: Sequence[str], labels: NDArray[Any], classes: 
         raise HashbenchError(f"{quoted(spaced)} has a space, which list files do not allow; rename it")
     if labels.ndim == 1:
         labels = np.eye(classes, dtype=np.uint8)[labels]
+    elif labels.shape[1] == 0:
+        labels = np.zeros((len(labels), classes), np.uint8)
     rows = (f"{' '.join([path, *map(str, row)])}\n" for path, row in zip(paths, labels.tolist(), strict=True))
     try:
         with atomic_write(file) as part, part.open("w", encoding="utf-8", newline="\n") as output:

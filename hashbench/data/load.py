@@ -10,13 +10,20 @@ from typing import Any
 import numpy as np
 
 from hashbench import registry
-from hashbench.data.dataset import Dataset, DatasetPlugin, default_root
+from hashbench.data.dataset import Dataset, DatasetPlugin
 from hashbench.data.list_splits import LISTS
 from hashbench.data.packing import use_packed
-from hashbench.data.protocol import fingerprint, limit_of, overlaps
-from hashbench.errors import HashbenchError, UsageError, unknown_name
+from hashbench.data.protocol import SPLIT, fingerprint, limit_of, overlaps
+from hashbench.errors import HashbenchError, TooFewImagesError, UsageError, unknown_name
 from hashbench.recipe import check_settings
 from hashbench.runtime.arguments import as_path
+
+# What to do if a protocol draws more images than there are.
+_INSTEAD = {LISTS: "; pass smaller numbers as --data query=N and --data train=N", SPLIT: "; add images"}
+_ELSE = (
+    "; --limit and --data fraction reduce the complete split, so add the missing images, or split those that "
+    "are there by ratios: list them with their labels in a labels.csv, for --dataset folder"
+)
 
 
 def create_dataset(name: str, /, **options: Any) -> DatasetPlugin:
@@ -52,6 +59,21 @@ def choose_protocol(name: str, plugin: DatasetPlugin, protocol: str | None) -> s
     if not isinstance(protocol, str) or protocol not in plugin.protocols:
         raise unknown_name(f"protocol of {name}", protocol, plugin.protocols)
     return protocol
+
+
+def default_root() -> Path:
+    """Return the default data root: `$HASHBENCH_DATA` if it is set, else `~/.cache/hashbench/data`.
+
+    Raises:
+        UsageError: The user has no home folder, for example in a container.
+    """
+    configured = os.environ.get("HASHBENCH_DATA", "").strip()
+    try:
+        return Path(configured or "~/.cache/hashbench/data").expanduser()
+    except RuntimeError:
+        raise UsageError(
+            "this user has no home folder; set the data root with --data-root DIR or $HASHBENCH_DATA"
+        ) from None
 
 
 def choose_root(plugin: DatasetPlugin, root: Path | str | None) -> Path:
@@ -132,7 +154,10 @@ def read_dataset(name: str, plugin: DatasetPlugin, protocol: str, root: Path) ->
     Raises:
         HashbenchError: The data is missing or damaged, or the plugin returns something else.
     """
-    dataset = plugin.load(root, protocol)
+    try:
+        dataset = plugin.load(root, protocol)
+    except TooFewImagesError as error:
+        raise HashbenchError(f"{name}@{protocol}: {error}{_INSTEAD.get(protocol, _ELSE)}") from error
     if not isinstance(dataset, Dataset):
         raise HashbenchError(
             f"{registry.find('dataset', name)}: expected a Dataset from load(), got {type(dataset).__name__}"
@@ -143,5 +168,5 @@ def read_dataset(name: str, plugin: DatasetPlugin, protocol: str, root: Path) ->
             f"{dataset.name}@{dataset.protocol}"
         )
     counts = {part: len(split.images) for part, split in dataset.parts().items()}
-    differences = plugin.protocols[protocol].differences(**counts)
+    differences = plugin.protocols[protocol].scaled(plugin.options.fraction).differences(**counts)
     return replace(dataset, warnings=(*dataset.warnings, *differences))

@@ -23,6 +23,8 @@ class DataOptions(Section):
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Random seed for protocols that draw a split."""
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    """Fraction of each part to use, drawn by the seed, for a first try."""
     unlabelled: Literal["keep", "drop", "error"] = "keep"
     """Treatment of queries and database images without a label."""
     leaks: Literal["keep", "drop"] = "keep"
@@ -40,6 +42,15 @@ class FileOptions(DataOptions):
     """Rotate images by their EXIF orientation, which no published result does."""
     truncated: bool = False
     """Accept truncated files; the missing part of the image is grey or black."""
+
+
+class RatioOptions(DataOptions):
+    """Options of datasets that draw a split by ratios; see `protocol.draw_by_ratio`."""
+
+    query_ratio: float = Field(default=0.1, gt=0, lt=1)
+    """Fraction of the images to use as queries, per class if each image has one class."""
+    train_ratio: float = Field(default=1.0, gt=0, le=1)
+    """Fraction of the database to use as training images."""
 
 
 class ListOptions(FileOptions):

@@ -23,7 +23,7 @@ from hashbench.data.dataset import Dataset, Split
 from hashbench.errors import HashbenchError
 from hashbench.images.decoding import decode
 from hashbench.images.image_sets import FileImages, Images
-from hashbench.runtime.files import put_back, put_in_place, set_aside, sha256_of, where
+from hashbench.runtime.files import folder_name, put_back, put_in_place, set_aside, sha256_of, where
 from hashbench.runtime.json_files import parse_json
 from hashbench.runtime.locking import locked
 from hashbench.runtime.preemption import PreemptionError
@@ -97,7 +97,7 @@ class PackedImages(Images):
 
 def packed_folder(dataset: Dataset, root: Path) -> Path:
     """Return the folder of a dataset's packed copy, which all splits of the same files share."""
-    return root / "packed" / f"{dataset.name}-{dataset.options['files']}"
+    return root / "packed" / f"{folder_name(dataset.name)}-{dataset.options['files']}"
 
 
 def pack(dataset: Dataset, root: Path, size: int) -> Path:
@@ -184,7 +184,7 @@ def use_packed(dataset: Dataset, root: Path) -> Dataset:
             put_back(folder)
     folder = where(folder)
     if not folder.is_dir():
-        others = [*folder.parent.glob(f"{dataset.name}-{'[0-9a-f]' * 16}")]
+        others = [*folder.parent.glob(f"{folder_name(dataset.name)}-{'[0-9a-f]' * 16}")]
         warning = f"no packed copy in {folder.parent} has these images; create one with data prepare --pack"
         return replace(dataset, warnings=(*dataset.warnings, warning)) if others else dataset
     if (folder / INDEX).is_file() and not (folder / CHECKSUM).is_file():

@@ -27,8 +27,7 @@ def ensure(name: str, plugin: DatasetPlugin, root: Path, protocol: str) -> Datas
     except MissingDataError:
         if not plugin.downloads:
             raise
-    for archive in plugin.downloads:
-        archive.ensure(root)
+    plugin.download(root)
     return read_dataset(name, plugin, protocol, root)
 
 

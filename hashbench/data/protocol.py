@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hashbench.errors import HashbenchError
+from hashbench.errors import TooFewImagesError
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Protocol:
         """Number of images by part."""
         return {"query": self.query, "train": self.train, "database": self.database}
 
+    def scaled(self, fraction: float) -> Protocol:
+        """Return the protocol with a fraction of the images in each part."""
+        counts = (count and fraction_of(count, fraction) for count in self.counts.values())
+        return Protocol(self.definition, *counts)
+
     def differences(self, query: int, train: int, database: int) -> list[str]:
         """Return a text for each part of a split whose number of images is not the one of the protocol."""
         found = {"query": query, "train": train, "database": database}
@@ -44,6 +49,19 @@ class Protocol:
             for part, count in self.counts.items()
             if count is not None and found[part] != count
         ]
+
+
+def fraction_of(images: int, fraction: float) -> int:
+    """Return the number of images to draw for a fraction of them, at least one."""
+    return max(1, round(fraction * images))
+
+
+SPLIT = "split"
+BY_RATIO = Protocol(
+    "a fraction of the images (--data query_ratio=0.1) are queries, the others the database; all or a "
+    "fraction of these (--data train_ratio=1) are the training images; drawn by the seed"
+)
+"""The protocol of `draw_by_ratio`."""
 
 
 def limit_of(protocol: str) -> int | None:
@@ -130,15 +148,18 @@ def draw_per_class(class_ids: NDArray[Any], counts: Sequence[int], seed: int) ->
         An array of ascending indices for each group, and one for the remaining images.
 
     Raises:
-        HashbenchError: A class has too few images.
+        TooFewImagesError: A class has too few images.
     """
     random = np.random.RandomState(seed)
     group = np.full(len(class_ids), len(counts))
-    for class_id in np.unique(class_ids):
+    classes = np.unique(class_ids)
+    for class_id in classes:
         members = np.flatnonzero(class_ids == class_id)
         if len(members) < sum(counts):
-            raise HashbenchError(
-                f"class {class_id} has {len(members):,} images, but the protocol draws {sum(counts):,}"
+            raise _too_few(
+                sum(counts) * len(classes),
+                len(class_ids),
+                f"{sum(counts):,} per class, and class {class_id} has {len(members):,}",
             )
         drawn = random.permutation(members)[: sum(counts)]
         group[drawn] = np.repeat(np.arange(len(counts)), counts)
@@ -157,10 +178,10 @@ def draw(total: int, counts: Sequence[int], seed: int) -> list[NDArray[np.int64]
         An array of ascending indices for each group, and one for the remaining images.
 
     Raises:
-        HashbenchError: There are too few images.
+        TooFewImagesError: There are too few images.
     """
     if total < sum(counts):
-        raise HashbenchError(f"there are {total:,} images, but the protocol draws {sum(counts):,}")
+        raise _too_few(sum(counts), total)
     order = np.random.RandomState(seed).permutation(total)
     return [np.sort(group) for group in np.split(order, np.cumsum(counts))]
 
@@ -190,7 +211,7 @@ def draw_by_quota(
         An array of ascending indices for each group, and one for the remaining images.
 
     Raises:
-        HashbenchError: A class has too few images to fill its quotas.
+        TooFewImagesError: A class has too few images to fill its quotas.
     """
     unfilled = [[quota] * labels.shape[1] for quota in quotas]
     group = np.full(len(labels), len(quotas))
@@ -209,8 +230,50 @@ def draw_by_quota(
     for label in range(labels.shape[1]):
         if any(left[label] for left in unfilled):
             name = class_names[label] if class_names else f"class {label}"
-            raise HashbenchError(
-                f"{name} has too few images for the protocol, which draws {sum(quotas):,} per class; "
-                f"{int(labels[:, label].sum()):,} have the label, some of which are drawn for other classes"
+            raise _too_few(
+                sum(quotas) * labels.shape[1],
+                int(labels.any(axis=1).sum()),
+                f"{sum(quotas):,} per class; {int(labels[:, label].sum()):,} have the label {name}, some of "
+                "which are drawn for other classes",
             )
     return [np.flatnonzero(group == index) for index in range(len(quotas) + 1)]
+
+
+def draw_by_ratio(
+    labels: NDArray[Any], query_ratio: float, train_ratio: float, seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Draw a fraction of the images as queries, per class if each image has one class.
+
+    Args:
+        labels: Multi-hot [n, C] or class ids [n].
+        query_ratio: Fraction of the images to use as queries; the others are the database.
+        train_ratio: Fraction of the database to use as training images.
+        seed: Random seed.
+
+    Returns:
+        Ascending row indices of "query", "train" and "database".
+
+    Raises:
+        TooFewImagesError: No class has two images.
+    """
+    random = np.random.RandomState(seed)
+    if labels.ndim == 2 and (labels.sum(axis=1) == 1).all():
+        labels = labels.argmax(axis=1)
+    groups = labels if labels.ndim == 1 else np.zeros(len(labels), np.int64)
+    query: list[int] = []
+    for group in np.unique(groups):
+        rows = random.permutation(np.flatnonzero(groups == group))
+        query += rows[: min(fraction_of(len(rows), query_ratio), len(rows) - 1)].tolist()
+    if not query:
+        raise TooFewImagesError("too few images; a class needs two images to have a query")
+    database = np.setdiff1d(np.arange(len(labels)), query)
+    train = np.sort(random.permutation(database)[: fraction_of(len(database), train_ratio)])
+    return {"query": np.sort(query), "train": train, "database": database}
+
+
+def _too_few(needed: int, found: int, details: str = "") -> TooFewImagesError:
+    """Return the error for too few labelled images; `read_dataset` adds what to do."""
+    return TooFewImagesError(
+        f"the protocol draws {needed:,} labelled images, and there are {found:,}"
+        f"{f' ({details})' if details else ''}"
+    )

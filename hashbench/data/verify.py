@@ -98,7 +98,8 @@ def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) ->
         name
         for part in parts.values()
         for name, row in zip(part.images.ids, part.labels, strict=True)
-        if labels_by_id.setdefault(name, row.tobytes()) != row.tobytes()
+        if part.labels.shape[1:] != (0,)  # training images without labels contradict nothing
+        and labels_by_id.setdefault(name, row.tobytes()) != row.tobytes()
     ]
     if differing:
         problems.append(
@@ -122,7 +123,9 @@ def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) ->
                 for group in groups
                 for name in group
             ),
-            conflicting=[group for group in groups if len({labels_by_id[name] for name in group}) > 1],
+            conflicting=[
+                group for group in groups if len({labels_by_id[n] for n in group if n in labels_by_id}) > 1
+            ],
             examples=groups[:5],
         ),
         truncated=truncated,

@@ -53,6 +53,11 @@ def hold_out(dataset: Dataset, config: RunConfig) -> ValidationSplit:
         return ValidationSplit(dataset.train, dataset.query, dataset.database)
     if dataset.validation is not None:
         return ValidationSplit(dataset.train, dataset.validation, dataset.database)
+    if dataset.train_labels.shape[1:] == (0,) and config.evaluation.relevance == "labels":
+        raise UsageError(
+            "selection=best-val draws validation images from the training images, which have no labels; use "
+            "--set selection=last"
+        )
     queries = set(dataset.query.images.ids)
     candidates = np.array([row for row, name in enumerate(dataset.train.ids) if name not in queries])
     size = config.selection.validation

@@ -26,6 +26,16 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # constants of Linux
 _ASIDE = ".replaced"
 
 
+def folder_name(dataset: str) -> str:
+    """Return the name of a dataset for paths: Windows allows no `:` there, and no name has a `~`."""
+    return dataset.replace(":", "~")
+
+
+def dataset_of(folder: str) -> str:
+    """Return the name of the dataset that `folder_name` changed."""
+    return folder.replace("~", ":")
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     return update_hash(hashlib.sha256(), path)

@@ -303,7 +303,10 @@ def test_both_means_are_shown_if_queries_have_no_relevant_items(
         (("--data", "seed"), "--data: expected KEY=VALUE, got 'seed'"),
         (("--data", "seed=-1"), "option of digits seed=-1: input should be greater than or equal to 0"),
         (("--data", "leaks=maybe"), "option of digits leaks='maybe': input should be 'keep' or 'drop'"),
-        (("--missing", "skip"), "unknown option of digits 'missing'; known: leaks, packed, seed, unlabelled"),
+        (
+            ("--missing", "skip"),
+            "unknown option of digits 'missing'; known: fraction, leaks, packed, seed, unlabelled",
+        ),
         (("--lists", "x"), "unknown option of digits 'lists'"),
         (("--set", "data.seed=1"), "--set data.seed: use the flag --data"),
     ],

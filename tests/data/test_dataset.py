@@ -13,10 +13,11 @@ import pytest
 from numba.core.caching import NullCache
 from PIL import Image
 
-from hashbench.data.dataset import Dataset, Split, default_root
-from hashbench.data.load import load_dataset
+from hashbench.data.dataset import Dataset, Split
+from hashbench.data.load import default_root, load_dataset
 from hashbench.data.options import DataOptions
-from hashbench.data.protocol import Overlaps, fingerprint
+from hashbench.data.protocol import Overlaps, Protocol, fingerprint
+from hashbench.data.verify import verify
 from hashbench.encoding.feature_cache import cache_folder
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.evaluation.counts.kernels import compiled
@@ -333,3 +334,47 @@ def test_without_a_home_folder_numba_makes_none() -> None:
 def test_an_empty_root_is_not_the_current_folder(root: str) -> None:
     with pytest.raises(UsageError, match="root is empty"):
         load_dataset("digits", root=root)
+
+
+# training images without labels, and fractions
+
+
+def test_training_images_need_no_labels() -> None:
+    bare: dict[str, Any] = {"train": (["t1", "d1"], np.zeros((2, 0)))}
+    by_id = make(**bare, query=(["q1"], [1]))
+    several = make(**bare, query=(["q1"], [[0, 1]]), database=(["d1", "d2"], [[0, 1], [1, 0]]))
+    for dataset in (by_id, several):
+        assert dataset.train_labels.shape == (2, 0)
+        assert dataset.overlaps == Overlaps(0, 0, 1)
+        assert dataset.warnings == ()
+        found = verify(dataset, Protocol("", 1, 2, 2))
+        assert (found.problems, found.unlabelled) == ([], {"train": 2, "query": 0, "database": 0})
+        assert found.duplicates.conflicting == []
+    rows = np.zeros((2, 2), np.uint8)
+    parts = (["t1", "d1"], rows), (["q1"], np.array([1])), (["d1", "d2"], np.array([1, 0]))
+    assert by_id.fingerprint == fingerprint(*parts)
+    with pytest.raises(HashbenchError, match=r"toy: query: expected labels of shape \[n\] or \[n, 2\]"):
+        make(query=(["q1"], np.zeros((1, 0))))
+
+
+def test_a_fraction_of_each_part() -> None:
+    ids = [f"i{number:02d}" for number in range(20)]
+    labels = [number % 2 for number in range(20)]
+    parts = {
+        "train": (ids, labels),
+        "query": ([f"q{n}" for n in range(10)], labels[:10]),
+        "database": (ids, labels),
+    }
+    whole = make(**parts)
+    part = make(DataOptions(fraction=0.3), **parts)
+    drawn = np.sort(np.random.RandomState(0).permutation(20)[:6])
+    assert part.train.ids == part.database.images.ids == tuple(ids[row] for row in drawn)
+    assert part.database.labels.tolist() == (drawn % 2).tolist()
+    assert len(part.query.images) == 3
+    assert part.overlaps.train_database == 6
+    assert part.fingerprint != whole.fingerprint
+    assert part.options["fraction"] == 0.3
+    assert part.options["files"] != whole.options["files"]
+    assert part.warnings == ("limited to a fraction of 0.3 of each part, for a first try only",)
+    assert make(DataOptions(fraction=0.3, seed=1), **parts).fingerprint != part.fingerprint
+    assert Protocol("", 10, None, 3).scaled(0.05).counts == {"query": 1, "train": None, "database": 1}

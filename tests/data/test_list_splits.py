@@ -199,7 +199,7 @@ def test_training_images_are_drawn_from_the_database_if_asked(write: Write) -> N
         drawn = [[2, 3, 4, 5][row] for row in draw(4, [3], seed)[0]]
         assert images_of(dataset) == {**EXPECTED, "train": drawn}
         assert dataset.warnings == ("the lists have no training images; 3 are drawn from the database",)
-    with pytest.raises(HashbenchError, match="there are 4 images, but the protocol draws 5"):
+    with pytest.raises(HashbenchError, match="the protocol draws 5 labelled images, and there are 4"):
         load(folder, train=5)
 
 
@@ -362,7 +362,7 @@ def test_drawn_training_images_are_no_queries(write: Write) -> None:
         assert sorted(dataset.train.ids) == ["2.jpg", "3.jpg", "4.jpg", "5.jpg"]
         assert (dataset.overlaps.query_train, dataset.overlaps.query_database) == (0, 2)
         assert load(folder, train=4, seed=seed, leaks="drop").overlaps.query_database == 0
-    with pytest.raises(HashbenchError, match="there are 4 images, but the protocol draws 5"):
+    with pytest.raises(HashbenchError, match="the protocol draws 5 labelled images, and there are 4"):
         load(folder, train=5)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,7 +200,9 @@ def test_one_subfolder_of_the_same_name_in_each_class(tmp_path: Path) -> None:
 def test_too_few_images(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         photo(tmp_path / name / "1.jpg", 0, 0)
-    with pytest.raises(HashbenchError, match="^folder: too few images; a class needs two images to have a"):
+    with pytest.raises(
+        HashbenchError, match="^folder@split: too few images; a class needs two images to have a"
+    ):
         load_dataset("folder", None, tmp_path)
 
 
@@ -497,3 +501,87 @@ def test_a_link_to_itself_is_no_class(root: Path) -> None:
     before = load_dataset("folder", root=root).fingerprint
     (root / "loop").symlink_to("loop")
     assert load_dataset("folder", root=root).fingerprint == before
+
+
+# training images without labels
+
+
+def write_unlabelled_training(root: Path, *, database: bool = True) -> Path:
+    parts = {"query": 2, **({"database": 4} if database else {})}
+    for number in range(6):
+        photo(root / f"Train/{number}.jpg", number % 2, number)
+    for part, count in parts.items():
+        for label, name in enumerate(("cat", "dog")):
+            for number in range(count):
+                photo(root / part / name / f"{number}.jpg", label, 10 * len(part) + number)
+    return root
+
+
+def test_training_images_need_no_class_folders(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    root = write_unlabelled_training(tmp_path / "mine")
+    (root / "Train/notes.txt").touch()
+    dataset = load_dataset("folder", "folders", root)
+    assert dataset.train.ids == tuple(f"Train/{number}.jpg" for number in range(6))
+    assert dataset.train_labels.shape == (6, 0)
+    assert dataset.class_names == ("cat", "dog")
+    assert counts(dataset) == (4, 6, 8)
+    assert dataset.warnings == (
+        "1 files are left out, since they do not have the suffix of an image, such as "
+        f"{root}/Train/notes.txt",
+    )
+    where = ("folder", "--protocol", "folders", "--data-root", root)
+    assert cli("data", "verify", *where).code == 0
+    assert cli("data", "export-lists", *where, "--output", tmp_path / "lists").code == 0
+    assert (tmp_path / "lists/train.txt").read_text().splitlines()[0] == "Train/0.jpg 0 0"
+    back = load_dataset("folder", None, root, lists=tmp_path / "lists")
+    assert back.fingerprint == dataset.fingerprint
+
+
+def test_a_run_on_unlabelled_training_images_is_verified(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    root = write_unlabelled_training(tmp_path / "mine")
+    settings = ("backbone=test_resnet", "pretrained=false", "images.size=16", "epochs=1", "batch_size=4")
+    where = ("--dataset", "folder", "--protocol", "folders", "--data-root", root)
+    run = ("run", "--method", "wch", *where, "--bits", 16, *(f"--set={setting}" for setting in settings))
+    result = cli(*run)
+    assert result.code == 0, result.err
+    (path,) = (tmp_path / "results").rglob("codes.npz")
+    with np.load(path) as stored:
+        assert (stored["train_labels"].shape, stored["train_ids"].tolist()[0]) == ((6, 0), "Train/0.jpg")
+    result = cli("results", "verify")
+    assert result.code == 0, result.out + result.err
+    validated = ("--set=selection=best-val", "--set=selection.validation=2")
+    result = cli(*run, *validated)
+    assert result.code == 2
+    assert "the training images, which have no labels; use --set selection=last" in result.err
+
+
+@pytest.mark.parametrize("flat", ["Train", "gallery"])
+def test_a_database_needs_labels(tmp_path: Path, flat: str) -> None:
+    root = write_unlabelled_training(tmp_path, database=False)
+    if flat == "gallery":
+        (root / "Train").rename(root / "gallery")
+        photo(root / "train/cat/1.jpg", 0, 0)
+    message = (
+        rf"^the images of {root}/{flat} are not in class folders, so they have no labels and cannot be the "
+        rf"database; expected one folder per class, such as {root}/database/cat/1\.jpg$"
+    )
+    with pytest.raises(HashbenchError, match=message):
+        load_dataset("folder", "folders", root)
+
+
+def test_images_of_the_table_without_a_label_may_only_be_trained_on(tmp_path: Path) -> None:
+    labels = ("cat", "", "dog", "", "")
+    lines = [f"{path},{labels[number % 5]}\n" for number, path in enumerate(IMAGES)]
+    root = write_labels(tmp_path, "path,label\n" + "".join(lines))
+    advice = "12 images have no label; to use them for training only, pass --data train_only_unlabelled=true"
+    assert advice in load_dataset("folder", None, root).warnings
+    dataset = load_dataset(
+        "folder", None, root, train_only_unlabelled=True, query_ratio=0.25, train_ratio=0.5
+    )
+    assert counts(dataset) == (2, 3 + 12, 6)
+    assert dataset.warnings == ()
+    bare = {path for number, path in enumerate(IMAGES) if not labels[number % 5]}
+    assert bare < {*dataset.train.ids}
+    assert not bare & {*dataset.query.images.ids, *dataset.database.images.ids}
+    assert dataset.query.labels.sum(axis=0).tolist() == [1, 1]
+    assert dataset.train_labels.sum() == 3

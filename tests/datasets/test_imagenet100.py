@@ -64,7 +64,10 @@ def test_missing_synsets_are_named(root: Path, part: str, what: str) -> None:
 
 def test_a_class_with_too_few_training_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hashbench_datasets.imagenet100.TRAIN_PER_CLASS", {"13k": 3})
-    with pytest.raises(HashbenchError, match=r"class 0 has 2 images, but the protocol draws 3"):
+    with pytest.raises(
+        HashbenchError,
+        match=r"draws 300 labelled images, and there are 200 \(3 per class, and class 0 has 2\)",
+    ):
         load_dataset("imagenet100", "13k", root)
 
 

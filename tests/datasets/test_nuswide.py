@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -435,3 +436,40 @@ def test_queries_in_the_database(nuswide_tree: Callable[..., Path]) -> None:
     with pytest.raises(HashbenchError, match=r"1 of 21 queries .*'0004_1544502944\.jpg'"):
         dataset.require_disjoint_queries()
     assert len(load_dataset("nuswide", "lists", root, leaks="drop").database.images) == 84
+
+
+@pytest.mark.parametrize(
+    ("protocol", "drawn", "found"),
+    [("21", "12,600", r"66 \(600 per class; 3 have the label sky, some"), ("81", "15,000", "66;")],
+)
+def test_a_part_copy_is_told_how_many_images_the_draw_needs(
+    root: Path,
+    cli: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: str,
+    drawn: str,
+    found: str,
+) -> None:
+    monkeypatch.setattr(nuswide, "QUOTAS", {"21": (500, 100)})
+    monkeypatch.setattr(nuswide, "DRAWN_OF_81", (10_000, 5_000))
+    for file in sorted(root.rglob("*.jpg"))[:60]:
+        file.unlink()
+    run = ("run", "--method", "lsh", "--dataset", "nuswide", "--protocol", protocol, "--data-root", root)
+    for options in ((), ("--limit", 50), ("--data", "fraction=0.1")):
+        result = cli(*run, "--missing", "skip", *options)
+        assert result.code == 1
+        (line,) = result.err.splitlines()
+        start = (
+            rf"hashbench: error: nuswide@{protocol}: the protocol draws {drawn} labelled images, and there"
+        )
+        assert re.match(rf"{start} are {found}", line), line
+        assert "so add the missing images, or split those that are there by ratios: list them" in line
+
+
+def test_a_fraction_of_a_protocol_is_verified_and_recorded(root: Path, cli: Callable[..., Any]) -> None:
+    dataset = load_dataset("nuswide", None, root, fraction=0.5)
+    assert [len(part.images) for part in dataset.parts().values()] == [21, 10, 52]
+    assert dataset.warnings[-1] == "limited to a fraction of 0.5 of each part, for a first try only"
+    result = cli("data", "verify", "nuswide", "--data-root", root, "--data", "fraction=0.5", "--json")
+    found = json.loads(result.out)
+    assert (result.code, found["problems"], found["fingerprint"]) == (0, [], dataset.fingerprint)
