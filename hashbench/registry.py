@@ -93,12 +93,18 @@ class Entry:
         return next((path for path in [*paths, file.with_name("recipe.yaml")] if path.is_file()), None)
 
     def summary(self) -> str:
-        """Return the first line of the module's docstring, which is read without importing the module."""
+        """Return the first line of the module's docstring, or for FAMILY:NAME, of that of its class.
+
+        The source code is read, but the module is not imported.
+        """
         try:
             file = self._own_file()
-            docstring = ast.get_docstring(parse_source(file.read_bytes())) if file else None
+            tree = parse_source(file.read_bytes()) if file else ast.Module([], [])
         except (OSError, SyntaxError):
             return ""
+        own = self.target.rpartition(":")[2] if ":" in self.name else None
+        node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == own), tree)
+        docstring = ast.get_docstring(node)
         return docstring.splitlines()[0] if docstring else ""
 
     def _module(self) -> str:
@@ -159,10 +165,11 @@ def entries(kind: Kind) -> dict[str, Entry]:
     """
     found: dict[str, Entry] = {}
     for entry in _all_entries(kind):
-        if not re.fullmatch(r"\w[\w.+-]{,99}", entry.name):
+        family = r"(\w[\w.+-]*:)?" if kind == "dataset" else ""
+        if not re.fullmatch(rf"(?=.{{1,100}}$){family}\w[\w.+-]*", entry.name):
             raise UsageError(
                 f"{entry}: a name is used for a folder; expected a letter, a digit or _, and then only these "
-                "and . + -, 100 characters at most"
+                "and . + -, 100 characters at most; that of a dataset may be FAMILY:NAME"
             )
         other = found.setdefault(entry.name, entry)
         if other != entry:

@@ -10,4 +10,12 @@ DATASETS = {
     "flickr25k": "hashbench_datasets.flickr25k:Flickr25k",
     "imagenet100": "hashbench_datasets.imagenet100:ImageNet100",
     "folder": "hashbench_datasets.folder:Folder",
+    **{
+        f"torchvision:{name}": f"hashbench_datasets.torchvision_sets:{name}"
+        for name in (
+            *("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "KMNIST", "STL10", "SVHN", "Food101"),
+            *("Flowers102", "OxfordIIITPet", "Caltech101", "Caltech256", "EuroSAT", "FGVCAircraft", "DTD"),
+            "VOCDetection",
+        )
+    },
 }

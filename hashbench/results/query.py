@@ -12,7 +12,7 @@ from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.results.expected import ExpectedRuns
 from hashbench.results.record import RECORD, read_record
 from hashbench.results.stored_run import StoredRun, Unfinished
-from hashbench.runtime.files import original
+from hashbench.runtime.files import dataset_of, original
 from hashbench.runtime.yaml_values import as_set, parse_yaml
 
 _HIDDEN = "."  # first character of the names of folders of unfinished runs
@@ -92,7 +92,7 @@ def find(results: Path, wanted: RunFilter) -> tuple[list[StoredRun], list[Unfini
         dataset, _, protocol = protocol_folder.partition("@")
         if not length[:-3].isdecimal():
             continue
-        kind = (dataset, protocol, method, int(length[:-3]))
+        kind = (dataset_of(dataset), protocol, method, int(length[:-3]))
         if not wanted.admits(*kind):
             continue
         if folder.name.startswith(_HIDDEN):

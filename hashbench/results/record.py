@@ -29,7 +29,7 @@ from hashbench.evaluation import CodeHealth
 from hashbench.results.published_protocol import PublishedProtocol
 from hashbench.results.schema_versions import to_newest
 from hashbench.runtime.arguments import as_path
-from hashbench.runtime.files import set_aside
+from hashbench.runtime.files import folder_name, set_aside
 from hashbench.runtime.json_files import read_json
 from hashbench.runtime.summary import Summarized
 
@@ -52,6 +52,7 @@ THREADS = (
 Short = Annotated[str, Field(max_length=255)]
 """Names of folders and files, and hashes, which messages may quote."""
 Name = Annotated[str, Field(max_length=255, pattern=r"^\w[\w.+-]*$")]
+DatasetName = Annotated[str, Field(max_length=255, pattern=r"^\w[\w.+-]*(:\w[\w.+-]*)?$")]
 """Name of a method or dataset; see `registry.entries`."""
 MetricName = Annotated[str, Field(pattern=r"^\w+@(all|[1-9]\d{0,17}|H<=\d{1,18})$")]
 
@@ -131,7 +132,7 @@ class Record(Summarized, _Part):
     schema_version: Literal[5] = 5
     run_id: Short
     method: Name
-    dataset: Name
+    dataset: DatasetName
     protocol: Short
     bits: PositiveInt
     seed: int
@@ -234,7 +235,7 @@ def protocol_name(protocol: str, relevance: str = "labels", neighbours: int = 50
 
 def run_folder(results: Path, dataset: str, protocol: str, method: str, bits: int, run_id: str) -> Path:
     """Return the folder of a run."""
-    return results / f"{dataset}@{protocol}" / method / f"{bits}bit" / run_id
+    return results / f"{folder_name(dataset)}@{protocol}" / method / f"{bits}bit" / run_id
 
 
 def run_identity(
@@ -267,7 +268,8 @@ def run_id_of(identity: Mapping[str, Any]) -> str:
     """Return the id of a run: a readable name and a hash of its `run_identity`."""
     config = identity["config"]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
-    return f"{config['method']}-{config['dataset']}-{config['bits']}bit-seed{config['seed']}-{digest}"
+    dataset = folder_name(config["dataset"])
+    return f"{config['method']}-{dataset}-{config['bits']}bit-seed{config['seed']}-{digest}"
 
 
 def checksum(content: Mapping[str, Any]) -> str:
