@@ -132,6 +132,7 @@ def main() -> None:
     """Run a command, and turn errors into one line and an exit code."""
     protect_streams()
     quiet_libraries()
+    completion.join_colons()
     try:
         _reject_empty(sys.argv[1:])
         sys.exit(app(prog_name="hashbench", standalone_mode=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -13,6 +14,24 @@ from hashbench.errors import HashbenchError
 
 if TYPE_CHECKING:
     from hashbench.registry import Kind
+
+
+_typed: list[str] = []  # what bash separates from the word to complete: its part before a colon
+
+
+def join_colons() -> None:
+    """Join the words that bash splits at colons; of the word to complete, only the end is kept as a word."""
+    _typed.clear()
+    words = os.environ.get("COMP_WORDS", "").split()
+    if os.environ.get("_HASHBENCH_COMPLETE") != "complete_bash" or ":" not in words:
+        return
+    cursor = int(os.environ["COMP_CWORD"])
+    before, current = words[:cursor], "".join(words[cursor : cursor + 1])
+    if current == ":":
+        before, current = [*before, ":"], ""
+    _typed[:] = [f"{before[-2]}:"] if before[-1] == ":" else []
+    before = " ".join(before[:-2] if _typed else before).replace(" : ", ":").split()
+    os.environ.update(COMP_WORDS=" ".join([*before, current]), COMP_CWORD=str(len(before)))
 
 
 def methods(incomplete: str) -> list[str]:
@@ -60,5 +79,6 @@ def _registered(kind: Kind) -> list[str]:
 
 def _complete(incomplete: str, known: Iterable[str]) -> list[str]:
     """Complete the last of several names that are separated by commas."""
-    before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
+    typed = "".join(_typed)
+    before, comma, last = f"{typed}{incomplete}".rpartition(",")
+    return [f"{before}{comma}{name}".removeprefix(typed) for name in known if name.startswith(last)]

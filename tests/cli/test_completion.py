@@ -43,6 +43,21 @@ def test_names_complete(complete: Complete, command: str) -> None:
     assert complete(f"hashbench {command} --protocol 11") == ["117k"]
 
 
+def test_names_complete_after_a_colon(complete: Complete) -> None:
+    """Bash splits words at colons, and replaces only what follows the last one."""
+    assert complete("hashbench run --dataset torchvision:CI") == [
+        "torchvision:CIFAR10",
+        "torchvision:CIFAR100",
+    ]
+    assert complete("hashbench run --dataset torchvision : CI") == ["CIFAR10", "CIFAR100"]
+    assert complete("hashbench run --dataset cifar10,torchvision : EuroS") == ["EuroSAT"]
+    assert complete("hashbench data info torchvision :") == [
+        name.removeprefix("torchvision:") for name in registry.entries("dataset") if ":" in name
+    ]
+    assert complete("hashbench run --dataset torchvision : EuroSAT --protocol ") == ["split"]
+    assert complete("hashbench run --dataset cif") == ["cifar10"]
+
+
 def test_arguments_complete(complete: Complete) -> None:
     assert complete("hashbench check-method it") == ["itq"]
     assert complete("hashbench data info cif") == ["cifar10"]
