@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+from hashbench.data.load import create_dataset
 from hashbench.experiment.definition import Experiment
 from hashbench.experiment.plan import config_without_data, runs_of
 from hashbench.results.expected import ExpectedRun, ExpectedRuns
@@ -41,11 +42,11 @@ def expected_runs(experiment: Experiment) -> ExpectedRuns:
     for _, group in itertools.groupby(runs_of(experiment), lambda run: replace(run, seed=0)):
         first, *others = group
         config = config_without_data(first)
+        defaults = create_dataset(first.chosen.name).options.model_dump(mode="json")
         label = f"{first.method} ({', '.join(first.settings)})" if first.settings else first.method
         for run in (first, *others):
             name = f"{label} on {config.dataset}@{config.protocol}, {run.bits} bits, seed {run.seed}"
-            found.append(
-                ExpectedRun(name, config.model_copy(update={"seed": run.seed}).model_dump(mode="json"))
-            )
+            seeded = config.model_copy(update={"seed": run.seed})
+            found.append(ExpectedRun(name, seeded.model_dump(mode="json"), defaults))
     report = experiment.report
     return ExpectedRuns(experiment.name, found, report.metric, report.published, report.bounds)

@@ -13,6 +13,7 @@ from hashbench.backbones import Backbone, require_weights
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset
 from hashbench.data.load import choose_protocol, create_dataset, load_dataset
+from hashbench.data.protocol import limit_of
 from hashbench.errors import HashbenchError
 from hashbench.experiment.configure import (
     changes,
@@ -162,10 +163,12 @@ def config_without_data(run: PlannedRun) -> RunConfig:
     """
     chosen = run.chosen
     plugin = create_dataset(chosen.name, **chosen.options)
-    protocol = choose_protocol(chosen.name, plugin, chosen.protocol)
+    limit = chosen.limit or limit_of(chosen.protocol or "")
+    wanted = chosen.protocol.removesuffix(f"-limit{limit}") if chosen.protocol else None
+    protocol = choose_protocol(chosen.name, plugin, wanted)
     flags = {
         "method": run.method, "bits": run.bits, "seed": run.seed, "device": "cpu", "dataset": chosen.name,
-        "protocol": f"{protocol}-limit{chosen.limit}" if chosen.limit else protocol,
+        "protocol": f"{protocol}-limit{limit}" if limit else protocol,
         "data": plugin.options.model_dump(mode="json", exclude={"lists", "packed"}),
     }  # fmt: skip
     return resolve_run(flags, run.settings)

@@ -19,16 +19,18 @@ class ExpectedRun:
     Attributes:
         name: Description, such as `wch on digits@default, 32 bits, seed 0`.
         config: The configuration that its record contains.
+        data_defaults: Defaults of the options of its dataset, which a record of an older version may lack.
     """
 
     name: str
     config: Mapping[str, Any]
+    data_defaults: Mapping[str, Any]
 
     def is_of(self, record: Record) -> bool:
         """Return True if a record is that of this run, on whatever machine it was made."""
-        data = self.config["data"]
+        recorded = {**self.data_defaults, **record.config["data"]}
         return _comparable(self.config) == _comparable(record.config) and all(
-            record.config["data"].get(key, value) == value for key, value in data.items()
+            recorded[key] == value for key, value in self.config["data"].items()
         )
 
 
