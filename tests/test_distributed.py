@@ -85,9 +85,16 @@ def test_one_record_of_two_processes(tmp_path: Path, nuswide_tree: Callable[...,
 
 def test_a_process_that_fails_ends_the_run(launched: Launched) -> None:
     """The launcher ends the other, which waits for its share; a time-out would if it did not."""
-    assert json.loads((launched.two / "ends.json").read_text()) == {"run_all": True, "fail": False}
+    ends = json.loads((launched.two / "ends.json").read_text())
+    assert (ends["run_all"], ends["fail"]) == (True, False)
     assert "hashbench: error: the second process has had enough" in launched.said
-    assert not [*launched.two.rglob("record.json")]
+    assert not [*(launched.two / "failing").rglob("record.json")]
+
+
+def test_two_commands_of_two_processes_share_a_grid(launched: Launched) -> None:
+    assert json.loads((launched.two / "ends.json").read_text())["share"] == [True, True]
+    assert launched.said.count("a record exists, nothing was trained") == 2
+    assert len([*(launched.two / "shared").glob("*@*/*/*/*/record.json")]) == 2
 
 
 def test_a_single_process_gathers_nothing() -> None:

@@ -23,6 +23,7 @@ from hashbench.encoding.encode import check_encoder, encode, encode_queries, fea
 from hashbench.encoding.features import BATCH_SIZE
 from hashbench.evaluation import VERSION, Evaluation, code_health
 from hashbench.experiment.artifacts import curves, save_codes, save_queries
+from hashbench.experiment.claims import ClaimedError, claimed
 from hashbench.experiment.configure import record_fields
 from hashbench.experiment.identity import (
     find_stale,
@@ -99,6 +100,7 @@ def run(
     If several processes call this function together, they share the work and the main process writes.
 
     Raises:
+        ClaimedError: Another process carries out the run.
         UsageError: The backbone does not exist or does not fit.
         HashbenchError: Training diverged, the method breaks its contract, an image cannot be read, the record
             cannot be written, or the machine failed.
@@ -109,14 +111,37 @@ def run(
     identity = identity_of(config, dataset, source)
     run_id = run_id_of(identity)
     folder = run_folder(results, config.dataset, config.protocol, config.method, config.bits, run_id)
-    if is_main_process():
-        tidy(folder)
-    if distributed.broadcast_object(folder.exists()) and not force:
-        return Run(read_record(folder), folder, existed=True)
-    if execution.accept_stale and not force:
-        stale = distributed.broadcast_object(find_stale(folder.parent, identity))
-        if stale is not None:
-            return Run(read_record(stale), stale, existed=True)
+    with claimed(results, run_id) as holder:
+        if is_main_process():
+            tidy(folder)
+        found = distributed.broadcast_object(None if force else existing(folder, identity, execution))
+        if found is not None:
+            return Run(read_record(found), found, existed=True)
+        if holder is not None:
+            raise ClaimedError(f"{run_id} is carried out by {holder}; wait until it ends, or stop it")
+        with Trackers(execution.track, results / TRACKING, run_id) as trackers:
+            _make(config, dataset, folder, identity, execution, trackers)
+            record = read_record(folder)  # it is on disk now, whatever a tracker does
+            trackers.write_record(record)
+        return Run(record, folder, existed=False)
+
+
+def existing(folder: Path, identity: dict[str, Any], execution: RunOptions) -> Path | None:
+    """Return the folder of a run's record, or of one by another version of the code if it is accepted."""
+    if folder.exists():
+        return folder
+    return find_stale(folder.parent, identity) if execution.accept_stale else None
+
+
+def _make(
+    config: RunConfig,
+    dataset: Dataset,
+    folder: Path,
+    identity: dict[str, Any],
+    execution: RunOptions,
+    trackers: Trackers,
+) -> None:
+    """Train, encode and evaluate a method and write a record into a folder."""
     with translate_errors(config, "checking the method on a few images", ENCODE_LESS):
         method = build_method(config)
         check_encoder(method, dataset.train, config)  # errors should appear before the training
@@ -124,37 +149,32 @@ def run(
     recipe = record_fields(config, len(train_images))
     relevant = relevant_images(dataset.query, dataset.database, config, execution.workers)
     score = scorer(val_query, val_database, config, execution.workers) if val_query and val_database else None
-    with Trackers(execution.track, results / TRACKING, run_id) as trackers:
-        with _shared_folder(folder, execution.resume) as partial:
-            threads = _start(partial, recipe["changes"], identity, config.device) if is_main_process() else []
-            training = train(method, train_images, config, partial, execution, score, trackers)
-            measured = _measure(method, dataset, relevant, config, training, execution.workers)
-            if is_main_process():
-                _save(partial, method, dataset, relevant, config, measured)
-                record = build_record(
-                    config,
-                    _describe_split(dataset, len(train_images), validation_fingerprint(config, dataset)),
-                    measured.database,
-                    measured.evaluation,
-                    measured.timing,
-                    run_id=run_id,
-                    environment={
-                        **environment.describe(config.device, *optional_libraries(config)),
-                        **({"threads_before_stop": threads[:-1]} if threads[1:] else {}),
-                        "source": source,
-                        **({"plugin_files": ", ".join(files)} if (files := plugin_files(config)) else {}),
-                    },
-                    files={name: sha256_of(partial / name) for name in FILES},
-                    name=execution.name,
-                    resumed=training.resumed,
-                    selected=training.selected,
-                    **recipe,
-                )
-                write_record(record, partial)
-        # The record is on disk now, whatever a tracker does.
-        finished = Run(read_record(folder), folder, existed=False)
-        trackers.write_record(finished.record)
-    return finished
+    with _shared_folder(folder, execution.resume) as partial:
+        threads = _start(partial, recipe["changes"], identity, config.device) if is_main_process() else []
+        training = train(method, train_images, config, partial, execution, score, trackers)
+        measured = _measure(method, dataset, relevant, config, training, execution.workers)
+        if is_main_process():
+            _save(partial, method, dataset, relevant, config, measured)
+            record = build_record(
+                config,
+                _describe_split(dataset, len(train_images), validation_fingerprint(config, dataset)),
+                measured.database,
+                measured.evaluation,
+                measured.timing,
+                run_id=folder.name,
+                environment={
+                    **environment.describe(config.device, *optional_libraries(config)),
+                    **({"threads_before_stop": threads[:-1]} if threads[1:] else {}),
+                    "source": identity["code"],
+                    **({"plugin_files": ", ".join(files)} if (files := plugin_files(config)) else {}),
+                },
+                files={name: sha256_of(partial / name) for name in FILES},
+                name=execution.name,
+                resumed=training.resumed,
+                selected=training.selected,
+                **recipe,
+            )
+            write_record(record, partial)
 
 
 @contextmanager

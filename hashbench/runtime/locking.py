@@ -52,7 +52,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def owned(path: Path, *, without_locks: bool = True, remove: bool = True) -> Iterator[bool]:
+def owned(
+    path: Path, *, without_locks: bool = True, remove: bool = True, content: str = ""
+) -> Iterator[bool]:
     """Own a file while the block runs, so that no other process does.
 
     Child processes do not own the file, so none of them outlives the ownership.
@@ -61,6 +63,8 @@ def owned(path: Path, *, without_locks: bool = True, remove: bool = True) -> Ite
         path: The file, which is created if it does not exist.
         without_locks: The value to yield if the system or the file system has no locks.
         remove: Remove the file if the block succeeds.
+        content: Text to write into the file. The owner must not open the file again, since closing it
+            would end the ownership.
 
     Yields:
         True if the file is owned; False if another process owns it, or has renamed or removed its folder.
@@ -84,6 +88,9 @@ def owned(path: Path, *, without_locks: bool = True, remove: bool = True) -> Ite
             free = False
         except OSError:  # a file system without locks
             free = without_locks
+        if free and content:
+            os.ftruncate(file, 0)
+            os.write(file, content.encode())
         yield free
         if free and remove:
             path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ OWN = """
 import os, sys
 from pathlib import Path
 from hashbench.runtime.locking import owned
-with owned(Path(sys.argv[1])) as free:
+with owned(Path(sys.argv[1]), content="process 7 on node9 since today") as free:
     if os.fork() == 0:
         sys.stdin.read()
         os._exit(0)

@@ -7,6 +7,7 @@ process, so that torch is imported once.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from helpers.configs import run_config
-from helpers.forked import call, few_digits
+from helpers.forked import call, few_digits, wait
 from safetensors.torch import save_file
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -109,6 +110,15 @@ def fail(folder: Path) -> None:
     sys.exit(call([*command, "--results", str(folder / "failing"), *FAST]))
 
 
+def share(folder: Path) -> None:
+    """Call the program with a grid of two runs."""
+    command = ["run", "--method", "lsh", "--dataset", "digits", "--seed", "0,1", "--bits", "16"]
+    small = [
+        setting for setting in FAST if "=images" in setting or "=backbone" in setting or "=pre" in setting
+    ]
+    sys.exit(call([*command, "--results", str(folder / "shared"), *small]))
+
+
 def launch(function: Callable[[Path], None], folder: Path) -> bool:
     """Call a function in two processes, and return whether both end well; if one fails, so must the other."""
     launcher = LaunchConfig(
@@ -127,6 +137,9 @@ def main(folder: Path) -> None:
     few_digits(300)
     (folder / "failing.py").write_text(FAILING, encoding="utf-8")
     ends = {function.__name__: launch(function, folder) for function in (run_all, fail)}
+    if not (other := os.fork()):  # the same grid twice at once, each in two processes
+        os._exit(not launch(share, folder))
+    ends["share"] = [launch(share, folder), wait(other) == 0]
     (folder / "ends.json").write_text(json.dumps(ends), encoding="utf-8")
 
 
