@@ -13,7 +13,7 @@ from pathlib import Path
 from hashbench.plugin_files import BUILT_IN_PACKAGES, find_specs, imported_name, parse_source, read_source
 
 # Folders and modules of the core that do not affect the results of a run.
-WITHOUT_EFFECT = ("cli", "report", "results", "runtime", "testing", "method/scaffold.py")
+WITHOUT_EFFECT = ("cli", "launchers", "report", "results", "runtime", "testing", "method/scaffold.py")
 
 
 @functools.cache

@@ -24,7 +24,7 @@ ORDER = [
     ["encoding", "results"],
     ["report", "training"],
     ["experiment", "report.plots", "report.tables"],
-    ["report.page", "testing"],
+    ["launchers", "report.page", "testing"],
     ["cli"],
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

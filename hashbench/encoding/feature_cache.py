@@ -8,8 +8,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from io import BytesIO
@@ -23,9 +23,12 @@ from pydantic import BaseModel, ConfigDict
 
 from hashbench.runtime.console import warn
 from hashbench.runtime.files import SILENT_S, atomic_write, sha256_of, sync
+from hashbench.runtime.locking import owned
 
 MIN_FREE_BYTES = 1 << 30
 """Free space that the cache leaves on the disk."""
+
+_POLL_S = 0.1  # between two looks at features that another process computes
 
 # A name starts with the key. Next comes the SHA-256 of features, or random digits for a partial file.
 _FILE_NAME = re.compile(r"([0-9a-f]{32})(?:\.json|-[0-9a-f]{16}\.npy|-[0-9a-f]{8}\.part)")
@@ -126,6 +129,26 @@ def load(folder: Path, key: str) -> tuple[NDArray[np.float32], float] | None:
     with suppress(OSError):  # a file of another user
         os.utime(index)
     return features, found.seconds
+
+
+@contextmanager
+def computing(folder: Path, key: str) -> Iterator[bool]:
+    """Let one process at a time compute features; the others wait until it has stored them or ended.
+
+    Yields:
+        True if this process had to wait.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    waited = False
+    with ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        while not stack.enter_context(owned(folder / f".{key}.lock")):
+            stack.close()
+            waited = True
+            time.sleep(_POLL_S)
+        yield waited
 
 
 def store(

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from hashbench import distributed
 from hashbench.backbones import Backbone
 from hashbench.config import RunConfig
-from hashbench.encoding.feature_cache import FeatureMetadata, cache_folder, load, store
+from hashbench.encoding.feature_cache import FeatureMetadata, cache_folder, computing, load, store
 from hashbench.encoding.feature_keys import content_key, disk_key, has_versions, network_key
 from hashbench.images.batch_loader import BatchLoader
 from hashbench.images.image_sets import Images
@@ -132,9 +132,12 @@ class FeatureExtractor:
         if (found := load(folder, key)) is not None:
             return torch.from_numpy(found[0]), found[1]
         try:
-            with closing(self._batches(images, task)) as computed:
-                rows = _unchanged(computed, images, content)
-                return torch.from_numpy(store(folder, key, self._metadata(images), rows)), None
+            with computing(folder, key) as waited:
+                if waited and (found := load(folder, key)) is not None:
+                    return torch.from_numpy(found[0]), found[1]
+                with closing(self._batches(images, task)) as computed:
+                    rows = _unchanged(computed, images, content)
+                    return torch.from_numpy(store(folder, key, self._metadata(images), rows)), None
         except OSError as error:
             warn(f"features cannot be cached in {folder} ({error.strerror or error}); the run continues")
             return torch.cat([*self._batches(images, task)]), None

@@ -39,8 +39,7 @@ def claimed(results: Path, run_id: str) -> Iterator[str | None]:
         if is_main_process():
             with suppress(OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                if free := stack.enter_context(owned(path, remove=False, content=this_process())):
-                    stack.callback(path.unlink, missing_ok=True)  # also after a failure
+                free = stack.enter_context(owned(path, content=this_process()))
         yield distributed.broadcast_object(None if free else _content(path))
 
 
@@ -54,10 +53,15 @@ def holder(results: Path, run_id: str) -> str | None:
     return None
 
 
+def process_name(process: int) -> str:
+    """Describe a process of this machine, given its id."""
+    return f"process {process} on {socket.gethostname()} "
+
+
 def this_process() -> str:
-    """Describe this process for others."""
+    """Describe this process for others, with the time."""
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    return f"process {os.getpid()} on {socket.gethostname()} since {since}"
+    return f"{process_name(os.getpid())}since {since}"
 
 
 def _content(path: Path) -> str:

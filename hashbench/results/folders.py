@@ -43,7 +43,7 @@ def new_run_folder(final: Path, *, resume: bool = False) -> Iterator[Path]:
                 partial = stopped
             else:
                 partial.mkdir(parents=True)
-                stack.enter_context(owned(partial / LOCK))
+                stack.enter_context(owned(partial / LOCK, remove=False))
             tidy(final, partial)
             for leftover in _hidden(final):
                 if leftover != partial:
@@ -63,7 +63,7 @@ def new_run_folder(final: Path, *, resume: bool = False) -> Iterator[Path]:
 def _own_stopped(final: Path, stack: ExitStack) -> Path | None:
     """Own the newest folder of a stopped run with a checkpoint, if there is one, and return it."""
     for folder in stopped_runs(final)[:1]:
-        free = stack.enter_context(owned(folder / LOCK))
+        free = stack.enter_context(owned(folder / LOCK, remove=False))
         if has_checkpoint(folder):  # otherwise another process has just finished the run
             if not free:
                 raise HashbenchError(f"{folder} is in use by another process; wait until it ends, or stop it")

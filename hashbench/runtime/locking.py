@@ -62,7 +62,7 @@ def owned(
     Args:
         path: The file, which is created if it does not exist.
         without_locks: The value to yield if the system or the file system has no locks.
-        remove: Remove the file if the block succeeds.
+        remove: Remove the file at the end.
         content: Text to write into the file. The owner must not open the file again, since closing it
             would end the ownership.
 
@@ -91,8 +91,10 @@ def owned(
         if free and content:
             os.ftruncate(file, 0)
             os.write(file, content.encode())
-        yield free
-        if free and remove:
-            path.unlink(missing_ok=True)
+        try:
+            yield free
+        finally:
+            if free and remove:
+                path.unlink(missing_ok=True)
     finally:
         os.close(file)

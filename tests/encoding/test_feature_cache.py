@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.configs import run_config
+from helpers.owning_process import other_process
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -114,6 +115,35 @@ def test_the_time_of_features_is_known_to_all_that_use_them(
     assert (second.waited, third.waited) == (0, 0)
     third(data, "t")
     assert third.seconds >= 0.2
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_features_that_another_process_computes_are_awaited(
+    network: Backbone,
+    folder: Path,
+    computed: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    stored: bool,
+) -> None:
+    """It stores them, or is killed."""
+    expected = compute(network, images())
+    key = next(folder.glob("*.json")).stem
+    folder.rename(tmp_path / "other")
+    folder.mkdir()
+    computed.clear()
+    with other_process(folder / f".{key}.lock") as process:
+
+        def sleep(_: float) -> None:
+            if stored:
+                shutil.copytree(tmp_path / "other", folder, dirs_exist_ok=True)
+            process.kill()
+            process.wait()
+
+        monkeypatch.setattr(feature_cache.time, "sleep", sleep)
+        torch.testing.assert_close(compute(network, images()), expected, rtol=0, atol=0)
+    assert computed == ([] if stored else [128, 22])
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".npy"}
 
 
 def test_changes_of_features_stay_in_the_process(

@@ -14,7 +14,7 @@ import pytest
 from helpers.owning_process import other_process
 from helpers.toy_plugin import run_toy, toy_plugin
 
-from hashbench.cli.training import execute
+from hashbench.cli.training import sequence
 from hashbench.experiment.claims import CLAIMS, ClaimedError, claimed, holder, this_process
 from hashbench.results.folders import leftovers
 from hashbench.results.query import RunFilter, find
@@ -119,7 +119,7 @@ def test_a_grid_takes_the_next_run_and_comes_back_when_the_owner_has_crashed(
                 process.kill()
                 process.wait()
 
-        monkeypatch.setattr(execute.time, "sleep", sleep)
+        monkeypatch.setattr(sequence.time, "sleep", sleep)
         done = command("--seed", "0,1")
     assert done.code == 0, done.err
     lines = [line.removeprefix("hashbench: ") for line in done.err.splitlines()]
@@ -150,7 +150,7 @@ def test_a_run_that_another_process_has_done_is_not_repeated(
             shutil.copytree(finished.parents[2], tmp_path / "runs" / "toy@short")
             process.communicate("\n")
 
-        monkeypatch.setattr(execute.time, "sleep", sleep)
+        monkeypatch.setattr(sequence.time, "sleep", sleep)
         done = command(*force)
     assert done.code == 0, done.err
     assert "hashbench: a record exists, nothing was trained; " in done.err
@@ -171,6 +171,6 @@ def test_waiting_can_be_stopped(
     def sleep(_: float) -> None:
         raise error
 
-    monkeypatch.setattr(execute.time, "sleep", sleep)
+    monkeypatch.setattr(sequence.time, "sleep", sleep)
     with other_process(claim):
         assert command().code == code

@@ -147,9 +147,7 @@ def test_missing_runs_and_other_settings_are_named() -> None:
     drawn = experiment.change({"seeds": (0,)}, {"options": {"seed": 1}})
     with pytest.raises(UsageError, match="has no such run"):
         select(REFERENCE, filter_of(drawn), None)
-    part = experiment.change(
-        {"seeds": (0,)}, {"options": {"fraction": 0.5}}
-    )
+    part = experiment.change({"seeds": (0,)}, {"options": {"fraction": 0.5}})
     with pytest.raises(UsageError, match="has no such run"):
         select(REFERENCE, filter_of(part), None)
     assert select(REFERENCE, filter_of(experiment, RunFilter(seeds=(1,))), None).runs[0].record.seed == 1

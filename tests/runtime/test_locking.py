@@ -19,7 +19,7 @@ def is_free(path: Path) -> bool:
         return free
 
 
-def test_a_file_is_owned_by_one_process_until_it_ends_well(tmp_path: Path) -> None:
+def test_a_file_is_owned_by_one_process_until_it_ends(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with other_process(path) as process:
         assert not is_free(path)
@@ -41,12 +41,13 @@ def test_a_killed_process_owns_nothing(tmp_path: Path) -> None:
         assert is_free(path)
 
 
-def test_a_failure_leaves_the_file_and_no_owner(tmp_path: Path) -> None:
+@pytest.mark.parametrize("remove", [True, False])
+def test_a_failure_leaves_no_owner(tmp_path: Path, remove: bool) -> None:
     path = tmp_path / "lock"
-    with pytest.raises(ZeroDivisionError), owned(path) as free:
+    with pytest.raises(ZeroDivisionError), owned(path, remove=remove) as free:
         assert free
         raise ZeroDivisionError
-    assert path.exists()
+    assert path.exists() != remove
     with other_process(path):
         assert not is_free(path)
 

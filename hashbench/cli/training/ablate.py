@@ -13,6 +13,7 @@ from hashbench.cli.options import MetricName, TableFile, TableFormat, names, wit
 from hashbench.cli.output import write_ablations
 from hashbench.cli.training.execute import report_failures, run_all
 from hashbench.cli.training.grid import Grid, grid
+from hashbench.cli.training.launch import LaunchOptions, check_launcher, launch_options
 from hashbench.errors import UsageError
 from hashbench.runtime.console import is_main_process
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     from hashbench.experiment.plan import PlannedRun
 
 
+@with_options("launch", launch_options)
 @with_options("wanted", grid)
 def ablate(
     wanted: Grid,
+    launch: LaunchOptions,
     components: Annotated[
         str | None,
         typer.Option(
@@ -41,11 +44,12 @@ def ablate(
     """
     removed = "all" if components is None else tuple(names("--components", components))
     wanted = replace(wanted, experiment=wanted.experiment.change({"components": removed}, {}))
+    check_launcher(launch, wanted.execution.device)
     device, options = wanted.execution.init()
     planned = wanted.plan(device)
     _check_plan(planned, metric)
     failed: list[str] = []
-    runs = list(run_all(planned, wanted, options, failed))
+    runs = list(run_all(planned, wanted, options, launch, failed))
 
     from hashbench.results.selection import found_runs
     from hashbench.results.stored_run import StoredRun

@@ -1,0 +1,128 @@
+"""The execution of runs in this process, one after another."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hashbench.cli.output import format_result
+from hashbench.cli.training.grid import Grid
+from hashbench.cli.training.ready import ReadyRun, owner
+from hashbench.errors import HashbenchError
+from hashbench.runtime.console import info
+
+if TYPE_CHECKING:
+    from hashbench.experiment.run import Run
+    from hashbench.training.options import RunOptions
+
+POLL_S = 1.0  # between two looks at runs that other processes have claimed
+
+
+def one_by_one(
+    ready: Sequence[ReadyRun], wanted: Grid, options: RunOptions, several: bool
+) -> Generator[tuple[ReadyRun, Run | HashbenchError], None, None]:
+    """Execute runs in this process; those that other processes have claimed come last.
+
+    Args:
+        ready: The runs.
+        wanted: The grid that they belong to.
+        options: How they are carried out.
+        several: The grid has several runs, so that the progress is shown.
+    """
+    from hashbench import distributed
+    from hashbench.experiment.claims import ClaimedError
+    from hashbench.runtime.preemption import PreemptionError
+    from hashbench.runtime.progress import progress
+
+    shown_notes, queue = set[str](), deque(ready)
+    with progress("runs", sum(run.fresh for run in ready)) if several else nullcontext() as advance:
+        for run in _in_turn(queue, wanted):
+            _announce(run, f"[{run.number}/{len(ready)}] " if several else "", shown_notes)
+            force = distributed.broadcast_object(run.repeats(wanted.execution.force))
+            outcome: Run | HashbenchError
+            try:
+                outcome = execute(run, wanted, options, force, several)
+            except PreemptionError:
+                raise
+            except ClaimedError:
+                info("another process has just started this run; the others come first")
+                queue.append(run)
+                continue
+            except HashbenchError as error:
+                outcome = error
+            yield run, outcome
+            if advance and run.fresh:
+                advance(1)
+
+
+def _in_turn(queue: deque[ReadyRun], wanted: Grid) -> Iterator[ReadyRun]:
+    """Take runs from a queue as long as it has any, and leave those that other processes have claimed.
+
+    If all are claimed, say once by which processes, and wait until a run is done or free.
+    """
+    from hashbench import distributed
+    from hashbench.runtime.preemption import stoppable
+
+    claimed: list[str] = []
+    said = False
+    while queue:
+        run = queue.popleft()
+        claimed_by = distributed.broadcast_object(owner(run, wanted))
+        if claimed_by is None:
+            claimed.clear()
+            yield run
+            continue
+        queue.append(run)
+        claimed.append(f"{run.name} by {claimed_by}")
+        if len(claimed) == len(queue):
+            if not said:
+                info(f"waiting for what other processes carry out: {'; '.join(claimed)}")
+            said = True
+            claimed.clear()
+            with stoppable():
+                time.sleep(POLL_S)
+
+
+def _announce(run: ReadyRun, number: str, shown_notes: set[str]) -> None:
+    """Print which run starts, and its note on the training length."""
+    processes = f", {run.config.processes} processes" if run.config.processes > 1 else ""
+    info(f"{number}{run.name}, {run.config.device}{processes}")
+    show_note(run, shown_notes)
+
+
+def show_note(run: ReadyRun, shown_notes: set[str]) -> None:
+    """Print the note on the training length of a run, once for all code lengths and seeds."""
+    from hashbench.experiment.configure import length_note
+
+    note = length_note(run.config, run.data)
+    if note and note not in shown_notes:
+        info(note)
+        shown_notes.add(note)
+
+
+def execute(ready: ReadyRun, wanted: Grid, options: RunOptions, force: bool, several: bool) -> Run:
+    """Execute a run, and print a line about its record."""
+    from hashbench.experiment import run as experiment
+    from hashbench.experiment.identity import source_of
+    from hashbench.runtime.preemption import stoppable
+
+    name = ready.planned.name
+    with stoppable():
+        run = experiment.run(
+            ready.config, ready.data, wanted.results, force=force, execution=replace(options, name=name)
+        )
+    if run.existed:
+        threads = experiment.threads_note(run.record)
+        stale = run.record.environment.get("source") != source_of(ready.config)
+        kept = "a record of another version of the code" if stale else "a record"
+        again = f"{f'{threads}; ' if threads else ''}--force runs it again"
+        info(f"{kept} exists, nothing was trained; {again}")
+        if name not in (None, run.record.name):
+            info(f"it keeps its name, {run.record.name or run.record.method}; --rename shows another one")
+    if several:
+        info(f"{format_result(run.record)}, {run.folder}")
+    return run
