@@ -52,8 +52,8 @@ THREADS = (
 Short = Annotated[str, Field(max_length=255)]
 """Names of folders and files, and hashes, which messages may quote."""
 Name = Annotated[str, Field(max_length=255, pattern=r"^\w[\w.+-]*$")]
+"""Name of a method; see `registry.entries`."""
 DatasetName = Annotated[str, Field(max_length=255, pattern=r"^\w[\w.+-]*(:\w[\w.+-]*)?$")]
-"""Name of a method or dataset; see `registry.entries`."""
 MetricName = Annotated[str, Field(pattern=r"^\w+@(all|[1-9]\d{0,17}|H<=\d{1,18})$")]
 
 
