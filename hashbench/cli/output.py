@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hashbench.report.tables.published import Published
     from hashbench.report.tables.table import Table
     from hashbench.results.query import RunFilter
-    from hashbench.results.record import Record, Timing
+    from hashbench.results.record import Timing
     from hashbench.results.selection import FoundRuns
     from hashbench.results.stored_run import StoredRun
 
@@ -112,17 +112,6 @@ def write_ablations(
     if not found:
         raise UsageError("these runs contain no ablation; run one by `hashbench ablate`")
     write_tables(form, lambda: [ablation_table(one) for one in found], lambda: ablation_csv(found), output)
-
-
-def format_result(record: Record) -> str:
-    """Format the metric that the recipe puts first, with its bounds over all orders of ties."""
-    name = record.first_metric
-    metric = record.metrics[name]
-    collapsed = ", codes COLLAPSED" if record.health.collapsed else ""
-    bounds = f"[{metric.lowest:.4f}, {metric.highest:.4f}]"
-    return (
-        f"{name} {metric.expected:.4f} {bounds}{collapsed}, {record.timing.whole_training:.1f} s of training"
-    )
 
 
 def format_timing(timing: Timing) -> dict[str, str]:

@@ -233,6 +233,17 @@ def protocol_name(protocol: str, relevance: str = "labels", neighbours: int = 50
     return protocol if relevance == "labels" else f"{protocol}, {neighbours} neighbours"
 
 
+def describe_result(record: Record) -> str:
+    """Describe the metric that the recipe puts first, with its bounds over all orders of ties."""
+    name = record.first_metric
+    metric = record.metrics[name]
+    collapsed = ", codes COLLAPSED" if record.health.collapsed else ""
+    bounds = f"[{metric.lowest:.4f}, {metric.highest:.4f}]"
+    return (
+        f"{name} {metric.expected:.4f} {bounds}{collapsed}, {record.timing.whole_training:.1f} s of training"
+    )
+
+
 def run_folder(results: Path, dataset: str, protocol: str, method: str, bits: int, run_id: str) -> Path:
     """Return the folder of a run."""
     return results / f"{folder_name(dataset)}@{protocol}" / method / f"{bits}bit" / run_id

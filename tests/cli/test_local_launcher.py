@@ -20,8 +20,8 @@ from helpers.toy_plugin import toy_plugin
 from rich.console import Console
 
 from hashbench import HashbenchError, UsageError, read_record
-from hashbench.cli.training import fan_out, launch
-from hashbench.launchers import local
+from hashbench.launchers import fan_out, local
+from hashbench.launchers.grid import Grid
 from hashbench.launchers.local import slots
 
 LOCAL = ["--launcher", "local", "--jobs", "2"]
@@ -74,11 +74,11 @@ def fake(
     shutil.copytree(kept, tmp_path / "finished")
 
     def call(*what: str, options: list[str] = LOCAL) -> Any:
-        def command_of(run: Any, *_: Any) -> list[str]:
+        def process_command(_: Grid, run: Any, *__: Any) -> list[str]:
             source = str(run.folder).replace("runs", "finished")
             return [sys.executable, "-c", CHILD, source, what[run.seed]]
 
-        monkeypatch.setattr(fan_out, "command_of", command_of)
+        monkeypatch.setattr(Grid, "process_command", process_command)
         return command("--seed", ",".join(map(str, range(len(what)))), *options)
 
     return call
@@ -267,11 +267,13 @@ def test_a_child_gets_the_options_of_the_command(
 ) -> None:
     given: list[list[str]] = []
 
-    def command_of(*arguments: Any) -> list[str]:
-        given.append(launch.command_of(*arguments))
+    made = Grid.process_command
+
+    def process_command(*arguments: Any) -> list[str]:
+        given.append(made(*arguments))
         raise HashbenchError("enough")
 
-    monkeypatch.setattr(fan_out, "command_of", command_of)
+    monkeypatch.setattr(Grid, "process_command", process_command)
     options = ["--resume", "--accept-stale", "--force", "--save-every=7", "--profile=2", "--workers=1"]
     assert command(*LOCAL, *options, "--name=mine").code == 1
     (words,) = given

@@ -14,8 +14,8 @@ import pytest
 from helpers.owning_process import other_process
 from helpers.toy_plugin import run_toy, toy_plugin
 
-from hashbench.cli.training import sequence
 from hashbench.experiment.claims import CLAIMS, ClaimedError, claimed, holder, this_process
+from hashbench.launchers import sequence
 from hashbench.results.folders import leftovers
 from hashbench.results.query import RunFilter, find
 from hashbench.runtime.preemption import PreemptionError

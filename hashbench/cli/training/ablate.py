@@ -11,21 +11,18 @@ import typer
 
 from hashbench.cli.options import MetricName, TableFile, TableFormat, names, with_options
 from hashbench.cli.output import write_ablations
-from hashbench.cli.training.execute import report_failures, run_all
-from hashbench.cli.training.grid import Grid, grid
-from hashbench.cli.training.launch import LaunchOptions, check_launcher, launch_options
+from hashbench.cli.training.grid import grid
 from hashbench.errors import UsageError
 from hashbench.runtime.console import is_main_process
 
 if TYPE_CHECKING:
     from hashbench.experiment.plan import PlannedRun
+    from hashbench.launchers.grid import Grid
 
 
-@with_options("launch", launch_options)
 @with_options("wanted", grid)
 def ablate(
     wanted: Grid,
-    launch: LaunchOptions,
     components: Annotated[
         str | None,
         typer.Option(
@@ -42,14 +39,15 @@ def ablate(
     The recipe of the method declares the components. Runs that have a record are not repeated, so the same
     command continues an ablation that was interrupted.
     """
+    from hashbench.launchers.execute import report_failures, run_all
+
     removed = "all" if components is None else tuple(names("--components", components))
     wanted = replace(wanted, experiment=wanted.experiment.change({"components": removed}, {}))
-    check_launcher(launch, wanted.execution.device)
     device, options = wanted.execution.init()
     planned = wanted.plan(device)
     _check_plan(planned, metric)
     failed: list[str] = []
-    runs = list(run_all(planned, wanted, options, launch, failed))
+    runs = list(run_all(planned, wanted, options, failed))
 
     from hashbench.results.selection import found_runs
     from hashbench.results.stored_run import StoredRun

@@ -2,7 +2,6 @@
 
 # Annotations must be objects here, since `with_options` passes them to typer from another module.
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,38 +9,7 @@ import typer
 from hashbench.cli.options import Device, names
 
 if TYPE_CHECKING:
-    from hashbench.training.options import RunOptions
-
-
-@dataclass(frozen=True)
-class ExecutionOptions:
-    """Options of how runs are carried out; they change no result."""
-
-    device: str
-    workers: int | None
-    force: bool
-    resume: bool
-    save_every: float
-    profile: int
-    fail_fast: bool
-    accept_stale: bool
-    track: tuple[str, ...]
-
-    def init(self) -> tuple[str, "RunOptions"]:
-        """Join the other processes of a distributed run, if any, and return the device and run options."""
-        from hashbench import distributed
-        from hashbench.runtime.device import resolve_device, resolve_workers
-        from hashbench.training.options import RunOptions
-        from hashbench.training.tracking import check_trackers
-
-        check_trackers(self.track)
-        device = resolve_device(self.device)
-        distributed.init_process_group(device)
-        workers = resolve_workers(self.workers, device)
-        options = RunOptions(
-            workers, self.resume, self.save_every, self.profile, self.accept_stale, track=self.track
-        )
-        return device, options
+    from hashbench.launchers.grid import Execution
 
 
 def execution_options(
@@ -95,9 +63,9 @@ def execution_options(
             "accelerate; repeatable.",
         ),
     ] = [],  # noqa: B006 (typer copies it)
-) -> ExecutionOptions:
+) -> "Execution":
     """Return the values of these options."""
+    from hashbench.launchers.grid import Execution
+
     trackers = tuple(names("--track", ",".join(track))) if track else ()
-    return ExecutionOptions(
-        device, workers, force, resume, save_every, profile, fail_fast, accept_stale, trackers
-    )
+    return Execution(device, workers, force, resume, save_every, profile, fail_fast, accept_stale, trackers)

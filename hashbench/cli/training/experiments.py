@@ -11,7 +11,7 @@ from hashbench.errors import UsageError
 from hashbench.runtime.console import info
 
 if TYPE_CHECKING:
-    from hashbench.cli.training.grid import Grid
+    from hashbench.launchers.grid import Grid
 
 FOLDER = "experiments"  # in the results folder
 _SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv"}

@@ -1,9 +1,7 @@
-"""The options of the commands that train, and the grid of runs that they describe."""
+"""The options of the commands that train, which describe a grid of runs."""
 
 # Annotations must be objects here, since `with_options` passes them to typer from another module.
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,51 +21,15 @@ from hashbench.cli.options import (
     read_experiment,
     with_options,
 )
-from hashbench.cli.training.execution import ExecutionOptions, execution_options
+from hashbench.cli.training.execution import execution_options
+from hashbench.cli.training.launch import launch_options
 from hashbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from hashbench.experiment.definition import Experiment
-    from hashbench.experiment.plan import PlannedRun
+    from hashbench.launchers.grid import Grid
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A grid of runs: an experiment, and how the command line carries it out."""
-
-    experiment: "Experiment"
-    results: Path
-    execution: ExecutionOptions
-    allow_overlap: bool
-
-    def plan(self, device: str) -> "list[PlannedRun]":
-        """Plan all runs; `device` is "cpu" or "cuda"."""
-        from hashbench.experiment.plan import plan
-
-        return plan(self.experiment, device, self.results, allow_overlap=self.allow_overlap)
-
-    def command(self, run: "PlannedRun") -> list[str]:
-        """Return the words of the command that executes one run of the grid, for a scheduler."""
-        from hashbench.runtime.yaml_values import as_set
-
-        chosen = run.chosen
-        single: dict[str, object] = {
-            "--method": run.method, "--dataset": chosen.name, "--bits": run.bits, "--seed": run.seed,
-            "--protocol": chosen.protocol, "--data-root": chosen.root, "--limit": chosen.limit,
-            "--results": self.results, "--device": self.execution.device, "--name": run.name,
-        }  # fmt: skip
-        data = {key: str(v) if isinstance(v, Path) else as_set(v) for key, v in chosen.options.items()}
-        several = [
-            *(("--data", f"{key}={value}") for key, value in data.items()),
-            *(("--set", setting) for setting in run.settings),
-            *(("--plugin", str(file)) for file in self.experiment.plugins),
-            *(("--track", name) for name in self.execution.track),
-        ]
-        options = [(name, str(value)) for name, value in single.items() if value is not None]
-        words = [word for option in [*options, *several] for word in option]
-        return ["hashbench", "run", *words, *(["--allow-overlap"] if self.allow_overlap else [])]
-
-
+@with_options("launch", launch_options)
 @with_options("execution", execution_options)
 @with_options("data", data_options)
 def grid(
@@ -94,17 +56,19 @@ def grid(
         typer.Option("--limit", metavar="N", min=1, help="Use N images of each part only, for a first try."),
     ] = None,
     results: Results = RESULTS,
-    execution: ExecutionOptions,
+    execution: Any,  # not `Execution` and `Launch`, which would import torch
+    launch: Any,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Accept queries that are also in the database.")
     ] = False,
     plugin: PluginFiles = [],  # noqa: B006
-) -> Grid:
+) -> "Grid":
     """Return the grid that these options describe; reject unknown names before torch is imported.
 
     With an experiment, --method and --dataset choose from it, and the other options replace what it says.
     """
     from hashbench.experiment.definition import DatasetEntry, Experiment, MethodEntry
+    from hashbench.launchers.grid import Grid
 
     if config is None and (method is None or dataset is None):
         lacking = "--method" if method is None else "--dataset"
@@ -135,4 +99,5 @@ def grid(
     )
     add_plugins(plugin)
     experiment.require_registered()
-    return Grid(experiment, results, execution, allow_overlap)
+    launch.check(execution.device)
+    return Grid(experiment, results, execution, allow_overlap, launch)

@@ -11,24 +11,21 @@ import typer
 
 from hashbench.cli.options import AsJson, with_options
 from hashbench.cli.output import format_timing, print_json, show, write_results
-from hashbench.cli.training.execute import report_failures, run_all
 from hashbench.cli.training.experiments import save_experiment, write_reports
-from hashbench.cli.training.grid import Grid, grid
-from hashbench.cli.training.launch import LaunchOptions, check_launcher, launch_options
+from hashbench.cli.training.grid import grid
 from hashbench.errors import UsageError, quoted
 from hashbench.runtime.console import info, is_main_process
 
 if TYPE_CHECKING:
     from hashbench.experiment.plan import PlannedRun
     from hashbench.experiment.run import Run
+    from hashbench.launchers.grid import Grid
     from hashbench.results.record import Record
 
 
-@with_options("launch", launch_options)
 @with_options("wanted", grid)
 def run(
     wanted: Grid,
-    launch: LaunchOptions,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="List the runs: which have a record, would run, or cannot, and why."),
@@ -40,9 +37,10 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate methods, and write a record of each run; several values make a grid of runs."""
+    from hashbench.launchers.execute import report_failures, run_all
+
     if name is not None:
         wanted = _named(wanted, name)
-    check_launcher(launch, wanted.execution.device)
     device, options = wanted.execution.init()
     planned = wanted.plan(device)
     if dry_run:
@@ -54,7 +52,7 @@ def run(
     runs: list[Run] = []
     failed: list[str] = []
     try:
-        runs.extend(run_all(planned, wanted, options, launch, failed))
+        runs.extend(run_all(planned, wanted, options, failed))
     finally:  # if the command is stopped, the runs before that are shown
         if is_main_process():
             _show_runs(runs, as_json)

@@ -7,17 +7,21 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from hashbench.cli.output import format_result
-from hashbench.cli.training.grid import Grid
-from hashbench.cli.training.ready import ReadyRun, owner
+from hashbench import distributed
 from hashbench.errors import HashbenchError
+from hashbench.experiment import run as experiment
+from hashbench.experiment.claims import ClaimedError
+from hashbench.experiment.configure import length_note
+from hashbench.experiment.identity import source_of
+from hashbench.experiment.run import Run
+from hashbench.launchers.grid import Grid
+from hashbench.launchers.ready import ReadyRun, owner
+from hashbench.results.record import describe_result
 from hashbench.runtime.console import info
-
-if TYPE_CHECKING:
-    from hashbench.experiment.run import Run
-    from hashbench.training.options import RunOptions
+from hashbench.runtime.preemption import PreemptionError, stoppable
+from hashbench.runtime.progress import progress
+from hashbench.training.options import RunOptions
 
 POLL_S = 1.0  # between two looks at runs that other processes have claimed
 
@@ -33,11 +37,6 @@ def one_by_one(
         options: How they are carried out.
         several: The grid has several runs, so that the progress is shown.
     """
-    from hashbench import distributed
-    from hashbench.experiment.claims import ClaimedError
-    from hashbench.runtime.preemption import PreemptionError
-    from hashbench.runtime.progress import progress
-
     shown_notes, queue = set[str](), deque(ready)
     with progress("runs", sum(run.fresh for run in ready)) if several else nullcontext() as advance:
         for run in _in_turn(queue, wanted):
@@ -64,9 +63,6 @@ def _in_turn(queue: deque[ReadyRun], wanted: Grid) -> Iterator[ReadyRun]:
 
     If all are claimed, say once by which processes, and wait until a run is done or free.
     """
-    from hashbench import distributed
-    from hashbench.runtime.preemption import stoppable
-
     claimed: list[str] = []
     said = False
     while queue:
@@ -96,8 +92,6 @@ def _announce(run: ReadyRun, number: str, shown_notes: set[str]) -> None:
 
 def show_note(run: ReadyRun, shown_notes: set[str]) -> None:
     """Print the note on the training length of a run, once for all code lengths and seeds."""
-    from hashbench.experiment.configure import length_note
-
     note = length_note(run.config, run.data)
     if note and note not in shown_notes:
         info(note)
@@ -106,10 +100,6 @@ def show_note(run: ReadyRun, shown_notes: set[str]) -> None:
 
 def execute(ready: ReadyRun, wanted: Grid, options: RunOptions, force: bool, several: bool) -> Run:
     """Execute a run, and print a line about its record."""
-    from hashbench.experiment import run as experiment
-    from hashbench.experiment.identity import source_of
-    from hashbench.runtime.preemption import stoppable
-
     name = ready.planned.name
     with stoppable():
         run = experiment.run(
@@ -124,5 +114,5 @@ def execute(ready: ReadyRun, wanted: Grid, options: RunOptions, force: bool, sev
         if name not in (None, run.record.name):
             info(f"it keeps its name, {run.record.name or run.record.method}; --rename shows another one")
     if several:
-        info(f"{format_result(run.record)}, {run.folder}")
+        info(f"{describe_result(run.record)}, {run.folder}")
     return run

@@ -4,38 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
-from hashbench.cli.training.fan_out import fan_out
-from hashbench.cli.training.grid import Grid
-from hashbench.cli.training.launch import LaunchOptions
-from hashbench.cli.training.ready import ready_runs
-from hashbench.cli.training.sequence import one_by_one
+from hashbench import distributed
+from hashbench.config import RunConfig
 from hashbench.errors import HashbenchError
+from hashbench.experiment.plan import PlannedRun
+from hashbench.experiment.resume import require_same_settings
+from hashbench.experiment.run import Run
+from hashbench.launchers.fan_out import fan_out
+from hashbench.launchers.grid import Grid
+from hashbench.launchers.ready import ready_runs
+from hashbench.launchers.sequence import one_by_one
+from hashbench.results.stored_run import describe_backbone
 from hashbench.runtime.console import info
-
-if TYPE_CHECKING:
-    from hashbench.config import RunConfig
-    from hashbench.experiment.plan import PlannedRun
-    from hashbench.experiment.run import Run
-    from hashbench.training.options import RunOptions
+from hashbench.training.options import RunOptions
 
 
 def run_all(
-    planned: Sequence[PlannedRun],
-    wanted: Grid,
-    options: RunOptions,
-    launch: LaunchOptions,
-    failed: list[str],
+    planned: Sequence[PlannedRun], wanted: Grid, options: RunOptions, failed: list[str]
 ) -> Iterator[Run]:
     """Execute runs, one after another or by a launcher, and yield each when it has a record.
 
     A line is appended to `failed` for each run that fails or is impossible, and the others go on. The error
     of a single run is raised, and so is any error with --fail-fast or in one of several processes.
     """
-    from hashbench import distributed
-    from hashbench.experiment.resume import require_same_settings
-
     one_failure = wanted.execution.fail_fast or len(planned) == 1 or distributed.world_size() > 1
     impossible = [(run, run.errors[0]) for run in planned if run.errors]
     if impossible and (one_failure or len(impossible) == len(planned)):
@@ -47,8 +39,8 @@ def run_all(
     if options.resume:
         require_same_settings([(run.config, run.data) for run in ready], wanted.results)
     _report_backbones([run.config for run in ready])
-    if launch.launcher == "local":
-        outcomes = fan_out(ready, wanted, options, launch)
+    if wanted.launch.launcher == "local":
+        outcomes = fan_out(ready, wanted, options)
     else:
         outcomes = one_by_one(ready, wanted, options, several=len(planned) > 1)
     done = 0
@@ -73,8 +65,6 @@ def run_all(
 
 def _report_backbones(configs: Sequence[RunConfig]) -> None:
     """Print a line for each dataset on which the runs differ in their backbone or image size."""
-    from hashbench.results.stored_run import describe_backbone
-
     used: dict[str, dict[str, dict[str, None]]] = {}
     for config in configs:
         backbones = used.setdefault(f"{config.dataset}@{config.protocol}", {})

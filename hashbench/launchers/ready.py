@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hashbench.cli.training.grid import Grid
-
-if TYPE_CHECKING:
-    from hashbench.config import RunConfig
-    from hashbench.data.dataset import Dataset
-    from hashbench.experiment.plan import PlannedRun
+from hashbench.config import RunConfig
+from hashbench.data.dataset import Dataset
+from hashbench.experiment.claims import holder
+from hashbench.experiment.plan import PlannedRun
+from hashbench.launchers.grid import Grid
+from hashbench.results.record import RECORD
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +67,6 @@ def ready_runs(planned: Sequence[PlannedRun], force: bool) -> list[ReadyRun]:
 
 def owner(run: ReadyRun, wanted: Grid) -> str | None:
     """Return the process that has claimed a run; None if no process has, or its record exists."""
-    from hashbench.experiment.claims import holder
-
     if run.planned.status == "exists" and not wanted.execution.force:
         return None
     return holder(wanted.results, run.folder.name)
@@ -77,8 +74,6 @@ def owner(run: ReadyRun, wanted: Grid) -> str | None:
 
 def _version(folder: Path) -> int | None:
     """Return a number that is different after a record has been replaced; None if there is no record."""
-    from hashbench.results.record import RECORD
-
     with suppress(OSError):
         return (folder / RECORD).stat().st_mtime_ns
     return None

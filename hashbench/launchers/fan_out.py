@@ -6,40 +6,34 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from typing import TypeAlias
 
-from hashbench.cli.output import format_result
-from hashbench.cli.training.grid import Grid
-from hashbench.cli.training.launch import LaunchOptions, command_of
-from hashbench.cli.training.ready import ReadyRun, owner
-from hashbench.cli.training.sequence import POLL_S, execute, show_note
 from hashbench.errors import HashbenchError
+from hashbench.experiment.claims import holder, process_name
+from hashbench.experiment.identity import identity_of, source_of
+from hashbench.experiment.run import Run, existing
+from hashbench.launchers.grid import Grid
+from hashbench.launchers.local import Child, Row, board, slots, stop
+from hashbench.launchers.ready import ReadyRun, owner
+from hashbench.launchers.sequence import POLL_S, execute, show_note
+from hashbench.launchers.sweeps import new_sweep
+from hashbench.results.record import describe_result, read_record
 from hashbench.runtime.console import info
+from hashbench.runtime.preemption import stoppable
+from hashbench.training.options import RunOptions
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from hashbench.experiment.run import Run
-    from hashbench.launchers.local import Child
-    from hashbench.training.options import RunOptions
-
-    Outcome: TypeAlias = tuple[ReadyRun, Run | HashbenchError]
+Outcome: TypeAlias = tuple[ReadyRun, Run | HashbenchError]
 
 _TICK_S = 0.2  # between two looks at the processes
 
 
-def fan_out(
-    ready: Sequence[ReadyRun], wanted: Grid, options: RunOptions, launch: LaunchOptions
-) -> Generator[Outcome, None, None]:
+def fan_out(ready: Sequence[ReadyRun], wanted: Grid, options: RunOptions) -> Generator[Outcome, None, None]:
     """Execute runs in processes of their own, several at once, and yield each when it has ended.
 
     When the generator is closed or this process is stopped, all processes are stopped and save their states.
     """
-    from hashbench.launchers.local import board, slots, stop
-    from hashbench.launchers.sweeps import new_sweep
-    from hashbench.runtime.preemption import stoppable
-
-    places = slots(launch.jobs, launch.gpus, ready[0].config.device)
+    places = slots(wanted.launch.jobs, wanted.launch.gpus, ready[0].config.device)
     shown_notes: set[str] = set()
     for run in ready:
         show_note(run, shown_notes)
@@ -75,9 +69,8 @@ class _Jobs:
         places: list[dict[str, str]],
         folder: Path,
     ) -> None:
-        from hashbench.launchers.local import Row
 
-        self.queue, self.running = deque(ready), dict[ReadyRun, "Child"]()
+        self.queue, self.running = deque(ready), dict[ReadyRun, Child]()
         self.rows = {run: Row(run.name) for run in ready}
         self.folder = folder
         self._wanted, self._options, self._places = wanted, options, places
@@ -85,8 +78,6 @@ class _Jobs:
 
     def start(self) -> Iterator[Outcome]:
         """Start runs as long as there are places; yield those that have a record."""
-        from hashbench.launchers.local import Child
-
         while self._places and (run := self._next()):
             force = run.repeats(self._wanted.execution.force)
             log = self.folder / f"{run.folder.name}.log"
@@ -95,15 +86,12 @@ class _Jobs:
                 log.unlink(missing_ok=True)  # of a process that gave way
                 yield self._done(run, execute(run, self._wanted, self._options, False, True))
                 continue
-            command = command_of(run.planned, self._wanted, self._options, force)
+            command = self._wanted.process_command(run.planned, self._options, force)
             self.running[run] = self.rows[run].child = Child(command, log, self._places.pop(0))
             self.rows[run].state = "running"
 
     def ended(self) -> Iterator[Outcome]:
         """Yield the runs whose processes have ended; stop those that wait for another process."""
-        from hashbench.experiment.run import Run
-        from hashbench.results.record import read_record
-
         if look := time.monotonic() > self._next_look:
             self._next_look = time.monotonic() + POLL_S
         for run, child in [*self.running.items()]:
@@ -121,7 +109,7 @@ class _Jobs:
             elif code == 0 and (found := self._record(run)):
                 child.log.unlink(missing_ok=True)
                 done = Run(read_record(found), found, existed=False)
-                info(f"[{run.number}/{len(self.rows)}] {run.name}: {format_result(done.record)}, {found}")
+                info(f"[{run.number}/{len(self.rows)}] {run.name}: {describe_result(done.record)}, {found}")
                 yield self._done(run, done)
             else:
                 yield self._done(run, child.error())
@@ -144,8 +132,6 @@ class _Jobs:
 
     def _is_elsewhere(self, run: ReadyRun, child: Child) -> bool:
         """Return True if another process than its own has claimed a run."""
-        from hashbench.experiment.claims import holder, process_name
-
         claimed_by = holder(self._wanted.results, run.folder.name) or ""
         return claimed_by.startswith("process ") and not claimed_by.startswith(
             process_name(child.process.pid)
@@ -153,13 +139,10 @@ class _Jobs:
 
     def _record(self, run: ReadyRun) -> Path | None:
         """Return the folder of a run's record, if there is one."""
-        from hashbench.experiment.identity import identity_of, source_of
-        from hashbench.experiment.run import existing
-
         return existing(run.folder, identity_of(run.config, run.data, source_of(run.config)), self._options)
 
     def _done(self, run: ReadyRun, outcome: Run | HashbenchError) -> Outcome:
         row, failed = self.rows[run], isinstance(outcome, HashbenchError)
         row.state = "failed" if failed else "done"
-        row.note = str(outcome) if isinstance(outcome, HashbenchError) else format_result(outcome.record)
+        row.note = str(outcome) if isinstance(outcome, HashbenchError) else describe_result(outcome.record)
         return run, outcome

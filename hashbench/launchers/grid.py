@@ -1,0 +1,133 @@
+"""Grids of runs: an experiment, and how its runs are carried out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hashbench import distributed
+from hashbench.errors import UsageError
+from hashbench.experiment.definition import Experiment
+from hashbench.experiment.plan import PlannedRun, plan
+from hashbench.runtime.device import resolve_device, resolve_workers
+from hashbench.runtime.yaml_values import as_set
+from hashbench.training.options import RunOptions
+from hashbench.training.tracking import check_trackers
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How runs are carried out; nothing of it changes a result.
+
+    Attributes:
+        device: cpu, cuda, cuda:N for GPU number N, or auto, which uses a GPU if there is one.
+        workers: Number of processes that load images; None: up to 8 with a GPU, else 0.
+        force: Repeat runs that have a record.
+        resume: Continue runs that were stopped from their last checkpoint.
+        save_every: Seconds between checkpoints.
+        profile: Number of steps to trace.
+        fail_fast: Stop at the first run that fails or cannot run.
+        accept_stale: Keep records that another version of the code made with the same settings.
+        track: Names of experiment trackers.
+    """
+
+    device: str = "auto"
+    workers: int | None = None
+    force: bool = False
+    resume: bool = False
+    save_every: float = 300.0
+    profile: int = 0
+    fail_fast: bool = False
+    accept_stale: bool = False
+    track: tuple[str, ...] = ()
+
+    def init(self) -> tuple[str, RunOptions]:
+        """Join the other processes of a distributed run, if any, and return the device and run options.
+
+        Raises:
+            UsageError: A tracker or the device does not exist.
+        """
+        check_trackers(self.track)
+        device = resolve_device(self.device)
+        distributed.init_process_group(device)
+        workers = resolve_workers(self.workers, device)
+        options = RunOptions(
+            workers, self.resume, self.save_every, self.profile, self.accept_stale, track=self.track
+        )
+        return device, options
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Where the runs of a grid are carried out.
+
+    Attributes:
+        launcher: local: several at once, in a process each; None: in this process, one after another.
+        jobs: Number of runs at once; None: one per GPU, or one on a CPU.
+        gpus: Numbers of the GPUs to use; None: all.
+    """
+
+    launcher: Literal["local"] | None = None
+    jobs: int | None = None
+    gpus: list[int] | None = None
+
+    def check(self, device: str) -> None:
+        """Check that the launcher fits how this process was started.
+
+        Raises:
+            UsageError: The process was started by torchrun, or its device is a single GPU.
+        """
+        if self.launcher and distributed.started() > 1:
+            raise UsageError(
+                "--launcher starts the runs itself; leave it out, or start the command without torchrun"
+            )
+        if self.launcher and device.startswith("cuda:"):
+            raise UsageError(f"--launcher chooses the GPU of each run; use --device cuda instead of {device}")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid of runs: an experiment, and how the command line carries it out."""
+
+    experiment: Experiment
+    results: Path
+    execution: Execution
+    allow_overlap: bool = False
+    launch: Launch = Launch()
+
+    def plan(self, device: str) -> list[PlannedRun]:
+        """Plan all runs; `device` is "cpu" or "cuda"."""
+        return plan(self.experiment, device, self.results, allow_overlap=self.allow_overlap)
+
+    def command(self, run: PlannedRun) -> list[str]:
+        """Return the words of the command that executes one run of the grid, for a scheduler."""
+        chosen = run.chosen
+        single: dict[str, object] = {
+            "--method": run.method, "--dataset": chosen.name, "--bits": run.bits, "--seed": run.seed,
+            "--protocol": chosen.protocol, "--data-root": chosen.root, "--limit": chosen.limit,
+            "--results": self.results, "--device": self.execution.device, "--name": run.name,
+        }  # fmt: skip
+        data = {key: str(v) if isinstance(v, Path) else as_set(v) for key, v in chosen.options.items()}
+        several = [
+            *(("--data", f"{key}={value}") for key, value in data.items()),
+            *(("--set", setting) for setting in run.settings),
+            *(("--plugin", str(file)) for file in self.experiment.plugins),
+            *(("--track", name) for name in self.execution.track),
+        ]
+        options = [(name, str(value)) for name, value in single.items() if value is not None]
+        words = [word for option in [*options, *several] for word in option]
+        return ["hashbench", "run", *words, *(["--allow-overlap"] if self.allow_overlap else [])]
+
+    def process_command(self, run: PlannedRun, options: RunOptions, force: bool) -> list[str]:
+        """Return the words of the command that carries out one run of the grid in a process of its own."""
+        flags = {"--resume": options.resume, "--accept-stale": options.accept_stale, "--force": force}
+        values = {
+            "--workers": options.workers, "--save-every": options.save_every, "--profile": options.profile
+        }  # fmt: skip
+        return [
+            *(sys.executable, "-m", *self.command(run)),
+            *(flag for flag, given in flags.items() if given),
+            *(word for option, value in values.items() for word in (option, str(value))),
+        ]
