@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
-from importlib.metadata import entry_points, files
+from importlib.metadata import EntryPoints, entry_points, files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -236,12 +236,26 @@ def _all_entries(kind: Kind) -> Iterator[Entry]:
     package, table = _TABLES[kind]
     for name, target in getattr(importlib.import_module(package), table).items():
         yield Entry(kind, name, target, BUILT_IN)
-    for point in entry_points(group=f"hashbench.{kind}s"):
+    folders = tuple((name, Path(name).stat().st_mtime_ns) for name in sys.path if Path(name).exists())
+    for point in _entry_points(f"hashbench.{kind}s", folders):
         origin = f"package {point.dist.name} {point.dist.version}" if point.dist else "package"
         yield Entry(kind, point.name, point.value, origin)
     for path in PLUGIN_FILES.paths:
         for name, attribute in read_table(path, table).items():
             yield Entry(kind, name, f"{path}:{attribute}", "file")
+
+
+@functools.lru_cache(maxsize=8)
+def _entry_points(group: str, _folders: tuple[tuple[str, int], ...]) -> EntryPoints:
+    """Read the entry points of a group, again only after a package was installed.
+
+    This opens the metadata of every installed package, and a single configuration asks dozens of times.
+
+    Args:
+        group: The group.
+        _folders: The folders of packages, with the time of their last change.
+    """
+    return entry_points(group=group)
 
 
 def _report_broken() -> None:

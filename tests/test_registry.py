@@ -174,6 +174,16 @@ def test_a_name_that_cannot_be_a_folder(tmp_path: Path) -> None:
         registry.entries("method")
 
 
+def test_a_package_is_found_once_it_is_installed(installed: Path) -> None:
+    """The entry points are read only once, until a folder of packages changes."""
+    assert "mean" not in registry.entries("method")
+    read = registry._entry_points.cache_info().misses
+    registry.entries("method")
+    assert registry._entry_points.cache_info().misses == read
+    install(installed, "whole", PLUGIN, "[hashbench.methods]\nmean = whole:Mean\n")
+    assert registry.entries("method")["mean"].origin == "package whole 1.2"
+
+
 def test_broken_plugins_are_listed_and_fail_when_used(installed: Path) -> None:
     reasons = {
         "lacking": ("import no_such_thing", "ModuleNotFoundError: No module named 'no_such_thing'"),
