@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hashbench.evaluation import Counts, Evaluation, evaluate
     from hashbench.experiment.weights import load
     from hashbench.images.image_sets import ArrayImages, FileImages, Images
+    from hashbench.launchers.api import run, run_experiment
     from hashbench.method.base import FeatureMethod, HashMethod, ShallowMethod, straight_through_sign
     from hashbench.method.create import create_method
     from hashbench.results.data_frame import read_results
@@ -37,6 +38,7 @@ _MODULES = {
     "errors": ("HashbenchError", "UsageError"),
     "evaluation": ("Counts", "Evaluation", "evaluate"),
     "experiment.weights": ("load",),
+    "launchers.api": ("run", "run_experiment"),
     "images.image_sets": ("ArrayImages", "FileImages", "Images"),
     "method.base": ("FeatureMethod", "HashMethod", "ShallowMethod", "straight_through_sign"),
     "distributed": ("gather",),
@@ -77,6 +79,8 @@ __all__ = [  # noqa: RUF022 (by topic)
     "Images",
     "ArrayImages",
     "FileImages",
+    "run",
+    "run_experiment",
     "load",
     "read_record",
     "read_results",

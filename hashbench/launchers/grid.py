@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from hashbench import distributed
+from hashbench.config import Section
 from hashbench.errors import UsageError
 from hashbench.experiment.definition import Experiment
 from hashbench.experiment.plan import PlannedRun, plan
@@ -17,31 +20,27 @@ from hashbench.training.options import RunOptions
 from hashbench.training.tracking import check_trackers
 
 
-@dataclass(frozen=True)
-class Execution:
-    """How runs are carried out; nothing of it changes a result.
-
-    Attributes:
-        device: cpu, cuda, cuda:N for GPU number N, or auto, which uses a GPU if there is one.
-        workers: Number of processes that load images; None: up to 8 with a GPU, else 0.
-        force: Repeat runs that have a record.
-        resume: Continue runs that were stopped from their last checkpoint.
-        save_every: Seconds between checkpoints.
-        profile: Number of steps to trace.
-        fail_fast: Stop at the first run that fails or cannot run.
-        accept_stale: Keep records that another version of the code made with the same settings.
-        track: Names of experiment trackers.
-    """
+class Execution(Section):
+    """How runs are carried out; nothing of it changes a result."""
 
     device: str = "auto"
-    workers: int | None = None
+    """cpu, cuda, cuda:N for GPU number N, or auto, which uses a GPU if there is one."""
+    workers: int | None = Field(default=None, ge=0)
+    """Number of processes that load images; None: up to 8 with a GPU, else 0."""
     force: bool = False
+    """Repeat runs that have a record."""
     resume: bool = False
-    save_every: float = 300.0
-    profile: int = 0
+    """Continue runs that were stopped from their last checkpoint."""
+    save_every: float = Field(default=300.0, ge=0)
+    """Seconds between checkpoints."""
+    profile: int = Field(default=0, ge=0)
+    """Number of steps to trace."""
     fail_fast: bool = False
+    """Stop at the first run that fails or cannot run."""
     accept_stale: bool = False
+    """Keep records that another version of the code made with the same settings."""
     track: tuple[str, ...] = ()
+    """Names of experiment trackers."""
 
     def init(self) -> tuple[str, RunOptions]:
         """Join the other processes of a distributed run, if any, and return the device and run options.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from hashbench.results.query import RunFilter, find
+from hashbench.results.stored_run import StoredRun
 from hashbench.runtime.arguments import as_path
 
 _COLUMNS = (
@@ -36,6 +38,11 @@ def read_results(path: Path | str = "results/runs") -> pd.DataFrame:
     runs, _, notes = find(as_path(path, "path"), RunFilter())
     for note in notes:
         warnings.warn(note, stacklevel=2)
+    return data_frame(runs)
+
+
+def data_frame(runs: Sequence[StoredRun]) -> pd.DataFrame:
+    """Return runs as a data frame; see `read_results`."""
     rows = [
         {
             **{name: getattr(run.record, name) for name in _COLUMNS if hasattr(run.record, name)},

@@ -103,6 +103,12 @@ def run_all(folder: Path) -> None:
     run("spq", folder / "half", precision="bfloat16", epochs=1)
 
 
+def record(folder: Path) -> None:
+    """Call the program."""
+    command = ["run", "--method", "bihalf", "--bits", "16", "--dataset", "digits", *FAST]
+    sys.exit(call([*command, "--results", str(folder / "record")]))
+
+
 def fail(folder: Path) -> None:
     """Call the program with a method that fails."""
     plugin = folder / "failing.py"
@@ -136,7 +142,7 @@ def main(folder: Path) -> None:
     """Leave the runs in a folder, and in its `ends.json` whether they ended well."""
     few_digits(300)
     (folder / "failing.py").write_text(FAILING, encoding="utf-8")
-    ends = {function.__name__: launch(function, folder) for function in (run_all, fail)}
+    ends = {function.__name__: launch(function, folder) for function in (run_all, record, fail)}
     if not (other := os.fork()):  # the same grid twice at once, each in two processes
         os._exit(not launch(share, folder))
     ends["share"] = [launch(share, folder), wait(other) == 0]

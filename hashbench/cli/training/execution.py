@@ -68,4 +68,7 @@ def execution_options(
     from hashbench.launchers.grid import Execution
 
     trackers = tuple(names("--track", ",".join(track))) if track else ()
-    return Execution(device, workers, force, resume, save_every, profile, fail_fast, accept_stale, trackers)
+    return Execution(
+        device=device, workers=workers, force=force, resume=resume, save_every=save_every, profile=profile,
+        fail_fast=fail_fast, accept_stale=accept_stale, track=trackers,
+    )  # fmt: skip
