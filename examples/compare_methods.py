@@ -10,7 +10,7 @@ import hashbench
 
 runs = hashbench.run_experiment(
     {
-        "methods": ["lsh", "itq", {"name": "bihalf", "settings": {"training.epochs": 20}}],
+        "methods": ["lsh", "pcah", "itq"],
         "datasets": ["digits"],
         "bits": [16, 32],
         "seeds": [0, 1],

@@ -14,9 +14,7 @@ from nbclient import NotebookClient
 import hashbench
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-WITH_EXAMPLES = {
-    "evaluate", "run", "run_experiment", "read_results", "load", "read_record", "load_dataset", "BinaryCodes",
-}  # fmt: skip
+WITH_EXAMPLES = {"evaluate", "run", "run_experiment"}
 
 
 @pytest.mark.parametrize("name", sorted(hashbench.__all__))
@@ -25,7 +23,9 @@ def test_examples_in_docstrings(name: str, tmp_path: Path, monkeypatch: pytest.M
     public = getattr(hashbench, name)
     assert public.__doc__, f"{name} has no docstring"
     module = importlib.import_module(public.__module__)
-    tests = doctest.DocTestFinder(recurse=False).find(public, name, module, globs={"hashbench": hashbench})
+    tests = doctest.DocTestFinder(recurse=False).find(
+        public, name, module, extraglobs={"hashbench": hashbench}
+    )
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     tried = sum(runner.run(test).attempted for test in tests)
     assert runner.summarize(verbose=False).failed == 0
@@ -39,10 +39,10 @@ def test_the_script(
     runpy.run_path(str(EXAMPLES / "compare_methods.py"), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["bits", "16", "32"]
-    assert [line.split()[0] for line in lines[2:5]] == ["bihalf", "itq", "lsh"]
-    assert lines[5].startswith("best: bihalf (epochs=20), 32 bits, seed ")
+    assert [line.split()[0] for line in lines[2:5]] == ["itq", "lsh", "pcah"]
+    assert lines[5].startswith("best: itq, 32 bits, seed ")
     best, half = float(lines[5].rpartition(" ")[2]), float(lines[6].split()[5])
-    assert 0.5 < half < best < 0.9
+    assert 0.4 < half < best < 0.8
     assert len(hashbench.read_results("results/runs")) == 12
 
 

@@ -92,7 +92,7 @@ def run_experiment(
     """Carry out the runs of an experiment; those that have a record are not repeated.
 
     Args:
-        experiment: A YAML file, the name of an experiment that comes with hashbench, or the content of a file.
+        experiment: A YAML file or its content, or the name of an experiment that comes with hashbench.
         results: The results folder.
         **execution: As for `run`.
 
