@@ -15,7 +15,7 @@ from hashbench.cli import cache, completion, data, evaluate, plot, report, table
 from hashbench.cli.options import AsJson, PluginFiles, Settings, add_plugins
 from hashbench.cli.output import print_json, show
 from hashbench.cli.results import commands as cli_results
-from hashbench.cli.training import ablate, experiments, run
+from hashbench.cli.training import ablate, experiments, run, sweep
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.runtime.console import is_main_process, protect_streams, quiet_libraries, write_line
 
@@ -59,6 +59,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(plot.app, name="plot")
 app.add_typer(cli_results.app, name="results")
 app.add_typer(cache.app, name="cache")
+app.add_typer(sweep.app, name="sweep")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
@@ -11,6 +12,7 @@ from hashbench.errors import HashbenchError
 from hashbench.experiment.plan import PlannedRun
 from hashbench.experiment.resume import require_same_settings
 from hashbench.experiment.run import Run
+from hashbench.launchers import LAUNCHED
 from hashbench.launchers.fan_out import fan_out
 from hashbench.launchers.grid import Grid
 from hashbench.launchers.ready import ready_runs
@@ -36,7 +38,7 @@ def run_all(
     for line in failed:
         info(f"cannot run: {line}")
     ready = ready_runs(planned, wanted.execution.force)
-    if options.resume:
+    if options.resume and LAUNCHED not in os.environ:
         require_same_settings([(run.config, run.data) for run in ready], wanted.results)
     _report_backbones([run.config for run in ready])
     if wanted.launch.launcher == "local":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,14 +64,19 @@ class Launch:
     """Where the runs of a grid are carried out.
 
     Attributes:
-        launcher: local: several at once, in a process each; None: in this process, one after another.
-        jobs: Number of runs at once; None: one per GPU, or one on a CPU.
-        gpus: Numbers of the GPUs to use; None: all.
+        launcher: local: several at once, in a process each; slurm: as jobs of a cluster; None: in this
+            process, one after another.
+        jobs: For local, the number of runs at once; None: one per GPU, or one on a CPU.
+        gpus: For local, the numbers of the GPUs to use; None: all.
+        slurm: For slurm, options of sbatch as texts `KEY=VALUE`.
+        max_parallel: For slurm, the number of jobs that run at once; None: no limit.
     """
 
-    launcher: Literal["local"] | None = None
+    launcher: Literal["local", "slurm"] | None = None
     jobs: int | None = None
-    gpus: list[int] | None = None
+    gpus: Sequence[int] | None = None
+    slurm: Sequence[str] = ()
+    max_parallel: int | None = None
 
     def check(self, device: str) -> None:
         """Check that the launcher fits how this process was started.

@@ -11,13 +11,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from hashbench.errors import HashbenchError, UsageError, printable
+from hashbench.launchers import LAUNCHED
 from hashbench.runtime.preemption import PreemptionError
 
 _TAIL = 4096  # bytes of a log that its last line is searched in
@@ -36,6 +36,8 @@ def slots(jobs: int | None, gpus: Sequence[int] | None, device: str) -> list[dic
     Raises:
         UsageError: There is no such GPU.
     """
+    import torch  # here, since jobs of a cluster import this module
+
     names: list[str] = []
     if device == "cuda":
         count = torch.cuda.device_count()
@@ -47,7 +49,10 @@ def slots(jobs: int | None, gpus: Sequence[int] | None, device: str) -> list[dic
         raise UsageError("--gpus: the runs use the CPU; leave it out, or choose --device cuda")
     jobs = jobs or len(names) or 1
     threads = str(max(1, cores() // jobs))
-    shared = {name: threads for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if not os.environ.get(name)}
+    shared = {LAUNCHED: "1"}
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        if not os.environ.get(name):
+            shared[name] = threads
     gpu_of = [{"CUDA_VISIBLE_DEVICES": names[job % len(names)]} if names else {} for job in range(jobs)]
     return [{**shared, **gpu} for gpu in gpu_of]
 

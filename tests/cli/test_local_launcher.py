@@ -20,7 +20,7 @@ from helpers.toy_plugin import toy_plugin
 from rich.console import Console
 
 from hashbench import HashbenchError, UsageError, read_record
-from hashbench.launchers import fan_out, local
+from hashbench.launchers import LAUNCHED, fan_out, local
 from hashbench.launchers.grid import Grid
 from hashbench.launchers.local import slots
 
@@ -259,7 +259,7 @@ def test_processes_share_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(UsageError, match="torch sees 3 GPUs, from 0 to 2, got 3"):
         slots(1, [0, 3], "cuda")
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert slots(2, None, "cpu") == [{"NUMBA_NUM_THREADS": "4"}] * 2
+    assert slots(2, None, "cpu") == [{"NUMBA_NUM_THREADS": "4", LAUNCHED: "1"}] * 2
 
 
 def test_a_child_gets_the_options_of_the_command(

@@ -12,6 +12,7 @@ import typer
 from hashbench.cli.options import MetricName, TableFile, TableFormat, names, with_options
 from hashbench.cli.output import write_ablations
 from hashbench.cli.training.grid import grid
+from hashbench.cli.training.sweep import show_submitted
 from hashbench.errors import UsageError
 from hashbench.runtime.console import is_main_process
 
@@ -40,12 +41,16 @@ def ablate(
     command continues an ablation that was interrupted.
     """
     from hashbench.launchers.execute import report_failures, run_all
+    from hashbench.launchers.submission import submit_all
 
     removed = "all" if components is None else tuple(names("--components", components))
     wanted = replace(wanted, experiment=wanted.experiment.change({"components": removed}, {}))
     device, options = wanted.execution.init()
     planned = wanted.plan(device)
     _check_plan(planned, metric)
+    if wanted.launch.launcher == "slurm":
+        show_submitted(submit_all(planned, wanted, options), wanted.results)
+        return
     failed: list[str] = []
     runs = list(run_all(planned, wanted, options, failed))
 

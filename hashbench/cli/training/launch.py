@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 def launch_options(
     launcher: Annotated[
-        Literal["local"] | None,
+        Literal["local", "slurm"] | None,
         typer.Option(
-            "--launcher", help="local: carry out several runs at once, each in a process of its own."
+            "--launcher",
+            help="local: carry out several runs at once, each in a process of its own; slurm: submit each "
+            "run as a job, and return at once.",
         ),
     ] = None,
     jobs: Annotated[
@@ -38,15 +40,31 @@ def launch_options(
             help="GPUs of --launcher local, e.g. 0,1,2,3 (default: all); with more --jobs, runs share a GPU.",
         ),
     ] = None,
+    slurm: Annotated[
+        list[str],
+        typer.Option(
+            "--slurm",
+            metavar="KEY=VALUE,…",
+            help="Options of sbatch for --launcher slurm, e.g. partition=gpu,gres=gpu:1,time=240 (minutes; "
+            "default 60, after which a run is requeued and resumed); repeatable.",
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
+    max_parallel: Annotated[
+        int | None,
+        typer.Option("--max-parallel", metavar="N", min=1, help="Jobs of --launcher slurm that run at once."),
+    ] = None,
 ) -> "Launch":
     """Return the values of these options.
 
     Raises:
         UsageError: An option belongs to a launcher that is not used.
     """
-    for option, value in (("--jobs", jobs), ("--gpus", gpus)):
-        if value is not None and launcher != "local":
-            raise UsageError(f"{option} needs --launcher local")
     from hashbench.launchers.grid import Launch
 
-    return Launch(launcher, jobs, None if gpus is None else integers("--gpus", gpus, least=0))
+    local, cluster = {"--jobs": jobs, "--gpus": gpus}, {"--slurm": slurm, "--max-parallel": max_parallel}
+    for name, options in (("local", local), ("slurm", cluster)):
+        for option, value in options.items():
+            if value and launcher != name:
+                raise UsageError(f"{option} needs --launcher {name}")
+    numbers = None if gpus is None else integers("--gpus", gpus, least=0)
+    return Launch(launcher, jobs, numbers, slurm, max_parallel)

@@ -13,6 +13,7 @@ from hashbench.cli.options import AsJson, with_options
 from hashbench.cli.output import format_timing, print_json, show, write_results
 from hashbench.cli.training.experiments import save_experiment, write_reports
 from hashbench.cli.training.grid import grid
+from hashbench.cli.training.sweep import show_submitted
 from hashbench.errors import UsageError, quoted
 from hashbench.runtime.console import info, is_main_process
 
@@ -38,6 +39,7 @@ def run(
 ) -> None:
     """Train and evaluate methods, and write a record of each run; several values make a grid of runs."""
     from hashbench.launchers.execute import report_failures, run_all
+    from hashbench.launchers.submission import submit_all
 
     if name is not None:
         wanted = _named(wanted, name)
@@ -49,6 +51,9 @@ def run(
         return
     if is_main_process():
         save_experiment(wanted)
+    if wanted.launch.launcher == "slurm":
+        show_submitted(submit_all(planned, wanted, options), wanted.results)
+        return
     runs: list[Run] = []
     failed: list[str] = []
     try:
