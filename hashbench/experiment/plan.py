@@ -14,7 +14,7 @@ from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset
 from hashbench.data.load import choose_protocol, create_dataset, load_dataset
 from hashbench.data.protocol import limit_of
-from hashbench.errors import HashbenchError
+from hashbench.errors import HashbenchError, UsageError
 from hashbench.experiment.configure import (
     changes,
     component_settings,
@@ -72,7 +72,9 @@ class PlannedRun:
     @cached_property
     def kind(self) -> str:
         """Description of the run without its seed, such as `wch (epochs=1) on digits@default, 32 bits`."""
-        label = self.method if self.config is None else label_of(self.method, changes(self.config))
+        label = f"{self.method} ({', '.join(self.settings)})" if self.settings else self.method
+        if self.config is not None:
+            label = label_of(self.method, changes(self.config))
         data = self.chosen.name if self.data is None else f"{self.chosen.name}@{self.data.protocol}"
         return f"{label} on {data}, {self.bits} bits"
 
@@ -120,7 +122,7 @@ def plan(
         allow_overlap: Accept queries that are also in the database.
 
     Raises:
-        UsageError: As by `runs_of`.
+        UsageError: As by `runs_of`; or two runs are the same, or none will have the metric of the reports.
     """
     planned: list[PlannedRun] = []
     for dataset, group in itertools.groupby(runs_of(experiment), key=lambda run: run.chosen):
@@ -131,7 +133,22 @@ def plan(
             planned += [replace(run, errors=(error, *_missing_weights(run))) for run in runs]
         else:
             planned += [_configured(run, data, device, results) for run in runs]
+    _require_reportable(planned, experiment.report.metric)
     return list(_checked(planned)) if len(planned) > 1 else planned  # a single run checks itself at its start
+
+
+def _require_reportable(planned: Sequence[PlannedRun], metric: str | None) -> None:
+    """Check that the runs of an experiment can be shown together, before hours of training."""
+    first: dict[Path, PlannedRun] = {}
+    for run in planned:
+        if run.folder is not None and first.setdefault(run.folder, run) is not run:
+            raise UsageError(
+                f"two runs are the same: {run.kind}, seed {run.seed}; leave one out, or give it other "
+                "settings (of the components of a method, --components chooses some)"
+            )
+    known = dict.fromkeys(name for run in planned if run.config for name in run.config.evaluation.metrics)
+    if metric and known and metric not in known:
+        raise UsageError(f"no run will have {metric}; choose from {', '.join(known)}")
 
 
 def _load(chosen: DatasetEntry, allow_overlap: bool) -> Dataset:

@@ -215,9 +215,12 @@ def test_one_command_runs_the_grid_and_continues_it(
     [
         (
             ["--metric", "mAP@7"],
-            "no run will have mAP@7; choose --metric from mAP@all, mAP@1000, P@all",
+            "no run will have mAP@7; choose from mAP@all, mAP@1000, P@all",
         ),
-        (["--set", "balance=false"], "two variants of wch on digits would be the same run, since --set"),
+        (
+            ["--set", "balance=false"],
+            "two runs are the same: wch (backbone.name=test_resnet, ",
+        ),
     ],
 )
 def test_errors_of_the_table_are_raised_before_training(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +11,9 @@ from hashbench.cli.options import MetricName, TableFile, TableFormat, names, wit
 from hashbench.cli.output import write_ablations
 from hashbench.cli.training.grid import grid
 from hashbench.cli.training.sweep import show_submitted
-from hashbench.errors import UsageError
 from hashbench.runtime.console import is_main_process
 
 if TYPE_CHECKING:
-    from hashbench.experiment.plan import PlannedRun
     from hashbench.launchers.grid import Grid
 
 
@@ -44,10 +40,13 @@ def ablate(
     from hashbench.launchers.submission import submit_all
 
     removed = "all" if components is None else tuple(names("--components", components))
-    wanted = replace(wanted, experiment=wanted.experiment.change({"components": removed}, {}))
+    report = wanted.experiment.report
+    if metric is not None:
+        report = report.model_copy(update={"metric": metric})
+    changed = wanted.experiment.change({"components": removed, "report": report}, {})
+    wanted = replace(wanted, experiment=changed)
     device, options = wanted.execution.init()
     planned = wanted.plan(device)
-    _check_plan(planned, metric)
     if wanted.launch.launcher == "slurm":
         show_submitted(submit_all(planned, wanted, options), wanted.results)
         return
@@ -58,30 +57,6 @@ def ablate(
     from hashbench.results.stored_run import StoredRun
 
     if is_main_process():
-        found = found_runs([StoredRun(done.record, done.folder) for done in runs], metric)
+        found = found_runs([StoredRun(done.record, done.folder) for done in runs], report.metric)
         write_ablations(found.runs, form, output=output)
     report_failures(failed, len(planned))
-
-
-def _check_plan(planned: Sequence[PlannedRun], metric: str | None) -> None:
-    """Check that the runs of an ablation make a table, before hours of training.
-
-    Raises:
-        UsageError: No run will have the metric, or two variants are the same run.
-    """
-    from hashbench.experiment.configure import changes
-
-    seen = set()
-    for config in (run.config for run in planned if run.config):
-        if metric and metric not in config.evaluation.metrics:
-            raise UsageError(
-                f"no run will have {metric}; choose --metric from {', '.join(config.evaluation.metrics)}"
-            )
-        where = config.method, config.dataset, config.bits, config.seed
-        variant = (*where, json.dumps(changes(config), sort_keys=True))
-        if variant in seen:
-            raise UsageError(
-                f"two variants of {config.method} on {config.dataset} would be the same run, since --set or "
-                "the recipe already removes a component; select the others by --components"
-            )
-        seen.add(variant)
