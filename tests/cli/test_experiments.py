@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.toy_plugin import PLUGIN, RECIPE
+from helpers.trees import photo
 
 from hashbench.experiment.definition import read_experiment
 
@@ -84,6 +85,19 @@ def test_a_plan_without_data_says_what_to_do(cli: Callable[..., Any], tmp_path: 
     assert steps[2].startswith("3. needed by 4 runs: the weights of vgg16.tv_in1k")
     assert steps[3].startswith("4. needed by 4 runs: coco: no annotations/instances_train2014.json in ")
     assert f"next: hashbench data prepare coco --protocol 107k --data-root {tmp_path}" in lines
+
+
+def test_the_runs_of_a_collection_are_found(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """The record has the name of the folder, which the experiment leaves out."""
+    for number in range(8):
+        photo(tmp_path / "mine" / ("cat" if number % 2 else "dog") / f"{number}.png", number, number)
+    settings = "{backbone: test_resnet, pretrained: false, images.size: 16}"
+    text = f"methods: [lsh]\ndatasets: [{{name: folder, root: mine}}]\nbits: [4]\nsettings: {settings}\n"
+    (tmp_path / "own.yaml").write_text(text)
+    assert cli("run", "--config=own.yaml").code == 0
+    shown = cli("table", "--config=own.yaml")
+    assert shown.code == 0, shown.err
+    assert "no record" not in shown.out
 
 
 def test_the_list_of_experiments(cli: Callable[..., Any]) -> None:
