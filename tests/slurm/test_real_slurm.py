@@ -55,8 +55,15 @@ KillWait=5
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=2000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
-# A method whose training waits at each step, so that there is time to stop it.
-SLOW = PLUGIN.replace("        codes = [", "        import time\n        time.sleep(0.5)\n        codes = [")
+# A method whose training waits at each step, so that there is time to stop it, and fails with 12 bits.
+SLOW = PLUGIN.replace(
+    "        codes = [",
+    """        import time
+        time.sleep(0.5)
+        if self.head.out_features == 12:
+            return {"loss": self.head(features[0]).sum() * torch.inf}
+        codes = [""",
+)
 
 
 @pytest.fixture
@@ -170,7 +177,7 @@ def test_a_grid_on_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     wait_until(lambda: state_of([3, 4]) == ["running"] * 2, 60)
     program("sweep", "cancel", states()[4]["run"], "--results", "runs")
     wait_until(lambda: state_of([4]) == ["cancelled"], 60)
-    program(*grid, "--seed", "5", "--set", "lr=1e30", "--set", "epochs=1")
+    program(*grid, "--seed", "5", "--bits", "12")
     wait_until(lambda: state_of([5]) == ["failed"], 120)
     assert "the loss is not finite" in states()[5]["note"]
     wait_until(lambda: state_of([3]) == ["pending"], 180)

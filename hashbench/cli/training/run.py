@@ -112,14 +112,14 @@ def _show_plan(planned: Sequence[PlannedRun], wanted: Grid, as_json: bool) -> No
 
 
 def _show_runs(runs: Sequence[Run], as_json: bool) -> None:
-    from hashbench.results.selection import found_runs
-    from hashbench.results.stored_run import StoredRun
-
     if as_json:
         print_json([{**done.record.model_dump(mode="json"), "folder": str(done.folder)} for done in runs])
     elif len(runs) == 1:
         _show_run(runs[0])
     elif runs:
+        from hashbench.results.selection import found_runs  # here, so that a stopped command ends at once
+        from hashbench.results.stored_run import StoredRun
+
         write_results(found_runs([StoredRun(done.record, done.folder) for done in runs]))
 
 
