@@ -67,8 +67,11 @@ def process_of(*words: str) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
-def test_a_job_is_requeued_when_its_time_is_over_or_its_run_is_stopped(tmp_path: Path, sweep: Path) -> None:
+def test_a_job_is_requeued_when_its_time_is_over_or_its_run_is_stopped(
+    tmp_path: Path, sweep: Path, request: pytest.FixtureRequest
+) -> None:
     (job,) = submit({"one": run(tmp_path)}, sweep, {"timeout_min": 2}, None, "local")
+    request.addfinalizer((tmp_path / "go").touch)
     wait_for(sweep, "started", 1)
     os.kill(
         process_of("submitit.core._submit", str(sweep / "jobs")), signal.SIGUSR2

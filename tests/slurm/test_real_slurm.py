@@ -105,6 +105,9 @@ def slurm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
         wait_until(lambda: "idle" in call("sinfo", "--noheader", "--format=%T"), 60)
         yield
     finally:
+        subprocess.run(["scancel", "--user=root"], check=False)
+        with suppress(AssertionError, subprocess.CalledProcessError):
+            wait_until(lambda: not call("squeue", "--noheader"), 60)
         for name in ("d.pid", "ctld.pid", "munge.pid"):
             with suppress(OSError, ValueError):
                 os.kill(int((folder / name).read_text()), signal.SIGTERM)
