@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hashbench.errors import UsageError
-from hashbench.runtime.arguments import as_count, check_type
+from hashbench.runtime.arguments import as_count, check_choice, check_type
 
 WORD = 64
 SIGNS = "±1"
 ZERO_ONE = "{0, 1}"
+ProductDistance = Literal["l2", "squared_l2", "inner_product"]
 _ONES = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)  # bits of a byte that are 1
 
 
@@ -117,15 +118,21 @@ class ProductCodes:
     Attributes:
         indices: Index of the codeword in each codebook, uint8 [n, books], or uint16 for more than 256 words.
         codebooks: The codewords, float32 [books, words, dim]; the number of words is a power of 2.
+        distance: What is summed over the books to rank items: "l2", the Euclidean distance between the piece
+            of the query and the codeword (SPQ), "squared_l2", its square (PQ), or "inner_product", of which a
+            larger one is nearer (MeCoQ).
 
     Raises:
-        UsageError: The type or shape of an array is wrong, a value is not finite, or an index too large.
+        UsageError: The type or shape of an array is wrong, a value is not finite, an index is too large, or
+            the distance is unknown.
     """
 
     indices: NDArray[np.unsignedinteger[Any]]
     codebooks: NDArray[np.float32]
+    distance: ProductDistance = "l2"
 
     def __post_init__(self) -> None:
+        check_choice("distance", self.distance, get_args(ProductDistance))
         object.__setattr__(self, "indices", as_array(self.indices, "product codes"))
         object.__setattr__(self, "codebooks", as_array(self.codebooks, "codebooks"))
         if self.codebooks.ndim != 3 or self.codebooks.dtype != np.float32 or 0 in self.codebooks.shape:
@@ -153,6 +160,25 @@ class ProductCodes:
         books, size, _ = self.codebooks.shape
         return int(books) * (int(size).bit_length() - 1)
 
+    def tables(self, queries: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return what each codeword adds to the distance from each query.
+
+        Inner products are subtracted from the largest one of the book, so that the nearest codeword adds 0.
+
+        Args:
+            queries: Vectors [queries, books · dim].
+
+        Returns:
+            float64 [queries, books, words], nonnegative.
+        """
+        books, _, dim = self.codebooks.shape
+        pieces, codebooks = queries.reshape(-1, books, 1, dim), self.codebooks.astype(np.float64)
+        if self.distance == "inner_product":
+            products = (pieces * codebooks).sum(axis=-1)
+            return np.asarray(products.max(axis=-1, keepdims=True) - products)
+        squares = np.square(pieces - codebooks).sum(axis=-1)
+        return np.asarray(squares if self.distance == "squared_l2" else np.sqrt(squares))
+
     def to_binary(self) -> BinaryCodes:
         """Return the indices in binary, one codebook after the other; Hamming distances have no meaning."""
         digits = np.arange(self.codebooks.shape[1].bit_length() - 1)
@@ -169,7 +195,7 @@ class ProductCodes:
         return len(self.indices)
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> ProductCodes:
-        return ProductCodes(self.indices[rows], self.codebooks)
+        return ProductCodes(self.indices[rows], self.codebooks, self.distance)
 
 
 Codes = BinaryCodes | ProductCodes

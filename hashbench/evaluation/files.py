@@ -17,7 +17,7 @@ from hashbench.runtime.arguments import as_path
 
 NAMES = ("query_codes", "database_codes", "query_labels", "database_labels")
 
-_OPTIONAL = ("bits", "codebooks")
+_OPTIONAL = ("bits", "codebooks", "distance")
 
 # Keys of the same arrays in the files of published scripts.
 _KEYS: dict[str, tuple[str, ...]] = {
@@ -45,7 +45,7 @@ def load_arguments(
     If the files contain a number `bits`, the codes have that length and may be packed as uint64 or uint8; see
     `is_packed`. If they contain `codebooks`, float32 [books, words, dim], `database_codes` are indices of
     codewords, uint8 or uint16 [n, books], as in `ProductCodes`, and `query_codes` are such indices or real
-    values [queries, books · dim].
+    values [queries, books · dim]; a text `distance` says by what they are ranked.
 
     Args:
         path: A file of several arrays, .npz, .mat, .h5 or .pt; or a folder with the four files
@@ -165,7 +165,7 @@ def _choose(
 def _decode(arrays: dict[str, Any], sources: Mapping[str, Path | None]) -> dict[str, Any]:
     """Return the arguments of `evaluate` from the arrays of files; `sources` has the file of each array."""
     bits = _bits(arrays.pop("bits"), sources["bits"]) if "bits" in arrays else None
-    codebooks = arrays.pop("codebooks", None)
+    codebooks, distance = arrays.pop("codebooks", None), str(arrays.pop("distance", "l2"))
     if codebooks is not None and "database_codes" not in arrays:
         raise UsageError(
             f"{sources['codebooks']} contains product codes; a database in shards needs binary codes"
@@ -175,7 +175,7 @@ def _decode(arrays: dict[str, Any], sources: Mapping[str, Path | None]) -> dict[
             continue
         try:
             array = as_array(arrays[codes], "codes")
-            arrays[codes] = _codes(array, bits, codebooks)
+            arrays[codes] = _codes(array, bits, codebooks, distance)
         except UsageError as error:
             raise UsageError(f"{sources[codes]}: {codes}: {error}") from None
         if labels in arrays and np.shape(arrays[labels]) == (1, *array.shape[:1]):
@@ -191,14 +191,14 @@ def _bits(bits: Any, source: Path | None) -> int:
     raise UsageError(f"{source}: bits: expected a whole number, 1 or more, got {found}")
 
 
-def _codes(array: NDArray[Any], bits: int | None, codebooks: Any) -> Codes | NDArray[Any]:
+def _codes(array: NDArray[Any], bits: int | None, codebooks: Any, distance: Any) -> Codes | NDArray[Any]:
     if codebooks is None:
         if bits is None or not is_packed(array.dtype, array.shape, bits):
             return array
         return from_packed(array, bits)
     if array.dtype.kind not in "iu":
         return array
-    product = ProductCodes(array, codebooks)
+    product = ProductCodes(array, codebooks, distance)
     if bits not in (None, product.bits):
         raise UsageError(f"expected codes of bits = {bits}, got product codes of {product.bits}")
     return product

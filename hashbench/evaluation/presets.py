@@ -202,6 +202,8 @@ def published(
     queries: Sized
     sort: Callable[[Distances], NDArray[np.int64]]
     if isinstance(database_codes, ProductCodes):
+        if database_codes.distance != "l2":
+            raise UsageError(f"{preset}: the script ranks by l2, not by {database_codes.distance}")
         queries = vectors = read_vectors(query_codes, database_codes)
         items = _permutation(len(database_codes), order, seed)
         distances, sort = _asymmetric(vectors, database_codes[items]), _torch_argsort

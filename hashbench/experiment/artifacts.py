@@ -60,6 +60,7 @@ def save_codes(
         arrays |= {f"{name}_labels": labels, f"{name}_ids": np.array(ids, dtype=str)}
     if isinstance(database, ProductCodes):
         arrays |= {"codebooks": database.codebooks, "database_codes": database.indices}
+        arrays |= {"distance": np.array(database.distance)} if database.distance != "l2" else {}
         arrays["query_codes"] = query.indices if isinstance(query, ProductCodes) else query
     else:
         assert isinstance(query, BinaryCodes)

@@ -87,10 +87,8 @@ class Search:
 def _distances(query: Codes | NDArray[Any], database: Codes, index: int) -> NDArray[Any]:
     """Return the distances of the database from one query [n], as in `hashbench.evaluate`."""
     if isinstance(database, ProductCodes):
-        books, _, dim = database.codebooks.shape
-        pieces = read_vectors(query, database)[index].reshape(books, 1, dim)
-        table = np.sqrt(np.square(pieces - database.codebooks.astype(np.float64)).sum(axis=-1))
-        return np.asarray(table[np.arange(books), database.indices].sum(axis=1))
+        (table,) = database.tables(read_vectors(query, database)[[index]])
+        return np.asarray(table[np.arange(len(table)), database.indices].sum(axis=1))
     assert isinstance(query, BinaryCodes)  # `StoredRun.codes` returns both or neither as BinaryCodes
     distances = count_bits(database.packed ^ query.packed[index])
     return distances.astype(np.min_scalar_type(database.bits))  # small integers are sorted faster

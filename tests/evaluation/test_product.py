@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from hashbench import BinaryCodes, ProductCodes, UsageError, evaluate
 from hashbench.evaluation import Counts, Evaluation, code_health
 from hashbench.evaluation.counts import product
 from hashbench.evaluation.files import load_arguments
+from hashbench.evaluation.presets import published
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "spq.npz"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def distances(query: np.ndarray, codes: ProductCodes) -> np.ndarray:
@@ -42,9 +44,13 @@ def draw(queries: int, items: int, books: int, words: int, dim: int = 3, seed: i
     }
 
 
+def read(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+
+
 def golden() -> tuple[dict[str, np.ndarray], ProductCodes]:
-    with np.load(GOLDEN, allow_pickle=False) as file:
-        values = {name: file[name] for name in file.files}
+    values = read("spq")
     books, words, dim = (int(values[name]) for name in ("n_books", "n_words", "word_dim"))
     codebooks = values["codebooks"].reshape(words, books, dim).transpose(1, 0, 2).copy()
     return values, ProductCodes(values["gallery_codes"].astype(np.uint8), codebooks)
@@ -63,6 +69,54 @@ def test_the_published_evaluation() -> None:
     relevant = np.take_along_axis(values["query_labels"] @ values["gallery_labels"].T > 0, order, axis=1)
     precision = (np.cumsum(relevant, axis=1) / np.arange(1, 41)).mean(axis=0)
     np.testing.assert_allclose(ev.curve_by_rank(range(1, 41))["precision"], precision)
+
+
+def summed(query: np.ndarray, codes: ProductCodes) -> np.ndarray:
+    """Return the distances [queries, items] that the tables of codes give."""
+    return codes.tables(query)[:, np.arange(codes.indices.shape[1]), codes.indices].sum(axis=-1)
+
+
+def test_squared_distances_of_faiss() -> None:
+    values = read("pq")
+    codes = ProductCodes(values["codes"], values["codebooks"], "squared_l2")
+    query = ProductCodes(values["query_codes"], values["codebooks"], "squared_l2").reconstruct()
+    for vectors, name in ((values["query"], "asymmetric"), (query, "symmetric")):
+        expected = values[f"distances_{name}_squared"]
+        np.testing.assert_allclose(summed(vectors, codes), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_inner_products_of_mecoq() -> None:
+    values = read("mecoq")
+    codes = ProductCodes(values["gallery_codes"].astype(np.uint8), values["codebooks"], "inner_product")
+    found, scores = summed(values["query"], codes), values["scores_asymmetric"]
+    shift = found + scores  # the same for all items, since the nearest codewords add 0
+    np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :1], shift.shape), rtol=1e-4, atol=2e-5)
+    np.testing.assert_array_equal(np.argsort(found, kind="stable"), values["ranking_asymmetric"])
+    labels = values["query_labels"], values["gallery_labels"]
+    ev = evaluate(values["query"], codes, *labels, k=(5, "all"))
+    assert ev.mean_average_precision(5) == pytest.approx(float(values["map_at_5"]), rel=1e-5)
+    assert ev.mean_average_precision("all") == pytest.approx(float(values["map_all"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("distance", ["squared_l2", "inner_product"])
+def test_every_distance_is_counted_and_stored(tmp_path: Path, distance: Any) -> None:
+    arguments = draw(7, 60, 3, 4)
+    codes = arguments["database_codes"] = replace(arguments["database_codes"], distance=distance)
+    assert codes[:5].distance == distance
+    pieces = arguments["query_codes"].astype(float).reshape(7, 1, 3, 3)
+    words = codes.reconstruct().astype(float).reshape(1, 60, 3, 3)
+    inner = distance == "inner_product"
+    found = -(pieces * words).sum((2, 3)) if inner else ((pieces - words) ** 2).sum((2, 3))
+    relevant = arguments["query_labels"][:, None] == arguments["database_labels"]
+    expected = Evaluation(counted(found.round(9), relevant), k=(1000, "all"))
+    assert_same(evaluate(**arguments), expected)
+    extra = {"codebooks": codes.codebooks, "distance": np.array(distance)}
+    np.savez(tmp_path / "codes.npz", **{**arguments, "database_codes": codes.indices, **extra})
+    assert load_arguments(tmp_path / "codes.npz")["database_codes"].distance == distance
+    with pytest.raises(UsageError, match="paper:spq: the script ranks by l2, not by "):
+        published(**arguments, preset="paper:spq")
+    with pytest.raises(UsageError, match="distance"):
+        replace(codes, distance="cosine")
 
 
 def counted(found: np.ndarray, relevant: np.ndarray) -> Counts:

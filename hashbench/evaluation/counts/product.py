@@ -31,9 +31,10 @@ _unsigned: Any = numba.uint64
 class ProductRankings:
     """Rankings of the database by asymmetric distance from each query.
 
-    A distance is the sum over books of the Euclidean distance, not squared, between the query's subvector and
-    the codeword (SPQ, ICCV 2021; Retrieval.py of youngkyunJang/SPQ at 6908f54). It is computed in double
-    precision and summed in the order of the books, so that equal codes have exactly equal distances.
+    A distance is the sum over books of what `ProductCodes.tables` returns; by default, of the Euclidean
+    distance, not squared, between the query's subvector and the codeword (SPQ, ICCV 2021; Retrieval.py of
+    youngkyunJang/SPQ at 6908f54). It is computed in double precision and summed in the order of the books, so
+    that equal codes have exactly equal distances.
 
     Counts of all distinct distances would need too much memory. Instead, `each` ranks the queries block by
     block, with the number of threads that Numba uses, and keeps only the results of the given function. A
@@ -56,16 +57,15 @@ class ProductRankings:
         self.queries, self.bits, self._size = len(query), codes.bits, len(codes)
         self.database = self._size - (relevance.own is not None)
         self._relevance, labels = relevance, relevance.database_labels
-        books, words, dim = codes.codebooks.shape
-        self._pieces = query.reshape(-1, books, 1, dim)
-        self._codebooks = codes.codebooks.astype(np.float64)
+        books, words, _ = codes.codebooks.shape
+        self._query, self._codes = query, codes
         self._items = np.ravel(codes.indices), np.ravel(labels.packed)
         self._look_up = _kernel(books, words, labels.packed.shape[1], labels.by_class)
 
     def each(self, function: Function) -> NDArray[np.float64]:
         """Apply a function to the buckets of all queries; see `Counts.each`."""
         threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        size = _BYTES_PER_PAIR * self.database + _BYTES_PER_COORDINATE * self._codebooks.size
+        size = _BYTES_PER_PAIR * self.database + _BYTES_PER_COORDINATE * self._codes.codebooks.size
         rows = max(1, min(_BYTES // size, -(-self.queries // threads)))
 
         def measure(start: int) -> NDArray[np.float64]:
@@ -76,8 +76,8 @@ class ProductRankings:
 
     def _buckets(self, block: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Count items and relevant items by increasing distance, int64 [queries, buckets], padded with 0."""
-        difference = self._pieces[block] - self._codebooks  # [queries, books, words, dim]
-        tables = np.sqrt(np.square(difference).sum(-1)).reshape(len(difference), -1)
+        query = self._query[block]
+        tables = self._codes.tables(query).reshape(len(query), -1)
         items = np.empty((len(tables), self.database), np.int64)
         relevant = np.empty_like(items)
         distances, shared = np.empty(self._size), np.empty(self._size, np.bool_)
@@ -86,12 +86,12 @@ class ProductRankings:
         labels = self._relevance.query_labels.packed[block]
         for row, (table, label) in enumerate(zip(tables, labels, strict=True)):
             self._look_up(table, label, *self._items, distances, shared)
-            query = block.start + row
+            at = block.start + row
             if self._relevance.neighbours is not None:
-                shared[self._relevance.neighbours[query]] = True
+                shared[self._relevance.neighbours[at]] = True
             if self._relevance.own is not None:  # the last item, which is then left out, takes its place
                 for values in (distances, shared):
-                    values[self._relevance.own[query]] = values[-1]
+                    values[self._relevance.own[at]] = values[-1]
             _distribute(distances[: self.database], shared[: self.database], keys, ends)
             _sort(keys, ends)
             most = max(most, _group(keys, items[row], relevant[row]))
