@@ -18,7 +18,7 @@ from hashbench.experiment.run import Run
 from hashbench.launchers.grid import Grid
 from hashbench.launchers.ready import ReadyRun, owner
 from hashbench.results.record import describe_result
-from hashbench.runtime.console import info
+from hashbench.runtime.console import info, is_main_process
 from hashbench.runtime.preemption import PreemptionError, stoppable
 from hashbench.runtime.progress import progress
 from hashbench.training.options import RunOptions
@@ -67,7 +67,7 @@ def _in_turn(queue: deque[ReadyRun], wanted: Grid) -> Iterator[ReadyRun]:
     said = False
     while queue:
         run = queue.popleft()
-        claimed_by = distributed.broadcast_object(owner(run, wanted))
+        claimed_by = distributed.broadcast_object(owner(run, wanted) if is_main_process() else None)
         if claimed_by is None:
             claimed.clear()
             yield run
