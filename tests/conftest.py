@@ -1,4 +1,8 @@
-"""Fixtures and helpers for all tests."""
+"""Fixtures and helpers for all tests.
+
+The process that only hands out the tests to workers imports this file, too, so that torch is imported in
+fixtures.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,21 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pytest
-import torch
-from helpers.trees import TREES
-from PIL import Image
-from torch import Tensor
 
-from hashbench import Backbone, plugin_files, registry
+from hashbench import plugin_files, registry
 from hashbench.cli.app import main
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hashbench import Backbone
 
 os.environ["HASHBENCH_CACHE"] = "off"  # tests must not write into the home folder
 # Tests run in parallel, so more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-torch.set_num_threads(1)
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -29,6 +32,14 @@ GOLDEN = Path(__file__).parent / "golden"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option --long, with which the tests in `fuzz/` take hours."""
     parser.addoption("--long", action="store_true", help="try many more damaged inputs and moments to stop")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Let torch use a single thread, whatever OMP_NUM_THREADS was."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -44,6 +55,8 @@ def tries(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], dict[str, Tensor]]:
     """Return a function that reads values of published code by the name of their file."""
+    import numpy as np
+    import torch
 
     def read(name: str) -> dict[str, Tensor]:
         with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
@@ -55,6 +68,8 @@ def golden() -> Callable[[str], dict[str, Tensor]]:
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that receives the size of every batch that passes through a network."""
+    from hashbench import Backbone
+
     sizes: list[int] = []
     pooled = Backbone.pooled
 
@@ -110,6 +125,8 @@ def small_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     Of a run at few pixels, most of the time goes into the views of all 1,597 images.
     """
+    from helpers.trees import TREES
+
     TREES["digits"](tmp_path, monkeypatch)
 
 
@@ -120,6 +137,8 @@ def nuswide_tree(tmp_path: Path) -> Callable[..., Path]:
     Image i has the color of its first class, i % 21, so a method can learn something. The training images are
     the first ones of the database.
     """
+    import numpy as np
+    from PIL import Image
 
     def write(
         *,
