@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sklearn.datasets
 
 import hashbench.experiment.run  # noqa: F401 (for the processes that are forked)
@@ -58,6 +59,11 @@ def call(arguments: Sequence[str]) -> Any:
 
 def start(arguments: Sequence[str], said: Path) -> int:
     """Start `hashbench ARGUMENTS` in a process, with its output in a file, and return the process id."""
+    return start_function(lambda: call(arguments), said)
+
+
+def start_function(function: Callable[[], Any], said: Path) -> int:
+    """Call a function, which returns an exit code, in a process, with its output in a file."""
     process = os.fork()
     if process:
         return process
@@ -69,7 +75,7 @@ def start(arguments: Sequence[str], said: Path) -> int:
         os.dup2(file, 2)
         # pytest may have replaced them in the parent process.
         sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
-        code = call(arguments)
+        code = function()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -79,6 +85,11 @@ def start(arguments: Sequence[str], said: Path) -> int:
 def wait(process: int) -> int:
     """Wait for a process and return its exit code, which is the negative signal if it was killed."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def pytest_in_fork(said: Path, *arguments: str) -> tuple[int, str]:
+    """Run pytest in a forked process; return its exit code and its output, which a file receives."""
+    return wait(start_function(lambda: pytest.main([*arguments]), said)), said.read_text(encoding="utf-8")
 
 
 def first_digits(images: int) -> Any:

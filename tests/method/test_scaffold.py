@@ -3,13 +3,12 @@
 import ast
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.forked import pytest_in_fork
 
 from hashbench import HashbenchError, UsageError, registry
 from hashbench.method import scaffold
@@ -44,10 +43,9 @@ def test_a_folder_passes_its_test_and_runs(cli: Callable[..., str], tmp_path: Pa
         f"very_own/{n}" for n in ("method.py", "recipe.yaml", "README.md", "test_method.py")
     }
     check, run = [line.split() for line in shown.splitlines() if line.startswith("  hashbench ")]
-    tested = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "very_own"], capture_output=True, text=True, check=False
-    )
-    assert "8 passed" in tested.stdout, tested.stdout
+    code, said = pytest_in_fork(tmp_path / "said", "-q", "very_own")
+    assert code == 0, said
+    assert "8 passed" in said
 
     assert all(row["passed"] for row in json.loads(cli(*check[1:], "--json", "--set=freeze_backbone=true")))
     cli(*run[1:], *FAST)
