@@ -43,12 +43,16 @@ def read_table(path: Path, table: str) -> dict[str, str]:
         UsageError: The file cannot be read, is not Python, or its table is not a literal dictionary.
     """
     try:
-        tree = parse_source(path.read_bytes(), str(path))
+        return _table(path.read_bytes(), path, table)
     except OSError as error:
         raise UsageError(f"the plugin file {path} cannot be read: {error.strerror}") from None
     except SyntaxError as error:
         raise UsageError(f"the plugin file {path} is not Python: {reason(error)}") from None
-    for statement in tree.body:
+
+
+@functools.lru_cache(maxsize=32)  # every look-up of a name reads the tables
+def _table(source: bytes, path: Path, table: str) -> dict[str, str]:
+    for statement in parse_source(source, str(path)).body:
         if isinstance(statement, ast.Assign | ast.AnnAssign) and table in _assigned(statement):
             names = _names(statement.value)
             if not names:

@@ -1,5 +1,6 @@
 """The registry: built-in plugins, plugins of packages, and plugin files."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import hashbench
 import hashbench_datasets
 import hashbench_methods
-from hashbench import HashbenchError, HashMethod, UsageError, create_method, registry
+from hashbench import HashbenchError, HashMethod, UsageError, create_method, plugin_files, registry
 from hashbench.data.dataset import DatasetPlugin
 from hashbench.registry import Entry
 
@@ -111,6 +112,20 @@ def test_a_plugin_file(tmp_path: Path) -> None:
     assert entry.load() is entry.load()
     assert issubclass(entry.load(), HashMethod)
     assert registry.broken("method") == {}
+
+
+def test_a_plugin_file_is_parsed_again_only_when_its_content_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    registry.add_plugin_file(path)
+    written = path.stat()
+    path.write_text(PLUGIN.replace('"mean"', '"maen"'))  # as long as before, and at the same time
+    os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
+    assert "maen" in registry.entries("method")
+    monkeypatch.setattr(plugin_files, "parse_source", None)
+    assert "maen" in registry.entries("method")
 
 
 @pytest.mark.parametrize(
