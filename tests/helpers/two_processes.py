@@ -1,13 +1,14 @@
 """The work of two processes in test_distributed.py, and of a single process.
 
-`python -m helpers.two_processes FOLDER` starts two processes with the launcher of torchrun, forked from one
-process, so that torch is imported once.
+`main` starts two processes with the launcher of torchrun. They and the caller are forked, so that torch is
+imported once.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -138,8 +139,10 @@ def launch(function: Callable[[Path], None], folder: Path) -> bool:
     return True
 
 
-def main(folder: Path) -> None:
-    """Leave the runs in a folder, and in its `ends.json` whether they ended well."""
+def main(folder: Path) -> int:
+    """Leave the runs in a folder, and in its `ends.json` whether they ended well; for a forked process."""
+    signal.alarm(300)  # which ends it, if it hangs
+    os.chdir(folder)
     few_digits(300)
     (folder / "failing.py").write_text(FAILING, encoding="utf-8")
     ends = {function.__name__: launch(function, folder) for function in (run_all, record, fail)}
@@ -147,7 +150,4 @@ def main(folder: Path) -> None:
         os._exit(not launch(share, folder))
     ends["share"] = [launch(share, folder), wait(other) == 0]
     (folder / "ends.json").write_text(json.dumps(ends), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    return 0
