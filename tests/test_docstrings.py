@@ -41,7 +41,7 @@ def test_the_script(
     assert lines[0].split() == ["bits", "16", "32"]
     assert [line.split()[0] for line in lines[2:5]] == ["itq", "lsh", "pcah"]
     assert lines[5].startswith("best: itq, 32 bits, seed ")
-    best, half = float(lines[5].rpartition(" ")[2]), float(lines[6].split()[5])
+    best, half = float(lines[5].rpartition(" ")[2]), float(lines[6].split()[6])
     assert 0.4 < half < best < 0.8
     assert len(hashbench.read_results("results/runs")) == 12
 

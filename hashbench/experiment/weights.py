@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -90,7 +89,8 @@ def load(run: Run | Path | str, *, strict: bool = True, plugins: Sequence[Path |
         HashbenchError: The folder is not that of a run, the source code has changed since the run, or the
             weights do not fit the method.
     """
-    folder = as_path(run if isinstance(run, str | os.PathLike) else run.folder, "run")
+    folder: Any = getattr(run, "folder", run)
+    folder = as_path(folder, "run")
     for file in plugins:
         registry.add_plugin_file(as_path(file, "plugins"))
     record = read_record(folder)

@@ -431,7 +431,7 @@ def test_a_killed_run_leaves_no_record(tmp_path: Path, monkeypatch: pytest.Monke
         os.kill(process, number)
         return wait(process)
 
-    assert stopped_by(signal.SIGKILL) == -signal.SIGKILL
+    assert stopped_by(signal.SIGKILL) == -signal.SIGKILL, said.read_text()
     assert records(tmp_path) == []
     (partial,) = (results / "digits@default/wch/32bit").iterdir()
     assert partial.name.startswith(".")

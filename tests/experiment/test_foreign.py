@@ -82,7 +82,7 @@ def test_without_the_dataset_the_split_stands_apart(
         record(tmp_path, codes, data=digits, seed=seed)
     selected = select(tmp_path, RunFilter(), None)
     assert selected.labels == ["theirs (foreign)"]
-    assert "apart" in selected.incomparable[0]
+    assert "apart" in selected.shown_notes[0]
     metric = find_run(tmp_path, apart.run_id).evaluate().mean_average_precision("all")
     assert metric == apart.metrics["mAP@all"].expected
 

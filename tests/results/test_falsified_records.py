@@ -154,7 +154,7 @@ def test_every_altered_leaf_is_found(run: Path) -> None:
 ONLY_SEALED = (
     "created", "recipe", "resumed", r"selected\.\w+", r"timing\.\w+", r"split\.warnings\.0",
     r"environment\.(python|platform|processor|threads|plugin_files)",
-    r"config\.data\.(seed|unlabelled|leaks)",
+    r"config\.data\.(seed|unlabelled|leaks|fraction)",
 )  # fmt: skip
 
 

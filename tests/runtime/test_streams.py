@@ -14,8 +14,8 @@ import pytest
 from rich.table import Table
 
 from hashbench.cli.output import show, write_tables
-from hashbench.cli.training import run
 from hashbench.errors import HashbenchError
+from hashbench.launchers import execute
 from hashbench.runtime.console import info
 from hashbench.runtime.preemption import PreemptionError
 from hashbench.runtime.progress import progress
@@ -79,7 +79,7 @@ def test_a_run_that_is_stopped_ends_so_where_results_cannot_be_shown(
     def gone(_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(run, "run_all", stopped)
+    monkeypatch.setattr(execute, "run_all", stopped)
     monkeypatch.setattr(run, "print_json", gone)
     done = cli("run", "--method", "lsh", "--dataset", "digits", "--set", "backbone=test_resnet", "--json")
     assert (done.code, done.err) == (75, "hashbench: error: stopped by SIGHUP\n")

@@ -94,7 +94,10 @@ def test_a_value_of_an_option_is_refused_in_one_line(
         (["--bits", "100000000000"], "bits=100000000000: input should be less than or equal to 65536"),
         (["--set", "lr=1e999"], "optimizer.lr='1e999': input should be a finite number"),
         (["--set", "lr=2001-99-99"], "optimizer.lr='2001-99-99': input should be a valid number"),
-        (["--data", "name=cifar10"], "unknown option of digits 'name'; known: leaks, packed, seed, unl"),
+        (
+            ["--data", "name=cifar10"],
+            "unknown option of digits 'name'; known: fraction, leaks, packed, seed, unl",
+        ),
         (["--data", "root=data"], "--data root: use the flag --data-root"),
     ],
 )

@@ -149,7 +149,7 @@ def test_the_files_of_trackers_are_no_results(tmp_path: Path) -> None:
     assert tracked.record.run_id == plain.record.run_id
     assert {path.name for path in tracked.folder.iterdir()} == {path.name for path in plain.folder.iterdir()}
     assert (tracked.folder / "codes.npz").read_bytes() == (plain.folder / "codes.npz").read_bytes()
-    assert {path.name for path in results.iterdir()} == {"toy@short", "tracking"}
+    assert {path.name for path in results.iterdir()} == {"toy@short", "tracking", ".claims"}
     assert len(read_results(results)) == 1
     assert [path.name for path in results.glob("tracking/*")] == [tracked.record.run_id]
 
