@@ -80,7 +80,7 @@ def test_a_run_that_is_stopped_ends_so_where_results_cannot_be_shown(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(execute, "run_all", stopped)
-    monkeypatch.setattr(run, "print_json", gone)
+    monkeypatch.setattr("hashbench.cli.training.run.print_json", gone)
     done = cli("run", "--method", "lsh", "--dataset", "digits", "--set", "backbone=test_resnet", "--json")
     assert (done.code, done.err) == (75, "hashbench: error: stopped by SIGHUP\n")
 

@@ -96,7 +96,7 @@ def test_a_value_of_an_option_is_refused_in_one_line(
         (["--set", "lr=2001-99-99"], "optimizer.lr='2001-99-99': input should be a valid number"),
         (
             ["--data", "name=cifar10"],
-            "unknown option of digits 'name'; known: fraction, leaks, packed, seed, unl",
+            "unknown option of digits 'name'; known: fraction, leaks, packed",
         ),
         (["--data", "root=data"], "--data root: use the flag --data-root"),
     ],
