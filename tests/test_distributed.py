@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from helpers import two_processes
-from helpers.forked import start_function, wait
+from helpers.forked import run_python
 from safetensors.torch import load_file
 from torch import nn
 
@@ -18,10 +18,11 @@ from hashbench.experiment.weights import build_method
 
 
 class Launched(NamedTuple):
-    """Folders with the results of one process and of two, and what the two printed, with their messages."""
+    """Folders with the results of one process and of two; what the two printed, and their messages."""
 
     one: Path
     two: Path
+    shown: str
     said: str
 
 
@@ -29,17 +30,14 @@ class Launched(NamedTuple):
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     """Return the results of two_processes.py."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    output = two / "said"
-    code = wait(start_function(lambda: two_processes.main(two), output))
-    said = output.read_text(encoding="utf-8")
-    assert code == 0, said
+    done = run_python("-m", "helpers.two_processes", two, cwd=two, timeout=300)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for method in (*two_processes.METHODS, *two_processes.FITTED):
         two_processes.run(method, one / method)
     two_processes.run("spq", one / "half", precision="bfloat16", epochs=1)
     torch.set_num_threads(threads)
-    return Launched(one, two, said)
+    return Launched(one, two, done.stdout, done.stderr)
 
 
 def log(folder: Path) -> list[dict[str, float]]:
@@ -73,7 +71,7 @@ def test_two_processes_measure_as_one(launched: Launched, method: str) -> None:
 
 
 def test_one_record_of_two_processes(launched: Launched) -> None:
-    assert launched.said.count("│mAP@all") == 1
+    assert launched.shown.count("│mAP@all") == 1
     (path,) = (launched.two / "record").rglob("record.json")
     record = read_record(path.parent)
     assert record.config["processes"] == 2
@@ -92,7 +90,7 @@ def test_a_process_that_fails_ends_the_run(launched: Launched) -> None:
 def test_two_commands_of_two_processes_share_a_grid(launched: Launched) -> None:
     assert json.loads((launched.two / "ends.json").read_text())["share"] == [True, True]
     assert launched.said.count("a record exists, nothing was trained") == 2
-    assert launched.said.count("mAP@all, expectation over all orders") == 2  # the table of either command
+    assert launched.shown.count("mAP@all, expectation over all orders") == 2  # the table of either command
     assert len([*(launched.two / "shared").glob("*@*/*/*/*/record.json")]) == 2
 
 

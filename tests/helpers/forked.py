@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,8 +76,6 @@ def start_function(function: Callable[[], Any], said: Path) -> int:
         # pytest may have replaced them in the parent process.
         sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
         code = function()
-    except BaseException:
-        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

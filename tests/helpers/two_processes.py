@@ -1,14 +1,13 @@
 """The work of two processes in test_distributed.py, and of a single process.
 
-`main` starts two processes with the launcher of torchrun. They and the caller are forked, so that torch is
-imported once.
+`python -m helpers.two_processes FOLDER` starts two processes with the launcher of torchrun, forked from one
+process, so that torch is imported once.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -139,10 +138,8 @@ def launch(function: Callable[[Path], None], folder: Path) -> bool:
     return True
 
 
-def main(folder: Path) -> int:
-    """Leave the runs in a folder, and in its `ends.json` whether they ended well; for a forked process."""
-    signal.alarm(300)  # which ends it, if it hangs
-    os.chdir(folder)
+def main(folder: Path) -> None:
+    """Leave the runs in a folder, and in its `ends.json` whether they ended well."""
     few_digits(300)
     (folder / "failing.py").write_text(FAILING, encoding="utf-8")
     ends = {function.__name__: launch(function, folder) for function in (run_all, record, fail)}
@@ -150,4 +147,7 @@ def main(folder: Path) -> int:
         os._exit(not launch(share, folder))
     ends["share"] = [launch(share, folder), wait(other) == 0]
     (folder / "ends.json").write_text(json.dumps(ends), encoding="utf-8")
-    return 0
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
