@@ -87,7 +87,7 @@ class DatasetEntry(Section):
 
 
 class Needs(Section):
-    """What an experiment needs, in words for `hashbench experiments`."""
+    """Requirements of an experiment, in words for `hashbench experiments`."""
 
     data: str = ""
     """Data and weights to provide."""
@@ -98,7 +98,7 @@ class Needs(Section):
 
 
 class Reported(Section):
-    """What the reports of an experiment show."""
+    """Content of the reports of an experiment."""
 
     metric: str | None = None
     """Metric; None: the first mAP of the recipes."""
@@ -116,9 +116,9 @@ class Experiment(Section):
     name: str = ""
     """Name of the experiment, by default that of its file."""
     description: str = ""
-    """What it shows, in one sentence."""
+    """Its question or its result, in one sentence."""
     needs: Needs = Needs()
-    """What it needs."""
+    """Requirements."""
     methods: Annotated[tuple[MethodEntry, ...], AfterValidator(_different)]
     """Methods."""
     datasets: Annotated[tuple[DatasetEntry, ...], AfterValidator(_different)]
@@ -138,7 +138,7 @@ class Experiment(Section):
     plugins: tuple[Path, ...] = ()
     """Files of plugins."""
     report: Reported = Reported()
-    """What reports show."""
+    """Content of its reports."""
 
     def choose(self, methods: Sequence[str], datasets: Sequence[str]) -> Experiment:
         """Return the experiment with some of its methods and datasets; an empty sequence chooses all.

@@ -1,4 +1,4 @@
-"""What `hashbench run` does, in Python."""
+"""The command `hashbench run` as functions."""
 
 from __future__ import annotations
 
