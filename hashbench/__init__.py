@@ -37,7 +37,7 @@ _MODULES = {
     "data.download": ("Archive",),
     "errors": ("HashbenchError", "UsageError"),
     "evaluation": ("Counts", "Evaluation", "evaluate"),
-    "experiment.weights": ("load",),
+    "experiment.weights": ("load", "load_trained"),
     "launchers.api": ("run", "run_experiment"),
     "images.image_sets": ("ArrayImages", "FileImages", "Images"),
     "method.base": ("FeatureMethod", "HashMethod", "ShallowMethod", "straight_through_sign"),

@@ -116,6 +116,9 @@ def load(run: Run | Path | str, *, strict: bool = True, plugins: Sequence[Path |
     return method.eval()
 
 
+load_trained = load  # its older name, which scripts use
+
+
 def _require_method(record: Record, folder: Path) -> None:
     """Check that the method of a run is registered, since an unknown one has no source code to compare."""
     try:
