@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -166,13 +165,17 @@ def test_a_process_whose_run_is_carried_out_elsewhere_gives_way(
     monkeypatch.setattr(fan_out, "POLL_S", 0)
     (source,) = plugin.parent.glob("finished/*/*/*/tiny*seed0*")
     with other_process(claim := tmp_path / "claim") as process:
-        sleep, ticks = time.sleep, count()
+        sleep, say, said = time.sleep, fan_out.info, list[str]()
+
+        def heard(text: str) -> None:
+            said.append(text)
+            say(text)
 
         def moved(_: float) -> None:
             sleep(0.01)
             if claim.exists():  # the first process has been started
                 claim.rename(tmp_path / "runs/.claims" / source.name)
-            elif seeds(tmp_path) == [1] and process.poll() is None and next(ticks) == 3:
+            elif process.poll() is None and any(text.startswith("waiting for what") for text in said):
                 target = tmp_path / "runs" / source.relative_to(plugin.parent / "finished")
                 shutil.copytree(source, target)
                 process.kill()
@@ -180,6 +183,7 @@ def test_a_process_whose_run_is_carried_out_elsewhere_gives_way(
 
         (tmp_path / "runs/.claims").mkdir(parents=True)
         monkeypatch.setattr(fan_out.time, "sleep", moved)
+        monkeypatch.setattr(fan_out, "info", heard)
         done = fake("wait", "done", options=["--launcher", "local"])
     assert done.code == 0, done.err
     shown = [line.split(": ")[1] for line in done.err.splitlines() if line.startswith("hashbench: [")]
