@@ -1,7 +1,7 @@
 """A grid on a real Slurm of one node, whose daemons run during the test (with --long, as root, on Debian).
 
-It needs the packages slurmctld, slurmd, slurm-client and munge, and takes some ten minutes: Slurm keeps a job
-that is requeued for two minutes, and the shortest time limit is one minute.
+It needs the packages slurmctld, slurmd, slurm-client and munge, and takes up to half an hour: Slurm keeps a
+job that is requeued for two minutes, and the shortest time limit is one minute.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def slurm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
     """Start munged, slurmctld and slurmd in a temporary folder, and stop them by their process ids."""
     paths = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
     if not request.config.getoption("--long"):
-        pytest.skip("takes ten minutes")
+        pytest.skip("takes up to half an hour")
     if os.getuid() or not all(shutil.which(program, path=paths) for program in PROGRAMS):
         pytest.skip("needs root and the programs of Slurm")
     monkeypatch.setenv("PATH", paths)
