@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from pathlib import Path
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from hashbench.registry import Entry, Kind
 
 _TyperUsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer exports only its subclasses
+
+# At its exit, Python looks for unreachable objects among all those of torch, which would take seconds.
+atexit.register(gc.freeze)
 
 app = typer.Typer(
     help="A benchmark suite for unsupervised image hashing.",
