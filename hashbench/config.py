@@ -157,13 +157,16 @@ class OptimizerConfig(Section):
     """Weight decay."""
     momentum: float = Field(default=0.0, ge=0)
     """Momentum of sgd; adam and adamw ignore it."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Term that adam and adamw add to the denominator; sgd ignores it."""
 
 
 class ScheduleConfig(Section):
     """The learning-rate schedule."""
 
-    name: Literal["constant", "step", "cosine", "one_cycle"] = "constant"
-    """`step` and `cosine` change the rate after each epoch; `one_cycle` after each step of the optimizer."""
+    name: Literal["constant", "step", "cosine", "one_cycle", "warmup_cosine"] = "constant"
+    """`step` and `cosine` change the rate after each epoch; `one_cycle` and `warmup_cosine` after each step
+    of the optimizer."""
     step_epochs: int = Field(default=100, gt=0)
     """For `step`: number of epochs after which the rate is multiplied by `step_factor`, repeatedly."""
     step_factor: float = Field(default=0.1, gt=0)
@@ -173,6 +176,10 @@ class ScheduleConfig(Section):
     cosine_epochs: Annotated[int, Field(gt=0)] | Literal["batches"] | None = None
     """For `cosine`: number of epochs from the full rate to 0, and from 0 back to it, repeatedly; `batches`:
     the number of batches of an epoch; None: all epochs after `hold_epochs`."""
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    """For `warmup_cosine`: number of epochs in which the rate rises linearly."""
+    final_factor: float = Field(default=1e-3, ge=0)
+    """For `warmup_cosine`: factor of the rate at which the rise begins and to which the cosine falls."""
 
 
 class TrainingConfig(Section):
@@ -191,6 +198,9 @@ class TrainingConfig(Section):
     freeze_backbone: bool = False
     """Train everything except the backbone. A method on features then learns from features that are computed
     only once, unless views are augmented."""
+    frozen_layers: tuple[str, ...] = ()
+    """Layers of the backbone that are not trained although the backbone is, such as `features`, the
+    convolutions of VGG-16."""
     feature_dropout: bool = False
     """Keep the dropout of a frozen backbone active in training; features are then computed in each epoch."""
     gradient_clip: float | None = Field(default=None, gt=0)

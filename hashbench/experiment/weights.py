@@ -12,12 +12,12 @@ from accelerate.utils import set_seed
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from hashbench import registry
 from hashbench.backbones import Backbone, create_backbone
 from hashbench.config import RunConfig
-from hashbench.errors import HashbenchError, UsageError
+from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.experiment.identity import source_of
 from hashbench.method.base import HashMethod
 from hashbench.method.create import create_method
@@ -36,7 +36,17 @@ def build_method(config: RunConfig) -> HashMethod:
     backbone = build_backbone(config)
     if config.training.freeze_backbone:
         backbone.freeze(dropout=config.training.feature_dropout)
+    for layer in config.training.frozen_layers:
+        _freeze_layer(backbone, layer)
     return create_method(config.method, backbone, config.bits, **config.hyperparameters)
+
+
+def _freeze_layer(backbone: Backbone, name: str) -> None:
+    network: nn.Module = backbone.network
+    try:
+        network.get_submodule(name).requires_grad_(False)
+    except AttributeError:
+        raise unknown_name("layer", name, [layer for layer, _ in network.named_modules() if layer]) from None
 
 
 def build_backbone(config: RunConfig, **changes: Any) -> Backbone:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Protocol, final
 
 import numpy as np
 import torch
@@ -21,6 +21,17 @@ from hashbench.codes import BinaryCodes, Codes
 from hashbench.distributed import gather
 
 
+class TrainingSet(Protocol):
+    """The training images, as `HashMethod.prepare` sees them."""
+
+    def features(self) -> Tensor:
+        """Return the pooled features of the initial backbone, without augmentation or dropout.
+
+        Returns:
+            float32 [N, F] on the device of the run, in the order of the training images.
+        """
+
+
 class HashMethod(nn.Module, ABC):
     """Base class of methods that learn from images without labels.
 
@@ -29,6 +40,8 @@ class HashMethod(nn.Module, ABC):
 
     Attributes:
         views: Number of augmented views of each training image that `training_losses` takes.
+        uses_indices: True if `training_losses` also takes `indices`, int64 [B], the row of each image of the
+            batch in the training set. A `FeatureMethod` gets them in `feature_losses`.
         backbone: Network that computes features.
         bits: Code length.
         hyperparameters: Settings of the method.
@@ -40,6 +53,7 @@ class HashMethod(nn.Module, ABC):
         model_config = ConfigDict(extra="forbid", frozen=True)
 
     views: ClassVar[int] = 2
+    uses_indices: ClassVar[bool] = False
 
     def __init__(self, backbone: Backbone, bits: int, hyperparameters: BaseModel) -> None:
         super().__init__()
@@ -47,8 +61,15 @@ class HashMethod(nn.Module, ABC):
         self.bits = bits
         self.hyperparameters = hyperparameters
 
+    def prepare(self, training: TrainingSet) -> None:
+        """Compute what the training needs to know of all training images, such as their similarities.
+
+        It is called once before training, also before a stopped training resumes, with the initial weights.
+        All processes draw the same random numbers in it. Nothing is done by default.
+        """
+
     @abstractmethod
-    def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
+    def training_losses(self, *views: Any, **indices: Any) -> dict[str, Tensor]:
         """Compute the losses of a batch.
 
         In distributed training, each process gets its shard of the batch. Use `hashbench.gather` to get the
@@ -56,6 +77,7 @@ class HashMethod(nn.Module, ABC):
 
         Args:
             *views: `self.views` tensors [B, 3, H, W]; row i of each is a view of the same image.
+            **indices: `indices` if `self.uses_indices`, else nothing.
 
         Returns:
             Scalars by name: `"loss"`, which is minimized, and others to show in the log.
@@ -105,7 +127,7 @@ class FeatureMethod(HashMethod):
     """
 
     @abstractmethod
-    def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
+    def feature_losses(self, *features: Any, **indices: Any) -> dict[str, Tensor]:
         """Compute the losses of the whole batch from the float32 features [B, F] of each view.
 
         See `training_losses` for what to return.
@@ -116,12 +138,13 @@ class FeatureMethod(HashMethod):
         """Compute real values [B, bits] from features [B, F]; see `encode`."""
 
     @final  # it is not called if the features are cached
-    def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
+    def training_losses(self, *views: Tensor, **indices: Tensor) -> dict[str, Tensor]:
         """Compute the losses of a batch of images; see `HashMethod.training_losses`."""
         features = [gather(self.backbone.pooled(view)) for view in views]
+        indices = {name: gather(rows) for name, rows in indices.items()}
         # The head costs little, and losses on codes need full precision.
         with torch.autocast(features[0].device.type, enabled=False):
-            return self.feature_losses(*(feature.float() for feature in features))
+            return self.feature_losses(*(feature.float() for feature in features), **indices)
 
     @final
     def encode(self, images: Tensor) -> Tensor:
@@ -146,7 +169,7 @@ class ShallowMethod(FeatureMethod):
     def fit(self, features: Tensor) -> None:
         """Learn from the features [N, F] of the training images; draw random numbers only from torch."""
 
-    def feature_losses(self, *features: Tensor) -> dict[str, Tensor]:
+    def feature_losses(self, *features: Any, **indices: Any) -> dict[str, Tensor]:
         """Raise an error, since the method is fitted."""
         raise TypeError(f"{type(self).__name__} is fitted, not trained by a loss")
 

@@ -68,3 +68,9 @@ def principal_components(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     pca = PCA(count, svd_solver="covariance_eigh").fit(features.double().cpu().numpy())
     mean, components = torch.from_numpy(pca.mean_), torch.from_numpy(pca.components_.T.copy())
     return mean.to(features), components.to(features)
+
+
+def random_rotation(size: int) -> Tensor:
+    """Draw an orthogonal matrix [size, size] in double precision on the CPU."""
+    rotation: Tensor = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64)).Q
+    return rotation

@@ -1,4 +1,4 @@
-"""Contrastive losses, for methods that compare two views of a batch."""
+"""Losses that several methods share."""
 
 from __future__ import annotations
 
@@ -25,3 +25,25 @@ def nt_xent(rows1: Tensor, rows2: Tensor, temperature: float = 0.3) -> Tensor:
     similarity = (rows @ rows.T / temperature).masked_fill(itself, -torch.inf)
     partner = torch.arange(len(rows), device=rows.device).roll(len(rows1))
     return F.cross_entropy(similarity, partner)
+
+
+def similarity_preserving_loss(codes: Tensor, features: Tensor) -> Tensor:
+    """Return the mean squared difference between the cosine similarities of codes and of features.
+
+    Each row of the first half of the batch is paired with a row of the second half. If the number of rows is
+    odd, the last row is left out.
+
+    Args:
+        codes: Codes [B, bits].
+        features: Features [B, F].
+
+    Returns:
+        A scalar.
+    """
+    return F.mse_loss(paired_cosine(codes), paired_cosine(features))
+
+
+def paired_cosine(rows: Tensor) -> Tensor:
+    """Return the cosine similarity of each row i < N/2 of [N, D] with row i + N/2, rounded down, [N/2]."""
+    half = len(rows) // 2
+    return F.cosine_similarity(rows[:half], rows[half : 2 * half])

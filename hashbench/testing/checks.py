@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,31 +23,32 @@ from hashbench.codes import BinaryCodes
 from hashbench.data.dataset import Split
 from hashbench.errors import HashbenchError
 from hashbench.experiment.weights import restore, save_weights
-from hashbench.method.base import HashMethod, ShallowMethod
-from hashbench.testing.method_under_test import BATCH, MethodUnderTest
+from hashbench.method.base import FeatureMethod, HashMethod, ShallowMethod
+from hashbench.testing.method_under_test import BATCH, INDICES, MethodUnderTest, synthetic_images
+from hashbench.testing.threads_as_processes import run_as_processes
 
 BITS = (12, 16, 32, 48, 64, 128)
 
 
 def check_losses(subject: MethodUnderTest) -> None:
     """Check that the losses are finite scalars including "loss", or a fitted method's values are finite."""
-    method = subject.build().train()
+    method = subject.prepared()
     if not isinstance(method, ShallowMethod):
-        _losses(method, subject.views(method))
+        subject.losses(method)
     elif not subject.encode(subject.trained, subject.images(BATCH)).isfinite().all():
         raise HashbenchError("encode_features() returns NaN or infinite values after fit(); fix fit()")
 
 
 def check_gradients(subject: MethodUnderTest) -> None:
     """Check that the loss has a gradient for every parameter that is not frozen."""
-    method = subject.build().train()
+    method = subject.prepared()
     if isinstance(method, ShallowMethod):
         return
     with torch.no_grad():
         for parameter in method.parameters():
             # No gradient passes through a layer that is initialized with zeros.
             parameter.add_(torch.randn_like(parameter), alpha=0.01)
-    torch.autograd.backward(_losses(method, subject.views(method))["loss"])
+    torch.autograd.backward(subject.losses(method)["loss"])
     unreached = [
         name
         for name, parameter in method.named_parameters()
@@ -122,21 +126,68 @@ def check_deterministic(subject: MethodUnderTest) -> None:
 
 
 def check_no_labels(subject: MethodUnderTest) -> None:
-    """Check that other labels of the same images change nothing."""
+    """Check that other labels of the training images, and other queries, change nothing."""
     if _difference(subject.trained, subject.trained_again):
         return  # a difference would not prove that labels were used; check_deterministic fails
     with _relabelled():
-        other = subject.train()
+        other = subject.train(synthetic_images(1))
     if name := _difference(subject.trained, other):
         raise HashbenchError(
-            f"{name} differs when the same images have other labels; remove the code that reads datasets or "
-            "labels, since a method learns from images only"
+            f"{name} differs when the same training images have other labels and the queries are others; "
+            "remove the code that reads datasets, labels or queries, since a method learns from its training "
+            "images only"
+        )
+
+
+def check_prepare(subject: MethodUnderTest) -> None:
+    """Check that a method is prepared once, and that the losses depend on the indices that it asks for."""
+    cls = type(subject.build())
+    if cls.prepare is not HashMethod.prepare:
+        with mock.patch.object(cls, "prepare", autospec=True, side_effect=cls.prepare) as prepare:
+            subject.train()
+        if prepare.call_count != 1:
+            raise HashbenchError(
+                f"prepare() is called {prepare.call_count} times; leave that to the training"
+            )
+    if cls.uses_indices:
+        method = subject.prepared()
+        rows = INDICES, INDICES.flip(0) + BATCH
+        own, others = (subject.losses(method, indices=indices)["loss"] for indices in rows)
+        if own == others:
+            raise HashbenchError(
+                "the losses are equal for other `indices`; look up what prepare() computed in these rows of "
+                "the training set, or set uses_indices = False"
+            )
+
+
+def check_gather(subject: MethodUnderTest) -> None:
+    """Check that two processes with half a batch each compute the loss of one with the whole batch."""
+    method = subject.prepared().eval()  # without dropout, and with stored statistics
+    if isinstance(method, FeatureMethod):
+        return  # its features are gathered
+    views = subject.views(method)
+    whole, again = (subject.losses(method, views)["loss"].item() for _ in range(2))
+    if whole != again:
+        return  # it draws random numbers, as every process does for itself
+    halves = slice(BATCH // 2), slice(BATCH // 2, None)
+    work = [
+        functools.partial(
+            subject.losses, copy.deepcopy(method), [view[rows] for view in views], INDICES[rows]
+        )
+        for rows in halves
+    ]
+    losses = [losses["loss"].item() for losses in run_as_processes(work)]
+    mean = sum(losses) / len(losses)
+    if not math.isclose(mean, whole, rel_tol=1e-3, abs_tol=1e-5):
+        raise HashbenchError(
+            f"the loss of a batch is {whole:.5g}, but {mean:.5g} if two processes have one half of it each; "
+            "call hashbench.gather on everything that is compared or averaged across images"
         )
 
 
 def check_autocast(subject: MethodUnderTest) -> None:
     """Check that losses and gradients, or a fitted method's values, are finite in bfloat16 as on a GPU."""
-    method = subject.build().train()
+    method = subject.prepared()
     autocast = torch.autocast("cpu", torch.bfloat16)
     try:
         if isinstance(method, ShallowMethod):
@@ -144,7 +195,7 @@ def check_autocast(subject: MethodUnderTest) -> None:
                 computed = {"values": subject.encode(subject.trained, subject.images(BATCH))}
         else:
             with autocast:
-                loss = _losses(method, subject.views(method))["loss"]
+                loss = subject.losses(method)["loss"]
             torch.autograd.backward(loss)
             computed = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
         for name, tensor in computed.items():
@@ -167,6 +218,8 @@ CHECKS: dict[str, Callable[[MethodUnderTest], None]] = {
         check_save_load,
         check_deterministic,
         check_no_labels,
+        check_prepare,
+        check_gather,
         check_autocast,
     )
 }
@@ -213,25 +266,6 @@ def _relabelled() -> Iterator[None]:
 
     with mock.patch.object(Split, "__init__", initialize_permuted):
         yield
-
-
-def _losses(method: HashMethod, views: Sequence[Tensor]) -> dict[str, Tensor]:
-    losses = method.training_losses(*views)
-    if not isinstance(losses, dict) or "loss" not in losses:
-        raise HashbenchError(
-            'expected a dict with the key "loss", the loss to minimize; add it to the losses'
-        )
-    for name, value in losses.items():
-        if not isinstance(value, Tensor) or value.ndim:
-            found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
-            raise HashbenchError(
-                f"expected a scalar tensor as {name!r}, got {found}; reduce it, e.g. by .mean()"
-            )
-        if not value.isfinite():
-            raise HashbenchError(
-                f"{name!r} is {value.item()}; guard its divisions, roots, logarithms and powers"
-            )
-    return losses
 
 
 def _array(method: HashMethod, values: Tensor) -> NDArray[Any]:

@@ -15,15 +15,21 @@ from torch import Tensor
 
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset, Split
-from hashbench.encoding.features import TransformedImages, inference_mode
+from hashbench.encoding.features import FeatureExtractor, TransformedImages, inference_mode
+from hashbench.errors import HashbenchError
 from hashbench.experiment.configure import configure, is_fitted
 from hashbench.experiment.weights import build_method
 from hashbench.images.image_sets import ArrayImages
 from hashbench.images.transforms import ViewTransform
-from hashbench.method.base import HashMethod
+from hashbench.method.base import HashMethod, ShallowMethod
 from hashbench.training.trainer import train
+from hashbench.training.training_images import TrainingImages
 
 BATCH = 16
+ALL, INDICES = (
+    slice(None),
+    torch.arange(BATCH),
+)  # the rows of the training batch, and those of the training set
 # These settings override the method's recipe. A network with random weights needs layer norm: with batch norm
 # and no statistics, all images get nearly the same features and codes, and nothing is learned.
 FAST_SETTINGS = (
@@ -36,22 +42,25 @@ CLASS_IDS = np.arange(144) % 6  # of the synthetic images
 
 
 @cache
-def synthetic_images() -> ArrayImages:
+def synthetic_images(seed: int = 0) -> ArrayImages:
     """Create 144 images, enough for 128 principal components: a colour pattern per class, with noise."""
-    random = np.random.RandomState(0)
+    random = np.random.RandomState(seed)
     patterns = random.randint(0, 256, (6, 4, 4, 3)).repeat(8, axis=1).repeat(8, axis=2)
     pixels = patterns[CLASS_IDS] + random.randint(-40, 41, (144, 32, 32, 3))
     return ArrayImages(pixels.clip(0, 255).astype(np.uint8), [f"image {index}" for index in range(144)])
 
 
-def synthetic_dataset() -> Dataset:
+def synthetic_dataset(queries: ArrayImages | None = None) -> Dataset:
     """Create a dataset whose parts have the same images, so that a method could find training labels.
 
     It is not cached: while a method is trained, no other labels than those of the run may exist.
+
+    Args:
+        queries: 144 other images for the queries and the database.
     """
-    split = Split(synthetic_images(), CLASS_IDS)
+    train, test = (Split(images, CLASS_IDS) for images in (synthetic_images(), queries or synthetic_images()))
     names = [f"class {index}" for index in range(6)]
-    return Dataset.from_splits("synthetic", "default", names, train=split, query=split, database=split)
+    return Dataset.from_splits("synthetic", "default", names, train=train, query=test, database=test)
 
 
 class MethodUnderTest:
@@ -79,14 +88,22 @@ class MethodUnderTest:
         """Build the untrained method."""
         return build_method(self.config)
 
-    def train(self) -> HashMethod:
-        """Build and train the method."""
-        dataset = synthetic_dataset()  # the labels stay within reach, as in a run
+    def train(self, queries: ArrayImages | None = None) -> HashMethod:
+        """Build and train the method, with other queries if there are any."""
+        dataset = synthetic_dataset(queries)  # it stays within reach, as in a run
         method = self.build()
         silent = contextlib.redirect_stderr(io.StringIO())
         with silent, tempfile.TemporaryDirectory() as folder:
             train(method, dataset.train, self.config, Path(folder))
         return method
+
+    def prepared(self) -> HashMethod:
+        """Build the method in training mode, and let it see the training images, as before training."""
+        method = self.build()
+        if not isinstance(method, ShallowMethod):
+            extractor = FeatureExtractor(method.backbone, self.config, workers=0)
+            method.prepare(TrainingImages(synthetic_images(), extractor, "cpu"))
+        return method.train()
 
     @cached_property
     def trained(self) -> HashMethod:
@@ -110,6 +127,37 @@ class MethodUnderTest:
         return [
             torch.stack([transform(images[index]) for index in range(BATCH)]) for _ in range(method.views)
         ]
+
+    def losses(
+        self, method: HashMethod, views: Sequence[Tensor] | None = None, indices: Tensor = INDICES
+    ) -> dict[str, Tensor]:
+        """Compute the losses of a batch, and check what the method returns.
+
+        Args:
+            method: From `prepared`.
+            views: Tensors [B, 3, size, size]; None: the result of `views`.
+            indices: Rows of the images in the training set, int64 [B].
+
+        Raises:
+            HashbenchError: The losses are no finite scalars, or there is no "loss".
+        """
+        given = {"indices": indices} if method.uses_indices else {}
+        losses = method.training_losses(*(self.views(method) if views is None else views), **given)
+        if not isinstance(losses, dict) or "loss" not in losses:
+            raise HashbenchError(
+                'expected a dict with the key "loss", the loss to minimize; add it to the losses'
+            )
+        for name, value in losses.items():
+            if not isinstance(value, Tensor) or value.ndim:
+                found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
+                raise HashbenchError(
+                    f"expected a scalar tensor as {name!r}, got {found}; reduce it, e.g. by .mean()"
+                )
+            if not value.isfinite():
+                raise HashbenchError(
+                    f"{name!r} is {value.item()}; guard its divisions, roots, logarithms and powers"
+                )
+        return losses
 
     def encode(self, method: HashMethod, *batches: Tensor) -> Tensor:
         """Encode batches of images as in a run, and concatenate the values."""

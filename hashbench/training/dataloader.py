@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,19 @@ from hashbench.images.batch_loader import BatchLoader
 from hashbench.images.image_sets import Images
 from hashbench.images.transforms import ViewTransform, square_transform
 
-Batch = tuple[Tensor, ...]
+Views = tuple[Tensor, ...]
+
+
+class Batch(NamedTuple):
+    """A batch of this process.
+
+    Attributes:
+        inputs: Views or features of the images, or the cropped images.
+        indices: Rows of the images in the training set, int64 [B].
+    """
+
+    inputs: Views
+    indices: Tensor
 
 
 class EpochBatches:
@@ -66,7 +79,7 @@ class ViewBatches:
         self, images: Images, order: EpochBatches, views: int, config: RunConfig, workers: int
     ) -> None:
         """Create the loader without starting a process."""
-        inputs: Dataset[Batch] = (
+        inputs: Dataset[Views] = (
             _CroppedImages(images, config) if config.views.on_device else _Views(images, views, config)
         )
         self._order, self._size = order, len(images)
@@ -74,12 +87,10 @@ class ViewBatches:
 
     def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from index `first` on, on the CPU."""
-        batches = [
-            (epoch * self._size + batch[distributed.shard(len(batch))]).tolist()
-            for batch in self._order.epoch(epoch)[first:]
-        ]
-        for batch in self._loader.load(batches):
-            yield tuple(batch)
+        batches = [batch[distributed.shard(len(batch))] for batch in self._order.epoch(epoch)[first:]]
+        items = [(epoch * self._size + batch).tolist() for batch in batches]
+        for views, indices in zip(self._loader.load(items), batches, strict=True):
+            yield Batch(tuple(views), torch.from_numpy(indices))
 
 
 class FeatureBatches:
@@ -92,17 +103,18 @@ class FeatureBatches:
     def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from index `first` on, on the device of the features."""
         for batch in self._order.epoch(epoch)[first:]:
-            yield (self._features[torch.from_numpy(batch).to(self._features.device)],) * self._views
+            indices = torch.from_numpy(batch).to(self._features.device)
+            yield Batch((self._features[indices],) * self._views, indices)
 
 
-class _Views(Dataset[Batch]):
+class _Views(Dataset[Views]):
     """Augmented views; index `epoch · size + i` seeds the views of image i in an epoch."""
 
     def __init__(self, images: Images, views: int, config: RunConfig) -> None:
         self.images, self.views, self.seed = images, views, config.seed
         self.transform = ViewTransform(config.images, config.views)
 
-    def __getitem__(self, item: int) -> Batch:
+    def __getitem__(self, item: int) -> Views:
         image = self.images[item % len(self.images)]
         with torch.random.fork_rng(devices=[]):
             state = np.random.SeedSequence([self.seed, item]).generate_state(1, np.uint64)
@@ -110,12 +122,12 @@ class _Views(Dataset[Batch]):
             return self.transform.several(image, self.views)
 
 
-class _CroppedImages(Dataset[Batch]):
+class _CroppedImages(Dataset[Views]):
     """Cropped images, uint8 [3, size, size], for augmentation on the device."""
 
     def __init__(self, images: Images, config: RunConfig) -> None:
         self.images = images
         self.transform = v2.Compose([square_transform(config.images), v2.PILToTensor()])
 
-    def __getitem__(self, item: int) -> Batch:
+    def __getitem__(self, item: int) -> Views:
         return (self.transform(self.images[item % len(self.images)]),)

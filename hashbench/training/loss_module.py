@@ -39,14 +39,15 @@ class LossModule(nn.Module):
         if config.training.compile:
             self.compile()
 
-    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+    def forward(self, *inputs: Tensor, **indices: Tensor) -> dict[str, Tensor]:
         """Compute the loss and its parts."""
         losses: dict[str, Tensor]
         if self.on_features:
-            losses = self.method.feature_losses(*inputs)
+            losses = self.method.feature_losses(*inputs, **indices)
             return losses
         views: Sequence[Tensor] = inputs if self.augment is None else self.augment(*inputs, self.method.views)
-        losses = self.method.training_losses(*(view.to(memory_format=torch.channels_last) for view in views))
+        fast = (view.to(memory_format=torch.channels_last) for view in views)
+        losses = self.method.training_losses(*fast, **indices)
         return losses
 
 

@@ -30,7 +30,7 @@ def create_optimizer(method: HashMethod, config: OptimizerConfig, device: str) -
             groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
         )
     optimizer: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
-    return optimizer(groups, weight_decay=config.weight_decay, fused=fused)
+    return optimizer(groups, eps=config.eps, weight_decay=config.weight_decay, fused=fused)
 
 
 def create_schedule(
@@ -38,10 +38,23 @@ def create_schedule(
 ) -> tuple[LRScheduler, bool]:
     """Create a learning rate schedule, and return True with it if it changes by step and not by epoch."""
     epochs, schedule = config.training.epochs, config.schedule
+    steps_per_epoch = -(-batches // config.training.accumulate)
+    steps = epochs * steps_per_epoch
     if schedule.name == "one_cycle":
         rates = [group["lr"] for group in optimizer.param_groups]
-        steps = epochs * -(-batches // config.training.accumulate)
         return OneCycleLR(optimizer, max_lr=rates, total_steps=steps, cycle_momentum=False), True
+
+    if schedule.name == "warmup_cosine":
+        warmup, floor = round(schedule.warmup_epochs * steps_per_epoch), schedule.final_factor
+
+        def factor_of_step(step: int) -> float:
+            if step < warmup:  # the last step of the rise has the full rate
+                share = step / max(1, warmup - 1)
+            else:
+                share = (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
+            return floor + (1 - floor) * share
+
+        return LambdaLR(optimizer, factor_of_step), True
 
     def factor(epoch: int) -> float:
         if schedule.name == "step":

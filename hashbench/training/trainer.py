@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate.utils import set_seed
+from accelerate.utils import send_to_device, set_seed
 from torch import Tensor
 from torch.profiler import profile
 
@@ -43,6 +43,7 @@ from hashbench.training.optim import create_optimizer, create_schedule
 from hashbench.training.options import DEFAULT, RunOptions, TrainingSummary
 from hashbench.training.throughput import Meter, peak_memory, profiler, reset_peak_memory
 from hashbench.training.tracking import Trackers
+from hashbench.training.training_images import TrainingImages
 
 
 def train(
@@ -74,7 +75,7 @@ def train(
     """
     if len(images) < 2:
         raise HashbenchError(f"expected at least 2 training images, got {len(images)}")
-    set_seed(_seed(config))
+    set_seed(config.seed)
     reset_peak_memory(config.device)
     method.to(config.device)
     trackers = trackers or Trackers()
@@ -94,7 +95,7 @@ def train(
 
 
 def _seed(config: RunConfig) -> int:
-    """Return the seed of this process: the run's in the main process, derived ones in the others."""
+    """Return the seed of this process in training: the run's in the main process, derived ones in others."""
     sequence = np.random.SeedSequence([config.seed, distributed.rank()])
     return config.seed if is_main_process() else int(sequence.generate_state(1)[0])
 
@@ -134,21 +135,21 @@ class Trainer:
         self.method, self.config, self.folder, self.execution = method, config, folder, execution
         self.trackers = trackers
         self.start = self.saved = time.monotonic()
-        self.feature_seconds: float | None = None
         on_features = (
             isinstance(method, FeatureMethod) and method.backbone.constant and config.views == ViewConfig()
         )
-        workers = execution.workers
+        extractor = FeatureExtractor(method.backbone, config, execution.workers)
+        training = TrainingImages(images, extractor, config.device)
+        method.prepare(training)
+        set_seed(_seed(config))
         self.order = EpochBatches(len(images), config)
         self.batches: FeatureBatches | ViewBatches
         if on_features:
-            extractor = FeatureExtractor(method.backbone, config, workers)
-            features = extractor(images, "features")
-            self.feature_seconds = round(extractor.seconds, 2)
-            self.start += extractor.waited
-            self.batches = FeatureBatches(features.to(config.device), self.order, method.views)
+            self.batches = FeatureBatches(training.shared_features, self.order, method.views)
         else:
-            self.batches = ViewBatches(images, self.order, method.views, config, workers)
+            self.batches = ViewBatches(images, self.order, method.views, config, execution.workers)
+        self.feature_seconds = training.seconds
+        self.start += extractor.waited
         # Heads on features are trained in full precision.
         self.accelerator = create_accelerator(config, "float32" if on_features else config.training.precision)
         losses = LossModule(method, config, on_features)
@@ -211,9 +212,9 @@ class Trainer:
         rate = self.optimizer.param_groups[-1]["lr"]
         self.stepping = True
         with nullcontext() if last else self.accelerator.no_sync(self.model):
-            losses: dict[str, Tensor] = self.model(
-                *(part.to(self.config.device, non_blocking=True) for part in batch)
-            )
+            inputs, indices = send_to_device(batch, self.config.device, non_blocking=True)
+            given = {"indices": indices} if self.method.uses_indices else {}
+            losses: dict[str, Tensor] = self.model(*inputs, **given)
             values = loss_values(self.method, losses)
             entry = {
                 "epoch": state.epoch,

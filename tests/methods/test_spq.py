@@ -62,7 +62,7 @@ def test_codes_in_parts_are_the_same(values: dict[str, Tensor], monkeypatch: pyt
         return distances
 
     monkeypatch.setattr(torch, "cdist", spy)
-    monkeypatch.setattr("hashbench_methods.spq.method.MAX_DISTANCES", 200)  # 3 rows of 4 books of 16 words
+    monkeypatch.setattr("hashbench.method.product.MAX_DISTANCES", 200)  # 3 rows of 4 books of 16 words
     codes = assign_codewords(values["gallery"], books(values["codebooks"]))
     torch.testing.assert_close(codes, values["gallery_codes"])
     assert sizes == [192] * 13 + [64]

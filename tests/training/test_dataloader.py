@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from hashbench.encoding import features
 from hashbench.images import batch_loader
 from hashbench.images.batch_loader import BatchLoader
 from hashbench.images.transforms import test_transform as transform_of
-from hashbench.training.dataloader import EpochBatches, FeatureBatches, ViewBatches
+from hashbench.training.dataloader import Batch, EpochBatches, FeatureBatches, ViewBatches
 
 COUNT, SIZE = 11, 12
 IMAGES = ArrayImages(
@@ -41,10 +42,15 @@ def loaded(run: RunConfig, workers: int = 0, views: int = 2) -> ViewBatches:
     return ViewBatches(IMAGES, EpochBatches(COUNT, run), views, run, workers)
 
 
-def assert_same(one: list[tuple[Tensor, ...]], other: list[tuple[Tensor, ...]]) -> None:
+def inputs(batches: Iterable[Batch]) -> list[tuple[Tensor, ...]]:
+    return [batch.inputs for batch in batches]
+
+
+def assert_same(one: list[Batch], other: list[Batch]) -> None:
     assert len(one) == len(other)
     for batch, again in zip(one, other, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
+        assert torch.equal(batch.indices, again.indices)
+        assert all(torch.equal(a, b) for a, b in zip(batch.inputs, again.inputs, strict=True))
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
@@ -100,7 +106,7 @@ def test_a_batch_has_an_image_for_each_process() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_do_not_depend_on_the_first_one(workers: int) -> None:
     everything = list(loaded(config()).epoch(1, 0))
-    assert [tuple(view.shape for view in batch) for batch in everything] == [
+    assert [tuple(view.shape for view in batch.inputs) for batch in everything] == [
         ((length, 3, SIZE, SIZE),) * 2 for length in (4, 4, 3)
     ]
     batches = loaded(config(), workers)
@@ -116,7 +122,7 @@ def test_batches_do_not_depend_on_the_first_one(workers: int) -> None:
 def test_views_depend_only_on_seed_epoch_and_image() -> None:
     def by_image(run: RunConfig, epoch: int) -> dict[int, tuple[Tensor, ...]]:
         indices = np.concatenate(EpochBatches(COUNT, run).epoch(epoch)).tolist()
-        rows = [torch.cat(view) for view in zip(*loaded(run).epoch(epoch, 0), strict=True)]
+        rows = [torch.cat(view) for view in zip(*inputs(loaded(run).epoch(epoch, 0)), strict=True)]
         return {index: tuple(view[row] for view in rows) for row, index in enumerate(indices)}
 
     views = by_image(config(4), 0)
@@ -132,12 +138,12 @@ def test_views_depend_only_on_seed_epoch_and_image() -> None:
 
 def test_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     run = config(views={})
-    everything = [batch for (batch,) in loaded(run, views=1).epoch(0, 1)]
+    everything = [batch for (batch,) in inputs(loaded(run, views=1).epoch(0, 1))]
     shares = []
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     for rank in range(3):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        shares.append([batch for (batch,) in loaded(run, views=1).epoch(0, 1)])
+        shares.append([batch for (batch,) in inputs(loaded(run, views=1).epoch(0, 1))])
     for whole, parts in zip(everything, zip(*shares, strict=True), strict=True):
         assert torch.equal(torch.cat(parts), whole)
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -147,7 +153,7 @@ def test_cropped_images_are_those_of_the_test_transform() -> None:
     run = config(
         views={**AUGMENTED, "on_device": True}, images={"size": SIZE, "mean": (0, 0, 0), "std": (1, 1, 1)}
     )
-    batches = list(loaded(run).epoch(0, 1))
+    batches = inputs(loaded(run).epoch(0, 1))
     expected = [
         torch.stack([transform_of(run.images)(IMAGES[i]) for i in b])
         for b in EpochBatches(COUNT, run).epoch(0)
@@ -160,9 +166,9 @@ def test_cropped_images_are_those_of_the_test_transform() -> None:
 def test_features_have_the_same_order() -> None:
     kept = torch.arange(COUNT)[:, None] * torch.ones(1, 3)
     order = EpochBatches(COUNT, config())
-    batches = list(FeatureBatches(kept, order, 2).epoch(5, 1))
-    for (one, other), indices in zip(batches, order.epoch(5)[1:], strict=True):
-        assert one[:, 0].tolist() == indices.tolist()
+    batches = FeatureBatches(kept, order, 2).epoch(5, 1)
+    for ((one, other), rows), indices in zip(batches, order.epoch(5)[1:], strict=True):
+        assert one[:, 0].tolist() == rows.tolist() == indices.tolist()
         assert torch.equal(one, other)
 
 
@@ -253,7 +259,7 @@ def test_a_small_shared_memory() -> None:
 
     def seen(workers: int) -> list[Tensor]:
         batches = ViewBatches(images, order, 2, run, workers)
-        views = [view for epoch in (0, 1) for batch in batches.epoch(epoch, 0) for view in batch]
+        views = [view for epoch in (0, 1) for batch in batches.epoch(epoch, 0) for view in batch.inputs]
         return [*views, *features.batches(images, run, workers=workers, task="x")]
 
     def check() -> None:

@@ -1,6 +1,7 @@
 """Tests of the training loop: reproducibility, the log, and errors."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hashbench.config import RunConfig, ViewConfig
 from hashbench.encoding.encode import encode
 from hashbench.experiment.weights import build_method
 from hashbench.images.transforms import ViewTransform
+from hashbench.method.base import TrainingSet
 from hashbench.runtime.device import resolve_device, resolve_precision, resolve_workers
 from hashbench.training import dataloader
 from hashbench.training.options import RunOptions
@@ -136,6 +138,37 @@ def test_a_cosine_that_is_held_and_repeated(tmp_path: Path) -> None:
     assert rates(tmp_path, {"name": "cosine", "cosine_epochs": 3}, 8) == pytest.approx(expected, abs=1e-9)
 
 
+def test_a_warm_up_before_a_cosine(tmp_path: Path) -> None:
+    schedule = {"name": "warmup_cosine", "warmup_epochs": 1, "final_factor": 0.1}
+    settings: dict[str, Any] = {"optimizer": {"name": "sgd", "lr": 2.0}, "schedule": schedule}
+    _, log = trained(tmp_path, training={"epochs": 2, "batch_size": 3}, **settings)  # 4 batches an epoch
+    rise = [0.2, 0.8, 1.4, 2.0]
+    fall = [0.2 + 1.8 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
+    assert [entry["lr"] for entry in log] == pytest.approx(rise + fall)
+
+
+def test_adam_with_a_large_epsilon(tmp_path: Path) -> None:
+    """Its first step is lr · gradient / (|gradient| + eps)."""
+    settings: dict[str, Any] = {"training": {"epochs": 1, "batch_size": 12}}
+    descent, _ = trained(tmp_path, optimizer={"name": "sgd", "lr": 0.1}, **settings)
+    adam, _ = trained(tmp_path, optimizer={"name": "adam", "lr": 0.1, "eps": 1e6}, **settings)
+    start = dict(build_method(config()).named_parameters())
+    for (name, one), other in zip(descent.named_parameters(), adam.parameters(), strict=True):
+        torch.testing.assert_close((other - start[name]) * 1e6, one - start[name], rtol=0.1, atol=0.5)
+
+
+def test_layers_that_are_not_trained(tmp_path: Path) -> None:
+    run = config(training={"frozen_layers": ("layer4",), "epochs": 1})
+    method, _ = trained(tmp_path, training={"frozen_layers": ("layer4",), "epochs": 1})
+    before = build_method(run).backbone.named_parameters()
+    after = dict(method.backbone.named_parameters())
+    changed = {name.split(".")[1] for name, weights in before if not torch.equal(weights, after[name])}
+    assert "layer1" in changed
+    assert "layer4" not in changed
+    with pytest.raises(UsageError, match="unknown layer 'layer44'; did you mean 'layer4'"):
+        build_method(config(training={"frozen_layers": ("layer44",)}))
+
+
 def test_one_step_of_sgd_is_the_gradient(tmp_path: Path) -> None:
     """Compare the loop with a step that is written out."""
     changes = {
@@ -230,6 +263,39 @@ def trained_head(run: RunConfig, folder: Path) -> Head:
     head = Head(backbone, 8)
     train(head, IMAGES, run, folder)
     return head
+
+
+class Prepared(Head):
+    """A method that checks that the features of its preparation are those of the images of each batch."""
+
+    uses_indices = True
+
+    def prepare(self, training: TrainingSet) -> None:
+        self.known = training.features()
+        self.prepared = torch.rand(3)
+        training.features().zero_()  # a copy
+
+    def feature_losses(self, *features: Tensor, indices: Tensor) -> dict[str, Tensor]:
+        torch.testing.assert_close(features[0], self.known[indices], rtol=1e-3, atol=1e-5)
+        return super().feature_losses(*features)
+
+
+@pytest.mark.parametrize("affine", [None, {}], ids=["features", "images"])
+def test_a_method_is_prepared_with_the_features_of_its_images(
+    tmp_path: Path, affine: dict[str, Any] | None
+) -> None:
+    """Also if a step shows images, under an augmentation that changes nothing; the loss stays the same."""
+    views = {"crop_scale": (1.0, 1.0), "horizontal_flip": 0, "affine": affine}
+    run = config(views=views, training={"freeze_backbone": True})
+    prepared, plain = (cls(build_method(run).backbone, 8) for cls in (Prepared, Head))
+    torch.manual_seed(5)  # has no effect on what is drawn
+    images = IMAGES.subset(np.arange(12))  # whose features nobody else has computed
+    train(prepared, images, run, tmp_path)
+    train(plain, images, run, tmp_path)
+    assert len(prepared.seen) == 6
+    torch.testing.assert_close(torch.cat(prepared.seen), torch.cat(plain.seen), rtol=0, atol=0)
+    torch.manual_seed(run.seed)
+    assert torch.equal(prepared.prepared, torch.rand(3))
 
 
 def test_a_head_learns_from_features_that_are_computed_once(

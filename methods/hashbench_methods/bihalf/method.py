@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (its usual name)
 
 from hashbench.backbones import Backbone
 from hashbench.method.base import FeatureMethod
+from hashbench.method.losses import similarity_preserving_loss
 
 
 def bi_half(hash: Tensor, gamma: float = 6.0) -> Tensor:
@@ -55,26 +55,6 @@ class _BiHalf(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         values, codes = ctx.saved_tensors
         return gradient + ctx.gamma * (values - codes) / codes.numel(), None
-
-
-def similarity_preserving_loss(codes: Tensor, features: Tensor) -> Tensor:
-    """Return the mean squared difference between the cosine similarities of codes and of features.
-
-    Each row of the first half of the batch is paired with a row of the second half. If the number of rows is
-    odd, the last row is left out (the released code fails in this case).
-
-    Args:
-        codes: Codes [B, bits].
-        features: Features [B, F].
-
-    Returns:
-        A scalar.
-    """
-    half = len(codes) // 2
-    first, second = slice(half), slice(half, 2 * half)
-    code_similarity = F.cosine_similarity(codes[first], codes[second])
-    feature_similarity = F.cosine_similarity(features[first], features[second])
-    return F.mse_loss(code_similarity, feature_similarity)
 
 
 class BiHalf(FeatureMethod):

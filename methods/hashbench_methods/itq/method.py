@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hashbench.method.linear import PrincipalMethod, principal_components
+from hashbench.method.linear import PrincipalMethod, principal_components, random_rotation
 
 
 def iterative_quantization(values: Tensor, iterations: int) -> Tensor:
@@ -25,9 +25,7 @@ def iterative_quantization(values: Tensor, iterations: int) -> Tensor:
     Returns:
         An orthogonal matrix [bits, bits].
     """
-    bits = values.shape[1]
-    start = torch.randn(bits, bits, dtype=torch.float64)
-    rotation: Tensor = torch.linalg.qr(start).Q.to(values)
+    rotation = random_rotation(values.shape[1]).to(values)
     for _ in range(iterations):
         rotated = values @ rotation
         codes = torch.where(rotated >= 0, 1.0, -1.0).to(values)

@@ -9,24 +9,18 @@ Shapes: B images, K books of W words of dimension D.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
 from hashbench.backbones import Backbone
 from hashbench.codes import ProductCodes
-from hashbench.errors import UsageError
 from hashbench.method.base import FeatureMethod
 from hashbench.method.losses import nt_xent
-
-# Maximum number of distances to codewords in memory: 2**24 float32, 64 MiB. 200,000 images and 8 books of 256
-# words have 24 times as many.
-MAX_DISTANCES = 2**24
+from hashbench.method.product import Words, assign_codewords, count_books, product_codes
 
 
 def soft_quantize(features: Tensor, codebooks: Tensor, scale: float = 5.0) -> Tensor:
@@ -64,65 +58,25 @@ def cross_quantized_contrastive_loss(
     return nt_xent(xa, zb, temperature) + nt_xent(xb, za, temperature)
 
 
-def assign_codewords(features: Tensor, codebooks: Tensor) -> Tensor:
-    """Assign each subvector of a feature to its nearest codeword, the first one in case of a tie.
-
-    Memory is bounded: if there are more than `MAX_DISTANCES` distances, the rows are processed in parts.
-
-    Args:
-        features: Features [B, K·D].
-        codebooks: Codewords [K, W, D].
-
-    Returns:
-        Indices of codewords, int64 [B, K].
-    """
-    rows = max(1, MAX_DISTANCES // codebooks[..., 0].numel())
-    return torch.cat([_nearest(part, codebooks) for part in torch.split(features, rows)])
-
-
-def _nearest(features: Tensor, codebooks: Tensor) -> Tensor:
-    """Assign all rows at once: features [B, K·D], codewords [K, W, D] -> int64 [B, K]."""
-    books, _, dim = codebooks.shape
-    subvectors = features.view(len(features), books, dim).transpose(0, 1)  # [K, B, D]
-    # Computing distances by a matrix product would round.
-    distances = torch.cdist(subvectors, codebooks, compute_mode="donot_use_mm_for_euclid_dist")  # [K, B, W]
-    return distances.argmin(-1).T
-
-
 class SPQ(FeatureMethod):
     """SPQ: features and codebooks, learned jointly for product codes."""
 
     class Hyperparameters(FeatureMethod.Hyperparameters):
         """Hyperparameters with the defaults of the released code."""
 
-        words: int = Field(
-            default=16, ge=2, le=65536, description="Number of codewords per book, a power of 2."
-        )
+        words: Words = Field(default=16, description="Number of codewords per book, a power of 2.")
         dim: int = Field(default=16, gt=0, description="Dimension of a codeword.")
         quantization_scale: float = Field(default=5.0, gt=0, description="Hardness of the soft quantization.")
         temperature: float = Field(
             default=0.5, gt=0, description="Temperature of the softmax over similarities."
         )
 
-        @field_validator("words")
-        @classmethod
-        def _power_of_two(cls, words: int) -> int:
-            if words & (words - 1):
-                raise ValueError("the number of codewords must be a power of 2")
-            return words
-
     hyperparameters: Hyperparameters
 
     def __init__(self, backbone: Backbone, bits: int, hyperparameters: Hyperparameters) -> None:
         super().__init__(backbone, bits, hyperparameters)
         words, dim = hyperparameters.words, hyperparameters.dim
-        bits_per_book = words.bit_length() - 1
-        books, rest = divmod(bits, bits_per_book)
-        if rest:
-            raise UsageError(
-                f"spq: expected a multiple of {bits_per_book} bits, as books of {words} words have, "
-                f"got {bits}; change --bits or --set words=…"
-            )
+        books = count_books("spq", bits, words)
         self.projection = nn.Linear(backbone.feature_dim, 512)
         self.head = nn.Linear(512, books * dim)
         nn.init.xavier_uniform_(self.head.weight)
@@ -144,10 +98,8 @@ class SPQ(FeatureMethod):
 
     def codes(self, values: Tensor) -> ProductCodes:
         """Return the nearest codewords of features [B, K·D]."""
-        codebooks = self.codebooks.detach().clone()  # codes must not change if training continues
-        words = assign_codewords(values.detach().to(codebooks.device), codebooks)
-        dtype: type[np.unsignedinteger[Any]] = np.uint8 if self.hyperparameters.words <= 256 else np.uint16
-        return ProductCodes(words.cpu().numpy().astype(dtype), codebooks.cpu().numpy())
+        words = assign_codewords(values.detach().to(self.codebooks.device), self.codebooks.detach())
+        return product_codes(words, self.codebooks)
 
     def query_codes(self, values: Tensor) -> NDArray[np.float32]:
         """Return the features [B, K·D] unquantized, for asymmetric distances to codewords."""
