@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
 from torch import nn
 
-from hashbench import Backbone, HashbenchError, UsageError, backbones, create_backbone
+from hashbench import Backbone, HashbenchError, UsageError, create_backbone
+from hashbench.backbones import timm_weights
 from hashbench.config import ImageConfig
 from hashbench.images.transforms import test_transform as transform_of
 
@@ -128,7 +129,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
         return create(name, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    monkeypatch.setattr(backbones, "_require_reachable", lambda pretrained_cfg: None)
+    monkeypatch.setattr("hashbench.backbones.create.require_reachable", lambda pretrained_cfg: None)
     with pytest.raises(
         HashbenchError, match=r"weights of test_vit .*no route to host\).*backbone efficientnet_lite0"
     ):
@@ -201,10 +202,10 @@ def test_damaged_weights_from_a_url_are_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     file = tmp_path / "checkpoints/net-0123.pth"
     cfg = SimpleNamespace(hf_hub_id=None, hf_hub_filename=None, url="https://host/x/net-0123.pth")
-    assert backbones._cached_weights(cfg) is None
+    assert timm_weights.cached_weights(cfg) is None
     file.parent.mkdir()
     file.write_bytes(b"")
-    assert backbones._cached_weights(cfg) == file
+    assert timm_weights.cached_weights(cfg) == file
 
 
 @pytest.mark.parametrize("pretrained", [False, True])
@@ -234,7 +235,7 @@ def test_out_of_memory_is_not_reported_as_a_network_error(
 
     loading = pretrained
     monkeypatch.setattr(timm, "create_model", short)
-    monkeypatch.setattr(backbones, "_require_reachable", lambda pretrained_cfg: None)
+    monkeypatch.setattr("hashbench.backbones.create.require_reachable", lambda pretrained_cfg: None)
     with pytest.raises(
         HashbenchError, match=r"^out of memory while the backbone test_vit was built; .*ulimit -v"
     ):

@@ -19,7 +19,7 @@ from hashbench.runtime import environment
 _VERSIONED = ("torch", "torchvision", "timm", "hashbench")
 
 # Folders and modules of hashbench that pixels and features depend on.
-_SOURCES = ("images", "encoding", "backbones.py", "depthwise.py", "data/packing.py")
+_SOURCES = ("images", "encoding", "backbones", "depthwise.py", "data/packing.py")
 
 # Properties of the machine that rounding depends on, by device.
 _HARDWARE = {"cpu": ("processor", "threads"), "cuda": ("gpu", "cuda", "cudnn")}

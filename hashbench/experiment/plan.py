@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from hashbench.backbones import Backbone, require_weights
+from hashbench.backbones import Backbone
+from hashbench.backbones.timm_weights import require_weights
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset
 from hashbench.data.load import choose_protocol, create_dataset, load_dataset
