@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from hashbench.experiment.weights import load
     from hashbench.images.image_sets import ArrayImages, FileImages, Images
     from hashbench.launchers.api import run, run_experiment
-    from hashbench.method.base import FeatureMethod, HashMethod, ShallowMethod, straight_through_sign
+    from hashbench.method.base import (
+        FeatureMethod,
+        HashMethod,
+        ShallowMethod,
+        TrainingSet,
+        straight_through_sign,
+    )
     from hashbench.method.create import create_method
     from hashbench.results.data_frame import read_results
     from hashbench.results.record import Record, read_record
@@ -40,7 +46,13 @@ _MODULES = {
     "experiment.weights": ("load", "load_trained"),
     "launchers.api": ("run", "run_experiment"),
     "images.image_sets": ("ArrayImages", "FileImages", "Images"),
-    "method.base": ("FeatureMethod", "HashMethod", "ShallowMethod", "straight_through_sign"),
+    "method.base": (
+        "FeatureMethod",
+        "HashMethod",
+        "ShallowMethod",
+        "TrainingSet",
+        "straight_through_sign",
+    ),
     "distributed": ("gather",),
     "data.protocol": ("Protocol",),
     "data.load": ("load_dataset",),
@@ -62,6 +74,7 @@ __all__ = [  # noqa: RUF022 (by topic)
     "HashMethod",
     "FeatureMethod",
     "ShallowMethod",
+    "TrainingSet",
     "straight_through_sign",
     "gather",
     "create_backbone",

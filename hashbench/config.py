@@ -62,9 +62,17 @@ class BackboneConfig(Section):
     """The network that a method is built on; see `hashbench.create_backbone`."""
 
     name: str
-    """`efficientnet_lite0` (built in) or any timm model."""
+    """`efficientnet_lite0` (built in), another preset that `hashbench backbones` lists, or any timm model."""
     pretrained: bool = True
     """Start from pretrained weights."""
+    weights: str | None = None
+    """File of weights of the network, FILE.safetensors or, for a vision transformer, its original FILE.npz;
+    None: those that come with the name."""
+    weights_sha256: str | None = None
+    """Hash of the content of `weights`; None: computed from the file."""
+    pool: Literal["head", "cls", "mean"] = "head"
+    """Vector of an image. `head`: the input of the network's classifier, or the mean token if it has none or
+    `stage` is set; `cls`: the class token; `mean`: the mean token."""
     stage: int | None = None
     """Index of the intermediate feature map that provides the tokens; None: the output."""
     freeze_batch_norm: bool = False
@@ -81,9 +89,10 @@ class ImageConfig(Section):
     resize: int | None = Field(default=None, gt=0)
     """Shorter side in pixels before the crop; None: `size`."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean of the channels, which are in 0..1; subtracted."""
+    """Mean of the channels, which are in 0..1; subtracted. By default or with `pretrained`, it is what the
+    weights of the backbone were trained with, and the record contains the numbers."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
-    """Standard deviation of the channels, by which they are divided."""
+    """Standard deviation of the channels, by which they are divided; see `mean`."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> ImageConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -127,6 +127,7 @@ def resolve(
     recipe: Mapping[str, Any],
     settings: Sequence[str],
     hyperparameters: type[BaseModel],
+    complete: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None = None,
     **flags: Any,
 ) -> RunConfig:
     """Create the configuration of a run.
@@ -137,6 +138,8 @@ def resolve(
             if that is unique (`epochs`), or a section with a name (`backbone=resnet50`). If a key is given
             twice, its last value counts; otherwise the order does not matter.
         hyperparameters: The model of the method's hyperparameters.
+        complete: Gets the settings of the recipe and the user's, and returns both together with what depends
+            on the backbone; None: they are only merged.
         **flags: `method`, `dataset`, `protocol`, `data`, `bits`, `seed`, `device`.
 
     Raises:
@@ -147,7 +150,8 @@ def resolve(
         ((key, value),) = parse_pairs("--set", [setting]).items()
         chosen = merge(chosen, _at_path(key, value, hyperparameters))
     try:
-        config = RunConfig(**{**merge(recipe, chosen), **flags})
+        merged = merge(recipe, chosen) if complete is None else complete(dict(recipe), chosen)
+        config = RunConfig(**{**merged, **flags})
     except ValidationError as error:
         raise UsageError(_in_one_line(error, hyperparameters)) from None
     own = check_settings("hyperparameter", hyperparameters, config.hyperparameters)

@@ -177,14 +177,24 @@ def entries(kind: Kind) -> dict[str, Entry]:
     return found
 
 
+def canonical_method(name: str) -> str:
+    """Return the name of a method for one of its aliases; any other name as it is."""
+    package, _ = _TABLES["method"]
+    aliases: dict[str, str] = importlib.import_module(package).ALIASES
+    return aliases.get(name, name)
+
+
 def find(kind: Kind, name: str) -> Entry:
-    """Return the plugin with a name.
+    """Return the plugin with a name, or the method with an alias.
 
     Raises:
         UsageError: The name is unknown; the message suggests the closest one.
     """
     known = entries(kind)
-    if not isinstance(name, str) or name not in known:
+    if not isinstance(name, str):
+        raise unknown_name(kind, name, known)
+    name = canonical_method(name) if kind == "method" else name
+    if name not in known:
         raise unknown_name(kind, name, known)
     return known[name]
 

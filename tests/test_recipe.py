@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 import hashbench_methods
 from hashbench import HashbenchError, UsageError, registry
+from hashbench.backbones.pixels import with_backbone
 from hashbench.config import RunConfig, ViewConfig
 from hashbench.recipe import load_recipe, merge, resolve
 from hashbench_methods.wch import WCH
@@ -263,7 +264,7 @@ def test_shipped_recipe_of_wch() -> None:
 
     def config(dataset: str) -> RunConfig:
         flags = {**FLAGS, "dataset": dataset}
-        return resolve(load_recipe(path, dataset, 32), (), WCH.Hyperparameters, **flags)
+        return resolve(load_recipe(path, dataset, 32), (), WCH.Hyperparameters, with_backbone, **flags)
 
     for dataset, k in (("cifar10", 1000), ("nuswide", 5000), ("coco", 5000), ("any other", 1000)):
         paper = config(dataset)

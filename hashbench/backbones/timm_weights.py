@@ -10,6 +10,7 @@ from urllib.request import Request, urlopen
 import timm
 import torch
 
+from hashbench.backbones import built_in
 from hashbench.backbones.built_in import BUILT_IN, CIFAR_RESNET
 from hashbench.errors import HashbenchError
 
@@ -77,3 +78,12 @@ def cached_weights(pretrained_cfg: Any) -> Path | None:
         paths.append(f"{torch.hub.get_dir()}/checkpoints/{pretrained_cfg.url.rpartition('/')[2]}")
     # The file itself, since the hub would recreate deleted links to it without a download.
     return next((Path(path).resolve() for path in paths if Path(path).is_file()), None)
+
+
+def weights_file(name: str) -> Path | None:
+    """Return the file of a backbone's pretrained weights on this machine; None if it is not here."""
+    if name == BUILT_IN:
+        with built_in.weights() as path:
+            return path
+    found = None if name == CIFAR_RESNET else timm.get_pretrained_cfg(name)
+    return None if found is None else cached_weights(found)

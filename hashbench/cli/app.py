@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 import hashbench
-from hashbench.cli import cache, completion, data, evaluate, plot, report, tables
+from hashbench.cli import backbones, cache, completion, data, evaluate, plot, report, tables
 from hashbench.cli.options import AsJson, PluginFiles, Settings, add_plugins
 from hashbench.cli.output import print_json, show
 from hashbench.cli.results import commands as cli_results
@@ -56,6 +56,7 @@ def group(
 app.command()(run.run)
 app.command()(ablate.ablate)
 app.command()(experiments.experiments)
+app.command()(backbones.backbones)
 app.command()(tables.table)
 app.command()(tables.compare)
 app.command()(report.report)

@@ -140,10 +140,11 @@ def run_filter(
     ] = False,
 ) -> "RunFilter":
     """Return the filter for runs that these options describe."""
+    from hashbench.registry import canonical_method
     from hashbench.results.query import RunFilter
 
     return RunFilter(
-        methods=names("--method", method) if method is not None else (),
+        methods=[*map(canonical_method, names("--method", method))] if method is not None else (),
         datasets=names("--dataset", dataset) if dataset is not None else (),
         protocols=names("--protocol", protocol) if protocol is not None else (),
         bits=integers("--bits", bits, least=1) if bits is not None else (),

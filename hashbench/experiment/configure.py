@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from hashbench import distributed, registry
+from hashbench.backbones.pixels import pixel_note, with_backbone
 from hashbench.config import RunConfig, flatten
 from hashbench.data.dataset import Dataset
 from hashbench.data.load import create_dataset
@@ -51,7 +52,7 @@ def configure(
     """
     for setting in settings:
         _require_setting(method, setting)
-    flags: dict[str, Any] = {"method": method, "bits": bits, "seed": seed}
+    flags: dict[str, Any] = {"method": registry.find("method", method).name, "bits": bits, "seed": seed}
     flags |= {"device": device, "processes": distributed.world_size()}
     flags |= {"dataset": dataset.name, "protocol": dataset.protocol, "data": dict(dataset.options)}
     config = resolve_run(flags, settings)
@@ -109,7 +110,7 @@ def resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
     cls: type[HashMethod] = entry.load()
     path = entry.recipe()
     recipe = load_recipe(path, flags["dataset"], flags["bits"]) if path else {}
-    config = resolve(recipe, settings, cls.Hyperparameters, **flags)
+    config = resolve(recipe, settings, cls.Hyperparameters, with_backbone, **flags)
     precision = resolve_precision(config.training.precision, config.device)
     return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
 
@@ -165,7 +166,14 @@ def differences(recipe: RunConfig | None, config: RunConfig) -> dict[str, Any]:
         default, chosen = getattr(recipe, section), getattr(config, section)
         if default.name != chosen.name:
             recipe = recipe.model_copy(update={section: type(default)(name=default.name)})
-    defaults, settings = (flatten(c.model_dump(mode="json", exclude=FLAGS)) for c in (recipe, config))
+    if recipe.backbone.name != config.backbone.name and pixel_note(config) is None:  # they follow it
+        followed = {"mean": config.images.mean, "std": config.images.std}
+        recipe = recipe.model_copy(update={"images": recipe.images.model_copy(update=followed)})
+    hidden: dict[str, Any] = {
+        **dict.fromkeys(FLAGS, True),
+        "backbone": {"weights_sha256"},
+    }  # it comes with the file
+    defaults, settings = (flatten(c.model_dump(mode="json", exclude=hidden)) for c in (recipe, config))
     paths = [path for path in {**defaults, **settings} if defaults.get(path) != settings.get(path)]
     return {path: settings.get(path) for path in paths} | reported
 

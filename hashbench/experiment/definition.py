@@ -46,8 +46,8 @@ Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], AfterValida
 class MethodEntry(Section):
     """A method of an experiment; in a file, its name alone is enough."""
 
-    name: str
-    """Name of a registered method."""
+    name: Annotated[str, AfterValidator(registry.canonical_method)]
+    """Name of a registered method, or an alias of one."""
     label: str | None = None
     """Name of the settings of the method in reports, as `run --name` gives it."""
     settings: Settings = ()
@@ -146,7 +146,7 @@ class Experiment(Section):
         Raises:
             UsageError: It has no such method or dataset.
         """
-        wanted = {"method": methods, "dataset": datasets}
+        wanted = {"method": [*map(registry.canonical_method, methods)], "dataset": datasets}
         update: dict[str, Any] = {}
         for kind, entries in (("method", self.methods), ("dataset", self.datasets)):
             known = {entry.name for entry in entries}

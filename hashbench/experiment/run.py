@@ -35,7 +35,7 @@ from hashbench.experiment.identity import (
 )
 from hashbench.experiment.relevance import relevant_images
 from hashbench.experiment.validation import evaluate_together, hold_out, scorer
-from hashbench.experiment.weights import build_method, save_weights
+from hashbench.experiment.weights import build_method, describe_weights, save_weights
 from hashbench.method.base import HashMethod
 from hashbench.results.folders import new_run_folder, tidy
 from hashbench.results.record import (
@@ -164,6 +164,7 @@ def _make(
                 run_id=folder.name,
                 environment={
                     **environment.describe(config.device, *optional_libraries(config)),
+                    **describe_weights(config),
                     **({"threads_before_stop": threads[:-1]} if threads[1:] else {}),
                     "source": identity["code"],
                     **({"plugin_files": ", ".join(files)} if (files := plugin_files(config)) else {}),

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from hashbench import registry
 from hashbench.backbones import Backbone, create_backbone
+from hashbench.backbones.presets import licence
+from hashbench.backbones.timm_weights import weights_file
 from hashbench.config import RunConfig
 from hashbench.errors import HashbenchError, UsageError, unknown_name
 from hashbench.experiment.identity import source_of
@@ -24,6 +26,7 @@ from hashbench.method.create import create_method
 from hashbench.results.record import MODEL, Record, read_record
 from hashbench.runtime import environment
 from hashbench.runtime.arguments import as_path
+from hashbench.runtime.files import sha256_of
 from hashbench.training.model_selection import BACKBONE
 
 if TYPE_CHECKING:
@@ -56,13 +59,24 @@ def build_backbone(config: RunConfig, **changes: Any) -> Backbone:
     return create_backbone(**arguments, image_size=config.images.size, **options)
 
 
+def describe_weights(config: RunConfig) -> dict[str, str]:
+    """Return the licence and the hash of the pretrained weights that a run starts from, as far as known."""
+    chosen = config.backbone
+    if not chosen.pretrained:
+        return {}
+    file = weights_file(chosen.name) if chosen.weights is None else None
+    digest = chosen.weights_sha256 if file is None else sha256_of(file)
+    facts = {"weights_licence": None if chosen.weights else licence(chosen.name), "weights_sha256": digest}
+    return {name: fact for name, fact in facts.items() if fact is not None}
+
+
 def save_weights(path: Path, method: HashMethod, config: RunConfig) -> None:
     """Save the weights of a method, without those of a frozen backbone that can be downloaded again.
 
     Raises:
         OSError: The file cannot be written.
     """
-    downloadable = method.backbone.frozen and config.backbone.pretrained
+    downloadable = method.backbone.frozen and config.backbone.pretrained and not config.backbone.weights
     weights = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # tied weights, too
         for name, tensor in method.state_dict().items()
@@ -115,7 +129,7 @@ def load(run: Run | Path | str, *, strict: bool = True, plugins: Sequence[Path |
         config = RunConfig(**record.config)
         weights = load_file(folder / MODEL)
         if any(name.startswith(BACKBONE) for name in weights):  # nothing needs to be downloaded
-            untrained = config.backbone.model_copy(update={"pretrained": False})
+            untrained = config.backbone.model_copy(update={"pretrained": False, "weights": None})
             config = config.model_copy(update={"backbone": untrained})
         method = build_method(config)
         restore(method, weights)

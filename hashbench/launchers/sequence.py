@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from hashbench import distributed
+from hashbench.backbones.pixels import pixel_note
 from hashbench.errors import HashbenchError
 from hashbench.experiment import run as experiment
 from hashbench.experiment.claims import ClaimedError
@@ -84,18 +85,18 @@ def _in_turn(queue: deque[ReadyRun], wanted: Grid) -> Iterator[ReadyRun]:
 
 
 def _announce(run: ReadyRun, number: str, shown_notes: set[str]) -> None:
-    """Print which run starts, and its note on the training length."""
+    """Print which run starts, and the notes on it."""
     processes = f", {run.config.processes} processes" if run.config.processes > 1 else ""
     info(f"{number}{run.name}, {run.config.device}{processes}")
     show_note(run, shown_notes)
 
 
 def show_note(run: ReadyRun, shown_notes: set[str]) -> None:
-    """Print the note on the training length of a run, once for all code lengths and seeds."""
-    note = length_note(run.config, run.data)
-    if note and note not in shown_notes:
-        info(note)
-        shown_notes.add(note)
+    """Print the notes on the training length and the pixels, once for all code lengths and seeds."""
+    for note in (length_note(run.config, run.data), pixel_note(run.config)):
+        if note and note not in shown_notes:
+            info(note)
+            shown_notes.add(note)
 
 
 def execute(ready: ReadyRun, wanted: Grid, options: RunOptions, force: bool, several: bool) -> Run:

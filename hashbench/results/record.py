@@ -266,8 +266,11 @@ def run_identity(
         libraries: Versions of libraries, from `environment.library_versions`.
     """
     data = {key: value for key, value in config["data"].items() if key not in SPLIT_OPTIONS}
+    config = {**config, "data": data}
+    if "backbone" in config:  # the file of its weights counts by the hash of the content
+        config["backbone"] = {key: value for key, value in config["backbone"].items() if key != "weights"}
     return {
-        "config": {**config, "data": data},
+        "config": config,
         "split": split,
         **({} if validation is None else {"validation": validation}),
         "code": code,

@@ -16,7 +16,7 @@ LIBRARIES = (
 # Other keys of a record's environment; of these, only the source is part of the run id.
 _MACHINE = {
     "python", "platform", "processor", "threads", "threads_before_stop", "gpu", "cuda", "cudnn", "source",
-    "plugin_files",
+    "plugin_files", "weights_licence", "weights_sha256",
 }  # fmt: skip
 
 

@@ -10,3 +10,6 @@ METHODS = {
     "sh": "hashbench_methods.sh:SH",
     "lsh": "hashbench_methods.lsh:LSH",
 }
+
+ALIASES: dict[str, str] = {"ugh": "greedyhash"}
+"""Other names of methods, for the user to type; records have the first name."""
