@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hashbench.results.stored_run import StoredRun
 from hashbench.runtime.arguments import as_path
 
 RESULTS = Path("results/runs")
+_TURN = threading.RLock()  # the random generators and the claims of runs belong to the whole process
 
 
 def run(
@@ -38,6 +40,8 @@ def run(
     **execution: Any,
 ) -> Run:
     """Train a method on a dataset and evaluate its codes, unless the run has a record already.
+
+    Calls in several threads of a process are carried out one after another.
 
     Args:
         method: Name of a registered method.
@@ -114,11 +118,12 @@ def run_experiment(
 
 def _carry_out(experiment: Experiment, results: Path | str, execution: Mapping[str, Any]) -> list[Run]:
     wanted = Grid(experiment, as_path(results, "results"), check_settings("option", Execution, execution))
-    for file in experiment.plugins:
-        registry.add_plugin_file(file)
-    experiment.require_registered()
-    device, options = wanted.execution.init()
-    planned, failed = wanted.plan(device), list[str]()
-    runs = list(run_all(planned, wanted, options, failed))
-    report_failures(failed, len(planned))
-    return runs
+    with _TURN:
+        for file in experiment.plugins:
+            registry.add_plugin_file(file)
+        experiment.require_registered()
+        device, options = wanted.execution.init()
+        planned, failed = wanted.plan(device), list[str]()
+        runs = list(run_all(planned, wanted, options, failed))
+        report_failures(failed, len(planned))
+        return runs

@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from helpers.owning_process import other_process
 from helpers.toy_plugin import run_toy, toy_plugin
 
+import hashbench
 from hashbench.experiment.claims import CLAIMS, ClaimedError, claimed, holder, this_process
 from hashbench.launchers import sequence
 from hashbench.results.folders import leftovers
@@ -174,3 +176,18 @@ def test_waiting_can_be_stopped(
     monkeypatch.setattr(sequence.time, "sleep", sleep)
     with other_process(claim):
         assert command().code == code
+
+
+def test_threads_of_a_process_take_turns(plugin: Path, tmp_path: Path) -> None:
+    """They share its random generators, and the locks of its claims."""
+
+    def train(seed: int, results: str = "threads") -> hashbench.Record:
+        settings = {"training.epochs": 4}
+        run = hashbench.run("tiny", "toy", bits=8, seed=seed, settings=settings, results=tmp_path / results)
+        return run.record
+
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(train, (0, 1, 1)))
+    assert found[1] == found[2]
+    for record in found[:2]:
+        assert record.files["codes.npz"] == train(record.seed, "alone").files["codes.npz"]
