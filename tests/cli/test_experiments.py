@@ -73,6 +73,14 @@ def test_methods_and_datasets_are_chosen_and_other_options_replace(study: Callab
     )  # fmt: skip
 
 
+def test_an_ablation_has_the_components_of_the_file(study: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY + "components: [large batch]\n")
+    done = study("ablate", "--config=study.yaml", "--method=tiny")
+    assert (done.code, done.err) == (
+        2, "hashbench: error: unknown component of tiny 'large batch'; did you mean 'small batch'?\n",
+    )  # fmt: skip
+
+
 def test_a_plan_without_data_says_what_to_do(cli: Callable[..., Any], tmp_path: Path) -> None:
     done = cli("run", "--config=wch-table1", "--dry-run", "--device=cpu", f"--data-root={tmp_path}",
                "--method=wch,bihalf", "--dataset=nuswide,coco", "--bits=16,32")  # fmt: skip

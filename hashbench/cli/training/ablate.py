@@ -24,7 +24,7 @@ def ablate(
         str | None,
         typer.Option(
             help="Components to remove, as the recipe names them under `components`, separated by commas, "
-            "e.g. 'balance term,patch weighting' (default: all)."
+            "e.g. 'balance term,patch weighting' (default: those of the experiment, else all)."
         ),
     ] = None,
     metric: MetricName = None,
@@ -39,7 +39,8 @@ def ablate(
     from hashbench.launchers.execute import report_failures, run_all
     from hashbench.launchers.submission import submit_all
 
-    removed = "all" if components is None else tuple(names("--components", components))
+    of_file = wanted.experiment.components or "all"
+    removed = of_file if components is None else tuple(names("--components", components))
     report = wanted.experiment.report
     if metric is not None:
         report = report.model_copy(update={"metric": metric})
