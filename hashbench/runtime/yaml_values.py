@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import yaml
+
+from hashbench.errors import quoted
 
 MAX_LENGTH = 100_000
 """Limit on the number of characters in a document."""
@@ -80,7 +83,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _check_size(root: yaml.Node | None) -> None:
-    """Raise a ValueError if there are too many nodes, or nodes are nested too deeply or within themselves."""
+    """Raise a ValueError if there are too many nodes, equal keys, or nodes nested too deeply or endlessly."""
     pending, seen = [(root, 0)], 0
     while pending:
         node, depth = pending.pop()
@@ -90,6 +93,10 @@ def _check_size(root: yaml.Node | None) -> None:
         if seen > _MAX_NODES:
             raise ValueError(f"expected at most {_MAX_NODES:,} values, got more")
         if isinstance(node, yaml.MappingNode):
+            keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            for (_, key), count in keys.items():
+                if count > 1:  # PyYAML would use the last value
+                    raise ValueError(f"the key {quoted(key)} is given twice")
             pending += [(part, depth + 1) for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             pending += [(part, depth + 1) for part in node.value]

@@ -60,6 +60,8 @@ MERGES = "a: &m0 {x: 1}\n" + "".join(f"k{i}: &m{i} {{<<: [*m{i - 1}, *m{i - 1}]}
         (LAUGHS, "expected at most 100,000 values"),
         (MERGES, "expected at most"),
         ("a" * 100_001, "expected at most 100,000 characters"),
+        ("{a: 1, b: 2, a: 3}", "the key 'a' is given twice"),
+        ("a: 1\nb: {c: 1, c: 1}", "the key 'c' is given twice"),
         ("\x1b", "it contains a control character"),
         ("\udc80", "it contains a control character"),
         ("[1", "expected ',' or ']', but got '<stream end>' in line 1, column 3"),
