@@ -210,6 +210,8 @@ def _path_of(key: str, hyperparameters: type[BaseModel]) -> tuple[str, bool]:
     """Return the path of a key, and True if it is a section with a name."""
     if key.partition(".")[0] in FLAGS:
         raise UsageError(f"--set {key[:100]}: use the flag --{key.partition('.')[0]}")
+    if key.startswith("backbone.options."):  # any argument of any timm model
+        return key, False
     paths = dict(_paths(RunConfig, hyperparameters))
     matches = [key] if key in paths else [path for path in paths if path.endswith(f".{key}")]
     if len(matches) > 1:

@@ -16,13 +16,28 @@ from hashbench.runtime.arguments import as_path
 from hashbench.runtime.yaml_values import MAX_LENGTH, as_set, parse_yaml
 
 _SHIPPED = Path(__file__).parents[1] / "experiments"
+_LONGEST_NAME = 100  # characters
+_EXPECTED = {
+    "tuple_type": "expected a list",
+    "dict_type": "expected keys and values",
+    "model_type": "expected keys and values",
+}
 
 
 def _as_settings(value: Any) -> Any:
     """Return settings as texts `KEY=VALUE`; a file may also contain a mapping."""
     if isinstance(value, Mapping):
-        return tuple(f"{path}={as_set(setting)}" for path, setting in flatten(value).items())
+        return tuple(f"{path}={_as_text(setting)}" for path, setting in flatten(value).items())
+    if not isinstance(value, list | tuple):
+        raise ValueError("expected a mapping, or a list of texts KEY=VALUE")
     return value
+
+
+def _as_text(setting: Any) -> str:
+    try:
+        return as_set(setting.tolist() if hasattr(setting, "tolist") else setting)  # of NumPy or torch
+    except yaml.YAMLError:
+        raise ValueError(f"expected numbers, texts, lists and mappings, got {quoted(setting)}") from None
 
 
 def _with_equals(settings: tuple[str, ...]) -> tuple[str, ...]:
@@ -38,6 +53,33 @@ def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _all_or_names(value: Any) -> Any:
+    if value != "all" and not isinstance(value, list | tuple):
+        raise ValueError("expected all, or a list of components")
+    return value
+
+
+def require_label(label: str) -> str:
+    """Return a label without the spaces around it, after checking that it fits into a table.
+
+    Raises:
+        ValueError: It is empty, too long or not printable.
+    """
+    from hashbench.results.row_names import LONGEST_LABEL  # here, since it imports the evaluation
+
+    if not (label.isprintable() and 1 <= len(label.strip()) <= LONGEST_LABEL):
+        raise ValueError(f"expected 1 to {LONGEST_LABEL} printable characters, got {quoted(label)}")
+    return label.strip()
+
+
+def _folder_name(name: str) -> str:
+    if not name.isprintable() or name.startswith(".") or {*"/\\"} & {*name} or len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"expected a name for a folder: at most {_LONGEST_NAME} printable characters without a slash"
+        )
+    return name
+
+
 Settings = Annotated[tuple[str, ...], BeforeValidator(_as_settings), AfterValidator(_with_equals)]
 Lengths = Annotated[tuple[Annotated[int, Field(gt=0, le=2**16)], ...], AfterValidator(_different)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], AfterValidator(_different)]
@@ -48,7 +90,7 @@ class MethodEntry(Section):
 
     name: Annotated[str, AfterValidator(registry.canonical_method)]
     """Name of a registered method, or an alias of one."""
-    label: str | None = None
+    label: Annotated[str, AfterValidator(require_label)] | None = None
     """Name of the settings of the method in reports, as `run --name` gives it."""
     settings: Settings = ()
     """Settings of this method."""
@@ -113,7 +155,7 @@ class Reported(Section):
 class Experiment(Section):
     """The runs of a study: each method on each dataset, with each backbone, code length and seed."""
 
-    name: str = ""
+    name: Annotated[str, AfterValidator(_folder_name)] = ""
     """Name of the experiment, by default that of its file."""
     description: str = ""
     """Its question or its result, in one sentence."""
@@ -131,7 +173,7 @@ class Experiment(Section):
     """Random seeds."""
     settings: Settings = ()
     """Settings for the methods that have them; those of datasets and methods take precedence."""
-    components: Literal["all"] | tuple[str, ...] = ()
+    components: Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_all_or_names)] = ()
     """Components of the methods to remove, one at a time and together; `all`: those of the recipes."""
     overrides: Settings = ()
     """Settings that take precedence over all others, for the methods that have them."""
@@ -213,16 +255,17 @@ def shipped_experiments() -> dict[str, Path]:
 
 def _validated(where: str, content: Mapping[str, Any]) -> Experiment:
     try:
-        return Experiment(**content)
+        return Experiment.model_validate(dict(content))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])[:150]
         if first["type"] == "extra_forbidden":
-            known = _model_at(first["loc"][:-1]).model_fields
-            raise UsageError(f"{where}: {unknown_name('key', place.rpartition('.')[2], known)}") from None
+            *parents, key = first["loc"]
+            known = _model_at(parents).model_fields
+            raise UsageError(f"{where}: {unknown_name('key', str(key), known)}") from None
         if first["type"] == "missing":
             raise UsageError(f"{where} lacks the key {place}") from None
-        why = first["msg"].removeprefix("Value error, ")
+        why = _EXPECTED.get(first["type"], first["msg"].removeprefix("Value error, "))
         got = "" if ", got " in why else f", got {quoted(first['input'])}"
         raise UsageError(f"{where}, {place}: {why[0].lower()}{why[1:]}{got}") from None
 

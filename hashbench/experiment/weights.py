@@ -25,7 +25,7 @@ from hashbench.method.base import HashMethod
 from hashbench.method.create import create_method
 from hashbench.results.record import MODEL, Record, read_record
 from hashbench.runtime import environment
-from hashbench.runtime.arguments import as_path
+from hashbench.runtime.arguments import as_path, check_type
 from hashbench.runtime.files import sha256_of
 from hashbench.training.model_selection import BACKBONE
 
@@ -115,6 +115,7 @@ def load(run: Run | Path | str, *, strict: bool = True, plugins: Sequence[Path |
     """
     folder: Any = getattr(run, "folder", run)
     folder = as_path(folder, "run")
+    check_type("plugins", plugins, list, tuple)
     for file in plugins:
         registry.add_plugin_file(as_path(file, "plugins"))
     record = read_record(folder)

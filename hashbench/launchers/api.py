@@ -80,8 +80,8 @@ def run(
         "bits": [bits],
         "seeds": [seed],
         "backbones": [] if backbone is None else [backbone],
-        "overrides": settings or {},
-        "plugins": list(plugins),
+        "settings": settings or {},
+        "plugins": plugins,
     }
     (done,) = _carry_out(read_experiment(experiment), results, execution)
     return done

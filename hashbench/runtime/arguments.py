@@ -42,8 +42,10 @@ def as_path(value: str | os.PathLike[str], name: str) -> Path:
         name: Name of the value in error messages.
 
     Raises:
-        UsageError: No file system could have such a path.
+        UsageError: It is empty, or no file system could have such a path.
     """
+    if isinstance(value, str) and not value.strip():
+        raise UsageError(f"{name} is empty; pass a path")
     try:
         path = Path(value)
         path.stat()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hashbench.errors import UsageError
@@ -75,7 +76,19 @@ def test_components_become_variants() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"datasets": None}, "the experiment, datasets: input should be a valid tuple, got None"),
+        ({"datasets": None}, "the experiment, datasets: expected a list, got None"),
+        ({"methods": "lsh"}, "the experiment, methods: expected a list, got 'lsh'"),
+        ({"methods": [5]}, "the experiment, methods.0: expected keys and values, got 5"),
+        ({"report": ["pr"]}, "the experiment, report: expected keys and values, got ['pr']"),
+        ({"settings": None}, "settings: expected a mapping, or a list of texts KEY=VALUE, got None"),
+        ({"settings": {"images.size": Path("a")}}, "expected numbers, texts, lists and mappings, got Posix"),
+        ({"components": "balance term"}, "components: expected all, or a list of components, got 'balance"),
+        ({1: 2}, "the experiment, 1: keys should be strings, got 1"),
+        ({"training.epochs": 5}, "unknown key 'training.epochs'"),
+        ({"name": "../x"}, "name: expected a name for a folder: at most 100 printable characters without a"),
+        ({"name": "x" * 101}, "name: expected a name for a folder"),
+        ({"methods": [{"name": "lsh", "label": "a" * 41}]}, "label: expected 1 to 40 printable characters"),
+        ({"methods": [{"name": "lsh", "label": "a\nb"}]}, "label: expected 1 to 40 printable characters"),
         ({"seed": [1]}, "unknown key 'seed'; did you mean 'seeds'?"),
         ({"methods": [{"name": "lsh", "setings": {}}]}, "unknown key 'setings'; did you mean 'settings'?"),
         ({"datasets": [{"name": "digits", "bit": 3}]}, "unknown key 'bit'; did you mean 'bits'?"),
@@ -87,7 +100,7 @@ def test_components_become_variants() -> None:
         ({"report": {"plots": ["pie"]}}, "report.plots.0: input should be 'pr', 'bits',"),
     ],
 )  # fmt: skip
-def test_wrong_keys_and_values_are_named(content: dict[str, Any], message: str) -> None:
+def test_wrong_keys_and_values_are_named(content: dict[Any, Any], message: str) -> None:
     with pytest.raises(UsageError) as refused:
         read_experiment({"methods": ["lsh"], "datasets": ["digits"], **content})
     assert message in str(refused.value)
@@ -95,7 +108,21 @@ def test_wrong_keys_and_values_are_named(content: dict[str, Any], message: str) 
         read_experiment({"methods": ["lsh"]})
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "methods: !!python/name:os.system"])
+def test_settings_of_numpy_and_of_a_timm_model() -> None:
+    options = {"drop_rate": np.float64(0.1), "act_layer": "relu"}
+    settings = {"images": {"size": np.int64(48), "mean": np.zeros(3)}, "backbone": {"options": options}}
+    experiment = read_experiment({"methods": ["lsh"], "datasets": ["digits"], "settings": settings})
+    assert experiment.settings == (
+        "images.size=48", "images.mean=[0.0, 0.0, 0.0]", "backbone.options.drop_rate=0.1",
+        "backbone.options.act_layer=relu",
+    )  # fmt: skip
+    (run,) = expected_runs(experiment).runs
+    assert run.config["backbone"]["options"] == {"drop_rate": 0.1, "act_layer": "relu"}
+
+
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "a: [", "bits: [16]\nbits: [32]", "methods: !!python/name:os.system"]
+)
 def test_files_that_are_no_experiments(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(UsageError, match=r"the experiment .*x\.yaml"):

@@ -14,7 +14,7 @@ from hashbench.cli.output import format_timing, print_json, show, write_results
 from hashbench.cli.training.experiments import save_experiment, write_reports
 from hashbench.cli.training.grid import grid
 from hashbench.cli.training.sweep import show_submitted
-from hashbench.errors import UsageError, quoted
+from hashbench.errors import UsageError
 from hashbench.runtime.console import info, is_main_process
 
 if TYPE_CHECKING:
@@ -68,14 +68,15 @@ def run(
 
 def _named(wanted: Grid, name: str) -> Grid:
     """Return a grid whose settings have a name in reports."""
-    from hashbench.results.row_names import LONGEST_LABEL
+    from hashbench.experiment.definition import require_label
 
     experiment = wanted.experiment
     if len(experiment.methods) > 1 or len(experiment.backbones) > 1:
         raise UsageError("--name names the settings of one method on one backbone; choose one of each")
-    if not (name.isprintable() and 1 <= len(name.strip()) <= LONGEST_LABEL):
-        raise UsageError(f"--name: expected 1 to {LONGEST_LABEL} printable characters, got {quoted(name)}")
-    method = experiment.methods[0].model_copy(update={"label": name.strip()})
+    try:
+        method = experiment.methods[0].model_copy(update={"label": require_label(name)})
+    except ValueError as error:
+        raise UsageError(f"--name: {error}") from None
     return replace(wanted, experiment=experiment.change({"methods": (method,)}, {}))
 
 
