@@ -13,10 +13,10 @@ from hashbench import registry
 from hashbench.data.dataset import Dataset, DatasetPlugin
 from hashbench.data.list_splits import LISTS
 from hashbench.data.packing import use_packed
-from hashbench.data.protocol import SPLIT, fingerprint, limit_of, overlaps
+from hashbench.data.protocol import MAX_LIMIT, SPLIT, fingerprint, limit_of, overlaps
 from hashbench.errors import HashbenchError, TooFewImagesError, UsageError, unknown_name
 from hashbench.recipe import check_settings
-from hashbench.runtime.arguments import as_path
+from hashbench.runtime.arguments import as_count, as_path
 
 # What to do if a protocol draws more images than there are.
 _INSTEAD = {LISTS: "; pass smaller numbers as --data query=N and --data train=N", SPLIT: "; add images"}
@@ -112,17 +112,32 @@ def load_dataset(
         **options: Options of the dataset; `hashbench data info NAME` lists them.
 
     Raises:
-        UsageError: The dataset, the protocol or an option is unknown.
+        UsageError: The dataset, the protocol or an option is unknown, or the limit is invalid.
         HashbenchError: The data is missing or damaged.
     """
-    if isinstance(protocol, str) and (named := limit_of(protocol)):
-        protocol, limit = protocol.removesuffix(f"-limit{named}"), named
+    protocol, limit = without_limit(protocol, limit)
     plugin = create_dataset(name, **options)
     root = choose_root(plugin, root)
     dataset = read_dataset(name, plugin, choose_protocol(name, plugin, protocol), root)
     if plugin.options.packed:
         dataset = use_packed(dataset, root)
     return dataset if limit is None else _limited(dataset, limit)
+
+
+def without_limit(protocol: str | None, limit: int | None) -> tuple[str | None, int | None]:
+    """Return the name of a protocol without `-limitN`, and the limit.
+
+    Raises:
+        UsageError: The limit is not a number of images, or the protocol has another one.
+    """
+    if limit is not None:
+        limit = as_count(limit, "limit", f"a number of images from 1 to {MAX_LIMIT:,}", 1, MAX_LIMIT)
+    named = limit_of(protocol) if isinstance(protocol, str) else None
+    if named is None or protocol is None:
+        return protocol, limit
+    if limit not in (None, named):
+        raise UsageError(f"the protocol {protocol} has another limit than {limit}; omit one of them")
+    return protocol.removesuffix(f"-limit{named}"), named
 
 
 def _limited(dataset: Dataset, limit: int) -> Dataset:

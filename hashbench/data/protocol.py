@@ -64,6 +64,9 @@ BY_RATIO = Protocol(
 """The protocol of `draw_by_ratio`."""
 
 
+MAX_LIMIT = 999_999_999
+
+
 def limit_of(protocol: str) -> int | None:
     """Return the number N of images of each part in the name `…-limitN` of a protocol; None without it."""
     found = re.fullmatch(r".+-limit([1-9]\d{0,8})", protocol)

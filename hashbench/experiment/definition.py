@@ -200,8 +200,15 @@ class Experiment(Section):
         return self.model_copy(update=update)
 
     def change(self, update: Mapping[str, Any], of_datasets: Mapping[str, Any]) -> Experiment:
-        """Return the experiment with other values of some keys, and of some keys of all its datasets."""
-        datasets = tuple(entry.model_copy(update=of_datasets) for entry in self.datasets)
+        """Return the experiment with other values of some keys, and of some keys of all its datasets.
+
+        Options of datasets are added to those that they have.
+        """
+        new = of_datasets.get("options", {})
+        datasets = tuple(
+            entry.model_copy(update={**of_datasets, "options": {**entry.options, **new}})
+            for entry in self.datasets
+        )
         return self.model_copy(update={"datasets": datasets, **update})
 
     def as_yaml(self) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from hashbench.data.load import create_dataset
 from hashbench.experiment.definition import Experiment
@@ -23,12 +25,20 @@ def filter_of(experiment: Experiment, wanted: RunFilter | None = None) -> RunFil
         UsageError: As by `config_without_data`.
     """
     wanted = wanted or RunFilter()
+    expected = expected_runs(experiment)
+    runs = [run for run in expected.runs if _is_wanted(run.config, wanted)]
     return replace(
         wanted,
         methods=wanted.methods or list(dict.fromkeys(entry.name for entry in experiment.methods)),
         datasets=wanted.datasets or list(dict.fromkeys(entry.name for entry in experiment.datasets)),
-        expected=expected_runs(experiment),
+        expected=replace(expected, runs=runs),
     )
+
+
+def _is_wanted(config: Mapping[str, Any], wanted: RunFilter) -> bool:
+    names = (config[key] for key in ("dataset", "protocol", "method", "bits"))
+    chosen = (config["seed"], wanted.seeds), (config["backbone"]["name"], wanted.backbones)
+    return wanted.admits(*names) and all(not among or value in among for value, among in chosen)
 
 
 def expected_runs(experiment: Experiment) -> ExpectedRuns:

@@ -13,8 +13,7 @@ from hashbench.backbones import Backbone
 from hashbench.backbones.timm_weights import require_weights
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset
-from hashbench.data.load import choose_protocol, create_dataset, load_dataset
-from hashbench.data.protocol import limit_of
+from hashbench.data.load import choose_protocol, create_dataset, load_dataset, without_limit
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.experiment.configure import (
     changes,
@@ -174,18 +173,17 @@ def _missing_weights(run: PlannedRun) -> list[HashbenchError]:
 
 
 def config_without_data(run: PlannedRun) -> RunConfig:
-    """Return the configuration of a run on a CPU, as far as it does not depend on the images.
+    """Return the configuration of a run on a GPU, as far as it does not depend on the images.
 
     Raises:
         UsageError: A name, a setting or an option is unknown, or a value is invalid.
     """
     chosen = run.chosen
     plugin = create_dataset(chosen.name, **chosen.options)
-    limit = chosen.limit or limit_of(chosen.protocol or "")
-    wanted = chosen.protocol.removesuffix(f"-limit{limit}") if chosen.protocol else None
+    wanted, limit = without_limit(chosen.protocol, chosen.limit)
     protocol = choose_protocol(chosen.name, plugin, wanted)
     flags = {
-        "method": run.method, "bits": run.bits, "seed": run.seed, "device": "cpu", "dataset": chosen.name,
+        "method": run.method, "bits": run.bits, "seed": run.seed, "device": "cuda", "dataset": chosen.name,
         "protocol": f"{protocol}-limit{limit}" if limit else protocol,
         "data": plugin.options.model_dump(mode="json", exclude={"lists", "packed"}),
     }  # fmt: skip

@@ -56,7 +56,7 @@ def select(results: Path, wanted: RunFilter, metric: str | None = "") -> FoundRu
     found, unfinished, notes = find(results, wanted)
     runs = matching(found, wanted)
     expected = wanted.expected
-    missing = expected.missing([run.record for run in runs]) if expected else []
+    missing = expected.missing([run.record for run in found]) if expected else []
     if not runs:
         everything, others, _ = find(results, RunFilter())
         why = (

@@ -13,7 +13,7 @@ import numpy as np
 from hashbench.errors import UsageError, quoted
 
 
-def as_count(value: object, name: str, expected: str, least: int) -> int:
+def as_count(value: object, name: str, expected: str, least: int, most: int = 10**100 - 1) -> int:
     """Return a whole number as an int; accepts integers of NumPy and other libraries.
 
     Args:
@@ -21,15 +21,16 @@ def as_count(value: object, name: str, expected: str, least: int) -> int:
         name: Name of the value in error messages.
         expected: Description of the expected value in error messages, such as "a number of bits, 1 or more".
         least: The smallest valid number.
+        most: The largest valid number.
 
     Raises:
-        UsageError: The value is not a whole number, is too small, or has more than 100 digits.
+        UsageError: The value is not a whole number, is too small or too large.
     """
     try:
         number = least - 1 if isinstance(value, bool | np.bool_) else operator.index(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):
         number = least - 1
-    if not least <= number < 10**100:
+    if not least <= number <= most:
         raise UsageError(f"{name}: expected {expected}, got {quoted(value)}")
     return number
 

@@ -357,6 +357,15 @@ def test_training_images_need_no_labels() -> None:
         make(query=(["q1"], np.zeros((1, 0))))
 
 
+@pytest.mark.parametrize("limit", [0, -1, "5", 2.5, True, 10**9])
+def test_a_limit_is_a_number_of_images(limit: Any) -> None:
+    with pytest.raises(UsageError, match="limit: expected a number of images from 1 to 999,999,999, got"):
+        load_dataset("digits", limit=limit)
+    with pytest.raises(UsageError, match="default-limit7 has another limit than 8; omit one of them"):
+        load_dataset("digits", "default-limit7", limit=8)
+    assert len(load_dataset("digits", "default-limit7", limit=7).query.images) == 7
+
+
 def test_a_fraction_of_each_part() -> None:
     ids = [f"i{number:02d}" for number in range(20)]
     labels = [number % 2 for number in range(20)]

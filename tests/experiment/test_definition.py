@@ -177,4 +177,27 @@ def test_missing_runs_and_other_settings_are_named() -> None:
     part = experiment.change({"seeds": (0,)}, {"options": {"fraction": 0.5}})
     with pytest.raises(UsageError, match="has no such run"):
         select(REFERENCE, filter_of(part), None)
-    assert select(REFERENCE, filter_of(experiment, RunFilter(seeds=(1,))), None).runs[0].record.seed == 1
+    one = select(REFERENCE, filter_of(experiment, RunFilter(seeds=(1,))), None)
+    assert ([run.record.seed for run in one.runs], one.notes) == ([1], [])  # seed 99 is not asked for
+    trained = RunFilter(seeds=(0, 1), where={"seed": "0"})
+    assert select(REFERENCE, filter_of(experiment, trained), None).notes == []
+
+
+def test_runs_of_a_gpu_are_found_on_any_machine() -> None:
+    settings = {"training.precision": "float16"}
+    experiment = read_experiment({"methods": ["wch"], "datasets": ["digits"], "settings": settings})
+    assert len(expected_runs(experiment).runs) == 1
+
+
+def test_options_of_a_command_are_added_to_those_of_the_file() -> None:
+    datasets = [{"name": "digits", "options": {"seed": 3}}, "fashionmnist"]
+    experiment = read_experiment({"methods": ["lsh"], "datasets": datasets})
+    changed = experiment.change({}, {"options": {"fraction": 0.5}})
+    assert [entry.options for entry in changed.datasets] == [{"seed": 3, "fraction": 0.5}, {"fraction": 0.5}]
+
+
+def test_two_limits_exclude_each_other() -> None:
+    experiment = read_experiment({"methods": ["lsh"], "datasets": ["digits@default-limit100"]})
+    assert [run.config["protocol"] for run in expected_runs(experiment).runs] == ["default-limit100"]
+    with pytest.raises(UsageError, match="the protocol default-limit100 has another limit than 50"):
+        expected_runs(experiment.change({}, {"limit": 50}))

@@ -90,7 +90,7 @@ def grid(
         "plugins": (*experiment.plugins, *plugin),
     }
     of_datasets = {
-        "protocol": data.protocol, "root": data.root, "limit": limit, "options": data.options or None,
+        "protocol": data.protocol, "root": data.root, "limit": limit, "options": data.options,
     }  # fmt: skip
     experiment = experiment.change(
         {key: value for key, value in new.items() if value is not None},
