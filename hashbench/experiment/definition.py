@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -80,6 +81,8 @@ def _folder_name(name: str) -> str:
     return name
 
 
+# No shell replaces the ~ in a file.
+HomePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]  # noqa: PTH111 - never fails
 Settings = Annotated[tuple[str, ...], BeforeValidator(_as_settings), AfterValidator(_with_equals)]
 Lengths = Annotated[tuple[Annotated[int, Field(gt=0, le=2**16)], ...], AfterValidator(_different)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], AfterValidator(_different)]
@@ -108,7 +111,7 @@ class DatasetEntry(Section):
     """Name of a registered dataset."""
     protocol: str | None = None
     """Protocol that splits the dataset; None: its first."""
-    root: Path | None = None
+    root: HomePath | None = None
     """Folder of the data; None: the default one."""
     limit: int | None = Field(default=None, gt=0)
     """Number of images to use of each part; None: all."""
@@ -177,7 +180,7 @@ class Experiment(Section):
     """Components of the methods to remove, one at a time and together; `all`: those of the recipes."""
     overrides: Settings = ()
     """Settings that take precedence over all others, for the methods that have them."""
-    plugins: tuple[Path, ...] = ()
+    plugins: tuple[HomePath, ...] = ()
     """Files of plugins."""
     report: Reported = Reported()
     """Content of its reports."""

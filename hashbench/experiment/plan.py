@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -83,9 +84,11 @@ def runs_of(experiment: Experiment) -> list[PlannedRun]:
     """Return the runs of an experiment, by dataset, method, code length, settings and seed.
 
     Raises:
-        UsageError: No method has a setting, or the recipe of a method lacks a component.
+        UsageError: No method has a setting, the recipe of a method lacks a component, or a setting names
+            another backbone than `backbones`.
         HashbenchError: A recipe cannot be read.
     """
+    _require_one_backbone(experiment)
     methods = [entry.name for entry in experiment.methods]
     common = settings_by_method(methods, experiment.settings)
     overrides = settings_by_method(methods, experiment.overrides)
@@ -108,6 +111,18 @@ def runs_of(experiment: Experiment) -> list[PlannedRun]:
                 for seed in experiment.seeds
             ]
     return runs
+
+
+def _require_one_backbone(experiment: Experiment) -> None:
+    """Check that settings name no backbone if the experiment does, because they would take precedence."""
+    entries = *experiment.methods, *experiment.datasets, experiment
+    settings = [text for entry in entries for text in entry.settings] + [*experiment.overrides]
+    named = [text for text in settings if re.match(r"backbone(\.name)? *= *[^{ ]", text)]
+    if experiment.backbones and named:
+        raise UsageError(
+            f"the setting {named[0]} and the backbone {experiment.backbones[0]} exclude each other; "
+            "leave one out"
+        )
 
 
 def plan(

@@ -183,6 +183,24 @@ def test_missing_runs_and_other_settings_are_named() -> None:
     assert select(REFERENCE, filter_of(experiment, trained), None).notes == []
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"methods": [{"name": "lsh", "settings": ["backbone = b"]}]}, {"overrides": ["backbone.name=b"]}],
+)
+def test_a_backbone_is_named_once(settings: dict[str, Any]) -> None:
+    content = {"methods": ["lsh"], "datasets": ["digits"], "backbones": ["a"], **settings}
+    with pytest.raises(UsageError, match=r"the setting backbone.*b and the backbone a exclude each other"):
+        runs_of(read_experiment(content))
+    assert len(runs_of(read_experiment({**content, "backbones": []}))) == 1
+
+
+def test_paths_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    content = {"methods": ["lsh"], "datasets": [{"name": "digits", "root": "~/a"}], "plugins": ["~/b.py"]}
+    experiment = read_experiment(content)
+    assert (experiment.datasets[0].root, experiment.plugins) == (Path("/home/me/a"), (Path("/home/me/b.py"),))
+
+
 def test_runs_of_a_gpu_are_found_on_any_machine() -> None:
     settings = {"training.precision": "float16"}
     experiment = read_experiment({"methods": ["wch"], "datasets": ["digits"], "settings": settings})
