@@ -96,7 +96,7 @@ class Folder(DatasetPlugin):
             return relative_path(file)
 
         if protocol == LISTS:
-            return dataset_from_lists("folder", self._named(root), [root], image_id=image_id)
+            return dataset_from_lists("folder", self.recorded_options(root), [root], image_id=image_id)
         classes: Sequence[str]
         if protocol == FOLDERS:
             parts, classes, warnings = read_split_folders(root, None, self.options, relative_path)
@@ -123,10 +123,10 @@ class Folder(DatasetPlugin):
             drawn = self._draw(everything.labels, bare)
             parts = {part: everything.subset(rows) for part, rows in drawn.items()}
         return Dataset.from_splits(
-            "folder", protocol, classes, **parts, options=self._named(root), warnings=warnings
+            "folder", protocol, classes, **parts, options=self.recorded_options(root), warnings=warnings
         )
 
-    def _named(self, root: Path) -> Options:
+    def recorded_options(self, root: Path) -> Options:
         """Return the options with a name for the collection."""
         default = printable(root.resolve().name)[:MAX_NAME].strip() or "root"
         return self.options.model_copy(update={"name": self.options.name or default})

@@ -240,6 +240,10 @@ class DatasetPlugin(ABC):
         for archive in self.downloads:
             archive.ensure(root)
 
+    def recorded_options(self, root: Path) -> DataOptions:
+        """Return the options as records contain them, with values that the data root determines."""
+        return self.options
+
     @abstractmethod
     def load(self, root: Path, protocol: str) -> Dataset:
         """Load the dataset.

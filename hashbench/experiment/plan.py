@@ -195,12 +195,13 @@ def config_without_data(run: PlannedRun) -> RunConfig:
     """
     chosen = run.chosen
     plugin = create_dataset(chosen.name, **chosen.options)
+    options = plugin.recorded_options(chosen.root) if chosen.root else plugin.options
     wanted, limit = without_limit(chosen.protocol, chosen.limit)
     protocol = choose_protocol(chosen.name, plugin, wanted)
     flags = {
         "method": run.method, "bits": run.bits, "seed": run.seed, "device": "cuda", "dataset": chosen.name,
         "protocol": f"{protocol}-limit{limit}" if limit else protocol,
-        "data": plugin.options.model_dump(mode="json", exclude={"lists", "packed"}),
+        "data": options.model_dump(mode="json", exclude={"lists", "packed"}),
     }  # fmt: skip
     return resolve_run(flags, run.settings)
 

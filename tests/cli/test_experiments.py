@@ -106,6 +106,10 @@ def test_the_runs_of_a_collection_are_found(cli: Callable[..., Any], tmp_path: P
     shown = cli("table", "--config=own.yaml")
     assert shown.code == 0, shown.err
     assert "no record" not in shown.out
+    (tmp_path / "own.yaml").write_text(text.replace("root: mine", "root: yours"))
+    other = cli("table", "--config=own.yaml")
+    assert other.code == 2
+    assert "1 of 1 runs of the experiment own have no record" in other.err
 
 
 def test_the_list_of_experiments(cli: Callable[..., Any]) -> None:
