@@ -23,7 +23,12 @@ from hashbench.runtime.preemption import PreemptionError
 MAX_TIMEOUTS = 1000  # after which submitit no longer requeues a job
 _DEFAULTS = {"time": 60, "stderr_to_stdout": True}
 # A job is one task of submitit, which writes these options itself.
-_OWN = {"nodes", "ntasks", "ntasks_per_node", "array", "signal", "output", "error", "open_mode", "job_name"}
+_OWN = {
+    *("nodes", "ntasks", "ntasks_per_node", "array", "signal", "output", "error", "open_mode", "job_name"),
+    *("array_parallelism", "requeue"),
+    # submitit takes no texts for these.
+    *("additional_parameters", "setup", "teardown", "srun_args", "use_srun", "stderr_to_stdout"),
+}
 _STOPPED = (PreemptionError.exit_code, -signal.SIGTERM, -signal.SIGHUP)
 # Slurm sends SIGUSR2, which tells submitit that the time is over, to all processes of a job.
 _IGNORING_USR2 = ("sh", "-c", 'trap "" USR2; exec "$@"', "sh")
@@ -96,10 +101,10 @@ def parameters(texts: Sequence[str]) -> dict[str, Any]:
         UsageError: A text is not of the form KEY=VALUE, or the option is not the user's.
     """
     found: dict[str, Any] = dict(_DEFAULTS)
-    for text in (part for several in texts for part in re.split(r",(?=[\w-]+=)", several)):
+    for text in (part for several in texts for part in re.split(r",\s*(?=[\w-]+=)", several)):
         key, equals, value = text.partition("=")
-        key = key.strip().replace("-", "_")
-        if not (key and equals and value.strip()):
+        key, value = key.strip().replace("-", "_"), value.strip()
+        if not (key and equals and value):
             raise UsageError(f"--slurm: expected KEY=VALUE[,KEY=VALUE…], got {quoted(text)}")
         if key in _OWN:
             raise UsageError(

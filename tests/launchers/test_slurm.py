@@ -198,7 +198,7 @@ def test_a_damaged_list_of_jobs_is_named(tmp_path: Path, sweep: Path) -> None:
 
 def test_the_options_of_sbatch() -> None:
     assert parameters([]) == {"time": 60, "stderr_to_stdout": True}
-    found = parameters(["partition=gpu,time=240,gres=gpu:2", "nodelist=a,b,mail-type=END,mem=4GB"])
+    found = parameters(["partition=gpu,time=240,gres=gpu:2", "nodelist=a,b, mail-type=END,mem= 4GB"])
     assert found == {
         "partition": "gpu", "time": 240, "gres": "gpu:2", "nodelist": "a,b", "mail_type": "END", "mem": "4GB",
         "stderr_to_stdout": True,
@@ -212,6 +212,8 @@ def test_the_options_of_sbatch() -> None:
         ("partition=", "expected KEY=VALUE"),
         ("time=1:00:00", "time: expected a whole number of minutes, got '1:00:00'"),
         ("nodes=2", "nodes: each run is a job of one task"),
+        ("setup=module load cuda", "setup: each run is a job of one task, and hashbench sets this"),
+        ("array_parallelism=2", "array_parallelism: each run is a job of one task"),
         ("ntasks-per-node=2", "ntasks_per_node: each run is a job of one task"),
     ],
 )
