@@ -42,9 +42,10 @@ class UsageError(HashbenchError, ValueError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Return the error for a name that does not exist, which suggests the most similar one."""
     known = sorted(known)
-    nearest = difflib.get_close_matches(name if isinstance(name, str) else "", known, n=1, cutoff=0.5)
+    lower = {one.lower(): one for one in known}
+    nearest = difflib.get_close_matches(name.lower() if isinstance(name, str) else "", lower, n=1, cutoff=0.5)
     some = ", ".join(known[:SHOWN]) + (", …" if len(known) > SHOWN else "")
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {some or 'none'}"
+    hint = f"did you mean {lower[nearest[0]]!r}?" if nearest else f"known: {some or 'none'}"
     return UsageError(f"unknown {kind} {quoted(name)}; {hint}")
 
 

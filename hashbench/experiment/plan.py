@@ -145,7 +145,7 @@ def plan(
         try:
             data = _load(dataset, allow_overlap)
         except HashbenchError as error:
-            planned += [replace(run, errors=(error, *_missing_weights(run))) for run in runs]
+            planned += [replace(run, errors=(error, *_missing_weights(run, str(error)))) for run in runs]
         else:
             planned += [_configured(run, data, device, results) for run in runs]
     _require_reportable(planned, experiment.report.metric)
@@ -168,6 +168,7 @@ def _require_reportable(planned: Sequence[PlannedRun], metric: str | None) -> No
 
 def _load(chosen: DatasetEntry, allow_overlap: bool) -> Dataset:
     """Load a dataset, and print its warnings."""
+    create_dataset(chosen.name, **chosen.options)  # since an option may have the name of an argument below
     data = load_dataset(chosen.name, chosen.protocol, chosen.root, limit=chosen.limit, **chosen.options)
     if not allow_overlap:
         data.require_disjoint_queries()
@@ -176,14 +177,19 @@ def _load(chosen: DatasetEntry, allow_overlap: bool) -> Dataset:
     return data
 
 
-def _missing_weights(run: PlannedRun) -> list[HashbenchError]:
-    """Return the error of a run whose pretrained weights are not here, although its data is not known yet."""
+def _missing_weights(run: PlannedRun, known: str) -> list[HashbenchError]:
+    """Return the error of a run whose pretrained weights are not here, although its data is not known yet.
+
+    Args:
+        run: The run.
+        known: The message of its other error.
+    """
     try:
         backbone = config_without_data(run).backbone
         if backbone.pretrained:
             require_weights(backbone.name)
     except HashbenchError as error:
-        return [error]
+        return [error] if str(error) != known else []
     return []
 
 

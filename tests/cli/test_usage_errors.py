@@ -38,6 +38,27 @@ def test_a_wrong_command_line_gives_one_line(
     assert done.err == f"hashbench: error: {message} (see `{named} --help`)\n"
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--save-every", "inf", "--save-every: expected a finite number of seconds, got inf"),
+        ("--data", "limit=3", "unknown option of digits 'limit'; known: fraction, leaks, packed, seed, "),
+        ("--dataset", "torchvision:cifar100", "unknown dataset 'torchvision:cifar100'; did you mean "
+         "'torchvision:CIFAR100'?"),
+        ("--jobs", "99999999999", "invalid value for '--jobs': Input should be less than or equal to 10000"),
+    ],
+)  # fmt: skip
+def test_values_of_options_of_runs(cli: Callable[..., Any], option: str, value: str, message: str) -> None:
+    done = cli("run", "--method=lsh", "--dataset=digits", option, value)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"hashbench: error: {message}")
+
+
+def test_an_error_is_listed_once(cli: Callable[..., Any]) -> None:
+    done = cli("run", "--method=lsh", "--dataset=digits", "--device=cpu", "--data=fraction=2", "--dry-run")
+    assert done.out.splitlines()[-1].startswith("1. needed by 1 run: option of digits fraction=2: input ")
+
+
 @pytest.mark.parametrize("command", [(), ("plot",), ("data",)])
 def test_a_group_without_a_command_shows_its_help(cli: Callable[..., Any], command: tuple[str, ...]) -> None:
     done = cli(*command)

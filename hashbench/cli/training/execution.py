@@ -2,11 +2,13 @@
 
 # Annotations must be objects here, since `with_options` passes them to typer from another module.
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hashbench.cli.options import Device, names
+from hashbench.errors import UsageError
 
 if TYPE_CHECKING:
     from hashbench.launchers.grid import Execution
@@ -64,9 +66,15 @@ def execution_options(
         ),
     ] = [],  # noqa: B006 (typer copies it)
 ) -> "Execution":
-    """Return the values of these options."""
+    """Return the values of these options.
+
+    Raises:
+        UsageError: A value is not finite, or --track is empty.
+    """
     from hashbench.launchers.grid import Execution
 
+    if not math.isfinite(save_every):
+        raise UsageError(f"--save-every: expected a finite number of seconds, got {save_every}")
     trackers = tuple(names("--track", ",".join(track))) if track else ()
     return Execution(
         device=device, workers=workers, force=force, resume=resume, save_every=save_every, profile=profile,

@@ -28,6 +28,7 @@ def launch_options(
             "--jobs",
             metavar="N",
             min=1,
+            max=10_000,
             help="Runs at once with --launcher local (default: one per GPU; 1 on a CPU, where N runs share "
             "the cores).",
         ),
