@@ -115,8 +115,9 @@ def runs_of(experiment: Experiment) -> list[PlannedRun]:
 
 def _require_one_backbone(experiment: Experiment) -> None:
     """Check that settings name no backbone if the experiment does, because they would take precedence."""
-    entries = *experiment.methods, *experiment.datasets, experiment
-    settings = [text for entry in entries for text in entry.settings] + [*experiment.overrides]
+    settings = [*experiment.settings, *experiment.overrides]
+    settings += [text for method in experiment.methods for text in method.settings]
+    settings += [text for dataset in experiment.datasets for text in dataset.settings]
     named = [text for text in settings if re.match(r"backbone(\.name)? *= *[^{ ]", text)]
     if experiment.backbones and named:
         raise UsageError(
