@@ -37,6 +37,7 @@ def run(
     data: Mapping[str, Any] | None = None,
     limit: int | None = None,
     plugins: Sequence[Path | str] = (),
+    allow_overlap: bool = False,
     **execution: Any,
 ) -> Run:
     """Train a method on a dataset and evaluate its codes, unless the run has a record already.
@@ -56,6 +57,7 @@ def run(
         data: Options of the dataset, such as `{"seed": 1}`.
         limit: Number of images to use of each part, for a first try; None: all.
         plugins: Files of plugins to register first.
+        allow_overlap: Accept queries that are also in the database.
         **execution: Attributes of `hashbench.launchers.grid.Execution`, such as `device="cpu"`,
             `workers=4`, `resume=True` or `force=True`; they change no result.
 
@@ -83,7 +85,7 @@ def run(
         "settings": settings or {},
         "plugins": plugins,
     }
-    (done,) = _carry_out(read_experiment(experiment), results, execution)
+    (done,) = _carry_out(read_experiment(experiment), results, allow_overlap, execution)
     return done
 
 
@@ -91,6 +93,7 @@ def run_experiment(
     experiment: str | Path | Mapping[str, Any],
     *,
     results: Path | str = RESULTS,
+    allow_overlap: bool = False,
     **execution: Any,
 ) -> pd.DataFrame:
     """Carry out the runs of an experiment; those that have a record are not repeated.
@@ -98,10 +101,12 @@ def run_experiment(
     Args:
         experiment: A YAML file or its content, or the name of an experiment that comes with hashbench.
         results: The results folder.
+        allow_overlap: As for `run`.
         **execution: As for `run`.
 
     Returns:
-        A row for each run, as by `read_results`, in the order of the experiment.
+        A row for each run, as by `read_results`, in the order of the experiment; those that other processes
+        have carried out meanwhile come last.
 
     Raises:
         UsageError: There is no such experiment, or a key, name or value is invalid.
@@ -112,12 +117,15 @@ def run_experiment(
         >>> list(runs["bits"])
         [8, 16]
     """
-    runs = _carry_out(read_experiment(experiment), results, execution)
+    runs = _carry_out(read_experiment(experiment), results, allow_overlap, execution)
     return data_frame([StoredRun(done.record, done.folder) for done in runs])
 
 
-def _carry_out(experiment: Experiment, results: Path | str, execution: Mapping[str, Any]) -> list[Run]:
-    wanted = Grid(experiment, as_path(results, "results"), check_settings("option", Execution, execution))
+def _carry_out(
+    experiment: Experiment, results: Path | str, allow_overlap: bool, execution: Mapping[str, Any]
+) -> list[Run]:
+    checked = check_settings("option", Execution, execution)
+    wanted = Grid(experiment, as_path(results, "results"), checked, allow_overlap)
     with _TURN:
         for file in experiment.plugins:
             registry.add_plugin_file(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,6 +93,11 @@ class Launch:
             raise UsageError(f"--launcher chooses the GPU of each run; use --device cuda instead of {device}")
 
 
+def _as_option(value: object) -> str:
+    """Return a value as YAML for `--data`; a text keeps its spaces, and one of digits remains a text."""
+    return json.dumps(str(value), ensure_ascii=False) if isinstance(value, str | Path) else as_set(value)
+
+
 @dataclass(frozen=True)
 class Grid:
     """A grid of runs: an experiment, and how the command line carries it out."""
@@ -114,7 +120,7 @@ class Grid:
             "--protocol": chosen.protocol, "--data-root": chosen.root, "--limit": chosen.limit,
             "--results": self.results, "--device": self.execution.device, "--name": run.name,
         }  # fmt: skip
-        data = {key: str(v) if isinstance(v, Path) else as_set(v) for key, v in chosen.options.items()}
+        data = {key: _as_option(value) for key, value in chosen.options.items()}
         several = [
             *(("--data", f"{key}={value}") for key, value in data.items()),
             *(("--set", setting) for setting in run.settings),
