@@ -40,7 +40,7 @@ def trained(name: str, inputs: str, folder: Path, *settings: str) -> Trained:
 
     Args:
         name: The method.
-        inputs: Name of the function of the method whose arguments are recorded.
+        inputs: Name of the function of the method whose arguments are recorded, with indices as the last one.
         folder: Folder of the log.
         *settings: Settings that override the recipe.
     """
@@ -61,9 +61,9 @@ def trained(name: str, inputs: str, folder: Path, *settings: str) -> Trained:
     batches: list[tuple[Tensor, ...]] = []
     original: Callable[..., Any] = getattr(method, inputs)
 
-    def recorder(*batch: Tensor) -> Any:
-        batches.append(batch)
-        return original(*batch)
+    def recorder(*batch: Tensor, **indices: Tensor) -> Any:
+        batches.append((*batch, *indices.values()))
+        return original(*batch, **indices)
 
     setattr(method, inputs, recorder)
     train(method, IMAGES, config, folder)

@@ -31,7 +31,15 @@ from hashbench.training.trainer import train
 
 # The rates at which they learn. A sign that rounding turns is a step of the loss; of WCH's codes many are
 # near 0 with these weights, so that it goes slowly.
-METHODS = {"wch": 2e-7, "cibhash": 1e-4, "bihalf": 1e-4, "spq": 1e-4}
+METHODS = {
+    "wch": 2e-7,
+    "cibhash": 1e-4,
+    "bihalf": 1e-4,
+    "spq": 1e-4,
+    "ssdh": 1e-2,
+    "mls3rduh": 1e-2,
+    "cimon": 1e-3,
+}
 FITTED = ("lsh", "itq")
 IMAGES = ArrayImages(
     np.random.RandomState(0).randint(0, 256, (77, 32, 32, 3), dtype=np.uint8), [f"i{n}" for n in range(77)]
