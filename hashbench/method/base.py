@@ -24,6 +24,9 @@ from hashbench.distributed import gather
 class TrainingSet(Protocol):
     """The training images, as `HashMethod.prepare` sees them."""
 
+    def __len__(self) -> int:
+        """Return the number of training images."""
+
     def features(self) -> Tensor:
         """Return the pooled features of the initial backbone, without augmentation or dropout.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hashbench.codes import ProductCodes, ProductDistance
 from hashbench.errors import UsageError
+from hashbench.method.anchors import kmeans
 
 # Maximum number of distances to codewords in memory: 2**24 float32, 64 MiB. 200,000 images and 8 books of 256
 # words have 24 times as many.
@@ -48,6 +49,23 @@ def count_books(method: str, bits: int, words: int) -> int:
             f"got {bits}; change --bits or --set words=…"
         )
     return books
+
+
+def fit_codebooks(features: Tensor, books: int, words: int) -> Tensor:
+    """Compute the codewords of each book by k-means of its subvectors.
+
+    If there are fewer features than words, the codewords repeat; only the first of equal ones is assigned.
+
+    Args:
+        features: Features [N, M·D].
+        books: Number M of books.
+        words: Number W of words.
+
+    Returns:
+        Codewords [M, W, D].
+    """
+    codebooks = torch.stack([kmeans(part, words) for part in features.chunk(books, dim=1)])
+    return codebooks[:, torch.arange(words, device=features.device) % codebooks.shape[1]]
 
 
 def assign_codewords(features: Tensor, codebooks: Tensor) -> Tensor:

@@ -17,6 +17,10 @@ class TrainingImages:
         """Compute nothing yet."""
         self._images, self._extractor, self._device = images, extractor, device
 
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._images)
+
     @cached_property
     def shared_features(self) -> Tensor:
         """Features as of `features`, which nobody must change."""

@@ -27,7 +27,7 @@ IMAGES = ArrayImages(PIXELS.astype(np.uint8), [f"i{n}" for n in range(len(PIXELS
 
 
 class Trained(NamedTuple):
-    """Result of the harness: the method before and after training, its inputs and the losses."""
+    """Result of the harness: the method before and after training, its inputs with indices, the losses."""
 
     before: HashMethod
     after: HashMethod

@@ -32,14 +32,9 @@ from hashbench.training.trainer import train
 # The rates at which they learn. A sign that rounding turns is a step of the loss; of WCH's codes many are
 # near 0 with these weights, so that it goes slowly.
 METHODS = {
-    "wch": 2e-7,
-    "cibhash": 1e-4,
-    "bihalf": 1e-4,
-    "spq": 1e-4,
-    "ssdh": 1e-2,
-    "mls3rduh": 1e-2,
-    "cimon": 1e-3,
-}
+    "wch": 2e-7, "cibhash": 1e-4, "bihalf": 1e-4, "spq": 1e-4, "greedyhash": 1e-4, "sdc": 1e-3, "nsh": 1e-3,
+    "tbh": 1e-5, "ssdh": 1e-2, "mls3rduh": 1e-2, "cimon": 1e-3, "mecoq": 1e-2, "uhbdnn": 1e-4, "crovca": 1e-2,
+}  # fmt: skip
 FITTED = ("lsh", "itq")
 IMAGES = ArrayImages(
     np.random.RandomState(0).randint(0, 256, (77, 32, 32, 3), dtype=np.uint8), [f"i{n}" for n in range(77)]

@@ -77,7 +77,8 @@ def _pair_targets(
 
 def _tail(deviation: Tensor, std: float) -> Tensor:
     """Return the probability that a Gaussian with mean 0 is below a deviation."""
-    return torch.special.ndtr(deviation / max(std, 1e-12))
+    tail: Tensor = torch.special.ndtr(deviation / max(std, 1e-12))
+    return tail
 
 
 class CIMON(FeatureMethod):
