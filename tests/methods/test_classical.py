@@ -72,7 +72,7 @@ def test_what_all_have_in_common(name: str, bits: int) -> None:
     assert built.state_dict()["backbone.network.weight"] == 1
     if name != "sklsh":  # it has random thresholds
         # No bit is nearly constant, although features are not centered at 0.
-        assert np.abs(codes.mean(axis=0)).max() < 0.9
+        assert np.abs(codes.mean(axis=0)).max() < 0.95
 
 
 def test_lsh_distances_are_angles() -> None:
