@@ -237,7 +237,7 @@ def test_a_collection_is_named_like_its_folder(root: Path, folder: str | bytes, 
 
 
 def test_the_root_of_all_folders_has_a_name() -> None:
-    assert Folder()._named(Path("/")).name == "root"
+    assert Folder().recorded_options(Path("/")).name == "root"
 
 
 @pytest.mark.parametrize("protocol", ["split", "folders", "lists"])
