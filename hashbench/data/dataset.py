@@ -224,11 +224,7 @@ class DatasetPlugin(ABC):
     needs_root: ClassVar[bool] = True
 
     def __init__(self, options: DataOptions | None = None) -> None:
-        """Store the options.
-
-        Args:
-            options: An instance of `Options`; None: the defaults.
-        """
+        """Store the options, an instance of `Options`; None: the defaults."""
         self.options = options or self.Options()
 
     def download(self, root: Path) -> None:

@@ -33,7 +33,7 @@ from hashbench.training.trainer import train
 # near 0 with these weights, so that it goes slowly.
 METHODS = {
     "wch": 2e-7, "cibhash": 1e-4, "bihalf": 1e-4, "spq": 1e-4, "greedyhash": 1e-4, "sdc": 1e-3, "nsh": 1e-3,
-    "tbh": 1e-5, "ssdh": 1e-2, "mls3rduh": 1e-2, "cimon": 1e-3, "mecoq": 1e-2, "uhbdnn": 1e-4, "crovca": 1e-2,
+    "tbh": 1e-5, "ssdh": 1e-2, "mls3rduh": 1e-2, "cimon": 1e-3, "mecoq": 1e-3, "uhbdnn": 1e-4, "crovca": 1e-3,
 }  # fmt: skip
 FITTED = ("lsh", "itq")
 IMAGES = ArrayImages(
