@@ -11,7 +11,8 @@ from torch import Tensor
 
 def test_crovca(tmp_path: Path) -> None:
     run = trained(  # without a larger eps, Adam takes full steps where gradients are only rounding errors
-        "crovca", "training_losses", tmp_path, "backbone=test_vit", "images.resize=null", "lr=0.01", "eps=1e-3"
+        "crovca", "training_losses", tmp_path,
+        "backbone=test_vit", "images.resize=null", "lr=0.01", "eps=1e-3",
     )  # fmt: skip
     network, head = copy.deepcopy(run.before.backbone.network).eval(), copy.deepcopy(run.before.head)
     fc1, fc2, norm = head[0], head[2], head[3]
