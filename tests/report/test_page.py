@@ -172,9 +172,9 @@ def test_cost_and_chance_are_those_of_the_record(page: Callable[..., str], resul
 def test_curves_that_are_missing_or_damaged_become_a_sentence(
     page: Callable[..., str], results: Path
 ) -> None:
-    path = sorted(results.rglob("log.jsonl"))[-1]
-    path.write_text("{")
-    assert f"{path.relative_to(results.parents[1])} is damaged" in Page(page()).text
+    for path in results.rglob("log.jsonl"):
+        path.write_text("{")
+    assert "/log.jsonl is damaged" in Page(page()).text
     for file in results.rglob("curves.csv"):
         file.unlink()
     read = Page(page())
