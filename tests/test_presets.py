@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
 from hashbench import Backbone, HashbenchError, UsageError, create_backbone, load_dataset
-from hashbench.backbones.pixels import pixel_note
+from hashbench.backbones.pixels import pixel_note, with_backbone
 from hashbench.backbones.presets import IMAGENET, PRESETS, pixel_statistics
 from hashbench.config import ImageConfig
 from hashbench.experiment.configure import changes, configure
@@ -116,6 +116,10 @@ def test_a_preset_brings_its_size_and_its_pixels() -> None:
     assert note is not None
     assert "by the mean (0, 0, 0) and std (0.269, 0.261, 0.276)" in note
     assert changed["images.mean"] == [0, 0, 0]
+    _, _, changed = images("itq", "backbone=vit-b", "backbone.pool=cls", "images.size=64")
+    assert changed == {
+        "backbone.name": "vit_base_patch16_224.orig_in21k", "backbone.pool": "cls", "images.size": 64,
+    }  # fmt: skip
     found, note, changed = images("itq", "backbone=efficientnet_lite0")  # the recipe's own
     assert (found.size, note, changed) == (32, None, {})
 
@@ -236,6 +240,30 @@ def test_a_run_knows_its_weights_by_their_content(tmp_path: Path) -> None:
     save_file({name: tensor + 1 for name, tensor in network.state_dict().items()}, files[0])
     with pytest.raises(UsageError, match="expected the content with the SHA-256"):
         build_backbone(configs[0])
+
+
+def test_a_recipe_may_name_a_preset_and_a_file() -> None:
+    recipe = {"backbone": {"name": "vit-b", "pool": "cls"}, "images": {"size": 96}}
+    assert with_backbone(recipe, {"backbone": {"name": "vit-b"}}) == {
+        "backbone": {"name": "vit_base_patch16_224.orig_in21k", "pool": "cls"},
+        "images": {"size": 96, "mean": (0.5,) * 3, "std": (0.5,) * 3},
+    }
+
+
+def test_a_file_of_weights_is_not_asked_for_on_the_network(
+    cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(name: str) -> None:
+        raise HashbenchError(f"no weights of {name}")
+
+    monkeypatch.setattr("hashbench.experiment.plan.require_weights", offline)
+    save_file({"weight": torch.zeros(2)}, tmp_path / "own.safetensors")
+    command = ["run", "--method", "itq", "--dataset", "cifar10", "--data-root", tmp_path, "--dry-run"]
+    said = [
+        cli(*command, "--backbone", "clip-b", *settings)
+        for settings in ((), ("--set", f"backbone.weights={tmp_path / 'own.safetensors'}"))
+    ]
+    assert ["no weights of" in done.out + done.err for done in said] == [True, False]
 
 
 def test_the_record_describes_the_built_in_weights() -> None:

@@ -25,11 +25,11 @@ def with_backbone(recipe: dict[str, Any], chosen: dict[str, Any]) -> dict[str, A
         UsageError: The file of weights cannot be used.
     """
     wanted = _section(chosen, "backbone").get("name")
-    if isinstance(wanted, str) and wanted in PRESETS:
-        chosen = merge(chosen, {"backbone": {"name": full_name(wanted)}})
-        if full_name(wanted) != _section(recipe, "backbone").get("name"):
-            images = {key: value for key, value in _section(recipe, "images").items() if key != "resize"}
-            recipe = {**recipe, "images": {**images, "size": PRESETS[wanted].size}}
+    recipe, chosen = _with_full_name(recipe), _with_full_name(chosen)
+    own = _section(recipe, "backbone").get("name")
+    if isinstance(wanted, str) and wanted in PRESETS and full_name(wanted) != own:
+        images = {key: value for key, value in _section(recipe, "images").items() if key != "resize"}
+        recipe["images"] = {**images, "size": PRESETS[wanted].size}
     merged = merge(recipe, chosen)
     backbone, images = _section(merged, "backbone"), merged.get("images", {})
     if isinstance(backbone.get("name"), str) and isinstance(images, Mapping):
@@ -37,8 +37,9 @@ def with_backbone(recipe: dict[str, Any], chosen: dict[str, Any]) -> dict[str, A
         followed = {key: own for key, own in statistics.items() if images.get(key, PRETRAINED) == PRETRAINED}
         merged["images"] = {**images, **followed}
     if isinstance(file := backbone.get("weights"), str):
-        path = checked_file(str(backbone.get("name")), Path(file), backbone.get("weights_sha256"))
-        merged["backbone"] = {**backbone, "weights_sha256": sha256_of(path)}
+        sha256 = backbone.get("weights_sha256")
+        path = checked_file(str(backbone.get("name")), Path(file), sha256)
+        merged["backbone"] = {**backbone, "weights_sha256": sha256 or sha256_of(path)}
     return merged
 
 
@@ -55,6 +56,16 @@ def pixel_note(config: RunConfig) -> str | None:
         f"{config.backbone.name} were trained with ({own_mean}) and ({own_std}), which "
         "--set images.mean=pretrained --set images.std=pretrained uses"
     )
+
+
+def _with_full_name(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings whose backbone has its full name, so that those of one network are merged."""
+    backbone = _section(settings, "backbone")
+    name = backbone.get("name")
+    return {
+        **settings,
+        **({"backbone": {**backbone, "name": full_name(name)}} if isinstance(name, str) else {}),
+    }
 
 
 def _section(settings: Mapping[str, Any], name: str) -> dict[str, Any]:

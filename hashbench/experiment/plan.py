@@ -187,7 +187,7 @@ def _missing_weights(run: PlannedRun, known: str) -> list[HashbenchError]:
     """
     try:
         backbone = config_without_data(run).backbone
-        if backbone.pretrained:
+        if backbone.pretrained and backbone.weights is None:
             require_weights(backbone.name)
     except HashbenchError as error:
         return [error] if str(error) != known else []
