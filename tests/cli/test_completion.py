@@ -36,7 +36,9 @@ def complete(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Comple
 @pytest.mark.parametrize("command", ["run", "ablate", "table", "report", "plot pr", "results export"])
 def test_names_complete(complete: Complete, command: str) -> None:
     assert complete(f"hashbench {command} --method w") == ["wch"]
-    assert complete(f"hashbench {command} --method wch,sp") == ["wch,spq", "wch,sph"]
+    assert complete(f"hashbench {command} --method wch,s") == [
+        f"wch,{name}" for name in ("spq", "sdc", "ssdh", "sh", "sph", "sklsh")
+    ]
     assert complete(f"hashbench {command} --dataset ") == [*registry.entries("dataset")]
     known = [*create_dataset("nuswide").protocols]
     assert complete(f"hashbench {command} --dataset nuswide --protocol ") == known

@@ -70,9 +70,9 @@ def test_what_all_have_in_common(name: str, bits: int) -> None:
     assert (signs(again, features) == codes).all()
     assert not any(p.requires_grad for p in built.parameters())
     assert built.state_dict()["backbone.network.weight"] == 1
-    if name != "sklsh":  # it has random thresholds
+    if name not in ("sklsh", "agh"):  # random thresholds, and eigenvectors that need not be balanced
         # No bit is nearly constant, although features are not centered at 0.
-        assert np.abs(codes.mean(axis=0)).max() < 0.95
+        assert np.abs(codes.mean(axis=0)).max() < 0.9
 
 
 def test_lsh_distances_are_angles() -> None:
