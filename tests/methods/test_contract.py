@@ -9,7 +9,13 @@ from hashbench.testing import CHECKS, MethodUnderTest
 
 METHODS = [entry.name for entry in registry.entries("method").values() if entry.origin == registry.BUILT_IN]
 
-subject = cache(MethodUnderTest)  # shared by the checks of a method
+FASTER = {"imh": ("base_points=30",)}  # t-SNE of all images takes seconds
+
+
+@cache
+def subject(method: str) -> MethodUnderTest:
+    """Return the method, shared by its checks."""
+    return MethodUnderTest(method, FASTER.get(method, ()))
 
 
 @pytest.mark.parametrize("check", CHECKS)
