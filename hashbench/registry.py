@@ -191,10 +191,9 @@ def find(kind: Kind, name: str) -> Entry:
         UsageError: The name is unknown; the message suggests the closest one.
     """
     known = entries(kind)
-    if not isinstance(name, str):
-        raise unknown_name(kind, name, known)
-    name = canonical_method(name) if kind == "method" else name
-    if name not in known:
+    if kind == "method" and isinstance(name, str):
+        name = canonical_method(name)
+    if not isinstance(name, str) or name not in known:
         raise unknown_name(kind, name, known)
     return known[name]
 

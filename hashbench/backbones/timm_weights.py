@@ -10,8 +10,7 @@ from urllib.request import Request, urlopen
 import timm
 import torch
 
-from hashbench.backbones import built_in
-from hashbench.backbones.built_in import BUILT_IN, CIFAR_RESNET
+from hashbench.backbones.built_in import BUILT_IN, CIFAR_RESNET, built_in_weights
 from hashbench.errors import HashbenchError
 
 _ANSWER_S = 10.0  # seconds in which the server of the weights must answer
@@ -83,7 +82,7 @@ def cached_weights(pretrained_cfg: Any) -> Path | None:
 def weights_file(name: str) -> Path | None:
     """Return the file of a backbone's pretrained weights on this machine; None if it is not here."""
     if name == BUILT_IN:
-        with built_in.weights() as path:
+        with built_in_weights() as path:
             return path
     found = None if name == CIFAR_RESNET else timm.get_pretrained_cfg(name)
     return None if found is None else cached_weights(found)

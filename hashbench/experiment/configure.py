@@ -166,13 +166,12 @@ def differences(recipe: RunConfig | None, config: RunConfig) -> dict[str, Any]:
         default, chosen = getattr(recipe, section), getattr(config, section)
         if default.name != chosen.name:
             recipe = recipe.model_copy(update={section: type(default)(name=default.name)})
-    if recipe.backbone.name != config.backbone.name and pixel_note(config) is None:  # they follow it
+    if recipe.backbone.name != config.backbone.name and pixel_note(config) is None:
+        # Mean and standard deviation follow the backbone and are not changes of their own.
         followed = {"mean": config.images.mean, "std": config.images.std}
         recipe = recipe.model_copy(update={"images": recipe.images.model_copy(update=followed)})
-    hidden: dict[str, Any] = {
-        **dict.fromkeys(FLAGS, True),
-        "backbone": {"weights_sha256"},
-    }  # it comes with the file
+    # The hash of a file of weights comes with its name.
+    hidden: dict[str, Any] = {**dict.fromkeys(FLAGS, True), "backbone": {"weights_sha256"}}
     defaults, settings = (flatten(c.model_dump(mode="json", exclude=hidden)) for c in (recipe, config))
     paths = [path for path in {**defaults, **settings} if defaults.get(path) != settings.get(path)]
     return {path: settings.get(path) for path in paths} | reported

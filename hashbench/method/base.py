@@ -177,7 +177,11 @@ class ShallowMethod(FeatureMethod):
         raise TypeError(f"{type(self).__name__} is fitted, not trained by a loss")
 
 
+def signs(values: Tensor) -> Tensor:
+    """Return the signs ±1 of values (0 counts as +1), without a gradient."""
+    return torch.where(values >= 0, 1.0, -1.0).to(values.dtype)
+
+
 def straight_through_sign(values: Tensor) -> Tensor:
     """Return the signs of values (0 counts as +1), with the gradient of the identity."""
-    signs = torch.where(values >= 0, 1.0, -1.0).to(values.dtype)
-    return signs + (values - values.detach())  # exactly ±1 in this order
+    return signs(values) + (values - values.detach())  # exactly ±1 in this order

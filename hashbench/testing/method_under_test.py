@@ -26,10 +26,7 @@ from hashbench.training.trainer import train
 from hashbench.training.training_images import TrainingImages
 
 BATCH = 16
-ALL, INDICES = (
-    slice(None),
-    torch.arange(BATCH),
-)  # the rows of the training batch, and those of the training set
+INDICES = torch.arange(BATCH)  # rows of the images of a batch in the training set
 # These settings override the method's recipe. A network with random weights needs layer norm: with batch norm
 # and no statistics, all images get nearly the same features and codes, and nothing is learned.
 FAST_SETTINGS = (

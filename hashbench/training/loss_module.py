@@ -46,8 +46,8 @@ class LossModule(nn.Module):
             losses = self.method.feature_losses(*inputs, **indices)
             return losses
         views: Sequence[Tensor] = inputs if self.augment is None else self.augment(*inputs, self.method.views)
-        fast = (view.to(memory_format=torch.channels_last) for view in views)
-        losses = self.method.training_losses(*fast, **indices)
+        views = [view.to(memory_format=torch.channels_last) for view in views]
+        losses = self.method.training_losses(*views, **indices)
         return losses
 
 

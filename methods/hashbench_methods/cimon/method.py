@@ -8,7 +8,7 @@ Shapes: B images of the batch, N training images.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -124,11 +124,11 @@ class CIMON(FeatureMethod):
         self.clusters = torch.from_numpy(labels).to(self.units.device)  # [N]
         self.gaussians = _fit(self.units)
 
-    def feature_losses(self, *features: Tensor, **indices: Any) -> dict[str, Tensor]:
+    def feature_losses(self, *features: Tensor, indices: Tensor) -> dict[str, Tensor]:
         """Return the losses for the features [B, F] of two views of the images in the rows `indices` [B]."""
-        settings, rows = self.hyperparameters, indices["indices"]
-        distances = cosine_distances(self.units[rows])
-        targets = _pair_targets(distances, self.clusters[rows], settings.threshold, self.gaussians)
+        settings = self.hyperparameters
+        distances = cosine_distances(self.units[indices])
+        targets = _pair_targets(distances, self.clusters[indices], settings.threshold, self.gaussians)
         view1, view2 = (self.encode_features(view) for view in features)
         # The released code has targets for each view, and compares the codes of each view with both.
         semantic = 2 * (semantic_loss(view1, *targets) + semantic_loss(view2, *targets))

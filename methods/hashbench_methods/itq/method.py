@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from hashbench.method.base import signs
 from hashbench.method.linear import PrincipalMethod, principal_components, random_rotation
 
 
@@ -28,7 +29,7 @@ def iterative_quantization(values: Tensor, iterations: int) -> Tensor:
     rotation = random_rotation(values.shape[1]).to(values)
     for _ in range(iterations):
         rotated = values @ rotation
-        codes = torch.where(rotated >= 0, 1.0, -1.0).to(values)
+        codes = signs(rotated)
         left, _, right = torch.linalg.svd(codes.T @ values)
         rotation = right.T @ left.T
     return rotation

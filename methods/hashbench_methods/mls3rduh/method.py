@@ -10,7 +10,7 @@ Shapes: B images of the batch, N training images.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -128,12 +128,10 @@ class MLS3RDUH(FeatureMethod):
         )
         self.similarity = reconstructed_similarity(features, near, manifold, settings.alpha)  # [N, N]
 
-    def feature_losses(self, *features: Tensor, **indices: Any) -> dict[str, Tensor]:
+    def feature_losses(self, *features: Tensor, indices: Tensor) -> dict[str, Tensor]:
         """Return the loss for the features [B, F] of a batch with the rows `indices` [B]."""
-        rows = indices["indices"]
-        return {
-            "loss": log_cosh_loss(self.encode_features(features[0]), self.similarity[rows[:, None], rows])
-        }
+        similarity = self.similarity[indices[:, None], indices]
+        return {"loss": log_cosh_loss(self.encode_features(features[0]), similarity)}
 
     def encode_features(self, features: Tensor) -> Tensor:
         """Return relaxed codes [B, bits] in −1..1."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
 from hashbench.backbones import Backbone
-from hashbench.method.base import FeatureMethod
+from hashbench.method.base import FeatureMethod, signs
 
 LATENT = 1024  # width of the latent features, as in the re-implementation
 
@@ -111,7 +111,7 @@ class NSH(FeatureMethod):
             settings.sort_temperature,
             settings.double_softmax,
         )
-        quantization = (values - torch.where(values >= 0, 1.0, -1.0)).square().mean()
+        quantization = (values - signs(values)).square().mean()
         loss = contrastive + settings.quantization_weight * quantization
         return {"loss": loss, "contrastive": contrastive, "quantization": quantization}
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (its usual name)
 
 from hashbench.backbones import Backbone
-from hashbench.method.base import FeatureMethod
+from hashbench.method.base import FeatureMethod, signs
 from hashbench.method.losses import nt_xent, paired_cosine
 
 TEMPERATURE = 0.3  # of the contrastive loss, as in the released code
@@ -68,8 +68,7 @@ def calibration_loss(
 
 def cosine_quantization_loss(hash: Tensor) -> Tensor:
     """Return the mean of 1 − cosine similarity between values [B, bits] and their signs."""
-    signs = torch.where(hash >= 0, 1.0, -1.0).to(hash)
-    return 1 - F.cosine_similarity(hash, signs).mean()
+    return 1 - F.cosine_similarity(hash, signs(hash)).mean()
 
 
 class SDC(FeatureMethod):

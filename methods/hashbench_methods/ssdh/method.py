@@ -8,7 +8,7 @@ Shapes: B images of the batch, N training images.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -101,9 +101,9 @@ class SSDH(FeatureMethod):
         fit = fit_half_gaussians(CosineDistances(self.units, square=settings.diagonal), FIRST_EDGE)
         self.left, self.right = _thresholds(fit, settings.alpha, settings.beta)
 
-    def feature_losses(self, *features: Tensor, **indices: Any) -> dict[str, Tensor]:
+    def feature_losses(self, *features: Tensor, indices: Tensor) -> dict[str, Tensor]:
         """Return the loss for the features [B, F] of a batch with the rows `indices` [B]."""
-        distances = cosine_distances(self.units[indices["indices"]])
+        distances = cosine_distances(self.units[indices])
         targets = similarity_targets(distances, self.left, self.right)
         return {"loss": similarity_loss(self.encode_features(features[0]), targets)}
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hashbench.backbones import Backbone
-from hashbench.method.base import FeatureMethod, TrainingSet
+from hashbench.method.base import FeatureMethod, TrainingSet, signs
 from hashbench.method.linear import principal_components
 from hashbench_methods.itq import iterative_quantization
 
@@ -84,7 +84,7 @@ def update_targets(
     for _ in range(sweeps):
         before = codes.clone()
         for bit in range(codes.shape[1]):
-            codes[:, bit] = torch.where(pull[:, bit] >= codes @ coupling[bit], 1.0, -1.0)
+            codes[:, bit] = signs(pull[:, bit] - codes @ coupling[bit])
         if codes.equal(before):
             break
     return codes
@@ -143,7 +143,7 @@ class UHBDNN(FeatureMethod):
         mean, components = principal_components(features, self.bits)
         values = (features - mean) @ components
         rotated = values @ iterative_quantization(values, self.hyperparameters.iterations)
-        codes = torch.where(rotated >= 0, 1.0, -1.0).to(features)
+        codes = signs(rotated)
         self.targets = codes.float()
         # The codes are updated by the decoder from the first step on, so that it must fit them.
         inputs = torch.cat([codes, torch.ones_like(codes[:, :1])], dim=1)
@@ -152,12 +152,12 @@ class UHBDNN(FeatureMethod):
             self.decoder.weight.copy_(solution[:-1].T)
             self.decoder.bias.copy_(solution[-1])
 
-    def feature_losses(self, *features: Tensor, **indices: Tensor) -> dict[str, Tensor]:
+    def feature_losses(self, *features: Tensor, indices: Tensor) -> dict[str, Tensor]:
         """Return the loss for the features [B, F] of a batch, for codes that are updated first."""
         settings = self.hyperparameters
         (batch,) = (self._scaled(view) for view in features)
         values = self.encoder(batch)
-        start = self.targets[indices["indices"]]
+        start = self.targets[indices]
         targets = update_targets(start, values, batch, self.decoder, settings.code_weight, settings.sweeps)
         weights = torch.tensor([settings.code_weight, settings.independence_weight, settings.balance_weight])
         loss = uhbdnn_loss(values, targets, batch, self.decoder.weight, self.decoder.bias, weights)
