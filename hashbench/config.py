@@ -202,8 +202,11 @@ class TrainingConfig(Section):
     accumulate: int = Field(default=1, gt=0)
     """Number of batches whose gradients are accumulated per optimizer step. Contrastive losses still see one
     batch at a time, so this is not equivalent to a larger batch."""
+    epoch_images: int | None = Field(default=None, ge=2)
+    """About the number of images of an epoch, for trainings whose length does not depend on the dataset: a
+    part of the training images, drawn for each epoch, or several passes over all; None: all, once."""
     drop_last: bool = False
-    """Drop the last batch of an epoch if it is incomplete."""
+    """Drop the last batch of an epoch, or of a pass, if it is incomplete."""
     freeze_backbone: bool = False
     """Train everything except the backbone. A method on features then learns from features that are computed
     only once, unless views are augmented."""
@@ -293,6 +296,9 @@ class RunConfig(Section):
     device: Literal["cpu", "cuda"]
     processes: int = Field(default=1, gt=0)
     """Number of processes that train and encode together, each on its shard of every batch."""
+    recipe: Literal["paper", "laptop"] | None = None
+    """Part of the method's recipe, as `hashbench.recipe.load_recipe` describes them; None: it has no such
+    parts."""
     backbone: BackboneConfig
     images: ImageConfig = ImageConfig()
     views: ViewConfig = ViewConfig()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -16,7 +16,20 @@ from hashbench.runtime.yaml_values import MAX_LENGTH, parse_yaml
 # Recipes and --set cannot contain these: they have a flag of their own, or depend on the machine.
 FLAGS = {"method", "dataset", "protocol", "data", "bits", "seed", "device", "processes"}
 
+Part = Literal["paper", "laptop"]
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Laptop(Section):
+    """The part `laptop` of a recipe: a small network, small images, and minutes of training on a CPU.
+
+    Attributes:
+        defaults: Settings for any dataset; they take precedence over those of the other part, `paper`.
+        datasets: Settings that differ for a dataset. Without another choice, it is run with them.
+    """
+
+    defaults: dict[str, Any] = Field(default={})
+    datasets: dict[str, dict[str, Any]] = Field(default={})
 
 
 class Recipe(Section):
@@ -30,6 +43,7 @@ class Recipe(Section):
         datasets: Settings that differ for a dataset.
         published_protocol: By dataset, the protocol for which the number of epochs was published. With
             another number of training images, the same epochs have another number of steps.
+        laptop: Settings for machines without a GPU. All other ones are the part `paper`.
     """
 
     defaults: dict[str, Any] = Field(default={})
@@ -37,21 +51,46 @@ class Recipe(Section):
     bits: dict[int, dict[str, Any]] = Field(default={})
     datasets: dict[str, dict[str, Any]] = Field(default={})
     published_protocol: dict[str, str] = Field(default={})
+    laptop: Laptop | None = None
 
 
-def load_recipe(path: Path, dataset: str, bits: int) -> dict[str, Any]:
+def load_recipe(path: Path, dataset: str, bits: int, part: Part | None = None) -> dict[str, Any]:
     """Load a method's settings for a dataset and a code length.
 
     Settings of the dataset take precedence over those of the code length, and these over the defaults.
 
+    Args:
+        path: The recipe.
+        dataset: Name of the dataset.
+        bits: Code length.
+        part: `paper`: the published settings. `laptop`: those for machines without a GPU; of the published
+            ones for the dataset, only the metrics remain. None: `laptop` if it names the dataset, else
+            `paper`.
+
+    Returns:
+        The settings, with the part under `recipe` if the file has both.
+
     Raises:
+        UsageError: The recipe has no part `laptop`.
         HashbenchError: The file is not a recipe.
     """
     recipe = _read(path)
-    settings = merge(merge(recipe.defaults, recipe.bits.get(bits, {})), recipe.datasets.get(dataset, {}))
-    if flags := FLAGS & settings.keys():
+    own, laptop = recipe.datasets.get(dataset, {}), recipe.laptop
+    if laptop is None:
+        if part == "laptop":
+            raise UsageError(f"the recipe {path} has no part laptop; leave out --recipe laptop")
+    elif part is None:
+        part = "laptop" if dataset in laptop.datasets else "paper"
+    settings = merge(recipe.defaults, recipe.bits.get(bits, {}))
+    if laptop is not None and part == "laptop":
+        metrics = {key: own[key] for key in ("evaluation",) if key in own}
+        for section in (metrics, laptop.defaults, laptop.datasets.get(dataset, {})):
+            settings = merge(settings, section)
+    else:
+        settings = merge(settings, own)
+    if flags := (FLAGS | {"recipe"}) & settings.keys():
         raise HashbenchError(f"the recipe {path} sets {', '.join(sorted(flags))}, which only a flag can set")
-    return settings
+    return settings if laptop is None else {**settings, "recipe": part}
 
 
 def load_components(path: Path, hyperparameters: type[BaseModel]) -> dict[str, dict[str, Any]]:
@@ -97,8 +136,8 @@ def _read(path: Path) -> Recipe:
     except (TypeError, ValidationError) as error:
         raise HashbenchError(
             f"the recipe {path} is not valid: expected the keys defaults (settings), components (name: "
-            "settings), bits (length: settings), datasets (name: settings) and published_protocol (dataset: "
-            "protocol), and no other"
+            "settings), bits (length: settings), datasets (name: settings), published_protocol (dataset: "
+            "protocol) and laptop (with defaults and datasets), and no other"
         ) from error
     except (OSError, ValueError) as error:
         raise HashbenchError(f"the recipe {path} cannot be read: {error}") from error
@@ -194,6 +233,19 @@ def parse_pairs(flag: str, settings: Sequence[str]) -> dict[str, Any]:
         except ValueError as error:
             raise UsageError(f"{flag} {key[:100]}: {quoted(text)} is not a YAML value: {error}") from None
     return values
+
+
+def split_part(settings: Sequence[str]) -> tuple[Part | None, list[str]]:
+    """Return the part of the recipe that texts `KEY=VALUE` choose, if any, and the other texts.
+
+    Raises:
+        UsageError: There is no such part.
+    """
+    chosen = {setting for setting in settings if setting.partition("=")[0] == "recipe"}
+    part = parse_pairs("--set", [setting for setting in settings if setting in chosen]).get("recipe")
+    if part not in (None, *get_args(Part)):
+        raise UsageError(f"recipe={quoted(part)}: expected paper or laptop")
+    return part, [setting for setting in settings if setting not in chosen]
 
 
 def setting_path(setting: str, hyperparameters: type[BaseModel]) -> str:

@@ -24,7 +24,7 @@ from hashbench.images.image_sets import Images
 from hashbench.images.transforms import test_transform
 from hashbench.runtime import environment, preemption
 from hashbench.runtime.console import warn
-from hashbench.runtime.progress import progress
+from hashbench.runtime.progress import progress, with_forecast
 
 BATCH_SIZE = 128
 
@@ -49,6 +49,9 @@ def batches(images: Images, config: RunConfig, *, workers: int, task: str) -> It
     starts = range(0, len(images), BATCH_SIZE)
     positions = [list(range(start, min(start + BATCH_SIZE, len(images)))) for start in starts]
     with progress(task, len(images)) as advance:
+        if task == "train":
+            named = f"computing the features of {len(images):,} training images"
+            advance = with_forecast(advance, len(images), named, config)
         for batch in loader.load(positions):
             yield batch.to(config.device, memory_format=torch.channels_last, non_blocking=True)
             advance(len(batch))

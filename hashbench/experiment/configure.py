@@ -24,6 +24,7 @@ from hashbench.recipe import (
     load_recipe,
     resolve,
     setting_path,
+    split_part,
 )
 from hashbench.results.published_protocol import PublishedProtocol
 from hashbench.runtime.device import resolve_precision
@@ -106,10 +107,11 @@ def is_fitted(method: str) -> bool:
 
 def resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
     """Resolve a configuration from the values of `hashbench.recipe.FLAGS` and texts `KEY=VALUE`."""
+    part, settings = split_part(settings)
     entry = registry.find("method", flags["method"])
     cls: type[HashMethod] = entry.load()
     path = entry.recipe()
-    recipe = load_recipe(path, flags["dataset"], flags["bits"]) if path else {}
+    recipe = load_recipe(path, flags["dataset"], flags["bits"], part) if path else {}
     config = resolve(recipe, settings, cls.Hyperparameters, with_backbone, **flags)
     precision = resolve_precision(config.training.precision, config.device)
     return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
@@ -149,11 +151,19 @@ def changes(config: RunConfig) -> dict[str, Any]:
 
 
 def recipe_alone(config: RunConfig) -> RunConfig | None:
-    """Return the configuration that the recipe gives without other settings; None if it is incomplete."""
+    """Return the configuration that the recipe gives without other settings; None if it is incomplete.
+
+    It has the settings of the same part of the recipe, and names the part that is used without a choice.
+    """
+    flags = {key: getattr(config, key) for key in FLAGS}
     try:
-        return resolve_run({key: getattr(config, key) for key in FLAGS}, ())
+        default = resolve_run(flags, ())
+        if config.recipe == default.recipe:
+            return default
+        chosen = resolve_run(flags, [f"recipe={config.recipe}"])
     except UsageError:
         return None
+    return chosen.model_copy(update={"recipe": default.recipe})
 
 
 def differences(recipe: RunConfig | None, config: RunConfig) -> dict[str, Any]:
@@ -221,13 +231,15 @@ def published_protocol(config: RunConfig, images: int) -> PublishedProtocol | No
 
     Returns:
         None if the recipe names no published protocol for the dataset, or one without a fixed number of
-        training images.
+        training images, or if its part `laptop` is used.
 
     Raises:
         HashbenchError: The recipe names a protocol that the dataset does not have.
     """
     path = registry.find("method", config.method).recipe()
-    name = load_published_protocols(path).get(config.dataset) if path else None
+    if path is None or config.recipe == "laptop":
+        return None
+    name = load_published_protocols(path).get(config.dataset)
     recipe = recipe_alone(config) if name is not None else None
     if name is None or recipe is None:
         return None

@@ -51,7 +51,8 @@ def run(
         seed: Random seed.
         protocol: Protocol that splits the dataset; None: its first.
         backbone: Name of the backbone; None: that of the recipe.
-        settings: Settings that override the recipe, such as `{"training.epochs": 10}`.
+        settings: Settings that override the recipe, such as `{"training.epochs": 10}`; `{"recipe": "laptop"}`
+            chooses its part for machines without a GPU.
         results: The results folder.
         data_root: Folder of the data; None: `$HASHBENCH_DATA`, else `~/.cache/hashbench/data`.
         data: Options of the dataset, such as `{"seed": 1}`.

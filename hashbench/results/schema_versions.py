@@ -7,7 +7,7 @@ from typing import Any
 
 from hashbench.config import SelectionConfig
 
-NEWEST = 5
+NEWEST = 6
 
 # Keys of a record by the version that introduced them.
 _KEYS_SINCE = {
@@ -27,6 +27,7 @@ _SETTINGS_SINCE: dict[int, dict[str, Any]] = {
         "evaluation": {"graded": False},
     },
     5: {"evaluation": {"relevance": "labels", "neighbours": 50}},
+    6: {"recipe": None},
 }
 
 

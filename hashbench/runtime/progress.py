@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal, Protocol, TypeVar
 
@@ -21,10 +22,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from hashbench.runtime.console import is_main_process, write_line
+from hashbench.config import RunConfig
+from hashbench.runtime.console import info, is_main_process, write_line
 
 EVERY_S = 15.0  # between lines, if there is no terminal
 CHUNK = 256  # results of threads that are held in memory
+FORECAST_AFTER_S = 10.0  # of steps, without the first one, which is slower
+WORTH_SAYING_S = 300.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -108,3 +112,50 @@ class _Lines:
             left = elapsed * (self.total - self.done) / max(self.done - self.before, 1)
             line = f"{self.task}: {done}/{total}, {elapsed:.0f} s, {left:.0f} s left"
         write_line(f"{line}, {note}" if note else line)
+
+
+@dataclass
+class _Forecast:
+    """Reports the steps of a task, and says once how long it takes, unless that is short.
+
+    Attributes:
+        advance: The function that reports the steps.
+        total: Number of steps that are left.
+        task: Description of the task.
+    """
+
+    advance: Advance
+    total: int
+    task: str
+    start: float | None = None
+    done: int = 0
+
+    def __call__(self, steps: int, note: str = "") -> None:
+        """Report `steps` more steps as done; see `hashbench.runtime.progress`."""
+        self.advance(steps, note)
+        now = time.monotonic()
+        if self.start is None:
+            self.start = now
+            return
+        self.done += steps
+        if self.total and now - self.start >= FORECAST_AFTER_S:
+            seconds = (now - self.start) / self.done * self.total
+            if seconds >= WORTH_SAYING_S:
+                info(
+                    f"{self.task} with the recipe of the paper takes about {_rounded(seconds)} on this CPU; "
+                    "--recipe laptop takes minutes"
+                )
+            self.total = 0  # say it once
+
+
+def with_forecast(advance: Advance, total: int, task: str, config: RunConfig) -> Advance:
+    """Return a function that also says how long a task takes, if it is that of a paper's recipe on a CPU."""
+    unsuitable = config.recipe == "paper" and config.device == "cpu"
+    return _Forecast(advance, total, task) if unsuitable else advance
+
+
+def _rounded(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 90:
+        return f"{minutes:.0f} minutes"
+    return f"{minutes / 60:,.0f} hours" if minutes < 48 * 60 else f"{minutes / 60 / 24:,.0f} days"

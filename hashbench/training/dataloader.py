@@ -35,22 +35,26 @@ class Batch(NamedTuple):
 
 
 class EpochBatches:
-    """Random batches of image indices for each epoch.
+    """Random batches of image indices for each epoch, of one or more passes over the images.
 
     A last batch of one image is dropped, since contrastive losses and batch norm need two. It is also dropped
     if it has fewer images than there are processes.
 
     Attributes:
+        passes: Number of passes per epoch; a single one may be over a part of the images.
         batches: Number of batches per epoch.
         images: Number of images per epoch.
     """
 
     def __init__(self, size: int, config: RunConfig) -> None:
         self.size, self.batch_size, self.seed = size, config.training.batch_size, config.seed
-        left_over = size % self.batch_size
+        wanted = config.training.epoch_images or size
+        self.passes, used = max(1, round(wanted / size)), min(size, wanted)
+        left_over = used % self.batch_size
         kept = left_over >= max(2, config.processes) and not config.training.drop_last
-        self.images = size - (0 if kept else left_over)
-        self.batches = -(-self.images // self.batch_size)
+        self._images_per_pass = used - (0 if kept else left_over)
+        self.images = self.passes * self._images_per_pass
+        self.batches = self.passes * -(-self._images_per_pass // self.batch_size)
         if not self.images:
             raise UsageError(
                 f"{size} training images do not fill a batch of {self.batch_size}; "
@@ -64,14 +68,18 @@ class EpochBatches:
 
     def epoch(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return the batches of an epoch as indices of images."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.size)[: self.images]
-        return np.split(order, range(self.batch_size, self.images, self.batch_size))
+        generator, count = np.random.default_rng([self.seed, epoch]), self._images_per_pass
+        batches: list[NDArray[np.int64]] = []
+        for _ in range(self.passes):
+            order = generator.permutation(self.size)[:count]
+            batches += np.split(order, range(self.batch_size, count, self.batch_size))
+        return batches
 
 
 class ViewBatches:
     """Batches of augmented views, tuples of float32 [B, 3, H, W]; each process loads its shard of a batch.
 
-    A view depends only on the seed, the epoch and the image, and not on workers, batches or processes. With
+    A view depends only on the seed, the pass and the image, and not on workers, batches or processes. With
     `views.on_device`, a batch is one tensor of cropped images instead, uint8 [B, 3, H, W].
     """
 
@@ -87,8 +95,13 @@ class ViewBatches:
 
     def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from index `first` on, on the CPU."""
-        batches = [batch[distributed.shard(len(batch))] for batch in self._order.epoch(epoch)[first:]]
-        items = [(epoch * self._size + batch).tolist() for batch in batches]
+        batches = [batch[distributed.shard(len(batch))] for batch in self._order.epoch(epoch)]
+        per_pass = self._order.batches // self._order.passes
+        items = [
+            ((epoch * self._order.passes + number // per_pass) * self._size + batch).tolist()
+            for number, batch in enumerate(batches)
+        ]
+        batches, items = batches[first:], items[first:]
         for views, indices in zip(self._loader.load(items), batches, strict=True):
             yield Batch(tuple(views), torch.from_numpy(indices))
 
@@ -108,7 +121,7 @@ class FeatureBatches:
 
 
 class _Views(Dataset[Views]):
-    """Augmented views; index `epoch · size + i` seeds the views of image i in an epoch."""
+    """Augmented views; index `number of the pass · size + i` seeds the views of image i in a pass."""
 
     def __init__(self, images: Images, views: int, config: RunConfig) -> None:
         self.images, self.views, self.seed = images, views, config.seed

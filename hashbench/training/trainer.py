@@ -24,7 +24,7 @@ from hashbench.method.base import FeatureMethod, HashMethod, ShallowMethod
 from hashbench.results.record import LOG, STATES, TRACE
 from hashbench.runtime import preemption
 from hashbench.runtime.console import info, is_main_process
-from hashbench.runtime.progress import Advance, progress
+from hashbench.runtime.progress import Advance, progress, with_forecast
 from hashbench.runtime.torch_errors import stopped_loader, translate_errors
 from hashbench.training.checkpoints import (
     TrainerState,
@@ -178,6 +178,8 @@ class Trainer:
         with ExitStack() as stack:
             self.log = stack.enter_context(JsonLinesLog(self.folder / LOG, self.state.log_bytes))
             advance = stack.enter_context(progress("train", total, done=self.state.step))
+            task = f"training {self.config.method}"
+            advance = with_forecast(advance, total - self.state.step, task, self.config)
             trace = stack.enter_context(self._profiler())
             stack.enter_context(preemption.at_a_step())
             self.model.train()

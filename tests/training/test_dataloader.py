@@ -77,6 +77,55 @@ def test_an_epoch_is_split_into_batches(drop_last: bool, count: int) -> None:
         assert set(indices) <= set(range(size))
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_an_epoch_of_a_number_of_images(drop_last: bool) -> None:
+    """Draw a part of a large dataset for each epoch, and pass over a small one several times."""
+    for size, wanted, passes, lengths in (
+        (100, 10, 1, [4, 4, 2]),  # images, images of an epoch, passes, images per batch of a pass
+        (10, 10, 1, [4, 4, 2]),
+        (10, 14, 1, [4, 4, 2]),
+        (10, 31, 3, [4, 4, 2]),
+        (9, 27, 3, [4, 4]),  # a batch of one image is dropped
+        (4, 1000, 250, [4]),
+    ):
+        lengths = [length for length in lengths if length == 4 or not drop_last]
+        training = {"batch_size": 4, "drop_last": drop_last, "epoch_images": wanted}
+        order = EpochBatches(size, config(training=training))
+        batches = order.epoch(1)
+        assert [len(batch) for batch in batches] == lengths * passes
+        assert (order.passes, order.batches, order.images) == (passes, len(batches), sum(lengths) * passes)
+        for start in range(0, len(batches), len(lengths)):
+            indices = np.concatenate(batches[start : start + len(lengths)]).tolist()
+            assert len(set(indices)) == len(indices)
+            assert set(indices) <= set(range(size))
+    drawn = [
+        np.concatenate(EpochBatches(100, config(training={"epoch_images": 32})).epoch(e)) for e in (0, 1)
+    ]
+    assert len({*drawn[0].tolist(), *drawn[1].tolist()}) > 40
+
+
+def test_the_passes_of_an_epoch_have_different_views() -> None:
+    run = config(training={"batch_size": 4, "epoch_images": 3 * COUNT})
+    batches = list(loaded(run).epoch(1, 0))
+    assert_same(list(loaded(run).epoch(1, 4)), batches[4:])
+    views = {index: list[Tensor]() for index in range(COUNT)}
+    for batch in batches:
+        for index, view in zip(batch.indices.tolist(), batch.inputs[0], strict=True):
+            views[index].append(view)
+    for index, seen in views.items():
+        assert len(seen) == 3
+        assert not any(torch.equal(a, b) for a, b in itertools.combinations(seen, 2)), index
+    following = config(training={"batch_size": 4, "epoch_images": COUNT})
+    first = {
+        i: v
+        for b in loaded(following).epoch(3, 0)
+        for i, v in zip(b.indices.tolist(), b.inputs[0], strict=True)
+    }
+    assert all(
+        torch.equal(first[index], seen[0]) for index, seen in views.items()
+    )  # its first pass is pass 3
+
+
 def test_the_order_depends_on_seed_and_epoch() -> None:
     order, other = EpochBatches(100, config(10)), EpochBatches(100, config(10, seed=1))
     epochs = [np.concatenate(order.epoch(epoch)) for epoch in range(3)]

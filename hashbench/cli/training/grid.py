@@ -2,7 +2,7 @@
 
 # Annotations must be objects here, since `with_options` passes them to typer from another module.
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -48,6 +48,14 @@ def grid(
             "--backbone", help="One or more backbones, separated by commas (default: the recipe's)."
         ),
     ] = None,
+    recipe: Annotated[
+        Literal["paper", "laptop"] | None,
+        typer.Option(
+            "--recipe",
+            help="The published settings, or those for a CPU (default: laptop if the recipe has some for the "
+            "dataset, else paper).",
+        ),
+    ] = None,
     settings: Settings = [],  # noqa: B006 (typer copies it)
     *,
     data: DataOptions,
@@ -86,7 +94,7 @@ def grid(
         "bits": tuple(integers("--bits", bits, least=1)) if bits is not None else None,
         "seeds": tuple(integers("--seed", seed, least=0)) if seed is not None else None,
         "backbones": tuple(names("--backbone", backbone)) if backbone is not None else None,
-        "overrides": (*experiment.overrides, *settings),
+        "overrides": (*experiment.overrides, *([f"recipe={recipe}"] if recipe else []), *settings),
         "plugins": (*experiment.plugins, *plugin),
     }
     of_datasets = {

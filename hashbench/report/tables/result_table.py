@@ -159,6 +159,8 @@ def _protocol(runs: Sequence[StoredRun]) -> str:
         text += f"; {record.queries_without_relevant:,} queries without anything relevant {counts}"
     if len(backbones := {run.backbone for run in runs}) == 1:
         text += f"; backbone {backbones.pop()}"
+    if len(parts := {run.record.config["recipe"] for run in runs}) == 1 and (part := parts.pop()):
+        text += f"; {part} recipes"
     return text
 
 
