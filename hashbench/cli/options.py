@@ -61,6 +61,14 @@ Settings = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Override the recipe, e.g. --set epochs=10; repeatable."),
 ]
+RecipePart = Annotated[
+    Literal["paper", "laptop"] | None,
+    typer.Option(
+        "--recipe",
+        help="The published settings, or those for a CPU (default: laptop if the recipe has some for the "
+        "dataset, else paper).",
+    ),
+]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the records.")]
 _Run = typer.Argument(
     metavar="RUN",

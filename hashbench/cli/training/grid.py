@@ -2,7 +2,7 @@
 
 # Annotations must be objects here, since `with_options` passes them to typer from another module.
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from hashbench.cli.options import (
     ExperimentName,
     MethodNames,
     PluginFiles,
+    RecipePart,
     Results,
     Settings,
     add_plugins,
@@ -48,14 +49,7 @@ def grid(
             "--backbone", help="One or more backbones, separated by commas (default: the recipe's)."
         ),
     ] = None,
-    recipe: Annotated[
-        Literal["paper", "laptop"] | None,
-        typer.Option(
-            "--recipe",
-            help="The published settings, or those for a CPU (default: laptop if the recipe has some for the "
-            "dataset, else paper).",
-        ),
-    ] = None,
+    recipe: RecipePart = None,
     settings: Settings = [],  # noqa: B006 (typer copies it)
     *,
     data: DataOptions,
