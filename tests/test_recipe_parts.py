@@ -11,6 +11,7 @@ from hashbench import HashbenchError, UsageError, read_record, registry
 from hashbench.config import RunConfig
 from hashbench.experiment.configure import changes, is_fitted, published_protocol, resolve_run
 from hashbench.recipe import load_recipe, split_part
+from hashbench.runtime.yaml_values import as_set
 
 TEXT = """
 defaults: {images: {size: 224}, training: {epochs: 50, batch_size: 32}, evaluation: {k: [1000]}}
@@ -73,6 +74,26 @@ def test_the_last_choice_of_a_part_counts() -> None:
     assert split_part(["recipe=laptop", "epochs=3", "recipe=paper"]) == ("paper", ["epochs=3"])
     with pytest.raises(UsageError, match="recipe='lap': expected paper or laptop"):
         split_part(["recipe=lap"])
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "changed"),
+    [
+        ("wch", "views.affine=null", {"views.affine": None}),
+        ("wch", "views.affine.degrees=5", {"views.affine.degrees": 5}),
+        ("cibhash", "backbone.options.drop_path_rate=0.1", {"backbone.options.drop_path_rate": 0.1}),
+        ("bihalf", "views.affine={degrees: 5, scale: [0.9, 1]}", {
+            "views.affine.degrees": 5, "views.affine.translate": 0, "views.affine.scale": [0.9, 1],
+            "views.affine.shear": 0,
+        }),
+    ],
+)  # fmt: skip
+def test_changes_of_sections_that_may_be_missing_make_the_same_run(
+    method: str, setting: str, changed: dict[str, Any]
+) -> None:
+    run = config(method, "digits", setting)
+    assert changes(run) == changed
+    assert config(method, "digits", *(f"{path}={as_set(value)}" for path, value in changed.items())) == run
 
 
 @pytest.mark.parametrize("method", METHODS)

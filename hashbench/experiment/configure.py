@@ -183,8 +183,11 @@ def differences(recipe: RunConfig | None, config: RunConfig) -> dict[str, Any]:
     # The hash of a file of weights comes with its name.
     hidden: dict[str, Any] = {**dict.fromkeys(FLAGS, True), "backbone": {"weights_sha256"}}
     defaults, settings = (flatten(c.model_dump(mode="json", exclude=hidden)) for c in (recipe, config))
-    paths = [path for path in {**defaults, **settings} if defaults.get(path) != settings.get(path)]
-    return {path: settings.get(path) for path in paths} | reported
+    # Of a section that may be missing, only what the settings have is named: `views.affine`, or all its keys.
+    changed = {
+        path: value for path, value in settings.items() if path not in defaults or defaults[path] != value
+    }
+    return changed | reported
 
 
 def components(method: str) -> dict[str, dict[str, Any]]:
