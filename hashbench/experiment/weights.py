@@ -27,6 +27,7 @@ from hashbench.results.record import MODEL, Record, read_record
 from hashbench.runtime import environment
 from hashbench.runtime.arguments import as_path, check_type
 from hashbench.runtime.files import sha256_of
+from hashbench.training.checkpoints import rng_state, set_rng_state
 from hashbench.training.model_selection import BACKBONE
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def load(run: Run | Path | str, *, strict: bool = True, plugins: Sequence[Path |
                 f"{folder}: {difference}; run it again, or load it anyway with load(…, strict=False)"
             )
         warnings.warn(f"{folder}: {difference}", stacklevel=2)
+    before = rng_state(torch.cuda.is_available())
     try:
         config = RunConfig(**record.config)
         weights = load_file(folder / MODEL)
@@ -138,6 +140,8 @@ def load(run: Run | Path | str, *, strict: bool = True, plugins: Sequence[Path |
         raise HashbenchError(
             f"{folder / MODEL} does not fit the installed {record.method} ({error}); run it again"
         ) from error
+    finally:
+        set_rng_state(before)  # of the caller, since the seed of the run determines the initial weights
     return method.eval()
 
 

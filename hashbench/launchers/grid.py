@@ -16,6 +16,7 @@ from hashbench.config import Section
 from hashbench.errors import UsageError
 from hashbench.experiment.definition import Experiment
 from hashbench.experiment.plan import PlannedRun, plan
+from hashbench.launchers.slurm import parameters
 from hashbench.runtime.device import resolve_device, resolve_workers
 from hashbench.runtime.yaml_values import as_set
 from hashbench.training.options import RunOptions
@@ -83,7 +84,8 @@ class Launch:
         """Check that the launcher fits how this process was started.
 
         Raises:
-            UsageError: The process was started by torchrun, or its device is a single GPU.
+            UsageError: The process was started by torchrun, its device is a single GPU, or an option of
+                sbatch is not valid.
         """
         if self.launcher and distributed.started() > 1:
             raise UsageError(
@@ -91,6 +93,7 @@ class Launch:
             )
         if self.launcher and device.startswith("cuda:"):
             raise UsageError(f"--launcher chooses the GPU of each run; use --device cuda instead of {device}")
+        parameters(self.slurm)
 
 
 def _as_option(value: object) -> str:

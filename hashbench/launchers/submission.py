@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -49,7 +50,11 @@ def _submit(ready: Sequence[ReadyRun], wanted: Grid, options: RunOptions) -> lis
         name: [*wanted.process_command(run.planned, options, force), "--json"] for name, run in left.items()
     }
     sweep = new_sweep(wanted.results)
-    submitted = submit(commands, sweep, sbatch, wanted.launch.max_parallel)
+    try:
+        submitted = submit(commands, sweep, sbatch, wanted.launch.max_parallel)
+    except HashbenchError:
+        shutil.rmtree(sweep, ignore_errors=True)  # nothing was submitted
+        raise
     jobs = [
         Job(name=name, run=run.name, job=job.job_id, folder=str(run.folder.absolute()), force=force)
         for (name, run), job in zip(left.items(), submitted, strict=True)

@@ -120,6 +120,19 @@ def test_what_cannot_run_is_not_submitted(command: Callable[..., Any], queue: Pa
     assert done.err.splitlines()[-1] == "hashbench: error: 1 of 2 runs cannot run; the lines above say why"
 
 
+def test_a_grid_that_cannot_be_submitted_leaves_nothing(
+    command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = command(*SLURM, "--dry-run", "--slurm", "partition")
+    assert done.code == 2
+    assert "hashbench: error: --slurm: expected KEY=VALUE" in done.err
+    monkeypatch.setenv("PATH", "")
+    done = command(*SLURM)
+    assert done.code == 1
+    assert "there is no sbatch on this machine" in done.err
+    assert not list(tmp_path.glob("runs/.sweeps/*"))
+
+
 def test_a_grid_of_a_launcher_was_checked_as_a_whole(
     command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

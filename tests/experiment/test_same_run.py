@@ -61,6 +61,14 @@ def test_the_method_of_a_run_is_loaded(finished: Path) -> None:
     assert not method.training
 
 
+def test_loading_a_method_draws_no_random_numbers(finished: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    hashbench.load(finished)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_a_method_whose_source_code_has_changed_is_refused(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
