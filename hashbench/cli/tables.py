@@ -74,7 +74,7 @@ def table(
     figures = read_published(results, wanted) if published else []
     kinds = {(run.record.dataset, run.record.bits) for run in selected.runs}
     if published and not any((figure.dataset, figure.bits) in kinds for figure in figures):
-        known = ", ".join(dict.fromkeys(figure.dataset for figure in figures)) or "other methods"
+        known = ", ".join(sorted({figure.dataset for figure in figures})) or "other methods"
         info(f"there are no printed figures for these datasets and code lengths, only for {known}")
     write_results(selected, form, figures, test, bounds, across_backbones, output)
 

@@ -70,7 +70,8 @@ class ExpectedRuns:
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: value for key, value in config.items() if key not in _OF_MACHINE}
+    # Older records do not name the part of the recipe, but all have its settings.
+    found = {key: value for key, value in config.items() if key not in (*_OF_MACHINE, "recipe")}
     found["training"] = {key: value for key, value in config["training"].items() if key != "precision"}
     if config["selection"]["name"] == "last":  # otherwise the first cutoff selects the epoch
         found["evaluation"] = {**config["evaluation"], "k": sorted(map(str, config["evaluation"]["k"]))}

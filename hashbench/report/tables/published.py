@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -114,9 +115,9 @@ def published_notes(printed: Mapping[ColumnHeader, Mapping[str, Published]]) -> 
 
 
 def _letters(figures: Iterable[Published]) -> dict[str, str]:
-    """Return a letter for each source of the figures."""
-    sources = dict.fromkeys(figure.source for figure in figures)
-    return {source: chr(ord("a") + index) for index, source in enumerate(sources)}
+    """Return a letter for each source of the figures, those with the most figures first."""
+    sources = Counter(figure.source for figure in figures).most_common()
+    return {source: chr(ord("a") + index) for index, (source, _) in enumerate(sources)}
 
 
 def _read(path: Path) -> Iterator[Published]:
