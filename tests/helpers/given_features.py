@@ -9,6 +9,9 @@ class GivenFeatures:
     def __init__(self, features: Tensor) -> None:
         self.values = features
 
+    def __len__(self) -> int:
+        return len(self.values)
+
     def features(self) -> Tensor:
         """Return a copy of the features."""
         return self.values.clone()

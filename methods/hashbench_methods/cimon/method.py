@@ -110,14 +110,14 @@ class CIMON(FeatureMethod):
 
     def prepare(self, training: TrainingSet) -> None:
         """Keep the features of the training images, and compute their clusters and distances."""
-        self.units = F.normalize(training.features())  # [N, F]
-        clusters, images = self.hyperparameters.clusters, len(self.units)
-        check_pairs_fit("cimon", images)
+        clusters, images = self.hyperparameters.clusters, len(training)
+        check_pairs_fit("cimon", images)  # before features are computed, which may take long
         if clusters >= images:
             raise UsageError(
                 f"cimon: expected fewer clusters than the {images} training images, got {clusters}; lower "
                 "--set clusters=…"
             )
+        self.units = F.normalize(training.features())  # [N, F]
         # It draws from the global generator of NumPy, which is seeded.
         spectral = SpectralClustering(clusters, assign_labels="discretize")
         labels = spectral.fit_predict(self.units.cpu().numpy())

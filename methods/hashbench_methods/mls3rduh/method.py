@@ -121,8 +121,8 @@ class MLS3RDUH(FeatureMethod):
 
     def prepare(self, training: TrainingSet) -> None:
         """Compute the similarities of all training images."""
+        check_pairs_fit("mls3rduh", len(training))  # before features are computed, which may take long
         settings, features = self.hyperparameters, training.features()
-        check_pairs_fit("mls3rduh", len(features))
         near, manifold = (
             int(len(features) * part) for part in (settings.near_fraction, settings.manifold_fraction)
         )
