@@ -111,7 +111,7 @@ def test_bihalf(tmp_path: Path) -> None:
 
 
 def test_spq(tmp_path: Path) -> None:
-    run = trained("spq", "training_losses", tmp_path, "backbone=test_resnet", "lr=3e-3", "hold_epochs=1")
+    run = trained("spq", "training_losses", tmp_path, "backbone=test_resnet", "lr=1e-3", "hold_epochs=1")
     network = copy.deepcopy(run.before.backbone.network).train()
     fc, head = copy.deepcopy(run.before.projection), copy.deepcopy(run.before.head)
     codebooks = nn.Parameter(run.before.codebooks.detach().clone())  # [4 books, 16 words, 16]
@@ -141,7 +141,7 @@ def test_spq(tmp_path: Path) -> None:
 
     def rate(epoch: int) -> float:
         """Fall to 0 from the second epoch on, in as many epochs as an epoch has batches."""
-        return 3e-3 * (1 + math.cos(math.pi * max(0, epoch - 1) / BATCHES)) / 2
+        return 1e-3 * (1 + math.cos(math.pi * max(0, epoch - 1) / BATCHES)) / 2
 
     losses = descend(run, loss, optimizer, rate)
     assert_same(
