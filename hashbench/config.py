@@ -204,7 +204,8 @@ class TrainingConfig(Section):
     batch at a time, so this is not equivalent to a larger batch."""
     epoch_images: int | None = Field(default=None, ge=2)
     """About the number of images of an epoch, for trainings whose length does not depend on the dataset: a
-    part of the training images, drawn for each epoch, or several passes over all; None: all, once."""
+    part of the training images, drawn for each epoch, or several passes over all. Of fewer images than a
+    batch, it is the number of steps that remains the same. None: all images, once."""
     drop_last: bool = False
     """Drop the last batch of an epoch, or of a pass, if it is incomplete."""
     freeze_backbone: bool = False

@@ -78,12 +78,12 @@ def load_recipe(path: Path, dataset: str, bits: int, part: Part | None = None) -
     own, laptop = recipe.datasets.get(dataset, {}), recipe.laptop
     if laptop is None:
         if part == "laptop":
-            raise UsageError(f"the recipe {path} has no part laptop; leave out --recipe laptop")
+            raise UsageError(f"the recipe {path} has no part laptop; add one, or leave out recipe=laptop")
     elif part is None:
         part = "laptop" if dataset in laptop.datasets else "paper"
     settings = merge(recipe.defaults, recipe.bits.get(bits, {}))
     if laptop is not None and part == "laptop":
-        metrics = {key: own[key] for key in ("evaluation",) if key in own}
+        metrics = {"evaluation": own["evaluation"]} if "evaluation" in own else {}
         for section in (metrics, laptop.defaults, laptop.datasets.get(dataset, {})):
             settings = merge(settings, section)
     else:

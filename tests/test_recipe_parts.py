@@ -9,7 +9,13 @@ from helpers.trees import photo
 
 from hashbench import HashbenchError, UsageError, read_record, registry
 from hashbench.config import RunConfig
-from hashbench.experiment.configure import changes, is_fitted, published_protocol, resolve_run
+from hashbench.experiment.configure import (
+    changes,
+    is_fitted,
+    published_protocol,
+    resolve_run,
+    training_length,
+)
 from hashbench.recipe import load_recipe, split_part
 from hashbench.runtime.yaml_values import as_set
 
@@ -56,7 +62,9 @@ def test_the_parts_of_a_recipe(tmp_path: Path) -> None:
     path.write_text("defaults: {images: {size: 8}}")
     for part in (None, "paper"):
         assert load_recipe(path, "digits", 32, part) == {"images": {"size": 8}}
-    with pytest.raises(UsageError, match=r"recipe\.yaml has no part laptop; leave out --recipe laptop"):
+    with pytest.raises(
+        UsageError, match=r"recipe\.yaml has no part laptop; add one, or leave out recipe=laptop"
+    ):
         load_recipe(path, "digits", 32, "laptop")
     for text in (
         "laptop: {bits: {}}",
@@ -107,6 +115,8 @@ def test_each_method_has_a_recipe_for_any_dataset_on_a_laptop(method: str) -> No
         assert is_fitted(method) or (run.training.epoch_images == 5000 and run.training.epochs <= 100)
         assert (run.recipe, changes(run)) == ("laptop", {"recipe": "laptop"})
         assert published_protocol(run, 100_000) is None
+        for images in (10, 60, 100_000):  # not more steps for few images
+            assert is_fitted(method) or training_length(run, images)[0] <= 160
     for dataset in ("digits", "fashionmnist"):
         run = config(method, dataset)
         assert run == config(method, dataset, "recipe=laptop")
@@ -115,6 +125,16 @@ def test_each_method_has_a_recipe_for_any_dataset_on_a_laptop(method: str) -> No
         assert changes(paper) == {"recipe": "paper", "evaluation.k": [7]}
         assert paper.backbone == config(method, "folder").backbone
     assert changes(config(method, "folder", "recipe=paper")) == {}
+
+
+@pytest.mark.usefixtures("small_digits")
+def test_runs_of_both_parts_are_verified(cli: Callable[..., Any]) -> None:
+    run = ("run", "--method", "lsh", "--dataset", "digits", "--bits", "16")
+    for part in ([], ["--recipe", "paper", "--backbone", "efficientnet_lite0", "--set", "images.size=32"]):
+        done = cli(*run, *part)
+        assert done.code == 0, done.err
+    verified = cli("results", "verify")
+    assert (verified.code, "2 passed" in verified.out) == (0, True), verified.out + verified.err
 
 
 def test_a_recipe_for_a_laptop_needs_no_other_option(cli: Callable[..., Any], tmp_path: Path) -> None:

@@ -49,9 +49,10 @@ def batches(images: Images, config: RunConfig, *, workers: int, task: str) -> It
     starts = range(0, len(images), BATCH_SIZE)
     positions = [list(range(start, min(start + BATCH_SIZE, len(images)))) for start in starts]
     with progress(task, len(images)) as advance:
-        if task == "train":
-            named = f"computing the features of {len(images):,} training images"
-            advance = with_forecast(advance, len(images), named, config)
+        if task in ("train", "features"):
+            advance = with_forecast(
+                advance, len(images), "computing the features of the training images", config
+            )
         for batch in loader.load(positions):
             yield batch.to(config.device, memory_format=torch.channels_last, non_blocking=True)
             advance(len(batch))

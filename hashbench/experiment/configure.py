@@ -111,6 +111,8 @@ def resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
     entry = registry.find("method", flags["method"])
     cls: type[HashMethod] = entry.load()
     path = entry.recipe()
+    if path is None and part == "laptop":
+        raise UsageError(f"{entry.name} has no recipe, so it has no part laptop; leave out --recipe laptop")
     recipe = load_recipe(path, flags["dataset"], flags["bits"], part) if path else {}
     config = resolve(recipe, settings, cls.Hyperparameters, with_backbone, **flags)
     precision = resolve_precision(config.training.precision, config.device)

@@ -41,7 +41,7 @@ class _Installed:
         self, run: RunConfig, images: int
     ) -> tuple[RunConfig | None, dict[str, Any], PublishedProtocol | None]:
         """Return the configuration, the components and the published protocol from the recipe of a run."""
-        key = run.method, run.dataset, run.bits, run.device, run.processes
+        key = run.method, run.dataset, run.bits, run.device, run.processes, run.recipe
         if key not in self._recipes:
             self._recipes[key] = (
                 configure.recipe_alone(run),

@@ -29,7 +29,10 @@ class ExpectedRun:
     def is_of(self, record: Record) -> bool:
         """Return True if a record is that of this run, on whatever machine it was made."""
         recorded = {**self.data_defaults, **record.config["data"]}
-        return _comparable(self.config) == _comparable(record.config) and all(
+        # Older records do not name the part of the recipe, but all have its settings.
+        part = record.config["recipe"] or self.config["recipe"]
+        recorded_config = _comparable({**record.config, "recipe": part})
+        return _comparable(self.config) == recorded_config and all(
             value is None or recorded[key] == value  # the dataset itself chooses what is None
             for key, value in self.config["data"].items()
         )
@@ -70,8 +73,7 @@ class ExpectedRuns:
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    # Older records do not name the part of the recipe, but all have its settings.
-    found = {key: value for key, value in config.items() if key not in (*_OF_MACHINE, "recipe")}
+    found = {key: value for key, value in config.items() if key not in _OF_MACHINE}
     found["training"] = {key: value for key, value in config["training"].items() if key != "precision"}
     if config["selection"]["name"] == "last":  # otherwise the first cutoff selects the epoch
         found["evaluation"] = {**config["evaluation"], "k": sorted(map(str, config["evaluation"]["k"]))}

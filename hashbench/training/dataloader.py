@@ -49,17 +49,20 @@ class EpochBatches:
     def __init__(self, size: int, config: RunConfig) -> None:
         self.size, self.batch_size, self.seed = size, config.training.batch_size, config.seed
         wanted = config.training.epoch_images or size
-        self.passes, used = max(1, round(wanted / size)), min(size, wanted)
+        used = min(size, wanted)
         left_over = used % self.batch_size
         kept = left_over >= max(2, config.processes) and not config.training.drop_last
         self._images_per_pass = used - (0 if kept else left_over)
-        self.images = self.passes * self._images_per_pass
-        self.batches = self.passes * -(-self._images_per_pass // self.batch_size)
-        if not self.images:
+        if not self._images_per_pass:
+            drawn = f" in an epoch, of which epoch_images={wanted} are drawn," if used < size else ""
             raise UsageError(
-                f"{size} training images do not fill a batch of {self.batch_size}; "
+                f"{size} training images{drawn} do not fill a batch of {self.batch_size}; "
                 "use a smaller --set batch_size=… or --set drop_last=false"
             )
+        batches = -(-self._images_per_pass // self.batch_size)
+        # Of fewer images than a batch, as many batches as an epoch of full ones has, and not as many images.
+        self.passes = max(1, min(round(wanted / size), round(-(-wanted // self.batch_size) / batches)))
+        self.images, self.batches = self.passes * self._images_per_pass, self.passes * batches
         if self.batch_size < config.processes:
             raise UsageError(
                 f"a batch of {self.batch_size} images is too small for {config.processes} processes; "

@@ -87,8 +87,12 @@ def test_an_epoch_of_a_number_of_images(drop_last: bool) -> None:
         (10, 31, 3, [4, 4, 2]),
         (9, 27, 3, [4, 4]),  # a batch of one image is dropped
         (4, 1000, 250, [4]),
+        (2, 1000, 250, [2]),  # as many steps as with full batches
+        (5, 1000, 200, [4]),
     ):
         lengths = [length for length in lengths if length == 4 or not drop_last]
+        if not lengths:
+            continue
         training = {"batch_size": 4, "drop_last": drop_last, "epoch_images": wanted}
         order = EpochBatches(size, config(training=training))
         batches = order.epoch(1)
@@ -98,6 +102,10 @@ def test_an_epoch_of_a_number_of_images(drop_last: bool) -> None:
             indices = np.concatenate(batches[start : start + len(lengths)]).tolist()
             assert len(set(indices)) == len(indices)
             assert set(indices) <= set(range(size))
+    with pytest.raises(
+        UsageError, match=r"^100 training images in an epoch, of which epoch_images=3 are drawn"
+    ):
+        EpochBatches(100, config(training={"batch_size": 4, "epoch_images": 3, "drop_last": True}))
     drawn = [
         np.concatenate(EpochBatches(100, config(training={"epoch_images": 32})).epoch(e)) for e in (0, 1)
     ]
