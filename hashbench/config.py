@@ -31,6 +31,7 @@ def _odd(size: int) -> int:
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Rank = Annotated[int, Field(gt=0)] | Literal["all"]
+Part = Literal["paper", "laptop"]  # of a recipe
 
 
 def _no_settings(options: dict[str, Any]) -> dict[str, Any]:
@@ -297,7 +298,7 @@ class RunConfig(Section):
     device: Literal["cpu", "cuda"]
     processes: int = Field(default=1, gt=0)
     """Number of processes that train and encode together, each on its shard of every batch."""
-    recipe: Literal["paper", "laptop"] | None = None
+    recipe: Part | None = None
     """Part of the method's recipe, as `hashbench.recipe.load_recipe` describes them; None: it has no such
     parts."""
     backbone: BackboneConfig

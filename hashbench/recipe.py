@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
-from hashbench.config import RunConfig, Section, flatten
+from hashbench.config import Part, RunConfig, Section, flatten
 from hashbench.errors import HashbenchError, UsageError, quoted, unknown_name
 from hashbench.runtime.yaml_values import MAX_LENGTH, parse_yaml
 
 # Recipes and --set cannot contain these: they have a flag of their own, or depend on the machine.
 FLAGS = {"method", "dataset", "protocol", "data", "bits", "seed", "device", "processes"}
 
-Part = Literal["paper", "laptop"]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -241,11 +240,11 @@ def split_part(settings: Sequence[str]) -> tuple[Part | None, list[str]]:
     Raises:
         UsageError: There is no such part.
     """
-    chosen = {setting for setting in settings if setting.partition("=")[0] == "recipe"}
-    part = parse_pairs("--set", [setting for setting in settings if setting in chosen]).get("recipe")
+    own = [setting for setting in settings if setting.partition("=")[0] == "recipe"]
+    part = parse_pairs("--set", own).get("recipe")
     if part not in (None, *get_args(Part)):
         raise UsageError(f"recipe={quoted(part)}: expected paper or laptop")
-    return part, [setting for setting in settings if setting not in chosen]
+    return part, [setting for setting in settings if setting not in own]
 
 
 def setting_path(setting: str, hyperparameters: type[BaseModel]) -> str:
