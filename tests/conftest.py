@@ -7,6 +7,7 @@ fixtures.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 os.environ["HASHBENCH_CACHE"] = "off"  # tests must not write into the home folder
 # Tests run in parallel, so more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Without a GPU, Triton's interpreter runs the kernels; Triton reads this when it is imported.
+os.environ.setdefault("TRITON_INTERPRET", "0" if shutil.which("nvidia-smi") else "1")
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -1,14 +1,15 @@
-"""Counts of pairs on a GPU with torch, by matrix products of signs and `bincount`.
+"""Counts of pairs on a GPU: by a Triton kernel, or with torch by matrix products of signs and `bincount`.
 
-The speed on a GPU has not been measured. The counts equal those of the CPU: distances are computed in
-floating point, but are whole numbers that it represents exactly, and the number of shared labels is only
-compared with 0.
+The kernel counts many pairs faster. The products need no compilation, which takes seconds for a kernel, and
+Triton is not everywhere. Both give the counts of the CPU: distances in floating point are whole numbers that
+it represents exactly, and a number of shared labels is only compared with 0.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,9 @@ from hashbench.evaluation.counts.labels import Labels
 _BUDGET = 2**30  # bytes
 _SMALLEST_BUDGET = 2**24
 _QUERIES = 256  # number of queries in a tile, enough for matrix products at full speed
+
+_KERNEL_PAIRS = 10**9  # pairs from which on the compilation of the kernel is worth its time
+_KERNEL_BITS = 4096  # a histogram of longer codes exceeds the shared memory of common GPUs
 
 # Memory for the products, relevance and columns of a pair, `bincount` included; for a decoded bit of an item.
 _BYTES_PER_PAIR = 24
@@ -67,24 +71,17 @@ def count(
         raise UsageError(
             "device='cuda': torch sees no GPU; check `nvidia-smi` and torch's CUDA build, or use 'cpu'"
         )
-    bits = query_codes.bits
-    half = torch.device(device).type != "cpu" and bits <= _LONGEST_HALF
-    dtype = torch.float16 if half else torch.float32  # float16 matrix products are slow on a CPU
-
-    def load(codes: BinaryCodes, labels: Labels, rows: slice) -> _Side:
-        signs = 2 * _bits(codes.packed[rows], bits, device).to(dtype) - 1
-        if labels.columns is None:
-            return _Side(signs, torch.tensor(labels.packed[rows, 0].view(np.int64), device=device))
-        return _Side(signs, _bits(labels.packed[rows], labels.columns, device).to(dtype))
-
-    load_queries = functools.partial(load, query_codes, query_labels)
-    load_items = functools.partial(load, database_codes, database_labels)
-    width = bits + (query_labels.columns or 0)
+    kernel = (
+        torch.device(device).type == "cuda"
+        and len(query_codes) * len(database_codes) >= _KERNEL_PAIRS
+        and query_codes.bits <= _KERNEL_BITS
+        and find_spec("triton") is not None
+    )
+    histogram_of = kernel_histogram if kernel else product_histogram
     while True:
-        tile = max(1, budget // (_QUERIES * _BYTES_PER_PAIR + width * _BYTES_PER_BIT))
         try:
-            histogram = _histogram(
-                load_queries, load_items, len(query_codes), len(database_codes), bits, tile
+            histogram = histogram_of(
+                query_codes, database_codes, query_labels, database_labels, device, budget
             )
             break
         except torch.cuda.OutOfMemoryError:
@@ -96,6 +93,63 @@ def count(
             budget //= 2
     relevant = histogram[:, 1::2].copy()
     return histogram[:, ::2] + relevant, relevant
+
+
+def kernel_histogram(
+    query_codes: BinaryCodes,
+    database_codes: BinaryCodes,
+    query_labels: Labels,
+    database_labels: Labels,
+    device: str,
+    budget: int,
+) -> NDArray[np.int64]:
+    """Count pairs with the Triton kernel; see `product_histogram` for the result."""
+    from hashbench.evaluation.counts.gpu_kernel import add_counts  # not every torch comes with Triton
+
+    def load(packed: NDArray[np.uint64]) -> Tensor:
+        return torch.tensor(packed.view(np.int64), device=device)
+
+    histogram = torch.zeros(len(query_codes), 2 * (query_codes.bits + 1), dtype=torch.int64, device=device)
+    queries, labels = load(query_codes.packed), load(query_labels.packed)
+    item_bytes = 2 * (database_codes.packed[:1].nbytes + database_labels.packed[:1].nbytes)  # in both orders
+    tile = max(1, min(budget // item_bytes, 2**30))
+    for start in range(0, len(database_codes), tile):
+        rows = slice(start, start + tile)
+        items, item_labels = (
+            load(side.packed[rows]).T.contiguous() for side in (database_codes, database_labels)
+        )
+        add_counts(histogram, queries, items, labels, item_labels, query_labels.by_class)
+    return histogram.cpu().numpy()
+
+
+def product_histogram(
+    query_codes: BinaryCodes,
+    database_codes: BinaryCodes,
+    query_labels: Labels,
+    database_labels: Labels,
+    device: str,
+    budget: int,
+) -> NDArray[np.int64]:
+    """Count pairs by query and by 2 * distance + relevant, int64 [queries, 2 * (bits + 1)]; see `count`."""
+    bits = query_codes.bits
+    half = torch.device(device).type != "cpu" and bits <= _LONGEST_HALF
+    dtype = torch.float16 if half else torch.float32  # float16 matrix products are slow on a CPU
+
+    def load(codes: BinaryCodes, labels: Labels, rows: slice) -> _Side:
+        signs = 2 * _bits(codes.packed[rows], bits, device).to(dtype) - 1
+        if labels.columns is None:
+            return _Side(signs, torch.tensor(labels.packed[rows, 0].view(np.int64), device=device))
+        return _Side(signs, _bits(labels.packed[rows], labels.columns, device).to(dtype))
+
+    width = bits + (query_labels.columns or 0)
+    return _histogram(
+        functools.partial(load, query_codes, query_labels),
+        functools.partial(load, database_codes, database_labels),
+        len(query_codes),
+        len(database_codes),
+        bits,
+        tile=max(1, budget // (_QUERIES * _BYTES_PER_PAIR + width * _BYTES_PER_BIT)),
+    )
 
 
 def _histogram(
