@@ -18,8 +18,12 @@ from hashbench.errors import UsageError
 from hashbench.images.batch_loader import BatchLoader
 from hashbench.images.image_sets import Images
 from hashbench.images.transforms import ViewTransform, square_transform
+from hashbench.runtime import preemption
+from hashbench.runtime.progress import progress
 
 Views = tuple[Tensor, ...]
+
+_LOADED = 128  # images that are loaded together
 
 
 class Batch(NamedTuple):
@@ -121,6 +125,46 @@ class FeatureBatches:
         for batch in self._order.epoch(epoch)[first:]:
             indices = torch.from_numpy(batch).to(self._features.device)
             yield Batch((self._features[indices],) * self._views, indices)
+
+
+class ResidentBatches:
+    """Batches of cropped images that stay on the device, uint8 [B, 3, size, size], sharded by process."""
+
+    def __init__(self, squares: Tensor, order: EpochBatches) -> None:
+        """Store a reference to the images, uint8 [N, 3, size, size]."""
+        self._squares, self._order = squares, order
+
+    def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch from index `first` on, on the device of the images."""
+        for batch in self._order.epoch(epoch)[first:]:
+            indices = torch.from_numpy(batch[distributed.shard(len(batch))]).to(self._squares.device)
+            yield Batch((self._squares[indices],), indices)
+
+
+Batches = FeatureBatches | ViewBatches | ResidentBatches
+
+
+def image_batches(
+    images: Images, order: EpochBatches, views: int, config: RunConfig, workers: int
+) -> Batches:
+    """Return the batches of a training on images.
+
+    With `views.on_device`, the cropped images are loaded only once, if they take at most a quarter of the
+    free memory of the GPU, or 1 GiB on a CPU.
+    """
+    size, count = config.images.size, len(images)
+    free = torch.cuda.mem_get_info()[0] if config.device == "cuda" else 2**32
+    if not config.views.on_device or 3 * size * size * count > free // 4:
+        return ViewBatches(images, order, views, config, workers)
+    squares = torch.empty(count, 3, size, size, dtype=torch.uint8, device=config.device)
+    loader = BatchLoader(_CroppedImages(images, config), config, workers, persistent=False)
+    parts = [list(range(count))[start : start + _LOADED] for start in range(0, count, _LOADED)]
+    with progress("loading", count) as advance:
+        for part, (batch,) in zip(parts, loader.load(parts), strict=True):
+            squares[part[0] : part[-1] + 1] = batch
+            advance(len(part))
+            preemption.check()
+    return ResidentBatches(squares, order)
 
 
 class _Views(Dataset[Views]):

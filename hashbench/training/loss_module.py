@@ -51,18 +51,38 @@ class LossModule(nn.Module):
         return losses
 
 
-def loss_values(method: HashMethod, losses: dict[str, Tensor]) -> dict[str, float]:
-    """Return the losses as numbers, copied from the device at once.
+class PendingLosses:
+    """Losses of the last batches, which stay on the device until `read`.
 
-    Raises:
-        HashbenchError: The method returned no loss.
+    Reading them waits until the device has computed them, so a GPU runs ahead if those of several batches are
+    read together.
     """
-    if "loss" not in losses:
-        raise HashbenchError(
-            f"{type(method).__name__}.training_losses: expected the key 'loss', got {[*losses]}"
-        )
-    values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
-    return dict(zip(losses, values, strict=True))
+
+    def __init__(self, batches: int) -> None:
+        """Create it without losses; `batches` is the number of batches to read together."""
+        self._batches = batches
+        self._pending: list[tuple[dict[str, float], list[str], Tensor]] = []
+
+    def add(self, method: HashMethod, losses: dict[str, Tensor], **entry: float) -> None:
+        """Add the losses of a batch, and what else the log says of it.
+
+        Raises:
+            HashbenchError: The method returned no loss.
+        """
+        if "loss" not in losses:
+            raise HashbenchError(
+                f"{type(method).__name__}.training_losses: expected the key 'loss', got {[*losses]}"
+            )
+        values = torch.stack([loss.detach().float() for loss in losses.values()])
+        self._pending.append((entry, [*losses], values))
+
+    def read(self, *, early: bool = False) -> list[tuple[dict[str, float], dict[str, float]]]:
+        """Return the entry and the losses of each batch; nothing if there are too few, unless it is early."""
+        if not self._pending or (len(self._pending) < self._batches and not early):
+            return []
+        pending, self._pending = self._pending, []
+        numbers = iter(torch.cat([values for *_, values in pending]).tolist())
+        return [(entry, {name: next(numbers) for name in names}) for entry, names, _ in pending]
 
 
 def create_accelerator(config: RunConfig, precision: str) -> Accelerator:

@@ -24,7 +24,7 @@ from hashbench.method.base import FeatureMethod, HashMethod, ShallowMethod
 from hashbench.results.record import LOG, STATES, TRACE
 from hashbench.runtime import preemption
 from hashbench.runtime.console import info, is_main_process
-from hashbench.runtime.progress import Advance, progress, with_forecast
+from hashbench.runtime.progress import progress, with_forecast
 from hashbench.runtime.torch_errors import stopped_loader, translate_errors
 from hashbench.training.checkpoints import (
     TrainerState,
@@ -35,9 +35,9 @@ from hashbench.training.checkpoints import (
     save_checkpoint,
     set_rng_state,
 )
-from hashbench.training.dataloader import Batch, EpochBatches, FeatureBatches, ViewBatches
+from hashbench.training.dataloader import Batch, Batches, EpochBatches, FeatureBatches, image_batches
 from hashbench.training.log import JsonLinesLog
-from hashbench.training.loss_module import LossModule, create_accelerator, loss_values
+from hashbench.training.loss_module import LossModule, PendingLosses, create_accelerator
 from hashbench.training.model_selection import BestCheckpoint, Score, load_trained_weights, trained_weights
 from hashbench.training.optim import create_optimizer, create_schedule
 from hashbench.training.options import DEFAULT, RunOptions, TrainingSummary
@@ -143,11 +143,10 @@ class Trainer:
         method.prepare(training)
         set_seed(_seed(config))
         self.order = EpochBatches(len(images), config)
-        self.batches: FeatureBatches | ViewBatches
         if on_features:
-            self.batches = FeatureBatches(training.shared_features, self.order, method.views)
+            self.batches: Batches = FeatureBatches(training.shared_features, self.order, method.views)
         else:
-            self.batches = ViewBatches(images, self.order, method.views, config, execution.workers)
+            self.batches = image_batches(images, self.order, method.views, config, execution.workers)
         self.feature_seconds = training.seconds
         self.start += extractor.waited
         # Heads on features are trained in full precision.
@@ -158,6 +157,7 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(losses, optimizer)
         self.selection = BestCheckpoint(config, score)
         self.meter = Meter()
+        self.losses = PendingLosses(10 if config.device == "cuda" else 1)  # reading makes a GPU wait
         self.state = TrainerState()
         self.stateful: dict[str, Any] = {  # parts with `state_dict` and `load_state_dict`
             "optimizer": self.optimizer,
@@ -178,8 +178,8 @@ class Trainer:
         with ExitStack() as stack:
             self.log = stack.enter_context(JsonLinesLog(self.folder / LOG, self.state.log_bytes))
             advance = stack.enter_context(progress("train", total, done=self.state.step))
-            task = f"training {self.config.method}"
-            advance = with_forecast(advance, total - self.state.step, task, self.config)
+            left = total - self.state.step
+            self.advance = with_forecast(advance, left, f"training {self.config.method}", self.config)
             trace = stack.enter_context(self._profiler())
             stack.enter_context(preemption.at_a_step())
             self.model.train()
@@ -187,10 +187,11 @@ class Trainer:
             while self.state.epoch < epochs and not self.selection.exhausted:
                 with self._saved_if_the_loader_stops():
                     for batch in self.meter.steps(self.batches.epoch(self.state.epoch, self.state.batch)):
-                        self._step(batch, advance)
+                        self._step(batch)
                         if trace is not None:
                             trace.step()
                         self._save_if_due()
+                self._log_losses(early=True)
                 self._end_epoch()
                 self._save_if_due()
                 self._validate_if_due()
@@ -205,7 +206,7 @@ class Trainer:
             self.feature_seconds,
         )
 
-    def _step(self, batch: Batch, advance: Advance) -> None:
+    def _step(self, batch: Batch) -> None:
         """Train on a batch; update the weights if it is the last one of its accumulated step."""
         state, training, accumulate = self.state, self.config.training, self.config.training.accumulate
         first = state.batch // accumulate * accumulate  # of the batches whose gradients are accumulated
@@ -217,18 +218,9 @@ class Trainer:
             inputs, indices = send_to_device(batch, self.config.device, non_blocking=True)
             given = {"indices": indices} if self.method.uses_indices else {}
             losses: dict[str, Tensor] = self.model(*inputs, **given)
-            values = loss_values(self.method, losses)
-            entry = {
-                "epoch": state.epoch,
-                "step": state.step,
-                "seconds": self._seconds(),
-                "lr": rate,
-                **values,
-            }
-            self.log.write(**entry)
-            self.trackers.write_step(entry, self.order.images / self.order.batches, self.meter.seconds)
-            if not math.isfinite(values["loss"]):
-                raise self._not_finite(values)
+            at = {"epoch": state.epoch, "step": state.step, "seconds": self._seconds(), "lr": rate}
+            self.losses.add(self.method, losses, **at, duration=self.meter.seconds)
+            self._log_losses()
             self.accelerator.backward(losses["loss"] / accumulated)
         if last:
             if training.gradient_clip is not None:
@@ -240,7 +232,17 @@ class Trainer:
         state.batch += 1
         state.step += 1
         self.stepping = False
-        advance(1, f"epoch {state.epoch + 1}/{training.epochs}, loss {values['loss']:.4g}")
+
+    def _log_losses(self, *, early: bool = False) -> None:
+        """Log the losses that are read from the device now."""
+        for entry, losses in self.losses.read(early=early):
+            line = {name: value for name, value in entry.items() if name != "duration"} | losses
+            self.log.write(**line)
+            self.trackers.write_step(line, self.order.images / self.order.batches, entry["duration"])
+            if not math.isfinite(losses["loss"]):
+                raise self._not_finite(entry, losses)
+            epoch = f"epoch {entry['epoch'] + 1}/{self.config.training.epochs}"
+            self.advance(1, f"{epoch}, loss {losses['loss']:.4g}")
 
     def _end_epoch(self) -> None:
         if not self.scheduled_by_step:
@@ -262,12 +264,12 @@ class Trainer:
             self.trackers.write(entry)
             self.model.train()
 
-    def _not_finite(self, values: dict[str, float]) -> HashbenchError:
-        parts = ", ".join(f"{name} {value}" for name, value in values.items())
+    def _not_finite(self, entry: dict[str, float], losses: dict[str, float]) -> HashbenchError:
+        parts = ", ".join(f"{name} {value}" for name, value in losses.items())
         good = last_step(self.folder / STATES)
         kept = "" if good is None else f", the checkpoint of step {good} in {self.folder / STATES}"
         return HashbenchError(
-            f"the loss is not finite at step {self.state.step} (epoch {self.state.epoch}): {parts}; "
+            f"the loss is not finite at step {entry['step']} (epoch {entry['epoch']}): {parts}; "
             "try a lower --set lr=…, --set gradient_clip=1 or --set precision=float32; "
             f"the log is {self.folder / LOG}{kept}"
         )
@@ -304,6 +306,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Save a checkpoint, unless a weight is not finite, which the next step reports."""
+        self._log_losses(early=True)
         self.saved = time.monotonic()
         if not all(bool(tensor.isfinite().all()) for tensor in self.method.state_dict().values()):
             return

@@ -26,6 +26,9 @@ from hashbench.data.load import load_dataset
 from hashbench.experiment.configure import configure
 from hashbench.images.image_sets import Images
 from hashbench.results.record import STATES, TRACE
+from hashbench.training import trainer
+from hashbench.training.dataloader import ViewBatches
+from hashbench.training.loss_module import PendingLosses
 from hashbench.training.options import DEFAULT, RunOptions, TrainingSummary
 from hashbench.training.throughput import Meter
 from hashbench.training.trainer import train
@@ -225,6 +228,31 @@ def test_views_on_the_device_depend_only_on_the_seed(tmp_path: Path) -> None:
     assert not method.state_dict().keys() - Plain().state_dict().keys()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_that_stay_on_the_device_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    pytest.importorskip("kornia", minversion="0.9")
+    changes: dict[str, Any] = {"views": {**AUGMENTED, "on_device": True}, "training": {"epochs": 2}}
+    resident = trained(tmp_path, **changes, workers=workers)
+    monkeypatch.setattr(trainer, "image_batches", ViewBatches)
+    assert torch.equal(torch.stack(trained(tmp_path, **changes).seen), torch.stack(resident.seen))
+
+
+def test_images_that_stay_on_the_device_are_decoded_once(tmp_path: Path) -> None:
+    pytest.importorskip("kornia", minversion="0.9")
+    asked: list[int] = []
+
+    class Counted(ArrayImages):
+        def __getitem__(self, index: int) -> Image.Image:
+            asked.append(index)
+            return super().__getitem__(index)
+
+    counted = Counted(PIXELS[:16], [f"i{n}" for n in range(16)])
+    train(Plain(), counted, config(views={"on_device": True}, training={"epochs": 3}), tmp_path)
+    assert asked == [*range(16)]
+
+
 def test_views_on_the_device_without_augmentation_are_the_test_images(tmp_path: Path) -> None:
     pytest.importorskip("kornia", minversion="0.9")
     method, pillows = trained(tmp_path, views={"on_device": True}), trained(tmp_path)
@@ -377,9 +405,11 @@ def test_a_damaged_image_is_named(tmp_path: Path, workers: int) -> None:
 
 @pytest.mark.parametrize(("value", "named"), [(math.nan, "nan"), (math.inf, "inf")])
 @pytest.mark.parametrize("states", [True, False])
+@pytest.mark.parametrize("together", [1, 10])
 def test_an_error_about_an_infinite_loss_names_its_files(
-    tmp_path: Path, value: float, named: str, states: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, named: str, states: bool, together: int
 ) -> None:
+    monkeypatch.setattr(trainer, "PendingLosses", lambda _: PendingLosses(together))
     execution = RunOptions(save_every=0) if states else DEFAULT
     with pytest.raises(HashbenchError) as raised:
         train(
@@ -397,3 +427,16 @@ def test_an_error_about_an_infinite_loss_names_its_files(
     )
     assert [entry["loss"] for entry in lines(tmp_path)][5:] == [named]
     assert bool(list(tmp_path.glob(f"{STATES}/step000000005-*.pt"))) == states
+
+
+@pytest.mark.parametrize("together", [3, 10])
+def test_losses_that_are_read_together_give_the_same_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    trained(tmp_path, training={"epochs": 3})
+    expected = [{**line, "seconds": 0} for line in lines(tmp_path)]
+    (tmp_path / "log.jsonl").unlink()
+    monkeypatch.setattr(trainer, "PendingLosses", lambda _: PendingLosses(together))
+    trained(tmp_path, training={"epochs": 3})
+    assert [{**line, "seconds": 0} for line in lines(tmp_path)] == expected
+    assert len(expected) == 12
