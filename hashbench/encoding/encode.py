@@ -17,6 +17,7 @@ from hashbench.encoding.features import (
     BATCH_SIZE,
     FeatureExtractor,
     TransformedImages,
+    apply,
     batches,
     inference_mode,
 )
@@ -78,10 +79,10 @@ def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None
     batch = torch.stack([probe[index] for index in range(min(PROBE, len(images)))])
     with inference_mode(method, config):
         batch = batch.to(config.device, memory_format=torch.channels_last)
-        values = method.encode(batch)
+        values = apply(method.encode, batch, config)
         others = {
-            "order": method.encode(batch.flip(0)).flip(0),
-            "size": torch.cat([method.encode(batch[i : i + 1]) for i in range(len(batch))]),
+            "order": apply(method.encode, batch.flip(0), config).flip(0),
+            "size": torch.cat([apply(method.encode, image[None], config) for image in batch]),
         }
     with _as_method_error(method):
         codes = method.codes(values)
@@ -134,7 +135,7 @@ def _values(
         else:
             part = images if distributed.world_size() == 1 else images.subset(np.arange(own.start, own.stop))
             for batch in batches(part, config, workers=workers, task=task):
-                yield method.encode(batch)
+                yield apply(method.encode, batch, config)
 
     with inference_mode(method, config):
         own_values = [batch.cpu() for batch in values()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
@@ -27,6 +27,8 @@ from hashbench.runtime.console import warn
 from hashbench.runtime.progress import progress, with_forecast
 
 BATCH_SIZE = 128
+
+_FULL_BATCHES = {"cuda"}  # devices that choose kernels for each new shape, which takes seconds
 
 
 class TransformedImages(Dataset[Tensor]):
@@ -68,6 +70,21 @@ def inference_mode(module: nn.Module, config: RunConfig) -> Iterator[None]:
     # torch.inference_mode is no option: tensors that a network caches in it could not be trained with.
     with torch.no_grad(), exact:
         yield
+
+
+def apply(network: Callable[[Tensor], Tensor], images: Tensor, config: RunConfig) -> Tensor:
+    """Return the output of a network for a batch of images; a GPU gets a full batch, padded with zeros.
+
+    Args:
+        network: Maps images [B, 3, size, size] to B rows.
+        images: At most `BATCH_SIZE` images on the device of the run.
+        config: The configuration of the run.
+    """
+    missing = BATCH_SIZE - len(images) if config.device in _FULL_BATCHES else 0
+    if missing <= 0:
+        return network(images)
+    padded = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
+    return network(padded.contiguous(memory_format=torch.channels_last))[: len(images)]
 
 
 class _Features(NamedTuple):
@@ -150,7 +167,7 @@ class FeatureExtractor:
         """Compute features batch by batch, float32 [B, F] on the CPU."""
         with inference_mode(self._backbone, self._config):
             for batch in batches(images, self._config, workers=self._workers, task=task):
-                yield self._backbone.pooled(batch).float().cpu()
+                yield apply(self._backbone.pooled, batch, self._config).float().cpu()
 
     def _metadata(self, images: Images) -> FeatureMetadata:
         return FeatureMetadata(

@@ -56,13 +56,32 @@ def test_codes_do_not_depend_on_batch_size_or_order(monkeypatch: pytest.MonkeyPa
         (lambda values: values.sort(0).values, "order"),
     ],
 )
-def test_a_method_that_depends_on_its_batch_is_refused(change: Any, what: str) -> None:
+@pytest.mark.parametrize("full", [set(), {"cpu"}])
+def test_a_method_that_depends_on_its_batch_is_refused(
+    monkeypatch: pytest.MonkeyPatch, change: Any, what: str, full: set[str]
+) -> None:
+    monkeypatch.setattr(features, "_FULL_BATCHES", full)
     with pytest.raises(HashbenchError, match=rf"Plain.encode depends on the {what} of the batch"):
         encode(Plain(change), IMAGES, CONFIG, workers=0, task="t")
 
 
 def test_a_method_that_does_not_depend_on_its_batch_passes() -> None:
     check_encoder(Plain(), IMAGES, CONFIG)
+
+
+def test_full_batches_give_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = set()
+
+    def sized(values: Tensor) -> Tensor:
+        sizes.add(len(values))
+        return values - 0.5
+
+    codes = encode(Plain(sized), IMAGES, CONFIG, workers=0, task="t").to_signs()
+    assert sizes == {8, 1, 11}
+    sizes.clear()
+    monkeypatch.setattr(features, "_FULL_BATCHES", {"cpu"})
+    np.testing.assert_array_equal(encode(Plain(sized), IMAGES, CONFIG, workers=0, task="t").to_signs(), codes)
+    assert sizes == {features.BATCH_SIZE}
 
 
 def test_zero_is_plus_one_and_nan_is_an_error() -> None:
