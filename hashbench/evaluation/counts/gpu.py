@@ -1,8 +1,8 @@
 """Counts of pairs on a GPU: by a Triton kernel, or with torch by matrix products of signs and `bincount`.
 
-The kernel counts many pairs faster. The products need no compilation, which takes seconds for a kernel, and
-Triton is not everywhere. Both give the counts of the CPU: distances in floating point are whole numbers that
-it represents exactly, and a number of shared labels is only compared with 0.
+The kernel counts many pairs faster. The products need no compilation, and Triton is not everywhere. Both
+give the counts of the CPU: distances in floating point are whole numbers that it represents exactly, and a
+number of shared labels is only compared with 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BUDGET = 2**30  # bytes
 _SMALLEST_BUDGET = 2**24
 _QUERIES = 256  # number of queries in a tile, enough for matrix products at full speed
 
-_KERNEL_PAIRS = 10**9  # pairs from which on the compilation of the kernel is worth its time
+_KERNEL_PAIRS = 10**8  # for fewer pairs, the kernel is not compiled, which takes seconds once per machine
 _KERNEL_BITS = 4096  # a histogram of longer codes exceeds the shared memory of common GPUs
 
 # Memory for the products, relevance and columns of a pair, `bincount` included; for a decoded bit of an item.
