@@ -48,14 +48,12 @@ class TransformedImages(Dataset[Tensor]):
 def batches(images: Images, config: RunConfig, *, workers: int, task: str) -> Iterator[Tensor]:
     """Yield batches of transformed images in order, [B, 3, size, size] on the device of the run."""
     loader = BatchLoader(TransformedImages(images, config), config, workers, persistent=False)
-    starts = range(0, len(images), BATCH_SIZE)
-    positions = [list(range(start, min(start + BATCH_SIZE, len(images)))) for start in starts]
     with progress(task, len(images)) as advance:
         if task in ("train", "features"):
             advance = with_forecast(
                 advance, len(images), "computing the features of the training images", config
             )
-        for batch in loader.load(positions):
+        for batch in loader.load_in_order(len(images), BATCH_SIZE):
             yield batch.to(config.device, memory_format=torch.channels_last, non_blocking=True)
             advance(len(batch))
             preemption.check()

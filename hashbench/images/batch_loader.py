@@ -55,6 +55,11 @@ class BatchLoader:
         self._batches[:] = batches[done:]
         yield from self._loader
 
+    def load_in_order(self, count: int, batch_size: int) -> Iterator[Any]:
+        """Yield the first `count` items once, in batches, the last of which may be smaller."""
+        starts = range(0, count, batch_size)
+        yield from self.load([[*range(start, min(start + batch_size, count))] for start in starts])
+
     def _load_without_workers(self, reason: str) -> None:
         _warn(reason.strip())
         self._loader = self._create()

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from hashbench import distributed
 from hashbench.config import RunConfig
+from hashbench.encoding.features import BATCH_SIZE
 from hashbench.errors import UsageError
 from hashbench.images.batch_loader import BatchLoader
 from hashbench.images.image_sets import Images
@@ -22,8 +23,6 @@ from hashbench.runtime import preemption
 from hashbench.runtime.progress import progress
 
 Views = tuple[Tensor, ...]
-
-_LOADED = 128  # images that are loaded together
 
 
 class Batch(NamedTuple):
@@ -158,11 +157,12 @@ def image_batches(
         return ViewBatches(images, order, views, config, workers)
     squares = torch.empty(count, 3, size, size, dtype=torch.uint8, device=config.device)
     loader = BatchLoader(_CroppedImages(images, config), config, workers, persistent=False)
-    parts = [list(range(count))[start : start + _LOADED] for start in range(0, count, _LOADED)]
+    done = 0
     with progress("loading", count) as advance:
-        for part, (batch,) in zip(parts, loader.load(parts), strict=True):
-            squares[part[0] : part[-1] + 1] = batch
-            advance(len(part))
+        for (batch,) in loader.load_in_order(count, BATCH_SIZE):
+            squares[done : done + len(batch)] = batch
+            done += len(batch)
+            advance(len(batch))
             preemption.check()
     return ResidentBatches(squares, order)
 

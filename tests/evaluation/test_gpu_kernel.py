@@ -37,7 +37,7 @@ def assert_counts_as_the_cpu(
     database.packed[: items // 3] = query.packed[0]  # many equal distances
     labels = random_labels(rng, queries, columns), random_labels(rng, items, columns)
     expected = count_pairs(query, database, *labels)
-    histogram = gpu.kernel_histogram(query, database, *labels, DEVICE, budget)
+    histogram = gpu.kernel_histogram(gpu.Pairs(query, database, *labels), DEVICE, budget)
     np.testing.assert_array_equal(histogram[:, 1::2], expected.relevant)
     np.testing.assert_array_equal(histogram[:, ::2] + histogram[:, 1::2], expected.items)
 

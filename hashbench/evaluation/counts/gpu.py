@@ -7,8 +7,6 @@ number of shared labels is only compared with 0.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -34,6 +32,15 @@ _BYTES_PER_BIT = 8
 
 # Products of ±1 and their partial sums are within ±bits; float16 represents all whole numbers up to 2,048.
 _LONGEST_HALF = 2048
+
+
+class Pairs(NamedTuple):
+    """Codes and labels of the queries and of the database."""
+
+    query_codes: BinaryCodes
+    database_codes: BinaryCodes
+    query_labels: Labels
+    database_labels: Labels
 
 
 class _Side(NamedTuple):
@@ -78,11 +85,10 @@ def count(
         and find_spec("triton") is not None
     )
     histogram_of = kernel_histogram if kernel else product_histogram
+    pairs = Pairs(query_codes, database_codes, query_labels, database_labels)
     while True:
         try:
-            histogram = histogram_of(
-                query_codes, database_codes, query_labels, database_labels, device, budget
-            )
+            histogram = histogram_of(pairs, device, budget)
             break
         except torch.cuda.OutOfMemoryError:
             if budget // 2 < _SMALLEST_BUDGET:
@@ -95,43 +101,29 @@ def count(
     return histogram[:, ::2] + relevant, relevant
 
 
-def kernel_histogram(
-    query_codes: BinaryCodes,
-    database_codes: BinaryCodes,
-    query_labels: Labels,
-    database_labels: Labels,
-    device: str,
-    budget: int,
-) -> NDArray[np.int64]:
+def kernel_histogram(pairs: Pairs, device: str, budget: int) -> NDArray[np.int64]:
     """Count pairs with the Triton kernel; see `product_histogram` for the result."""
     from hashbench.evaluation.counts.gpu_kernel import add_counts  # not every torch comes with Triton
 
     def load(packed: NDArray[np.uint64]) -> Tensor:
         return torch.tensor(packed.view(np.int64), device=device)
 
-    histogram = torch.zeros(len(query_codes), 2 * (query_codes.bits + 1), dtype=torch.int64, device=device)
-    queries, labels = load(query_codes.packed), load(query_labels.packed)
-    item_bytes = 2 * (database_codes.packed[:1].nbytes + database_labels.packed[:1].nbytes)  # in both orders
+    query, database, query_labels, database_labels = pairs
+    histogram = torch.zeros(len(query), 2 * (query.bits + 1), dtype=torch.int64, device=device)
+    queries, labels = load(query.packed), load(query_labels.packed)
+    item_bytes = 2 * (database.packed[:1].nbytes + database_labels.packed[:1].nbytes)  # in both orders
     tile = max(1, min(budget // item_bytes, 2**30))
-    for start in range(0, len(database_codes), tile):
+    for start in range(0, len(database), tile):
         rows = slice(start, start + tile)
-        items, item_labels = (
-            load(side.packed[rows]).T.contiguous() for side in (database_codes, database_labels)
-        )
+        items, item_labels = (load(side.packed[rows]).T.contiguous() for side in (database, database_labels))
         add_counts(histogram, queries, items, labels, item_labels, query_labels.by_class)
     return histogram.cpu().numpy()
 
 
-def product_histogram(
-    query_codes: BinaryCodes,
-    database_codes: BinaryCodes,
-    query_labels: Labels,
-    database_labels: Labels,
-    device: str,
-    budget: int,
-) -> NDArray[np.int64]:
+def product_histogram(pairs: Pairs, device: str, budget: int) -> NDArray[np.int64]:
     """Count pairs by query and by 2 * distance + relevant, int64 [queries, 2 * (bits + 1)]; see `count`."""
-    bits = query_codes.bits
+    query, database, query_labels, database_labels = pairs
+    bits, columns = query.bits, 2 * (query.bits + 1)
     half = torch.device(device).type != "cpu" and bits <= _LONGEST_HALF
     dtype = torch.float16 if half else torch.float32  # float16 matrix products are slow on a CPU
 
@@ -141,47 +133,20 @@ def product_histogram(
             return _Side(signs, torch.tensor(labels.packed[rows, 0].view(np.int64), device=device))
         return _Side(signs, _bits(labels.packed[rows], labels.columns, device).to(dtype))
 
-    width = bits + (query_labels.columns or 0)
-    return _histogram(
-        functools.partial(load, query_codes, query_labels),
-        functools.partial(load, database_codes, database_labels),
-        len(query_codes),
-        len(database_codes),
-        bits,
-        tile=max(1, budget // (_QUERIES * _BYTES_PER_PAIR + width * _BYTES_PER_BIT)),
-    )
-
-
-def _histogram(
-    load_queries: Callable[[slice], _Side],
-    load_items: Callable[[slice], _Side],
-    queries: int,
-    items: int,
-    bits: int,
-    tile: int,
-) -> NDArray[np.int64]:
-    """Count pairs by query and by 2 * distance + relevant, int64 [queries, 2 * (bits + 1)].
-
-    Args:
-        load_queries: Loads a slice of the queries.
-        load_items: Loads a slice of the items.
-        queries: Number of queries.
-        items: Number of items.
-        bits: Length of a code.
-        tile: Number of items in a tile.
-    """
-    columns = 2 * (bits + 1)
-    blocks = [load_queries(slice(start, start + _QUERIES)) for start in range(0, queries, _QUERIES)]
+    starts = range(0, len(query), _QUERIES)
+    blocks = [load(query, query_labels, slice(start, start + _QUERIES)) for start in starts]
     counts = [block.codes.new_zeros(len(block.codes) * columns, dtype=torch.int64) for block in blocks]
-    for start in range(0, items, tile):
-        item_block = load_items(slice(start, start + tile))
+    width = bits + (query_labels.columns or 0)
+    tile = max(1, budget // (_QUERIES * _BYTES_PER_PAIR + width * _BYTES_PER_BIT))
+    for start in range(0, len(database), tile):
+        item_block = load(database, database_labels, slice(start, start + tile))
         for block, count in zip(blocks, counts, strict=True):
             # A product is bits - 2 * distance.
             index = (block.codes @ item_block.codes.T).to(torch.int32).neg_().add_(bits)  # [queries, items]
             index += _relevant(block.labels, item_block.labels)
             index += torch.arange(len(index), dtype=torch.int32, device=index.device)[:, None] * columns
             count += torch.bincount(index.flatten(), minlength=len(count))
-    return torch.cat(counts).reshape(queries, columns).cpu().numpy()
+    return torch.cat(counts).reshape(len(query), columns).cpu().numpy()
 
 
 def _relevant(query: Tensor, items: Tensor) -> Tensor:
