@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import os
 import sys
 from pathlib import Path
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from hashbench.registry import Entry, Kind
 
 _TyperUsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer exports only its subclasses
-
-# At its exit, Python looks for unreachable objects among all those of torch, which would take seconds.
-atexit.register(gc.freeze)
 
 app = typer.Typer(
     help="A benchmark suite for unsupervised image hashing.",
@@ -135,7 +130,7 @@ def new_method(
     show(f"  hashbench run {plugin}--method {name} --dataset digits")
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run a command, and turn errors into one line and an exit code."""
     protect_streams()
     quiet_libraries()

@@ -100,10 +100,8 @@ def test_a_run_that_is_stopped_ends_so_where_results_cannot_be_shown(
     ],
 )
 def test_exit_codes_where_streams_are_closed_or_full(command: str, code: int, out: str, err: str) -> None:
-    program = f"{sys.executable} -c 'from hashbench.cli.app import main; main()'"
-    shown = subprocess.run(
-        ["bash", "-c", f"{program} {command}"], capture_output=True, text=True, check=False
-    )
+    program = f"{sys.executable} -m hashbench {command}"
+    shown = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
     assert shown.returncode == code
     assert out in shown.stdout
     assert shown.stderr.startswith(err)
