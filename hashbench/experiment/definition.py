@@ -182,6 +182,8 @@ class Experiment(Section):
     """Settings that take precedence over all others, for the methods that have them."""
     plugins: tuple[HomePath, ...] = ()
     """Files of plugins."""
+    allow_overlap: bool = False
+    """Accept queries that are also in the database."""
     report: Reported = Reported()
     """Content of its reports."""
 

@@ -126,16 +126,13 @@ def _require_one_backbone(experiment: Experiment) -> None:
         )
 
 
-def plan(
-    experiment: Experiment, device: str, results: Path, *, allow_overlap: bool = False
-) -> list[PlannedRun]:
+def plan(experiment: Experiment, device: str, results: Path) -> list[PlannedRun]:
     """Configure the runs of an experiment, and check everything that can be checked before hours of training.
 
     Args:
         experiment: The experiment.
         device: "cpu" or "cuda".
         results: The results folder.
-        allow_overlap: Accept queries that are also in the database.
 
     Raises:
         UsageError: As by `runs_of`; or two runs are the same, or none will have the metric of the reports.
@@ -144,7 +141,7 @@ def plan(
     for dataset, group in itertools.groupby(runs_of(experiment), key=lambda run: run.chosen):
         runs = list(group)
         try:
-            data = _load(dataset, allow_overlap)
+            data = _load(dataset, experiment.allow_overlap)
         except HashbenchError as error:
             planned += [replace(run, errors=(error, *_missing_weights(run, str(error)))) for run in runs]
         else:

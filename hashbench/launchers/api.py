@@ -85,8 +85,9 @@ def run(
         "backbones": [] if backbone is None else [backbone],
         "settings": settings or {},
         "plugins": plugins,
+        "allow_overlap": allow_overlap,
     }
-    (done,) = _carry_out(read_experiment(experiment), results, allow_overlap, execution)
+    (done,) = _carry_out(read_experiment(experiment), results, execution)
     return done
 
 
@@ -94,7 +95,6 @@ def run_experiment(
     experiment: str | Path | Mapping[str, Any],
     *,
     results: Path | str = RESULTS,
-    allow_overlap: bool = False,
     **execution: Any,
 ) -> pd.DataFrame:
     """Carry out the runs of an experiment; those that have a record are not repeated.
@@ -102,7 +102,6 @@ def run_experiment(
     Args:
         experiment: A YAML file or its content, or the name of an experiment that comes with hashbench.
         results: The results folder.
-        allow_overlap: As for `run`.
         **execution: As for `run`.
 
     Returns:
@@ -118,15 +117,13 @@ def run_experiment(
         >>> list(runs["bits"])
         [8, 16]
     """
-    runs = _carry_out(read_experiment(experiment), results, allow_overlap, execution)
+    runs = _carry_out(read_experiment(experiment), results, execution)
     return data_frame([StoredRun(done.record, done.folder) for done in runs])
 
 
-def _carry_out(
-    experiment: Experiment, results: Path | str, allow_overlap: bool, execution: Mapping[str, Any]
-) -> list[Run]:
+def _carry_out(experiment: Experiment, results: Path | str, execution: Mapping[str, Any]) -> list[Run]:
     checked = check_settings("option", Execution, execution)
-    wanted = Grid(experiment, as_path(results, "results"), checked, allow_overlap)
+    wanted = Grid(experiment, as_path(results, "results"), checked)
     with _TURN:
         for file in experiment.plugins:
             registry.add_plugin_file(file)

@@ -16,6 +16,7 @@ from hashbench.config import Section
 from hashbench.errors import UsageError
 from hashbench.experiment.definition import Experiment
 from hashbench.experiment.plan import PlannedRun, plan
+from hashbench.launchers.local import slots
 from hashbench.launchers.slurm import parameters
 from hashbench.runtime.device import resolve_device, resolve_workers
 from hashbench.runtime.yaml_values import as_set
@@ -108,12 +109,13 @@ class Grid:
     experiment: Experiment
     results: Path
     execution: Execution
-    allow_overlap: bool = False
     launch: Launch = Launch()
 
     def plan(self, device: str) -> list[PlannedRun]:
         """Plan all runs; `device` is "cpu" or "cuda"."""
-        return plan(self.experiment, device, self.results, allow_overlap=self.allow_overlap)
+        if self.launch.launcher == "local":
+            slots(self.launch.jobs, self.launch.gpus, device)  # rejects GPUs that are not here
+        return plan(self.experiment, device, self.results)
 
     def command(self, run: PlannedRun) -> list[str]:
         """Return the words of the command that executes one run of the grid, for a scheduler."""
@@ -132,7 +134,7 @@ class Grid:
         ]
         options = [(name, str(value)) for name, value in single.items() if value is not None]
         words = [word for option in [*options, *several] for word in option]
-        return ["hashbench", "run", *words, *(["--allow-overlap"] if self.allow_overlap else [])]
+        return ["hashbench", "run", *words, *(["--allow-overlap"] if self.experiment.allow_overlap else [])]
 
     def process_command(self, run: PlannedRun, options: RunOptions, force: bool) -> list[str]:
         """Return the words of the command that carries out one run of the grid in a process of its own."""

@@ -61,12 +61,18 @@ def test_a_study_from_a_file(study: Callable[..., Any], tmp_path: Path) -> None:
     assert "6 of 8 runs of the experiment study" in (tmp_path / "report.html").read_text()
 
 
-def test_methods_and_datasets_are_chosen_and_other_options_replace(study: Callable[..., Any]) -> None:
+def test_methods_and_datasets_are_chosen_and_other_options_replace(
+    study: Callable[..., Any], tmp_path: Path
+) -> None:
     rows = json.loads(
         study("run", "--config=study.yaml", "--method=lsh", "--bits=16", "--dry-run", "--json").out
     )
     assert [(row["method"], row["bits"], row["seed"]) for row in rows] == [("lsh", 16, 0), ("lsh", 16, 1)]
     assert rows[0]["command"][-2:] == ["--plugin", "toy.py"]
+    with (tmp_path / "study.yaml").open("a") as file:
+        file.write("allow_overlap: true\n")
+    rows = json.loads(study("run", "--config=study.yaml", "--dry-run", "--json").out)
+    assert {row["command"][-1] for row in rows} == {"--allow-overlap"}
     done = study("run", "--config=study.yaml", "--method=itq")
     assert (done.code, done.err) == (
         2, "hashbench: error: unknown method of the experiment study 'itq'; known: lsh, tiny\n",

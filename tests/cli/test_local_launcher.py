@@ -215,6 +215,7 @@ def test_a_terminal_shows_a_table(
         (["--jobs", "2"], "--jobs needs --launcher local"),
         (["--gpus", "0"], "--gpus needs --launcher local"),
         (["--launcher", "local", "--gpus", "0", "--device", "cpu"], "--gpus: the runs use the CPU; leave it"),
+        ([*LOCAL, "--gpus=0", "--device=cpu", "--dry-run"], "--gpus: the runs use the CPU; leave it"),
         (
             ["--launcher", "local", "--device", "cuda:1"],
             "--launcher chooses the GPU of each run; use --device",

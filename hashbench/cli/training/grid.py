@@ -90,10 +90,9 @@ def grid(
         "backbones": tuple(names("--backbone", backbone)) if backbone is not None else None,
         "overrides": (*experiment.overrides, *([f"recipe={recipe}"] if recipe else []), *settings),
         "plugins": (*experiment.plugins, *plugin),
+        "allow_overlap": allow_overlap or None,
     }
-    of_datasets = {
-        "protocol": data.protocol, "root": data.root, "limit": limit, "options": data.options,
-    }  # fmt: skip
+    of_datasets = {"protocol": data.protocol, "root": data.root, "limit": limit, "options": data.options}
     experiment = experiment.change(
         {key: value for key, value in new.items() if value is not None},
         {key: value for key, value in of_datasets.items() if value is not None}
@@ -102,4 +101,4 @@ def grid(
     add_plugins(plugin)
     experiment.require_registered()
     launch.check(execution.device)
-    return Grid(experiment, results, execution, allow_overlap, launch)
+    return Grid(experiment, results, execution, launch)
