@@ -203,6 +203,9 @@ class TrainingConfig(Section):
     accumulate: int = Field(default=1, gt=0)
     """Number of batches whose gradients are accumulated per optimizer step. Contrastive losses still see one
     batch at a time, so this is not equivalent to a larger batch."""
+    max_images: int | None = Field(default=None, ge=2)
+    """Largest number of training images, for methods whose memory grows with its square; of more images,
+    this many are drawn, once for all seeds. None: no limit."""
     epoch_images: int | None = Field(default=None, ge=2)
     """About the number of images of an epoch, for trainings whose length does not depend on the dataset: a
     part of the training images, drawn for each epoch, or several passes over all. Of fewer images than a

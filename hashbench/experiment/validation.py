@@ -42,11 +42,25 @@ def hold_out(dataset: Dataset, config: RunConfig) -> ValidationSplit:
 
     The validation images are those of the protocol, and are searched for in the database. If the protocol has
     none, they are drawn from the training images, once for all seeds, and are searched for in the remaining
-    training images. Training images that are also queries are never drawn.
+    training images. Training images that are also queries are never drawn. `training.max_images` limits the
+    images to train on.
 
     Raises:
         UsageError: There are too few training images.
     """
+    split = _validation_split(dataset, config)
+    images, limit = split.train, config.training.max_images
+    if limit is None or len(images) <= limit:
+        return split
+    return split._replace(train=images.subset(_draw(np.arange(len(images)), limit)))
+
+
+def _draw(rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Draw rows without replacement, the same for all seeds of a run, in ascending order."""
+    return np.sort(np.random.default_rng(0).choice(rows, size, replace=False))
+
+
+def _validation_split(dataset: Dataset, config: RunConfig) -> ValidationSplit:
     if config.selection.name == "last":
         return ValidationSplit(dataset.train, None, None)
     if config.selection.name == "best-on-query":
@@ -67,7 +81,7 @@ def hold_out(dataset: Dataset, config: RunConfig) -> ValidationSplit:
             f"use {size:,} of them for validation, got {len(candidates):,}; try a smaller "
             "--set selection.validation=…"
         )
-    drawn = np.sort(np.random.default_rng(0).choice(candidates, size, replace=False))
+    drawn = _draw(candidates, size)
     rest = np.setdiff1d(np.arange(len(dataset.train)), drawn)
     train = Split(dataset.train, dataset.train_labels)
     database = train.subset(rest)

@@ -128,5 +128,6 @@ def check_pairs_fit(method: str, images: int) -> None:
     if images > MAX_IMAGES:
         raise UsageError(
             f"{method}: expected at most {MAX_IMAGES:,} training images, since memory grows with their "
-            f"square, got {images:,}; choose a --protocol with fewer training images"
+            f"square, got {images:,}; choose a --protocol with fewer, or draw some by --set "
+            f"max_images={MAX_IMAGES}"
         )

@@ -272,12 +272,13 @@ def _split_differences(run: StoredRun) -> list[str]:
     held_out = 0
     if config.get("selection.name") == "best-val" and split.validation is None:
         held_out = config.get("selection.validation", 0)
+    train = len(parts["train"][0]) - held_out
     shared = overlaps(*(ids for ids, _ in parts.values()))
     recorded = {"sha256": split.sha256, "train": split.train, "overlaps": asdict(split.overlaps)}
     try:
         recomputed = {
             "sha256": fingerprint(**parts),
-            "train": len(parts["train"][0]) - held_out,
+            "train": min(train, config.get("training.max_images") or train),
             "overlaps": asdict(shared),
         }
     except (TypeError, ValueError) as error:

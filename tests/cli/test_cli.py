@@ -58,7 +58,7 @@ def test_run_writes_a_complete_record_and_is_not_repeated(cli: Callable[..., Any
     assert record.config["training"] == {
         "epochs": 1, "batch_size": 32, "drop_last": False, "freeze_backbone": False, "feature_dropout": False,
         "gradient_clip": None, "precision": "float32", "accumulate": 1, "compile": False,
-        "frozen_layers": [], "epoch_images": None,
+        "frozen_layers": [], "max_images": None, "epoch_images": None,
     }  # fmt: skip
     metric = record.metrics["mAP@all"]
     assert metric.lowest <= metric.expected <= metric.highest

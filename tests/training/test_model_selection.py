@@ -181,6 +181,20 @@ def test_validation_images_are_drawn_once_from_the_training_images() -> None:
     assert not ever & {"i10", "i11"}  # training images that are queries
 
 
+def test_a_limit_draws_training_images_once_for_all_seeds() -> None:
+    data, names = dataset(), set(dataset().train.ids)
+    for selection in ("last", {"validation": 9}):
+        drawn = [hold_out(data, config(selection, training={"max_images": 12}, seed=seed)) for seed in (1, 2)]
+        assert len(drawn[0].train) == 12
+        assert drawn[0].train.ids == drawn[1].train.ids
+        assert names > set(drawn[0].train.ids)
+    _, asked, searched = held_out(config({"validation": 9}, training={"max_images": 12}))
+    assert not {*asked.images.ids} & {*drawn[0].train.ids}
+    assert {*searched.images.ids} == names - {*asked.images.ids}  # which is not limited
+    everything = hold_out(data, config("last", training={"max_images": len(names)})).train
+    assert everything is data.train
+
+
 def test_the_validation_database_is_the_training_images() -> None:
     """Check that it is the same object, so that features are computed once."""
     train_images, _, searched = held_out(config({"validation": 9}))

@@ -143,7 +143,9 @@ def _protocol(runs: Sequence[StoredRun]) -> str:
     """Describe how runs of one split were measured, and their backbone if they share it."""
     record, metric = runs[0].record, runs[0].metric
     split, evaluation = record.split, record.config["evaluation"]
-    images = f"{split.train:,} training and {split.database:,} database images"
+    trained = {run.record.split.train for run in runs}  # may be limited, or held out for validation
+    train = " to ".join(f"{count:,}" for count in sorted({min(trained), max(trained)}))
+    images = f"{train} training and {split.database:,} database images"
     text = f"{split.query:,} queries, {images}"
     if any(warning.startswith("limited to ") for warning in split.warnings):
         text += ", a small part of the protocol for a first try"
