@@ -251,8 +251,11 @@ class SelectionConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """The metrics; see `hashbench.evaluate`."""
+    """The encoding of the images and the metrics; see `hashbench.evaluate`."""
 
+    precision_encode: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Precision in which networks encode images and compute features. The others are faster on a GPU and
+    change bits whose values are near 0; tf32 needs a GPU."""
     k: Annotated[tuple[Rank, ...], Field(min_length=1)] = (1000, "all")
     """Ranks K at which mAP, precision and recall are computed."""
     radius: int = Field(default=2, ge=0)
@@ -277,8 +280,8 @@ class EvaluationConfig(Section):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Settings as arguments of `hashbench.evaluate`, without those that say what is relevant."""
-        return self.model_dump(exclude={"relevance", "neighbours"})
+        """Arguments of `hashbench.evaluate`: the settings, except those of encoding and relevance."""
+        return self.model_dump(exclude={"precision_encode", "relevance", "neighbours"})
 
     @property
     def metrics(self) -> list[str]:

@@ -37,7 +37,7 @@ def encode(
     task: str,
     extractor: FeatureExtractor | None = None,
 ) -> Codes:
-    """Encode images in evaluation mode and full precision, with the features of an extractor if possible.
+    """Encode images in evaluation mode, with the features of an extractor if possible.
 
     Returns:
         Codes in the order of the images.
@@ -68,8 +68,8 @@ def encode_queries(
 def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None:
     """Check on a few images that codes have the right length and do not depend on the rest of the batch.
 
-    Values are compared and not signs, because the rounding error depends on the batch and can change the sign
-    of a value near 0.
+    Values in float32 are compared and not signs, because the rounding error depends on the batch and can
+    change the sign of a value near 0.
 
     Raises:
         HashbenchError: The check failed.
@@ -135,7 +135,7 @@ def _values(
         else:
             part = images if distributed.world_size() == 1 else images.subset(np.arange(own.start, own.stop))
             for batch in batches(part, config, workers=workers, task=task):
-                yield apply(method.encode, batch, config)
+                yield apply(method.encode, batch, config, config.evaluation.precision_encode)
 
     with inference_mode(method, config):
         own_values = [batch.cpu() for batch in values()]

@@ -28,7 +28,7 @@ _HARDWARE = {"cpu": ("processor", "threads"), "cuda": ("gpu", "cuda", "cudnn")}
 def network_key(backbone: Backbone, config: RunConfig) -> str:
     """Return a hash of a network, its weights, and the settings that features depend on."""
     settings = config.model_dump_json(include={"backbone", "images", "device"})
-    digest = hashlib.sha256(f"{settings} {backbone}".encode())
+    digest = hashlib.sha256(f"{settings} {config.evaluation.precision_encode} {backbone}".encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -129,7 +129,7 @@ class SelectedEpoch(_Part):
 class Record(Summarized, _Part):
     """The record of a run: its configuration, its data, its environment and its results."""
 
-    schema_version: Literal[6] = 6
+    schema_version: Literal[7] = 7
     run_id: Short
     method: Name
     dataset: DatasetName

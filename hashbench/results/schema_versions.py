@@ -7,7 +7,7 @@ from typing import Any
 
 from hashbench.config import SelectionConfig
 
-NEWEST = 6
+NEWEST = 7
 
 # Keys of a record by the version that introduced them.
 _KEYS_SINCE = {
@@ -28,6 +28,7 @@ _SETTINGS_SINCE: dict[int, dict[str, Any]] = {
     },
     5: {"evaluation": {"relevance": "labels", "neighbours": 50}},
     6: {"recipe": None},
+    7: {"training": {"max_images": None}, "evaluation": {"precision_encode": "float32"}},
 }
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hashbench.config import RunConfig
 from hashbench.data.dataset import Dataset, Split
-from hashbench.encoding.features import FeatureExtractor, TransformedImages, inference_mode
+from hashbench.encoding.features import FeatureExtractor, TransformedImages, apply, inference_mode
 from hashbench.errors import HashbenchError
 from hashbench.experiment.configure import configure, is_fitted
 from hashbench.experiment.weights import build_method
@@ -159,4 +159,5 @@ class MethodUnderTest:
     def encode(self, method: HashMethod, *batches: Tensor) -> Tensor:
         """Encode batches of images as in a run, and concatenate the values."""
         with inference_mode(method, self.config):
-            return torch.cat([method.encode(b.to(memory_format=torch.channels_last)) for b in batches])
+            channels_last = (batch.to(memory_format=torch.channels_last) for batch in batches)
+            return torch.cat([apply(method.encode, batch, self.config) for batch in channels_last])

@@ -8,9 +8,11 @@ import torch
 from helpers.configs import run_config
 from torch import Tensor, nn
 
-from hashbench import ArrayImages, Backbone, HashbenchError, HashMethod
+from hashbench import ArrayImages, Backbone, HashbenchError, HashMethod, UsageError
 from hashbench.encoding import features
 from hashbench.encoding.encode import check_encoder, encode
+from hashbench.encoding.features import TransformedImages, apply, inference_mode
+from hashbench.experiment.configure import resolve_run
 from hashbench.experiment.weights import build_method
 from hashbench.method.base import straight_through_sign
 
@@ -82,6 +84,38 @@ def test_full_batches_give_the_same_values(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(features, "_FULL_BATCHES", {"cpu"})
     np.testing.assert_array_equal(encode(Plain(sized), IMAGES, CONFIG, workers=0, task="t").to_signs(), codes)
     assert sizes == {features.BATCH_SIZE}
+
+
+def test_encoding_in_bfloat16_changes_values_near_0_alone() -> None:
+    method = build_method(CONFIG)
+    batch = torch.stack([*TransformedImages(IMAGES, CONFIG)])
+    with inference_mode(method, CONFIG):
+        exact = apply(method.encode, batch, CONFIG)
+        rounded = apply(method.encode, batch, CONFIG, "bfloat16")
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = method.encode(batch).float()
+    assert rounded.dtype == torch.float32
+    assert torch.equal(rounded, expected)
+    assert not torch.equal(rounded, exact)
+    run = run_config(evaluation={"precision_encode": "bfloat16"})
+    signs = encode(method, IMAGES, run, workers=0, task="t").to_signs()
+    np.testing.assert_array_equal(signs, np.where(expected.numpy() >= 0, 1, -1))
+    near = exact.abs() < 0.05 * exact.abs().max()
+    assert (torch.from_numpy(signs) == exact.sign())[~near].all()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_precision_of_encoding_needs_a_device_that_has_it(device: str) -> None:
+    def resolved() -> str:
+        flags = {"method": "wch", "dataset": "digits", "protocol": "default", "bits": 16, "seed": 0}
+        flags["device"] = device
+        return resolve_run(flags, ["precision_encode=tf32"]).evaluation.precision_encode
+
+    if device == "cuda":
+        assert resolved() == "tf32"
+    else:
+        with pytest.raises(UsageError, match="^precision_encode=tf32 needs a GPU; on a CPU choose float32"):
+            resolved()
 
 
 def test_zero_is_plus_one_and_nan_is_an_error() -> None:

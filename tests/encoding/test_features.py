@@ -58,8 +58,12 @@ def test_features_are_recomputed_for_other_weights_settings_or_images(
     compute(backbone, data)
     larger = CONFIG.model_copy(update={"images": CONFIG.images.model_copy(update={"size": 40})})
     assert compute(backbone, data, larger).shape == (7, backbone.feature_dim)
-    compute(backbone, images())
+    exact = compute(backbone, images())
     assert computed == [7] * 4
+    rounded = compute(backbone, data, run_config(evaluation={"precision_encode": "bfloat16"}))
+    assert computed == [7] * 5
+    assert (rounded.dtype, torch.equal(rounded, exact)) == (torch.float32, False)
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.05)
 
 
 def test_features_are_freed_with_their_images(backbone: Backbone) -> None:

@@ -46,7 +46,7 @@ def test_a_record_reads_back_as_written(tmp_path: Path) -> None:
     for path in (None, 5, b"folder", "a\0b", "a" * 5000):
         with pytest.raises(UsageError, match="folder: expected a"):
             read_record(path)  # type: ignore[arg-type]
-    assert content["schema_version"] == 6
+    assert content["schema_version"] == 7
     assert list(content)[-1] == "sha256"
 
 
@@ -74,7 +74,7 @@ def test_what_is_no_record_is_named(tmp_path: Path, text: str | None, message: s
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_record(RECORD, tmp_path)
-    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": 7}
+    changed = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": 8}
     (tmp_path / "record.json").write_text(json.dumps(changed))
     with pytest.raises(HashbenchError, match="schema_version"):
         read_record(tmp_path)
@@ -111,6 +111,16 @@ def test_a_record_of_version_5_names_no_part_of_the_recipe(tmp_path: Path) -> No
     del content["config"]["recipe"]
     (tmp_path / "record.json").write_text(json.dumps(content))
     assert read_record(tmp_path).config["recipe"] is None
+
+
+def test_a_record_of_version_6_encodes_in_float32(tmp_path: Path) -> None:
+    write_record(RECORD, tmp_path)
+    content = json.loads((tmp_path / "record.json").read_text()) | {"schema_version": 6}
+    del content["config"]["evaluation"]["precision_encode"]
+    del content["config"]["training"]["max_images"]
+    (tmp_path / "record.json").write_text(json.dumps(content))
+    config = read_record(tmp_path).config
+    assert (config["evaluation"]["precision_encode"], config["training"]["max_images"]) == ("float32", None)
 
 
 def test_the_place_of_a_record(tmp_path: Path) -> None:
