@@ -44,6 +44,9 @@ def save_experiment(wanted: Grid) -> None:
 
 def write_reports(wanted: Grid) -> None:
     """Write the tables and plots of the experiment of a file beside its results."""
+    experiment = wanted.experiment
+    if not experiment.name:
+        return
     from hashbench.experiment.expected import filter_of
     from hashbench.report.plots.curve_plots import pr_plot, training_plot
     from hashbench.report.plots.metric_plots import bits_plot, speed_plot
@@ -51,9 +54,6 @@ def write_reports(wanted: Grid) -> None:
     from hashbench.results.selection import select
     from hashbench.runtime.files import write_output
 
-    experiment = wanted.experiment
-    if not experiment.name:
-        return
     folder, shown, runs = _folder(wanted), experiment.report, filter_of(experiment)
     selected = select(wanted.results, runs, None)
     figures = read_published(wanted.results, runs) if shown.published else []
