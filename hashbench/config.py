@@ -204,8 +204,8 @@ class TrainingConfig(Section):
     """Number of batches whose gradients are accumulated per optimizer step. Contrastive losses still see one
     batch at a time, so this is not equivalent to a larger batch."""
     max_images: int | None = Field(default=None, ge=2)
-    """Largest number of training images, for methods whose memory grows with its square; of more images,
-    this many are drawn, once for all seeds. None: no limit."""
+    """Maximum number of training images, for methods whose memory grows with its square. If there are more,
+    this many are drawn at random, the same for all seeds. None: no limit."""
     epoch_images: int | None = Field(default=None, ge=2)
     """About the number of images of an epoch, for trainings whose length does not depend on the dataset: a
     part of the training images, drawn for each epoch, or several passes over all. Of fewer images than a
@@ -254,8 +254,8 @@ class EvaluationConfig(Section):
     """The encoding of the images and the metrics; see `hashbench.evaluate`."""
 
     precision_encode: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Precision in which networks encode images and compute features. The others are faster on a GPU and
-    change bits whose values are near 0; tf32 needs a GPU."""
+    """Precision in which networks encode images and compute features, except those that say what is
+    relevant. The others are faster on a GPU; tf32 needs one."""
     k: Annotated[tuple[Rank, ...], Field(min_length=1)] = (1000, "all")
     """Ranks K at which mAP, precision and recall are computed."""
     radius: int = Field(default=2, ge=0)

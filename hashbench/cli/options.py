@@ -69,6 +69,10 @@ RecipePart = Annotated[
         "dataset, else paper).",
     ),
 ]
+AllowOverlap = Annotated[
+    bool | None,
+    typer.Option("--allow-overlap/--no-allow-overlap", help="Accept queries that are also in the database."),
+]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the records.")]
 _Run = typer.Argument(
     metavar="RUN",

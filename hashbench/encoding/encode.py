@@ -84,6 +84,8 @@ def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None
             "order": apply(method.encode, batch.flip(0), config).flip(0),
             "size": torch.cat([apply(method.encode, image[None], config) for image in batch]),
         }
+        if config.evaluation.precision_encode != "float32":  # a method may fail in it
+            apply(method.encode, batch, config, config.evaluation.precision_encode)
     with _as_method_error(method):
         codes = method.codes(values)
         method.query_codes(values)

@@ -72,7 +72,6 @@ def disk_key(network: str, content: str, config: RunConfig) -> str:
         "content": content,
         "libraries": environment.library_versions(),
         "hardware": {name: machine[name] for name in _HARDWARE[config.device]},
-        "matmul": torch.get_float32_matmul_precision(),
         "code": {
             path: hashlib.sha256(file.read_bytes()).hexdigest()
             for path, file in core_modules().items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from typing import ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -64,12 +64,28 @@ def inference_mode(module: nn.Module, config: RunConfig) -> Iterator[None]:
     """Set a module to evaluation mode on the device of the run, without gradients."""
     module.to(config.device).to(memory_format=torch.channels_last).eval()
     # torch.inference_mode is no option: tensors that a network caches in it could not be trained with.
-    with torch.no_grad():
+    with torch.no_grad(), precision("float32", config.device):
         yield
 
 
+@contextmanager
+def precision(name: str, device: str) -> Iterator[None]:
+    """Compute in a precision of `evaluation.precision_encode` during the block."""
+    tf32 = name == "tf32"  # a GPU's default for convolutions, which rounds by batch size
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        with (
+            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=tf32),
+            torch.autocast(device, torch.bfloat16, enabled=name == "bfloat16"),
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def apply(
-    network: Callable[[Tensor], Tensor], images: Tensor, config: RunConfig, precision: str = "float32"
+    network: Callable[[Tensor], Tensor], images: Tensor, config: RunConfig, rounding: str = "float32"
 ) -> Tensor:
     """Return the output of a network for a batch of images; a GPU gets a full batch, padded with zeros.
 
@@ -77,31 +93,15 @@ def apply(
         network: Maps images [B, 3, size, size] to B rows.
         images: At most `BATCH_SIZE` images on the device of the run.
         config: The configuration of the run.
-        precision: Value of `evaluation.precision_encode`.
+        rounding: Precision of the network, as `evaluation.precision_encode`.
     """
     count, missing = len(images), BATCH_SIZE - len(images) if config.device in _FULL_BATCHES else 0
     if missing > 0:
         padded = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
         images = padded.contiguous(memory_format=torch.channels_last)
-    with _precision(precision, config.device):
+    with precision(rounding, config.device):
         output = network(images)[:count]
     return output.float() if output.dtype == torch.bfloat16 else output
-
-
-@contextmanager
-def _precision(name: str, device: str) -> Iterator[None]:
-    """Compute in a precision of `evaluation.precision_encode` during the block."""
-    tf32 = name == "tf32"  # a GPU's default for convolutions, which rounds by batch size
-    before = torch.get_float32_matmul_precision()
-    with (
-        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=tf32),
-        torch.autocast(device, torch.bfloat16, enabled=name == "bfloat16"),
-        ExitStack() as stack,
-    ):
-        if tf32:
-            torch.set_float32_matmul_precision("high")
-            stack.callback(torch.set_float32_matmul_precision, before)
-        yield
 
 
 class _Features(NamedTuple):
@@ -182,10 +182,10 @@ class FeatureExtractor:
 
     def _batches(self, images: Images, task: str) -> Generator[Tensor, None, None]:
         """Compute features batch by batch, float32 [B, F] on the CPU."""
-        precision = self._config.evaluation.precision_encode
+        rounding = self._config.evaluation.precision_encode
         with inference_mode(self._backbone, self._config):
             for batch in batches(images, self._config, workers=self._workers, task=task):
-                yield apply(self._backbone.pooled, batch, self._config, precision).float().cpu()
+                yield apply(self._backbone.pooled, batch, self._config, rounding).float().cpu()
 
     def _metadata(self, images: Images) -> FeatureMetadata:
         return FeatureMetadata(

@@ -56,6 +56,8 @@ def relevant_images(query: Split, database: Split, config: RunConfig, workers: i
         return {"query_labels": query.labels, "database_labels": database.labels}
     from sklearn.neighbors import NearestNeighbors  # takes a second to import
 
+    exact = config.evaluation.model_copy(update={"precision_encode": "float32"})  # whatever codes are made in
+    config = config.model_copy(update={"evaluation": exact})
     features = FeatureExtractor(build_backbone(config), config, workers)
     with translate_errors(config, f"features of {BATCH_SIZE} images at once", ENCODE_LESS):
         searched, queries = (features(part.images, "neighbours") for part in (database, query))

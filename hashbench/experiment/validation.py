@@ -42,8 +42,8 @@ def hold_out(dataset: Dataset, config: RunConfig) -> ValidationSplit:
 
     The validation images are those of the protocol, and are searched for in the database. If the protocol has
     none, they are drawn from the training images, once for all seeds, and are searched for in the remaining
-    training images. Training images that are also queries are never drawn. `training.max_images` limits the
-    images to train on.
+    training images. Training images that are also queries are never used for validation. Finally,
+    `training.max_images` limits the images to train on, but not those that are searched.
 
     Raises:
         UsageError: There are too few training images.

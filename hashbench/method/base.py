@@ -152,7 +152,9 @@ class FeatureMethod(HashMethod):
     @final
     def encode(self, images: Tensor) -> Tensor:
         """Compute real values from images [B, 3, H, W]; see `HashMethod.encode`."""
-        return self.encode_features(self.backbone.pooled(images))
+        features = self.backbone.pooled(images)
+        with torch.autocast(features.device.type, enabled=False):
+            return self.encode_features(features.float())
 
 
 class ShallowMethod(FeatureMethod):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hashbench import ArrayImages, Backbone, HashbenchError, HashMethod, UsageError
 from hashbench.encoding import features
 from hashbench.encoding.encode import check_encoder, encode
-from hashbench.encoding.features import TransformedImages, apply, inference_mode
+from hashbench.encoding.features import TransformedImages, apply, inference_mode, precision
 from hashbench.experiment.configure import resolve_run
 from hashbench.experiment.weights import build_method
 from hashbench.method.base import straight_through_sign
@@ -102,6 +102,44 @@ def test_encoding_in_bfloat16_changes_values_near_0_alone() -> None:
     np.testing.assert_array_equal(signs, np.where(expected.numpy() >= 0, 1, -1))
     near = exact.abs() < 0.05 * exact.abs().max()
     assert (torch.from_numpy(signs) == exact.sign())[~near].all()
+
+
+def test_the_arithmetic_of_a_precision_does_not_depend_on_the_process() -> None:
+    def arithmetic() -> tuple[str, bool, bool]:
+        return (
+            torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32,
+            torch.is_autocast_enabled("cpu"),
+        )
+
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        outside = arithmetic()
+        with inference_mode(nn.Identity(), CONFIG):
+            assert arithmetic() == ("highest", False, False)
+            for name, expected in {
+                "float32": ("highest", False, False),
+                "tf32": ("high", True, False),
+                "bfloat16": ("highest", False, True),
+            }.items():
+                with precision(name, "cpu"):
+                    assert arithmetic() == expected
+                assert arithmetic() == ("highest", False, False)
+        assert arithmetic() == outside
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_a_method_that_cannot_encode_in_bfloat16_fails_before_training() -> None:
+    class Late(Plain):
+        def encode(self, images: Tensor) -> Tensor:
+            values = images.flatten(1) @ torch.ones(3 * 32 * 32, 12)
+            return torch.zeros(values.shape).index_copy_(0, torch.arange(len(values)), values)
+
+    check_encoder(Late(), IMAGES, CONFIG)
+    with pytest.raises(RuntimeError, match="BFloat16"):
+        check_encoder(Late(), IMAGES, run_config(evaluation={"precision_encode": "bfloat16"}))
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

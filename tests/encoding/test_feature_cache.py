@@ -169,7 +169,7 @@ def test_changes_of_features_stay_in_the_process(
         "version",
         "threads",
         "processor",
-        "matmul",
+        "precision",
         "code",
     ],
 )
@@ -196,8 +196,8 @@ def test_the_key_covers_everything_features_depend_on(
     elif change == "version":
         versions = {**environment.library_versions(), "timm": "0.0"}
         monkeypatch.setattr(environment, "library_versions", lambda: versions)
-    elif change == "matmul":
-        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    elif change == "precision":
+        config = run_config(evaluation={"precision_encode": "bfloat16"})
     elif change == "code":
         (tmp_path / "decoding.py").write_text("")
         edited = {**core_modules(), "images/decoding.py": tmp_path / "decoding.py"}

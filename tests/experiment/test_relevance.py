@@ -54,6 +54,11 @@ def test_neighbours_are_the_nearest_by_features_before_training(runs: Path) -> N
         )
     nearest = torch.cdist(query, database).argsort(dim=1, stable=True)[:, :7].numpy()
     np.testing.assert_array_equal(run.relevant()["neighbours"], nearest)
+    rounded = configure(
+        "itq", data, bits=8, seed=0, device="cpu", settings=[*settings, "precision_encode=bfloat16"]
+    )
+    found = relevant_images(data.query, data.database, rounded, 0)["neighbours"]
+    np.testing.assert_array_equal(found, nearest)
     # The metrics, from the full matrix of distances: the expectation over ties of a recall is a mean.
     codes = run.codes()
     assert isinstance(codes[0], BinaryCodes)

@@ -9,6 +9,7 @@ import typer
 from hashbench.cli.datasets import DataOptions, data_options
 from hashbench.cli.options import (
     RESULTS,
+    AllowOverlap,
     DatasetNames,
     ExperimentName,
     MethodNames,
@@ -60,9 +61,7 @@ def grid(
     results: Results = RESULTS,
     execution: Any,  # not `Execution` and `Launch`, which would import torch
     launch: Any,
-    allow_overlap: Annotated[
-        bool, typer.Option("--allow-overlap", help="Accept queries that are also in the database.")
-    ] = False,
+    allow_overlap: AllowOverlap = None,
     plugin: PluginFiles = [],  # noqa: B006
 ) -> "Grid":
     """Return the grid that these options describe; reject unknown names before torch is imported.
@@ -90,7 +89,7 @@ def grid(
         "backbones": tuple(names("--backbone", backbone)) if backbone is not None else None,
         "overrides": (*experiment.overrides, *([f"recipe={recipe}"] if recipe else []), *settings),
         "plugins": (*experiment.plugins, *plugin),
-        "allow_overlap": allow_overlap or None,
+        "allow_overlap": allow_overlap,
     }
     of_datasets = {"protocol": data.protocol, "root": data.root, "limit": limit, "options": data.options}
     experiment = experiment.change(

@@ -143,10 +143,12 @@ def _protocol(runs: Sequence[StoredRun]) -> str:
     """Describe how runs of one split were measured, and their backbone if they share it."""
     record, metric = runs[0].record, runs[0].metric
     split, evaluation = record.split, record.config["evaluation"]
-    trained = {run.record.split.train for run in runs}  # may be limited, or held out for validation
-    train = " to ".join(f"{count:,}" for count in sorted({min(trained), max(trained)}))
-    images = f"{train} training and {split.database:,} database images"
-    text = f"{split.query:,} queries, {images}"
+    trained: dict[int, dict[str, None]] = {}  # rows by their number of training images
+    for run in runs:
+        trained.setdefault(run.record.split.train, {})[run.label] = None
+    text = f"{split.query:,} queries, {max(trained):,} training and {split.database:,} database images"
+    for count in sorted(trained.keys() - {max(trained)}):  # by max_images, or without validation images
+        text += f"; {', '.join(trained[count])} trained on {count:,} of them"
     if any(warning.startswith("limited to ") for warning in split.warnings):
         text += ", a small part of the protocol for a first try"
     if evaluation["relevance"] == "neighbours":
