@@ -152,7 +152,7 @@ def test_shipped_experiments_are_valid() -> None:
 def test_the_reference_records_are_those_of_the_experiment_laptop() -> None:
     experiment = read_experiment("laptop")
     found = select(REFERENCE, filter_of(experiment), None)
-    assert len(found.runs) == len(expected_runs(experiment).runs) == 96  # without those of the ablation
+    assert len(found.runs) == len(expected_runs(experiment).runs) == 160  # without those of the ablation
     assert found.shown_notes == []
     assert found.labels == [entry.name for entry in experiment.methods]
 
