@@ -248,13 +248,13 @@ class Alone(HealthyImages):
         return codes
 
 
-class RoundsToZero(Healthy):
+class RoundsToZero(HealthyImages):
     def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
         certain = torch.sigmoid(self.encode(views[0]) + 10)
         return {"loss": -(1 - certain).log().mean()}
 
 
-class TakesFloatsOnly(Healthy):
+class TakesFloatsOnly(HealthyImages):
     def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
         values = self.encode(views[0])
         return {"loss": values.square().mean(), "largest": torch.tensor(values.detach().numpy().max())}
