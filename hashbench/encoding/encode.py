@@ -68,8 +68,8 @@ def encode_queries(
 def check_encoder(method: HashMethod, images: Images, config: RunConfig) -> None:
     """Check on a few images that codes have the right length and do not depend on the rest of the batch.
 
-    Values in float32 are compared and not signs, because the rounding error depends on the batch and can
-    change the sign of a value near 0.
+    The check compares float32 values rather than signs, because the rounding error depends on the batch and
+    can change the sign of a value near 0.
 
     Raises:
         HashbenchError: The check failed.

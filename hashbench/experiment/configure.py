@@ -116,8 +116,7 @@ def resolve_run(flags: dict[str, Any], settings: Sequence[str]) -> RunConfig:
     recipe = load_recipe(path, flags["dataset"], flags["bits"], part) if path else {}
     config = resolve(recipe, settings, cls.Hyperparameters, with_backbone, **flags)
     precision = resolve_precision(config.training.precision, config.device)
-    if config.evaluation.precision_encode == "tf32" and config.device == "cpu":
-        raise UsageError("precision_encode=tf32 needs a GPU; on a CPU choose float32 or bfloat16")
+    resolve_precision(config.evaluation.precision_encode, config.device, "precision_encode")
     return config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
 
 

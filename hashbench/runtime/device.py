@@ -38,8 +38,13 @@ def resolve_device(device: str) -> str:
     return "cuda"
 
 
-def resolve_precision(precision: str, device: str) -> str:
+def resolve_precision(precision: str, device: str, setting: str = "precision") -> str:
     """Return `bfloat16` for `auto` on a GPU that supports it, else `float32`; return others unchanged.
+
+    Args:
+        precision: The precision.
+        device: "cpu" or "cuda".
+        setting: Name of the setting, for the error.
 
     Raises:
         UsageError: The device does not support the precision.
@@ -48,8 +53,8 @@ def resolve_precision(precision: str, device: str) -> str:
         on_gpu = device == "cuda" and torch.cuda.is_available()  # records of a GPU are also read on a CPU
         supported = on_gpu and torch.cuda.get_device_capability() >= (8, 0)  # Ampere or newer
         return "bfloat16" if supported else "float32"
-    if precision == "float16" and device == "cpu":
-        raise UsageError("precision=float16 needs a GPU; on a CPU choose float32 or bfloat16")
+    if precision in ("float16", "tf32") and device == "cpu":
+        raise UsageError(f"{setting}={precision} needs a GPU; on a CPU choose float32 or bfloat16")
     return precision
 
 
