@@ -143,7 +143,7 @@ class FeatureMethod(HashMethod):
     @final  # it is not called if the features are cached
     def training_losses(self, *views: Tensor, **indices: Tensor) -> dict[str, Tensor]:
         """Compute the losses of a batch of images; see `HashMethod.training_losses`."""
-        features = [gather(self.backbone.pooled(view)) for view in views]
+        features = [gather(values) for values in self.backbone.of_views(self.backbone.pooled, views)]
         indices = {name: gather(rows) for name, rows in indices.items()}
         # The head costs little, and losses on codes need full precision.
         with torch.autocast(features[0].device.type, enabled=False):

@@ -218,7 +218,7 @@ class WCH(HashMethod):
     def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
         """Return the losses for two views, each [B, 3, H, W]: `loss`, `contrastive`, `balance`."""
         settings = self.hyperparameters
-        tokens1, tokens2 = (self.backbone.tokens(view) for view in views)
+        tokens1, tokens2 = self.backbone.of_views(self.backbone.tokens, views)
         # Softmaxes at low temperatures and a loss on signs need full precision.
         with torch.autocast(tokens1.device.type, enabled=False):
             tokens1, tokens2 = tokens1.float(), tokens2.float()
