@@ -5,8 +5,10 @@ import errno
 import itertools
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -271,6 +273,41 @@ def test_without_shared_memory_the_main_process_loads(
         "(28)); images are loaded without them, which is slower; increase the size of /dev/shm (docker run "
         "--shm-size=8g), or lower --workers"
     ]
+
+
+def test_a_server_of_processes_imports_modules_once_for_all_workers(tmp_path: Path) -> None:
+    """Start workers as Python 3.14 does on Linux: each one would otherwise import torch, for seconds."""
+    (tmp_path / "squares.py").write_text(
+        "import os\n"
+        "from pathlib import Path\n"
+        "with (Path(__file__).parent / 'imports.txt').open('a') as file:\n"
+        "    file.write(f'{os.getpid()}\\n')\n"
+        "class Squares:\n"
+        "    def __getitem__(self, index):\n"
+        "        return index**2\n"
+    )
+    (tmp_path / "main.py").write_text(
+        "import multiprocessing\n"
+        "from helpers.configs import run_config\n"
+        "from hashbench.images.batch_loader import BatchLoader\n"
+        "from squares import Squares\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.set_start_method('forkserver')\n"
+        "    for _ in range(2):\n"
+        "        loader = BatchLoader(Squares(), run_config(), 2, persistent=False)\n"
+        "        print([batch.tolist() for batch in loader.load([[1, 2], [3], [4, 5]])])\n"
+    )
+    paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[1])))
+    done = subprocess.run(
+        [sys.executable, "main.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == 2 * "[[1, 4], [9], [16, 25]]\n"
+    assert len((tmp_path / "imports.txt").read_text().splitlines()) == 2  # this process and the server
 
 
 class Broken(Dataset[Any]):
