@@ -2,8 +2,6 @@
 
 # Annotations must be objects here, since `with_options` passes them to typer from another module.
 
-import ctypes
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -220,7 +218,11 @@ def evaluate(
     script = _preset_run(preset, dataset, cutoffs, order, seed) if preset else None
     if script:
         settings |= script.settings()
-    settings["device"] = _resolve(device)
+    if device not in ("cpu", "auto"):
+        from hashbench.runtime.device import resolve_device  # torch takes a second to import
+
+        device = resolve_device(device)
+    settings["device"] = device
     done = [files.evaluate(path, settings, script) for path in files.paths]
     if recorded:
         for one in done:
@@ -300,21 +302,3 @@ def _preset_run(
 
 def _cutoffs(text: str) -> list[Any]:
     return [name if name in ("all", "R") else integers("--k", name, 1)[0] for name in names("--k", text)]
-
-
-def _resolve(device: str) -> str:
-    """Return the device to use; import torch, which takes seconds, only if there may be a GPU."""
-    if device == "cpu" or (device == "auto" and not _has_nvidia_driver()):
-        return "cpu"
-    from hashbench.runtime.device import resolve_device
-
-    return resolve_device(device)
-
-
-def _has_nvidia_driver() -> bool:
-    """Return True if the library that comes with the driver of NVIDIA's GPUs is installed."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True

@@ -81,8 +81,9 @@ def evaluate(
             min(k, number of relevant items); or "all_relevant", the number of relevant items in the database.
         no_relevant: Queries without relevant items score 0 ("zero") or are excluded from every mean ("skip").
         graded: Count the labels that two items share, for NDCG@k and ACG@k. Binary codes only.
-        device: Device on which pairs are counted: "cpu", "cuda", or "auto", which is a GPU if there is one.
-            Product codes and graded counts are always computed on the CPU.
+        device: Device on which pairs are counted: "cpu", "cuda", or "auto", which is a GPU if there is one
+            and there are at least 10 billion pairs. Product codes and graded counts are always computed on
+            the CPU.
         neighbours: Rows of the database [queries, n] that are relevant to each query, instead of labels.
         exclude_self: Exclude the item with the id of the query from a database that holds the queries.
         query_ids: Ids of the queries, for `exclude_self`.

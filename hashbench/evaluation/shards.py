@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from hashbench.codes import BinaryCodes
 from hashbench.errors import HashbenchError, UsageError, reason
 from hashbench.evaluation.counts.binary import Counts, count_pairs
+from hashbench.evaluation.counts.device import counting_device
 from hashbench.evaluation.counts.graded import GradedCounts, count_graded_pairs
 from hashbench.evaluation.counts.labels import Labels
 from hashbench.evaluation.files import from_packed, is_packed
@@ -80,8 +81,7 @@ def evaluate_shards(
         denominator: Divisor of AP@k; see `evaluate`.
         no_relevant: Score of queries without a relevant item in the database; see `evaluate`.
         graded: Count the labels that two items share, for NDCG@k and ACG@k.
-        device: Device on which pairs are counted: "cpu" or "cuda". Graded counts are always computed on the
-            CPU.
+        device: Device on which pairs are counted; see `evaluate`.
 
     Returns:
         The metrics, identical to those of the whole database in memory.
@@ -92,7 +92,7 @@ def evaluate_shards(
     """
     # All arguments are checked before counting, which can take hours.
     check_type("graded", graded, bool, np.bool_)
-    check_choice("device", device, ("cpu", "cuda"))
+    check_choice("device", device, ("cpu", "cuda", "auto"))
     settings = check_settings(k, radius, denominator, no_relevant)
     query = query_codes
     if not isinstance(query, BinaryCodes):
@@ -102,6 +102,7 @@ def evaluate_shards(
     if graded:
         shared = _sum(shards, query_codes, classes, count_graded_pairs)
         return Evaluation(shared.counts, **settings, graded=shared, query_labels=classes)
+    device = counting_device(device, len(query) * sum(shard.rows for shard in shards))
     counts = _sum(shards, query_codes, classes, functools.partial(count_pairs, device=device))
     return Evaluation(counts, **settings, query_labels=classes)
 

@@ -16,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hashbench.cli import evaluate as cli_evaluate
 from hashbench.codes import BinaryCodes
 from hashbench.errors import HashbenchError, UsageError
 from hashbench.evaluation import evaluate, shards
+from hashbench.evaluation.counts import device as counting
+from hashbench.evaluation.counts import relevance
+from hashbench.evaluation.counts.binary import Counts, count_pairs
 from hashbench.evaluation.shards import evaluate_shards
 
 Signs = NDArray[np.int8]
@@ -281,9 +283,37 @@ def test_torch_is_not_imported_to_evaluate_on_the_cpu(tmp_path: Path) -> None:
 def test_without_a_gpu_the_cpu_counts(
     cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, driver: bool
 ) -> None:
-    monkeypatch.setattr(cli_evaluate, "_has_nvidia_driver", lambda: driver)
+    monkeypatch.setattr(counting, "_has_nvidia_driver", lambda: driver)
+    monkeypatch.setattr(counting, "_PAIRS", 0)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     np.savez("codes.npz", query_codes=SIGNS, query_labels=IDS, database_codes=SIGNS, database_labels=IDS)
     assert cli("evaluate", "codes.npz").code == 0
     done = cli("evaluate", "codes.npz", "--device", "cuda")
     assert (done.code, "torch sees no GPU" in done.err) == (2, True), done.err
+
+
+@pytest.mark.parametrize(
+    ("least", "driver", "expected"), [(120, True, "cuda"), (121, True, "cpu"), (0, False, "cpu")]
+)
+def test_a_gpu_counts_if_there_are_enough_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int, driver: bool, expected: str
+) -> None:
+    """Decide by the pairs of the whole database, which are 4 queries times 3 shards of 10 items."""
+    devices = set()
+
+    def count(*arguments: Any, device: str) -> Counts:
+        devices.add(device)
+        return count_pairs(*arguments)
+
+    monkeypatch.setattr(counting, "_PAIRS", least)
+    monkeypatch.setattr(counting, "_has_nvidia_driver", lambda: driver)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for module in (shards, relevance):
+        monkeypatch.setattr(module, "count_pairs", count)
+    query, ids = draw(4, 16)
+    database, database_ids = draw(30, 16)
+    for part in range(3):
+        write(tmp_path, str(part), database[part::3], database_ids[part::3])
+    evaluate_shards(query, tmp_path, ids, device="auto")
+    evaluate(query, database, ids, database_ids, device="auto")
+    assert devices == {expected}

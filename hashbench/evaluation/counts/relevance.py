@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hashbench.codes import BinaryCodes, count_bits
 from hashbench.evaluation.counts.binary import Counts, count_pairs
+from hashbench.evaluation.counts.device import counting_device
 from hashbench.evaluation.counts.graded import GradedCounts, count_graded_pairs
 from hashbench.evaluation.counts.labels import Labels
 
@@ -37,10 +38,7 @@ class Relevance:
 
     def count(self, query: BinaryCodes, database: BinaryCodes, device: str) -> Counts:
         """Count items and relevant items by Hamming distance; see `count_pairs`."""
-        if device == "auto":
-            from hashbench.runtime.device import resolve_device  # torch takes a second to import
-
-            device = resolve_device(device)
+        device = counting_device(device, len(query) * len(database))
         counts = count_pairs(query, database, self.query_labels, self.database_labels, device=device)
         items, relevant = counts.items, counts.relevant
         if self.neighbours is not None:
