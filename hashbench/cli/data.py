@@ -122,7 +122,7 @@ def verify(
     if (wrong := check_packed(dataset, chosen.root)) is not None:
         found.problems.append(wrong)
     if as_json:
-        print_json(found.to_dict())
+        print_json(asdict(found))
     else:
         _show_verification(found)
     if found.problems:

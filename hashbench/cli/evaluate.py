@@ -217,7 +217,7 @@ def evaluate(
     }
     script = _preset_run(preset, dataset, cutoffs, order, seed) if preset else None
     if script:
-        settings |= script.settings()
+        settings["k"] = script.k
     if device not in ("cpu", "auto"):
         from hashbench.runtime.device import resolve_device  # torch takes a second to import
 

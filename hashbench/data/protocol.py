@@ -218,13 +218,11 @@ def draw_by_quota(
     """
     unfilled = [[quota] * labels.shape[1] for quota in quotas]
     group = np.full(len(labels), len(quotas))
-    rows, columns = np.nonzero(labels)
-    ends = np.searchsorted(rows, np.arange(len(labels) + 1)).tolist()
-    flat = columns.tolist()
+    classes = class_lists(labels)
     for image in np.random.RandomState(seed).permutation(len(labels)).tolist():
         if only is not None and not only[image]:
             continue
-        for label in flat[ends[image] : ends[image + 1]]:
+        for label in classes[image]:
             chosen = next((index for index, left in enumerate(unfilled) if left[label]), None)
             if chosen is not None:
                 unfilled[chosen][label] -= 1

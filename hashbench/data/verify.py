@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,10 +72,6 @@ class Verification:
     decoded: bool
     problems: list[str]
     warnings: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all attributes as plain values, for JSON."""
-        return asdict(self)
 
 
 def verify(dataset: Dataset, protocol: Protocol, *, decode_all: bool = False) -> Verification:
@@ -149,21 +145,32 @@ def _read_images(
         for row, name in enumerate(part.images.ids)
     }
 
-    def inspect(item: tuple[Images, int]) -> _Inspection:
-        return _inspect(*item, decode_all)
+    def inspect(item: tuple[Images, int]) -> tuple[bytes, bool, str]:
+        """Return the digest of an image, True if it is truncated, and its error."""
+        images, row = item
+        try:
+            content = images.content(row)
+            digest = hashlib.blake2b(content, digest_size=16).digest()
+            if not isinstance(images, FileImages) or (looks_like_image(content[:12]) and not decode_all):
+                return digest, False, ""
+            image = decode(content, name=images.paths[row], truncated=images.truncated)
+            return digest, "truncated" in image.info, ""
+        except HashbenchError as error:
+            return b"", False, str(error)
 
     digests: dict[str, bytes] = {}
     groups: dict[bytes, list[str]] = defaultdict(list)
     truncated: list[str] = []
-    for (name, _), found in zip(unique, in_threads("verify", inspect, [*unique.values()]), strict=True):
-        if found.error is not None:
-            problems.append(found.error)
+    found = in_threads("verify", inspect, [*unique.values()])
+    for (name, _), (digest, is_truncated, error) in zip(unique, found, strict=True):
+        if error:
+            problems.append(error)
         elif name not in digests:
-            digests[name] = found.digest
-            groups[found.digest].append(name)
-        elif digests[name] != found.digest:
+            digests[name] = digest
+            groups[digest].append(name)
+        elif digests[name] != digest:
             problems.append(f"{name} is a different image in another part")
-        if found.truncated:
+        if is_truncated:
             truncated.append(name)
     return [group for group in groups.values() if len(group) > 1], truncated
 
@@ -173,22 +180,3 @@ def _unanswerable(query: NDArray[Any], database: NDArray[Any]) -> int:
     if query.ndim == 1:
         return int((~np.isin(query, database)).sum())
     return int((~query[:, database.any(axis=0)].any(axis=1)).sum())
-
-
-@dataclass(frozen=True)
-class _Inspection:
-    digest: bytes = b""
-    error: str | None = None
-    truncated: bool = False
-
-
-def _inspect(images: Images, row: int, decode_all: bool) -> _Inspection:
-    try:
-        content = images.content(row)
-        digest = hashlib.blake2b(content, digest_size=16).digest()
-        if not isinstance(images, FileImages) or (looks_like_image(content[:12]) and not decode_all):
-            return _Inspection(digest)
-        image = decode(content, name=images.paths[row], truncated=images.truncated)
-        return _Inspection(digest, truncated="truncated" in image.info)
-    except HashbenchError as error:
-        return _Inspection(error=str(error))

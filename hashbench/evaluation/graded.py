@@ -56,6 +56,7 @@ def normalized_discounted_cumulative_gains(shared: NDArray[np.int64], k: int) ->
     return result
 
 
+@compiled
 def _cumulative_gains(
     shared: NDArray[np.int64], gains: NDArray[np.float64], discounts: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -67,17 +68,6 @@ def _cumulative_gains(
         discounts: Sums of the discounts of the first 0, 1, …, k ranks, [k + 1].
     """
     result = np.empty((3, len(shared)))
-    _sum_gains(shared, gains, discounts, result)
-    return result
-
-
-@compiled
-def _sum_gains(
-    shared: NDArray[np.int64],
-    gains: NDArray[np.float64],
-    discounts: NDArray[np.float64],
-    result: NDArray[np.float64],
-) -> None:
     k, grades = len(discounts) - 1, len(gains)
     for query in range(len(shared)):
         rank = 0
@@ -107,3 +97,4 @@ def _sum_gains(
         # Without ties all three are equal up to rounding, which must not change their order.
         result[LOWEST, query] = min(lowest, expected)
         result[HIGHEST, query] = max(highest, expected)
+    return result

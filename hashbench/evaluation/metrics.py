@@ -57,26 +57,6 @@ def average_precisions(
     return result
 
 
-def average_precisions_within(
-    items: NDArray[np.int64], relevant: NDArray[np.int64], buckets: int
-) -> NDArray[np.float64]:
-    """Return the average precision over only the items in the first buckets.
-
-    The divisor is the number of relevant items in these buckets. If there are none, the AP is 0.
-
-    Args:
-        items: Number of items in each bucket, int64 [queries, buckets], by increasing distance.
-        relevant: Number of relevant items in each bucket, int64 [queries, buckets].
-        buckets: Number of buckets to include; may exceed the number of buckets.
-
-    Returns:
-        float64 [3, queries] with the rows EXPECTED, LOWEST, HIGHEST.
-    """
-    result = np.empty((3, len(items)))
-    _average_precisions_within(items, relevant, buckets, result)
-    return result
-
-
 def hits_at(
     items: NDArray[np.int64], relevant: NDArray[np.int64], ranks: Sequence[Retrieved]
 ) -> NDArray[np.float64]:
@@ -124,15 +104,29 @@ def _average_precisions(
 
 
 @compiled
-def _average_precisions_within(
-    items: NDArray[np.int64], relevant: NDArray[np.int64], buckets: int, result: NDArray[np.float64]
-) -> None:
+def average_precisions_within(
+    items: NDArray[np.int64], relevant: NDArray[np.int64], buckets: int
+) -> NDArray[np.float64]:
+    """Return the average precision over only the items in the first buckets.
+
+    The divisor is the number of relevant items in these buckets. If there are none, the AP is 0.
+
+    Args:
+        items: Number of items in each bucket, int64 [queries, buckets], by increasing distance.
+        relevant: Number of relevant items in each bucket, int64 [queries, buckets].
+        buckets: Number of buckets to include; may exceed the number of buckets.
+
+    Returns:
+        float64 [3, queries] with the rows EXPECTED, LOWEST, HIGHEST.
+    """
+    result = np.empty((3, len(items)))
     for query in range(len(items)):
         hits = relevant[query, :buckets].sum()
         expected, lowest, highest = _sums_before(items[query, :buckets], relevant[query, :buckets])
         result[EXPECTED, query] = _ratio(expected, hits, 0)
         result[LOWEST, query] = _ratio(min(lowest, expected), hits, 0)
         result[HIGHEST, query] = _ratio(max(highest, expected), hits, 0)
+    return result
 
 
 @compiled

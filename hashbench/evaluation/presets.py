@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -104,10 +104,6 @@ class PresetRun:
     k: Sequence[Cutoff]
     order: Order
     seed: int
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings of `evaluate` that define mAP@K as the script does, except for tie order."""
-        return {"k": self.k, "denominator": "hits", "no_relevant": "zero"}
 
     def compute(
         self,

@@ -18,10 +18,11 @@ from hashbench.runtime.environment import recorded_versions
 
 def identity_of(config: RunConfig, dataset: Dataset, source: str) -> dict[str, Any]:
     """Return the identity of a run, from which `run_id_of` computes its id."""
+    validation = dataset.validation if config.selection.name == "best-val" else None
     return run_identity(
         config.model_dump(mode="json"),
         dataset.fingerprint,
-        validation_fingerprint(config, dataset),
+        None if validation is None else validation.fingerprint(),
         source,
         environment.library_versions(*optional_libraries(config)),
     )
@@ -58,13 +59,6 @@ def plugin_files(run: RunConfig) -> list[str]:
     """Return the names of the plugin files that the method and the dataset of a run come from."""
     entries = registry.find("method", run.method), registry.find("dataset", run.dataset)
     return list(dict.fromkeys(entry.sources()[0].name for entry in entries if entry.origin == "file"))
-
-
-def validation_fingerprint(config: RunConfig, dataset: Dataset) -> str | None:
-    """Return the fingerprint of the protocol's own validation images if they select the epoch, else None."""
-    if config.selection.name != "best-val" or dataset.validation is None:
-        return None
-    return dataset.validation.fingerprint()
 
 
 def optional_libraries(config: RunConfig) -> tuple[str, ...]:

@@ -31,7 +31,6 @@ from hashbench.experiment.identity import (
     optional_libraries,
     plugin_files,
     source_of,
-    validation_fingerprint,
 )
 from hashbench.experiment.relevance import relevant_images
 from hashbench.experiment.validation import evaluate_together, hold_out, scorer
@@ -157,7 +156,15 @@ def _make(
             _save(partial, method, dataset, relevant, config, measured)
             record = build_record(
                 config,
-                _describe_split(dataset, len(train_images), validation_fingerprint(config, dataset)),
+                SplitRecord(
+                    query=len(dataset.query.images),
+                    train=len(train_images),
+                    database=len(dataset.database.images),
+                    sha256=dataset.fingerprint,
+                    overlaps=dataset.overlaps,
+                    warnings=dataset.warnings,
+                    validation=identity.get("validation"),
+                ),
                 measured.database,
                 measured.evaluation,
                 measured.timing,
@@ -256,18 +263,6 @@ def _save(
     curves(measured.evaluation).to_csv(folder / CURVES, index=False)
     save_queries(folder / QUERIES, measured.evaluation, dataset.query.images.ids)
     (folder / STARTED).unlink()
-
-
-def _describe_split(dataset: Dataset, train_images: int, validation: str | None) -> SplitRecord:
-    return SplitRecord(
-        query=len(dataset.query.images),
-        train=train_images,
-        database=len(dataset.database.images),
-        sha256=dataset.fingerprint,
-        overlaps=dataset.overlaps,
-        warnings=dataset.warnings,
-        validation=validation,
-    )
 
 
 def build_record(

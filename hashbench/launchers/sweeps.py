@@ -92,13 +92,11 @@ def statuses(results: Path) -> list[Status]:
     newest: dict[str, tuple[Path, Job]] = {}
     for path in sorted(results.glob(f"{SWEEPS}/*/{_JOBS}")):
         newest |= {job.name: (path.parent, job) for job in _read_jobs(path)}
-    waiting = {name for name, (sweep, job) in newest.items() if not _is_done(sweep, job)}
-    queue = _queue(newest[name][1].job for name in waiting)
+    found = [(sweep, job, _folder(sweep, job)) for sweep, job in newest.values()]
+    queue = _queue(job.job for _, job, folder in found if not folder)
     return [
-        _status(sweep, job, queue.get(job.job, ("", "")))
-        if name in waiting
-        else Status(sweep, job, "done", _folder(sweep, job))
-        for name, (sweep, job) in newest.items()
+        Status(sweep, job, "done", folder) if folder else _status(sweep, job, queue.get(job.job, ("", "")))
+        for sweep, job, folder in found
     ]
 
 
@@ -158,10 +156,6 @@ def _folder(sweep: Path, job: Job) -> str:
         (record,) = read_json(record_file(sweep, job.name))
         return str(record["folder"])
     return "" if job.force or not Path(job.folder).exists() else job.folder
-
-
-def _is_done(sweep: Path, job: Job) -> bool:
-    return bool(_folder(sweep, job))
 
 
 def _status(sweep: Path, job: Job, queued: tuple[str, str]) -> Status:

@@ -160,7 +160,8 @@ def cells(runs: Sequence[StoredRun]) -> dict[Column, dict[str, Cell]]:
             _require_one_setting(f"{label}, {name}", row)
     return {
         name: {
-            label: Cell(tuple(sorted(row, key=_seed)), row[0].metric) for label, row in columns[name].items()
+            label: Cell(tuple(sorted(row, key=lambda run: run.record.seed)), row[0].metric)
+            for label, row in columns[name].items()
         }
         for name in in_order(columns)
     }
@@ -209,7 +210,3 @@ def _require_one_setting(cell: str, runs: Sequence[StoredRun]) -> None:
             f"runs of {cell} differ in more than the seed ({path}: {found}), so their mean is undefined; "
             f"choose one value with --where {path}={as_set(values[0])}"
         )
-
-
-def _seed(run: StoredRun) -> int:
-    return run.record.seed

@@ -73,19 +73,15 @@ def relative_folder(run: StoredRun) -> Path:
     return Path(*folder.parts[-4:])
 
 
-def check_files(run: StoredRun) -> Checked:
+def check_files(run: StoredRun, wrong: dict[str, str] | None = None) -> Checked:
     """Check the path, the record and the files of a run.
 
     The record must be consistent and have the right checksum and run id. The files must have the recorded
-    hashes.
+    hashes; `wrong` has the problems with them, if they are known.
     """
-    return _check_files(run, _wrong_files(run))
-
-
-def _check_files(run: StoredRun, wrong: dict[str, str]) -> Checked:
     checked = Checked(run, [*_misplaced(run), *_inconsistencies(run.record)])
     _check_content(checked)
-    checked.problems.extend(wrong.values())
+    checked.problems.extend((_wrong_files(run) if wrong is None else wrong).values())
     if run.record.files is None:
         checked.unverified.append("the hashes of its files are not recorded")
     elif absent := [name for name in FILES if name in run.record.files and not (run.folder / name).is_file()]:
@@ -101,7 +97,7 @@ def check_figures(run: StoredRun) -> Checked:
     problem. Only the hashes of curves, log and weights are checked.
     """
     wrong = _wrong_files(run)
-    checked = _check_files(run, wrong)
+    checked = check_files(run, wrong)
     differences = checked.problems
     versions = f"measured by evaluator {run.record.evaluator}; evaluator {VERSION} is installed"
     if run.record.evaluator > VERSION:

@@ -38,13 +38,12 @@ def check_unpacked(size: int, path: Path) -> None:
         )
 
 
-def read_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Read arrays of an .npz file by name; other arrays are ignored.
 
     Args:
         path: The file.
         names: Names of the arrays.
-        optional: Names of arrays that may be absent.
 
     Raises:
         HashbenchError: The file cannot be read, is damaged, or unpacks to more than `unpacked_limit`.
@@ -54,7 +53,7 @@ def read_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> 
     def choose(present: Sequence[str]) -> dict[str, str]:
         if missing := [name for name in names if name not in present]:
             raise UsageError(f"{path} lacks {', '.join(missing)}; save them with numpy.savez")
-        return {name: name for name in (*names, *optional) if name in present}
+        return {name: name for name in names}
 
     return choose_from_npz(path, choose)
 

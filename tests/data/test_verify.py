@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def test_a_sound_dataset(folder: Path) -> None:
     assert found.unlabelled == {"train": 0, "query": 0, "database": 0}
     assert found.fingerprint == made.fingerprint
     assert found.duplicates.groups == found.duplicates.query_database == 0
-    assert found.to_dict()["overlaps"] == {"query_database": 0, "query_train": 0, "train_database": 4}
+    assert asdict(found)["overlaps"] == {"query_database": 0, "query_train": 0, "train_database": 4}
 
 
 def test_other_numbers_than_the_protocols(folder: Path) -> None:

@@ -171,9 +171,8 @@ def test_rules_by_dataset(with_ties: dict[str, Any]) -> None:
 def test_the_nearest_settings_bound_it(with_ties: dict[str, Any], name: str) -> None:
     labels = {**with_ties, "query_labels": with_ties["query_labels"].copy()}
     labels["query_labels"][0] = 0  # a query without a relevant item
-    settings = resolve_preset(name).settings()
-    ev = evaluate(**labels, **settings)
-    lowest, highest = ev.bounds(settings["k"][0])
+    (k,) = resolve_preset(name).k
+    lowest, highest = evaluate(**labels, k=(k,)).bounds(k)
     assert lowest < published(**labels, preset=name) < highest
 
 

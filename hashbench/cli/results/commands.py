@@ -28,7 +28,6 @@ from hashbench.runtime.console import info, warn
 if TYPE_CHECKING:
     from hashbench.results.archive import Transferred
     from hashbench.results.query import RunFilter
-    from hashbench.results.record import Record
     from hashbench.results.stored_run import StoredRun
     from hashbench.results.verify import Checked
 
@@ -64,7 +63,7 @@ def list_runs(
     if as_json:
         print_json(
             {
-                "runs": [{**_json(run.record), "folder": str(run.folder)} for run in runs],
+                "runs": [{**run.record.model_dump(mode="json"), "folder": str(run.folder)} for run in runs],
                 "unfinished": [str(run.folder) for run in unfinished],
             }
         )
@@ -87,7 +86,7 @@ def show_run(run: RunName, results: Results = RESULTS, as_json: AsJson = False) 
 
     found = find_run(results, run)
     if as_json:
-        print_json(_json(found.record))
+        print_json(found.record.model_dump(mode="json"))
     else:
         _show_run(found)
 
@@ -165,10 +164,6 @@ def import_(
 app.command()(removal.stale)
 app.command()(removal.remove)
 app.command()(removal.prune)
-
-
-def _json(record: Record) -> dict[str, Any]:
-    return record.model_dump(mode="json")
 
 
 def _show_list(runs: list[StoredRun], metric: str | None) -> None:

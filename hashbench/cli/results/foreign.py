@@ -3,6 +3,7 @@
 # Annotations must be objects here, since `with_options` passes them to typer from another module.
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,6 +44,7 @@ class Recording:
             UsageError: The split has another form than DATASET@PROTOCOL, the codes are not in one file, or
                 their labels are not those of the split.
         """
+        from hashbench.data.load import load_dataset
         from hashbench.experiment.foreign import UNCHECKED, record_codes
         from hashbench.runtime.files import sha256_of
 
@@ -51,7 +53,9 @@ class Recording:
             raise UsageError("--record needs the split of the codes as --dataset DATASET@PROTOCOL")
         if path is None or not path.is_file() or "R" in settings["k"]:
             raise UsageError("--record needs codes in one file, and cutoffs that are numbers or all")
-        data = self._dataset(dataset, protocol)
+        data: Dataset | None = None
+        with suppress(HashbenchError):  # the data is not here
+            data = load_dataset(dataset, protocol, self.data_root)
         run = record_codes(
             loaded,
             evaluation,
@@ -67,15 +71,6 @@ class Recording:
         )
         existed = " exists" if run.existed else ""
         info(f"record{existed}: {run.folder}" + ("" if data else f"; {UNCHECKED}"))
-
-    def _dataset(self, name: str, protocol: str) -> "Dataset | None":
-        """Load the dataset of the codes; return None if it is not here."""
-        from hashbench.data.load import load_dataset
-
-        try:
-            return load_dataset(name, protocol, self.data_root)
-        except HashbenchError:
-            return None
 
 
 def recording(

@@ -43,11 +43,6 @@ class Pairs(NamedTuple):
     database_labels: Labels
 
 
-class _Side(NamedTuple):
-    codes: Tensor  # ±1 [n, bits]
-    labels: Tensor  # class ids int64 [n], or 0 and 1 [n, classes]
-
-
 def count(
     query_codes: BinaryCodes,
     database_codes: BinaryCodes,
@@ -127,23 +122,24 @@ def product_histogram(pairs: Pairs, device: str, budget: int) -> NDArray[np.int6
     half = torch.device(device).type != "cpu" and bits <= _LONGEST_HALF
     dtype = torch.float16 if half else torch.float32  # float16 matrix products are slow on a CPU
 
-    def load(codes: BinaryCodes, labels: Labels, rows: slice) -> _Side:
+    def load(codes: BinaryCodes, labels: Labels, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return codes of ±1 [n, bits], and class ids int64 [n] or labels of 0 and 1 [n, classes]."""
         signs = 2 * _bits(codes.packed[rows], bits, device).to(dtype) - 1
         if labels.columns is None:
-            return _Side(signs, torch.tensor(labels.packed[rows, 0].view(np.int64), device=device))
-        return _Side(signs, _bits(labels.packed[rows], labels.columns, device).to(dtype))
+            return signs, torch.tensor(labels.packed[rows, 0].view(np.int64), device=device)
+        return signs, _bits(labels.packed[rows], labels.columns, device).to(dtype)
 
     starts = range(0, len(query), _QUERIES)
     blocks = [load(query, query_labels, slice(start, start + _QUERIES)) for start in starts]
-    counts = [block.codes.new_zeros(len(block.codes) * columns, dtype=torch.int64) for block in blocks]
+    counts = [signs.new_zeros(len(signs) * columns, dtype=torch.int64) for signs, _ in blocks]
     width = bits + (query_labels.columns or 0)
     tile = max(1, budget // (_QUERIES * _BYTES_PER_PAIR + width * _BYTES_PER_BIT))
     for start in range(0, len(database), tile):
-        item_block = load(database, database_labels, slice(start, start + tile))
-        for block, count in zip(blocks, counts, strict=True):
+        items, item_labels = load(database, database_labels, slice(start, start + tile))
+        for (signs, labels), count in zip(blocks, counts, strict=True):
             # A product is bits - 2 * distance.
-            index = (block.codes @ item_block.codes.T).to(torch.int32).neg_().add_(bits)  # [queries, items]
-            index += _relevant(block.labels, item_block.labels)
+            index = (signs @ items.T).to(torch.int32).neg_().add_(bits)  # [queries, items]
+            index += _relevant(labels, item_labels)
             index += torch.arange(len(index), dtype=torch.int32, device=index.device)[:, None] * columns
             count += torch.bincount(index.flatten(), minlength=len(count))
     return torch.cat(counts).reshape(len(query), columns).cpu().numpy()

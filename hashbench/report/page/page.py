@@ -106,7 +106,7 @@ def html_page(
         failed_charts=failed,
         ablations=[(_indices(_runs_of(one), index), ablation_table(one)) for one in found],
         retrieval=retrieval,
-        thumbnails=zip(thumbnails.sources, thumbnails.sharp, strict=True),
+        thumbnails=thumbnails.sources,
         overview=run_table(runs),
         environments=_environments(runs),
         data=run_details(runs) | {"charts": [*charts.values(), *training.values()]},

@@ -6,7 +6,6 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,17 +27,14 @@ _SAMPLE = 200  # queries that the table counts
 
 
 class Thumbnails:
-    """The small images of a page; each is embedded once, however often it is shown."""
+    """The small images of a page; each is embedded once, however often it is shown.
+
+    `sources` has each image as a data URL, and True if it is enlarged without blur, with its index.
+    """
 
     def __init__(self) -> None:
         """Create an empty collection."""
-        self._index: dict[str, int] = {}
-        self.sharp: list[bool] = []
-
-    @property
-    def sources(self) -> list[str]:
-        """The images as data URLs, by their index."""
-        return list(self._index)
+        self.sources: dict[tuple[str, bool], int] = {}
 
     def add(self, image: Image.Image) -> int:
         """Return the index of an image, which may be there already."""
@@ -47,10 +43,7 @@ class Thumbnails:
         sharp = max(small.size) <= _SHARP
         small.save(stream, "WEBP", quality=80, lossless=sharp)
         source = f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
-        if source not in self._index:
-            self._index[source] = len(self._index)
-            self.sharp.append(sharp)
-        return self._index[source]
+        return self.sources.setdefault((source, sharp), len(self.sources))
 
 
 class Shown(NamedTuple):
@@ -86,8 +79,7 @@ class Failures(NamedTuple):
     confused: list[tuple[str, str, str]]
 
 
-@dataclass(frozen=True)
-class SplitRetrieval:
+class SplitRetrieval(NamedTuple):
     """The queries of one split that the page shows, and what they find.
 
     Attributes:
@@ -145,7 +137,7 @@ def split_retrieval(
     except HashbenchError as error:
         dataset = str(error)
     found = _retrieval(runs, None, *arguments)
-    return replace(found, notes=[f"The images cannot be shown: {dataset}.", *found.notes])
+    return found._replace(notes=[f"The images cannot be shown: {dataset}.", *found.notes])
 
 
 def _retrieval(
