@@ -53,6 +53,15 @@ def test_reconstructed_similarity_image_by_image(seed: int) -> None:
     assert {-1.0, 1.0} < {*found.unique().tolist()}
 
 
+@pytest.mark.parametrize("neighbours", [3, 8])
+def test_an_image_is_no_neighbour_of_itself(neighbours: int) -> None:
+    """Keep its similarity of 1, also where fewer others than neighbours have a positive cosine."""
+    few = reconstructed_similarity(torch.tensor([[2.0, 1], [-1, 1], [2, 0], [0, 1]]), neighbours, 2)
+    assert few.diagonal().tolist() == [1] * 4
+    near = reconstructed_similarity(torch.tensor([[0.0, 1], [-1, -1], [-2, 1]]), 2, 3)
+    assert near[0, 1] == near[1, 0] == 1  # one of the two nearest, though its cosine is negative
+
+
 def test_images_without_a_path_are_no_neighbours_on_the_manifold() -> None:
     """Two pairs of images: in each, one is the nearest of the other."""
     features = torch.tensor([[1, 0.1, 0.5], [1, 0.2, 0.5], [0.1, 1, 0.5], [0.2, 1, 0.5]])

@@ -144,3 +144,9 @@ def test_a_pair_between_the_thresholds_is_ignored() -> None:
     loss = similarity_loss(hashes, targets)
     expected = (((0.25 + 1) / 2 - 1) ** 2 + ((1 + 0.0625) / 2 + 1) ** 2) / 4
     torch.testing.assert_close(loss, torch.tensor(expected))
+
+
+def test_an_image_is_similar_to_itself() -> None:
+    """Keep the only term that pulls codes to ±1, also if no pair is similar."""
+    distances = torch.tensor([[0, 0.3], [0.3, 0]])
+    assert similarity_targets(distances, -0.05, 0.2).tolist() == [[1, -1], [-1, 1]]

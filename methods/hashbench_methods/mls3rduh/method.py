@@ -44,12 +44,12 @@ def reconstructed_similarity(
     """
     units = F.normalize(features)
     similarity = units @ units.T
-    proximity = similarity.clone().fill_diagonal_(0)
+    proximity = similarity.clone().fill_diagonal_(-torch.inf)  # an image is no neighbour of itself
     near = _largest(proximity, neighbours)
     edges = torch.where(near & near.T & (proximity > NONE), proximity, 0)
     linked = edges.any(1).nonzero().flatten()  # R of the N images
     manifold = _manifold_similarity(edges[linked][:, linked], alpha)
-    near = _largest(proximity[linked][:, linked], neighbours)  # [R, R]
+    near = _largest(proximity[linked][:, linked], neighbours).fill_diagonal_(False)  # [R, R]
     # Images that no path connects have the manifold similarity 0, and are no neighbours.
     confirmed = _largest(manifold, manifold_neighbours) & (manifold > 0)
     block = similarity[linked][:, linked]

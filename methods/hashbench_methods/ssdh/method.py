@@ -48,8 +48,12 @@ def _thresholds(fit: HalfGaussians, alpha: float, beta: float) -> tuple[float, f
 
 
 def similarity_targets(distances: Tensor, left: Tensor | float, right: Tensor | float) -> Tensor:
-    """Return 1 for distances below the left threshold, −1 above the right one, and 0 between them."""
-    return (distances < left).to(distances.dtype) - (distances > right).to(distances.dtype)
+    """Return 1 for distances below the left threshold, −1 above the right one, and 0 between them.
+
+    The target of a distance of 0, that of an image to itself, is 1 even if the left threshold is negative.
+    """
+    similar = (distances < left) | (distances == 0)
+    return similar.to(distances.dtype) - (~similar & (distances > right)).to(distances.dtype)
 
 
 def similarity_loss(hash: Tensor, targets: Tensor) -> Tensor:
