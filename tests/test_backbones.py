@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
-from torch import Tensor, nn
+from torch import nn
 
 from hashbench import Backbone, HashbenchError, UsageError, create_backbone
 from hashbench.backbones import timm_weights
@@ -274,38 +274,6 @@ def test_an_unfrozen_backbone_is_not_frozen() -> None:
     next(backbone.parameters()).requires_grad_()
     assert not backbone.frozen
     assert not backbone.constant
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "passes"),
-    [
-        ("test_vit", {}, 1),
-        ("test_resnet", {}, 2),  # its batch norm sees the statistics of a view
-        ("test_resnet", {"freeze_batch_norm": True}, 1),
-    ],
-)
-def test_one_pass_over_all_views_gives_the_same_values_and_gradients(
-    monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, bool], passes: int
-) -> None:
-    backbone = create_backbone(name, image_size=64, pretrained=False, **options)
-    sizes = []
-
-    def tokens(images: Tensor) -> Tensor:
-        sizes.append(len(images))
-        return backbone.tokens(images)
-
-    def views_and_gradients() -> list[Tensor]:
-        backbone.zero_grad()
-        found = backbone.of_views(tokens, (IMAGES, IMAGES.flip(0, 3)))
-        (found[0] * found[1].sin()).sum().backward()
-        return [*found, *(weights.grad for weights in backbone.parameters() if weights.grad is not None)]
-
-    expected = views_and_gradients()
-    assert sizes == [2, 2]
-    monkeypatch.setattr("hashbench.backbones.backbone._ONE_PASS", {"cpu"})
-    sizes.clear()
-    torch.testing.assert_close(views_and_gradients(), expected, rtol=1e-4, atol=1e-4)
-    assert sizes == [4 // passes] * passes
 
 
 def test_resnet18_for_small_images() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,8 +10,6 @@ from torch import Tensor, nn
 from hashbench.errors import UsageError
 
 Pool = Literal["head", "cls", "mean"]
-
-_ONE_PASS = {"cuda"}  # devices on which a small batch takes as long as twice as many images
 
 
 class Backbone(nn.Module):
@@ -97,15 +94,6 @@ class Backbone(nn.Module):
             return pooled
         return self.tokens(images).mean(1)
 
-    def of_views(self, compute: Callable[[Tensor], Tensor], views: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return `compute`, which is `tokens` or `pooled`, of each view, [B, 3, H, W].
-
-        A GPU computes all views in one pass, unless batch norm uses the statistics of each view.
-        """
-        if views[0].device.type not in _ONE_PASS or any(layer.training for layer in self._batch_norms()):
-            return [compute(view) for view in views]
-        return compute(torch.cat([*views])).chunk(len(views))
-
     def freeze(self, *, dropout: bool = False) -> None:
         """Freeze all weights and statistics.
 
@@ -130,15 +118,13 @@ class Backbone(nn.Module):
         """Set the training mode; a frozen network stays in evaluation mode."""
         super().train(mode and not self.frozen)
         if self.freeze_batch_norm:
-            for normalization in self._batch_norms():
-                normalization.eval()
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         if self.dropout:
             for layer in self._dropout_layers():
                 layer.train(mode)
         return self
-
-    def _batch_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
-        return [module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
     def _dropout_layers(self) -> list[nn.modules.dropout._DropoutNd]:
         return [module for module in self.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]

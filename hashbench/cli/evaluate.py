@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from hashbench.cli.options import AsJson, Device, integers, names, pairs, with_options
+from hashbench.cli.options import AsJson, integers, names, pairs, with_options
 from hashbench.cli.output import print_json, show, show_evaluation, show_evaluations, show_per_class
 from hashbench.cli.results.foreign import Recording, recording
 from hashbench.errors import UsageError
@@ -111,6 +111,16 @@ Seed = Annotated[
 ]
 
 
+CountingDevice = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:N for GPU number N, or auto, which uses a GPU from 10 billion pairs on.",
+    ),
+]
+
+
 class _Inputs(NamedTuple):
     """The files to evaluate; a path of None means that there are only files of single arrays."""
 
@@ -191,7 +201,7 @@ def evaluate(
     dataset: DatasetName = None,
     order: DatabaseOrder = None,
     seed: Seed = None,
-    device: Device = "auto",
+    device: CountingDevice = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Evaluate the codes of any program, exactly; several files make one table.

@@ -31,8 +31,8 @@ class BatchLoader:
             pin_memory=config.device == "cuda",
             generator=torch.Generator(),  # the default one would change later random numbers
         )
-        if workers:  # Python 3.14 starts workers from a server process, which imports torch for all of them
-            multiprocessing.set_forkserver_preload([type(items).__module__])
+        if workers:  # Python 3.14 starts them on Linux from a server process, which imports torch for all
+            multiprocessing.set_forkserver_preload(["__main__", type(items).__module__])
         self._loader = self._create(num_workers=workers, persistent_workers=persistent and workers > 0)
 
     def load(self, batches: list[list[int]]) -> Iterator[Any]:

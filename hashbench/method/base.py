@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hashbench.backbones import Backbone
 from hashbench.codes import BinaryCodes, Codes
 from hashbench.distributed import gather
+from hashbench.method.one_pass import of_views
 
 
 class TrainingSet(Protocol):
@@ -143,7 +144,7 @@ class FeatureMethod(HashMethod):
     @final  # it is not called if the features are cached
     def training_losses(self, *views: Tensor, **indices: Tensor) -> dict[str, Tensor]:
         """Compute the losses of a batch of images; see `HashMethod.training_losses`."""
-        features = [gather(values) for values in self.backbone.of_views(self.backbone.pooled, views)]
+        features = [gather(values) for values in of_views(self.backbone.pooled, views, self.backbone)]
         indices = {name: gather(rows) for name, rows in indices.items()}
         # The head costs little, and losses on codes need full precision.
         with torch.autocast(features[0].device.type, enabled=False):

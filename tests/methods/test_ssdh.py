@@ -150,3 +150,4 @@ def test_an_image_is_similar_to_itself() -> None:
     """Keep the only term that pulls codes to ±1, also if no pair is similar."""
     distances = torch.tensor([[0, 0.3], [0.3, 0]])
     assert similarity_targets(distances, -0.05, 0.2).tolist() == [[1, -1], [-1, 1]]
+    assert similarity_targets(distances, 0.5, 0.2).tolist() == [[1, 0], [0, 1]]  # the thresholds cross

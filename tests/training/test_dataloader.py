@@ -275,6 +275,7 @@ def test_without_shared_memory_the_main_process_loads(
     ]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_a_server_of_processes_imports_modules_once_for_all_workers(tmp_path: Path) -> None:
     """Start workers as Python 3.14 does on Linux: each one would otherwise import torch, for seconds."""
     (tmp_path / "squares.py").write_text(
@@ -297,7 +298,7 @@ def test_a_server_of_processes_imports_modules_once_for_all_workers(tmp_path: Pa
         "        loader = BatchLoader(Squares(), run_config(), 2, persistent=False)\n"
         "        print([batch.tolist() for batch in loader.load([[1, 2], [3], [4, 5]])])\n"
     )
-    paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[1])))
+    paths = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[1]), *sys.path))
     done = subprocess.run(
         [sys.executable, "main.py"],
         cwd=tmp_path,

@@ -29,7 +29,8 @@ _SAMPLE = 200  # queries that the table counts
 class Thumbnails:
     """The small images of a page; each is embedded once, however often it is shown.
 
-    `sources` has each image as a data URL, and True if it is enlarged without blur, with its index.
+    Attributes:
+        sources: The index of each image, by its data URL and by whether it is enlarged without blur.
     """
 
     def __init__(self) -> None:

@@ -50,10 +50,11 @@ def _thresholds(fit: HalfGaussians, alpha: float, beta: float) -> tuple[float, f
 def similarity_targets(distances: Tensor, left: Tensor | float, right: Tensor | float) -> Tensor:
     """Return 1 for distances below the left threshold, −1 above the right one, and 0 between them.
 
-    The target of a distance of 0, that of an image to itself, is 1 even if the left threshold is negative.
+    If the thresholds cross, it is 0 between them, too. The target of a distance of 0, such as that of an
+    image to itself, is 1 whatever the thresholds.
     """
-    similar = (distances < left) | (distances == 0)
-    return similar.to(distances.dtype) - (~similar & (distances > right)).to(distances.dtype)
+    targets = (distances < left).to(distances.dtype) - (distances > right).to(distances.dtype)
+    return targets.masked_fill(distances == 0, 1)
 
 
 def similarity_loss(hash: Tensor, targets: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812 (its usual name)
 from hashbench.backbones import Backbone
 from hashbench.distributed import gather
 from hashbench.method.base import HashMethod, straight_through_sign
+from hashbench.method.one_pass import of_views
 
 # Maximum number of patch similarities in memory: 2**25 float32, 128 MiB. There are B·B·T·T in all, 10 GB for
 # a batch of 256 images of 196 patches.
@@ -218,7 +219,7 @@ class WCH(HashMethod):
     def training_losses(self, *views: Tensor) -> dict[str, Tensor]:
         """Return the losses for two views, each [B, 3, H, W]: `loss`, `contrastive`, `balance`."""
         settings = self.hyperparameters
-        tokens1, tokens2 = self.backbone.of_views(self.backbone.tokens, views)
+        tokens1, tokens2 = of_views(self.backbone.tokens, views, self.backbone)
         # Softmaxes at low temperatures and a loss on signs need full precision.
         with torch.autocast(tokens1.device.type, enabled=False):
             tokens1, tokens2 = tokens1.float(), tokens2.float()
