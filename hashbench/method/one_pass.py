@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-_DEVICES = {"cuda"}  # which a small batch does not fill
+_DEVICES = {"cuda"}  # devices that a small batch does not fill
 
 
 def of_views(

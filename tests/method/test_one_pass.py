@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,31 +14,36 @@ from hashbench.method.one_pass import of_views
 VIEWS = torch.rand(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0)).unbind()
 
 
+def timm_model(name: str, **options: bool) -> Backbone:
+    return create_backbone(name, image_size=64, pretrained=False, **options)
+
+
+def frozen() -> Backbone:
+    backbone = timm_model("test_vit")
+    backbone.freeze()
+    return backbone
+
+
 def untracked() -> Backbone:
     """Return a backbone whose batch norm has no stored statistics."""
-    return Backbone(nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.BatchNorm2d(4, track_running_stats=False)), 64)
+    network = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.BatchNorm2d(4, track_running_stats=False))
+    return Backbone(network, 64).eval()
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "passes"),
+    ("create", "passes"),
     [
-        ("test_vit", {}, 1),
-        ("test_resnet", {}, 2),  # its batch norm sees the statistics of a view
-        ("test_resnet", {"freeze_batch_norm": True}, 1),
-        ("frozen", {}, 2),
-        ("untracked", {}, 2),
+        (lambda: timm_model("test_vit"), 1),
+        (lambda: timm_model("test_resnet"), 2),  # its batch norm sees the statistics of a view
+        (lambda: timm_model("test_resnet", freeze_batch_norm=True), 1),
+        (frozen, 2),
+        (untracked, 2),
     ],
 )
 def test_one_pass_gives_the_same_values_and_gradients(
-    monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, Any], passes: int
+    monkeypatch: pytest.MonkeyPatch, create: Callable[[], Backbone], passes: int
 ) -> None:
-    if name == "untracked":
-        backbone = untracked().eval()
-    else:
-        network = "test_vit" if name == "frozen" else name
-        backbone = create_backbone(network, image_size=64, pretrained=False, **options)
-    if name == "frozen":
-        backbone.freeze()
+    backbone = create()
     head = nn.Parameter(torch.ones(()))
     sizes = []
 

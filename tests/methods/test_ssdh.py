@@ -59,6 +59,19 @@ def test_thresholds_of_other_widths(values: dict[str, Tensor]) -> None:
     torch.testing.assert_close(right, values["threshold_right_released_beta2p5"], **FORWARD)
 
 
+def test_the_port_mirrors_the_halves_around_other_points(values: dict[str, Tensor]) -> None:
+    """Reproduce the thresholds of FIRe: it mirrors the halves of our mode with beta and alpha, not with 2."""
+    distances, alpha, beta = squares(values["features"]).flatten(), 1.5, 2.5
+    mode, _ = distance_thresholds(distances, alpha=0)
+    left, right = distances[distances <= mode], distances[distances > mode]
+    left, right = torch.cat([left, beta * mode - left]), torch.cat([right, alpha * mode - right])
+    for threshold, side in (
+        (left.mean() - alpha * left.std(correction=0), "left"),
+        (right.mean() + beta * right.std(correction=0), "right"),
+    ):
+        torch.testing.assert_close(threshold, values[f"fire_threshold_{side}_alpha1p5_beta2p5"], **FORWARD)
+
+
 @pytest.mark.parametrize("kind", ["vector", "released"])
 def test_targets(values: dict[str, Tensor], kind: str) -> None:
     distances = cosine_distances(F.normalize(values["features"]))

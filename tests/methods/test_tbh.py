@@ -121,6 +121,41 @@ def test_the_port_without_nonlinearities(values: dict[str, Tensor]) -> None:
     torch.testing.assert_close(error / 6, values["fire_rec_loss_per_row"], **FORWARD)
 
 
+class Port(TBH):
+    """TBH without the sigmoid of the continuous bottleneck."""
+
+    def _bottlenecks(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        codes, _ = super()._bottlenecks(features)
+        graph = normalized_adjacency(code_adjacency(codes))
+        return codes, torch.sigmoid(graph @ self.gcn(self.continuous(self.encoder(features).relu())))
+
+
+def test_a_training_step_of_the_port(values: dict[str, Tensor]) -> None:
+    """Its discriminators recognize own rows and not random ones, as ours do with negated weights."""
+    method = tbh(values, relu_reconstruction=False)
+    method.__class__ = Port
+    discriminators = {"binary": method.binary_discriminator, "continuous": method.continuous_discriminator}
+    with torch.no_grad():
+        for layer in discriminators.values():
+            layer.weight.neg_()
+            layer.bias.neg_()
+    losses = released_losses(method, values)
+    losses["loss"].backward()
+    torch.testing.assert_close(losses["critic"].detach(), values["fire_adv_loss"], **FORWARD)
+    torch.testing.assert_close(losses["critic"].detach(), values["fire_critic_loss"], **FORWARD)
+    torch.testing.assert_close(losses["actor"].detach(), values["fire_actor_loss"], **FORWARD)
+    for name in ("encoder_binary", "encoder_continuous", "gcn"):
+        gradient = method.get_submodule(LAYERS[name]).get_parameter("weight").grad
+        torch.testing.assert_close(gradient, values[f"fire_grad_{name}_weight"], **BACKWARD)
+    for name, layer in discriminators.items():
+        assert layer.weight.grad is not None
+        torch.testing.assert_close(
+            -layer.weight.grad, values[f"fire_grad_discriminator_{name}_weight"], **BACKWARD
+        )
+    probability = torch.sigmoid(method.encode_features(values["features"])).detach()
+    torch.testing.assert_close(probability, values["fire_probability_eval"], **FORWARD)
+
+
 def test_the_reconstruction_may_be_negative(values: dict[str, Tensor]) -> None:
     method = tbh(values, relu_reconstruction=False)
     _, bottleneck = method._bottlenecks(values["features"])
